@@ -1,0 +1,2 @@
+//! Tokens of the customer tenants.
+pub mod credential;

@@ -1,0 +1,111 @@
+//! A customer tenant and where its token endpoint and its incidents API are.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use url::Url;
+use uuid::Uuid;
+
+use crate::entra::credential::App;
+
+/// The GUID of a customer's Entra directory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TenantId(pub Uuid);
+
+impl fmt::Display for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One customer tenant as configured.
+#[derive(Debug)]
+pub struct Tenant {
+    /// The customer's directory.
+    pub id: TenantId,
+    /// The operator's name for the customer; a metric label and a column, never a key.
+    pub name: String,
+    /// Free labels for reporting.
+    pub labels: BTreeMap<String, String>,
+    /// Whether the tenant is polled at all.
+    pub enabled: bool,
+    /// Where its token and its incidents come from.
+    pub endpoints: Endpoints,
+    /// The application that reads it.
+    pub app: Arc<App>,
+}
+
+/// The two outside addresses of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Entra's login host, such as `https://login.microsoftonline.com`.
+    pub authority: Url,
+    /// Defender's API host, such as `https://api.security.microsoft.com`.
+    pub base_url: Url,
+    /// What the token is for: `{base_url}/.default` unless configured.
+    pub scope: String,
+    /// Which token endpoint is asked.
+    pub token_version: TokenVersion,
+}
+
+/// Entra's two token endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenVersion {
+    /// `/oauth2/token` with `resource`.
+    V1,
+    /// `/oauth2/v2.0/token` with `scope`.
+    V2,
+}
+
+/// Microsoft's national clouds, each a set of endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cloud {
+    /// The worldwide cloud.
+    Commercial,
+    /// US government community cloud: commercial login, `.us` API.
+    Gcc,
+    /// GCC High.
+    GccHigh,
+    /// US Department of Defense: GCC High's hosts, another portal.
+    Dod,
+}
+
+impl Cloud {
+    /// The names that the configuration knows.
+    pub const NAMES: [&'static str; 4] = ["commercial", "gcc", "gcc-high", "dod"];
+
+    /// The cloud of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "commercial" => Some(Self::Commercial),
+            "gcc" => Some(Self::Gcc),
+            "gcc-high" => Some(Self::GccHigh),
+            "dod" => Some(Self::Dod),
+            _ => None,
+        }
+    }
+
+    /// Login host. Source: `MicrosoftDocs/defender-docs`, `usgov.md`.
+    pub fn authority(self) -> &'static str {
+        match self {
+            Self::Commercial | Self::Gcc => "https://login.microsoftonline.com",
+            Self::GccHigh | Self::Dod => "https://login.microsoftonline.us",
+        }
+    }
+
+    /// API host. Source: `MicrosoftDocs/defender-docs`, `usgov.md`.
+    pub fn base_url(self) -> &'static str {
+        match self {
+            Self::Commercial => "https://api.security.microsoft.com",
+            Self::Gcc => "https://api-gcc.security.microsoft.us",
+            Self::GccHigh | Self::Dod => "https://api-gov.security.microsoft.us",
+        }
+    }
+}
