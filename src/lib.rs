@@ -1,4 +1,7 @@
 //! incident-sync keeps a Postgres database equal to what Microsoft 365 Defender knows of the incidents of many tenants.
 
+pub mod defender;
 pub mod entra;
+pub mod error;
 pub mod tenant;
+pub mod window;

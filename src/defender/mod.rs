@@ -1,0 +1,2 @@
+//! The Defender incidents API.
+pub mod paging;

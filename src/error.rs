@@ -1,0 +1,367 @@
+//! What can go wrong, as facts, and the one table that says who must act and whether waiting helps.
+#![deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+mod aadsts;
+
+/// The party at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// The token endpoint.
+    Entra,
+    /// The incidents API.
+    Defender,
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Entra => "Entra's token endpoint",
+            Self::Defender => "the Defender API",
+        })
+    }
+}
+
+/// Facts about a failure. Rooms fill them in; only [`SyncError::verdict`] judges them.
+#[derive(Debug, Error, Clone)]
+pub enum SyncError {
+    /// Entra answered with an error.
+    #[error("Entra answered {status} {error} AADSTS{code} (trace {trace_id})", code = codes.first().copied().unwrap_or(0))]
+    Entra {
+        /// HTTP status.
+        status: u16,
+        /// The OAuth `error` word.
+        error: String,
+        /// AADSTS numbers.
+        codes: Vec<u32>,
+        /// For Microsoft's support.
+        trace_id: String,
+        /// From the `Retry-After` header.
+        retry_after: Option<Duration>,
+    },
+    /// Entra answered success with something that holds no token.
+    #[error("Entra's answer holds no token: {what}")]
+    TokenReply {
+        /// What was wrong with it.
+        what: &'static str,
+    },
+    /// The token is for another directory than the one that was asked.
+    #[error("the token is for tenant {token_tid}, not for the configured tenant")]
+    WrongTenant {
+        /// The token's `tid`.
+        token_tid: String,
+    },
+    /// The Defender API answered with an error.
+    #[error("the Defender API answered {status} {code} (tracking id {target}){hint}")]
+    Api {
+        /// HTTP status.
+        status: u16,
+        /// The API's error word, empty when the body held none.
+        code: String,
+        /// Tracking id for Microsoft's support.
+        target: String,
+        /// From the `Retry-After` header.
+        retry_after: Option<Duration>,
+        /// What we know besides, such as a role that the token lacks.
+        hint: String,
+    },
+    /// The Defender API answered success with something that is no page of incidents.
+    #[error("the Defender API's answer is no page of incidents: {what}")]
+    ApiReply {
+        /// What was wrong with it.
+        what: String,
+    },
+    /// A body passed the limit after inflation.
+    #[error("{peer} sent a body of more than {bytes_max} bytes")]
+    BodyTooLarge {
+        /// Who sent it.
+        peer: Peer,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// A redirect, which is never followed.
+    #[error("{peer} redirected with status {status}; redirects are refused")]
+    Redirected {
+        /// Who redirected.
+        peer: Peer,
+        /// HTTP status.
+        status: u16,
+    },
+    /// No answer, or half of one.
+    #[error("no complete answer from {peer}: {what}")]
+    Transport {
+        /// Who was asked.
+        peer: Peer,
+        /// What happened, without the URL.
+        what: String,
+    },
+    /// A next link that leaves the configured host.
+    #[error("the API's next link points to {origin}, which is not the configured API host")]
+    ForeignNextLink {
+        /// Scheme, host and port of the link.
+        origin: String,
+    },
+    /// A page with an incident of another tenant.
+    #[error("incident {incident_id} names tenant {uri_tid} in its incidentUri")]
+    ForeignIncident {
+        /// The incident.
+        incident_id: i64,
+        /// The tenant it names.
+        uri_tid: String,
+    },
+    /// A list that changes its order at each request, even within one instant.
+    #[error("the listing is in no stable order even within the window {window}")]
+    UnstableListing {
+        /// The window that could not be drained.
+        window: String,
+    },
+    /// Postgres refused or went away.
+    #[error("database: {step}: {what}")]
+    Database {
+        /// What we were doing.
+        step: &'static str,
+        /// The server's code, if it was the server that spoke.
+        sqlstate: Option<String>,
+        /// The error without row data.
+        what: String,
+    },
+    /// Another instance works on this tenant.
+    #[error("the lease of this tenant was lost to another instance or has expired")]
+    LeaseLost,
+    /// The app's credential was refused for other tenants already.
+    #[error("not tried: the app's credential was refused for other tenants ({code})")]
+    CredentialBreaker {
+        /// The AADSTS code that opened the breaker.
+        code: u32,
+    },
+    /// We are shutting down.
+    #[error("stopped")]
+    Stopped,
+    /// A task of ours panicked.
+    #[error("a task of incident-sync panicked: {what}")]
+    Panicked {
+        /// The panic's message.
+        what: String,
+    },
+}
+
+/// The person who can end a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// The developers of incident-sync.
+    Us,
+    /// The partner's operator.
+    Operator,
+    /// Somebody with rights in the customer's tenant.
+    CustomerAdmin,
+    /// Nobody: it passes by itself.
+    Nobody,
+}
+
+impl Actor {
+    /// The word used in the database, in metrics and in `--json`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Us => "us",
+            Self::Operator => "operator",
+            Self::CustomerAdmin => "customer_admin",
+            Self::Nobody => "nobody",
+        }
+    }
+}
+
+/// Whether and when trying again makes sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Soon, with back-off.
+    Soon,
+    /// Not before this long.
+    AtLeast(Duration),
+    /// With a new token, once.
+    NewToken,
+    /// Not in this run; the next one may succeed.
+    NextRun,
+    /// Not until somebody acts; a probe now and then notices that it was done.
+    UntilActed,
+}
+
+/// The judgement on a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// For metrics, `sync_state.error_class` and filters; never changes with the text.
+    pub class: &'static str,
+    /// Who must act.
+    pub who: Actor,
+    /// Whether waiting helps.
+    pub wait: Wait,
+    /// One sentence for the operator.
+    pub say: String,
+    /// True when every tenant of the same app will fail alike.
+    pub shared: bool,
+}
+
+impl Verdict {
+    fn new(class: &'static str, who: Actor, wait: Wait, say: impl Into<String>) -> Self {
+        Self { class, who, wait, say: say.into(), shared: false }
+    }
+}
+
+/// A 429 without a `Retry-After` waits at least this long; the quota is counted by the minute.
+const UNSPECIFIED_THROTTLE: Duration = Duration::from_secs(60);
+/// An announced wait is cut to this, after which one probe tells more.
+const LONGEST_THROTTLE: Duration = Duration::from_secs(6 * 3600);
+
+fn throttled(peer: Peer, retry_after: Option<Duration>) -> Verdict {
+    let wait = retry_after.unwrap_or(UNSPECIFIED_THROTTLE).min(LONGEST_THROTTLE);
+    let say = format!("{peer} asked for a pause of {} s; it is obeyed", wait.as_secs());
+    Verdict::new("throttled", Actor::Nobody, Wait::AtLeast(wait), say)
+}
+
+impl SyncError {
+    /// The one place where a failure is judged.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Entra { status: 429, retry_after, .. } => throttled(Peer::Entra, *retry_after),
+            Self::Entra { status, error, codes, .. } => aadsts::verdict(*status, error, codes),
+            Self::TokenReply { .. } | Self::ApiReply { .. } => {
+                Verdict::new("bad_reply", Actor::Nobody, Wait::Soon, "The answer came from something that is not Microsoft's service, such as a proxy; check the network path if it stays")
+            }
+            Self::WrongTenant { .. } => Verdict::new(
+                "security",
+                Actor::Operator,
+                Wait::UntilActed,
+                "The token belongs to another tenant than the configured one; nothing was read. Check the tenant id and the authority",
+            ),
+            Self::Api { status, retry_after, code, hint, .. } => api_verdict(*status, code, *retry_after, hint),
+            Self::BodyTooLarge { .. } => {
+                Verdict::new("too_large", Actor::Us, Wait::NextRun, "A page is larger than the limit; report it")
+            }
+            Self::Redirected { .. } => Verdict::new(
+                "security",
+                Actor::Operator,
+                Wait::UntilActed,
+                "Redirects are refused because the secret and the token would go along; check authority, base_url and the network path",
+            ),
+            Self::Transport { .. } => Verdict::new("transport", Actor::Nobody, Wait::Soon, "The network or the service is unwell; it is tried again"),
+            Self::ForeignNextLink { .. } | Self::ForeignIncident { .. } => Verdict::new(
+                "security",
+                Actor::Operator,
+                Wait::UntilActed,
+                "The answer belongs to another host or tenant; nothing of it was stored. Check base_url and the network path",
+            ),
+            Self::UnstableListing { .. } => Verdict::new("unstable_listing", Actor::Us, Wait::NextRun, "The API's listing cannot be read without loss; report it"),
+            Self::Database { sqlstate, .. } => database_verdict(sqlstate.as_deref()),
+            Self::LeaseLost => Verdict::new("lease_lost", Actor::Nobody, Wait::NextRun, "Another instance has taken this tenant over"),
+            Self::CredentialBreaker { code } => Verdict::new(
+                "credential",
+                Actor::Operator,
+                Wait::AtLeast(BREAKER_PROBE),
+                format!("The app's own credential was refused (AADSTS{code}) for several tenants; renew it, then reload"),
+            ),
+            Self::Stopped => Verdict::new("stopped", Actor::Nobody, Wait::NextRun, "incident-sync was stopped; the next start goes on here"),
+            Self::Panicked { .. } => Verdict::new("bug", Actor::Us, Wait::NextRun, "A defect of incident-sync; report it with the log"),
+        }
+    }
+
+    /// The AADSTS code of a failure that all tenants of the app share.
+    pub fn shared_credential_code(&self) -> Option<u32> {
+        if let Self::Entra { codes, .. } = self
+            && self.verdict().shared
+        {
+            return Some(codes.first().copied().unwrap_or(0));
+        }
+        None
+    }
+}
+
+/// How long a credential that was refused for several tenants is left alone before one probe.
+pub const BREAKER_PROBE: Duration = Duration::from_secs(15 * 60);
+
+/// Source of the statuses and codes: `MicrosoftDocs/defender-docs`, `api-error-codes.md`.
+fn api_verdict(status: u16, code: &str, retry_after: Option<Duration>, hint: &str) -> Verdict {
+    match status {
+        429 => throttled(Peer::Defender, retry_after),
+        401 => Verdict::new("unauthorized", Actor::Nobody, Wait::NewToken, "The API did not accept the token; a new one is asked for once"),
+        403 if code == "DisabledFeature" => {
+            Verdict::new("tenant_config", Actor::CustomerAdmin, Wait::UntilActed, "Microsoft 365 Defender is not enabled in the tenant; the customer must enable or license it")
+        }
+        403 if hint.is_empty() => Verdict::new(
+            "forbidden",
+            Actor::CustomerAdmin,
+            Wait::NewToken,
+            "The token may not read incidents; the customer's admin must grant Incident.Read.All (application permission of Microsoft Threat Protection) by the consent link",
+        ),
+        403 => Verdict::new(
+            "missing_role",
+            Actor::CustomerAdmin,
+            Wait::NewToken,
+            "The token lacks the role Incident.Read.All; add the permission to the app registration, then the customer's admin must consent again",
+        ),
+        404 => Verdict::new("tenant_config", Actor::Operator, Wait::UntilActed, "The API does not know this address; check cloud and base_url"),
+        503 => match retry_after {
+            Some(pause) => Verdict::new("upstream", Actor::Nobody, Wait::AtLeast(pause.min(LONGEST_THROTTLE)), "The service is unavailable and named a pause; it is obeyed"),
+            None => Verdict::new("upstream", Actor::Nobody, Wait::Soon, "The service is unavailable; it is tried again"),
+        },
+        408 | 500..=599 => Verdict::new("upstream", Actor::Nobody, Wait::Soon, "The service failed; it is tried again"),
+        _ => Verdict::new("bad_request", Actor::Us, Wait::NextRun, "The API refused the request as wrong; report it"),
+    }
+}
+
+/// Source of the codes: PostgreSQL's manual, appendix A.
+fn database_verdict(sqlstate: Option<&str>) -> Verdict {
+    match sqlstate.map(|code| code.get(..2).unwrap_or(code)) {
+        Some("28" | "42" | "3D" | "3F") => Verdict::new("database_rights", Actor::Operator, Wait::NextRun, "Postgres refuses us; check user, password, rights and that the schema is migrated"),
+        Some("53") => Verdict::new("database_full", Actor::Operator, Wait::NextRun, "Postgres is out of disk, memory or connections"),
+        Some("22" | "23") => Verdict::new("database_data", Actor::Us, Wait::NextRun, "Postgres refused a value; report it"),
+        Some("25") => Verdict::new("database_read_only", Actor::Operator, Wait::NextRun, "Postgres is read-only, as after a failover; it is tried again"),
+        Some("40") => Verdict::new("database_conflict", Actor::Nobody, Wait::Soon, "Two transactions collided; it is tried again"),
+        Some(_) | None => Verdict::new("database", Actor::Nobody, Wait::Soon, "Postgres is away or slow; it is tried again"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api(status: u16, code: &str, retry_after: Option<u64>) -> Verdict {
+        let retry_after = retry_after.map(Duration::from_secs);
+        SyncError::Api { status, code: code.into(), target: String::new(), retry_after, hint: String::new() }.verdict()
+    }
+
+    #[test]
+    fn a_pause_is_obeyed_within_reason() {
+        assert_eq!(api(429, "TooManyRequests", Some(17)).wait, Wait::AtLeast(Duration::from_secs(17)));
+        assert_eq!(api(429, "", None).wait, Wait::AtLeast(UNSPECIFIED_THROTTLE));
+        assert_eq!(api(429, "", Some(86_400)).wait, Wait::AtLeast(LONGEST_THROTTLE));
+        assert_eq!(api(503, "", Some(5)).wait, Wait::AtLeast(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn api_statuses_name_who_must_act() {
+        let table = [
+            (400, "BadRequest", Actor::Us, Wait::NextRun),
+            (401, "Unauthorized", Actor::Nobody, Wait::NewToken),
+            (403, "Forbidden", Actor::CustomerAdmin, Wait::NewToken),
+            (403, "DisabledFeature", Actor::CustomerAdmin, Wait::UntilActed),
+            (404, "NotFound", Actor::Operator, Wait::UntilActed),
+            (500, "InternalServerError", Actor::Nobody, Wait::Soon),
+            (502, "", Actor::Nobody, Wait::Soon),
+            (418, "", Actor::Us, Wait::NextRun),
+        ];
+        for (status, code, who, wait) in table {
+            let verdict = api(status, code, None);
+            assert_eq!((verdict.who, verdict.wait), (who, wait), "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn database_codes_name_who_must_act() {
+        assert_eq!(database_verdict(Some("28P01")).who, Actor::Operator);
+        assert_eq!(database_verdict(Some("40P01")).wait, Wait::Soon);
+        assert_eq!(database_verdict(Some("57P01")).wait, Wait::Soon);
+        assert_eq!(database_verdict(None).who, Actor::Nobody);
+    }
+}

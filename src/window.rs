@@ -1,0 +1,86 @@
+//! Half-open ranges of `lastUpdateTime`, and the filter that asks the API for one.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
+
+/// A half-open range of `lastUpdateTime`, open-ended where an edge is `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// First instant inside.
+    pub from: Option<DateTime<Utc>>,
+    /// First instant beyond.
+    pub to: Option<DateTime<Utc>>,
+    /// Only incidents of this status.
+    pub status: Option<&'static str>,
+}
+
+impl Window {
+    /// The OData filter of this window; `None` asks for everything. Literals are bare, in UTC with `Z`: any other form
+    /// is either refused or loses its `+` on the way (`api-hello-world.md`).
+    pub fn filter(&self) -> Option<String> {
+        let terms: Vec<String> = [
+            self.status.map(|status| format!("status eq '{status}'")),
+            self.from.map(|from| format!("lastUpdateTime ge {}", literal(from))),
+            self.to.map(|to| format!("lastUpdateTime lt {}", literal(to))),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        (!terms.is_empty()).then(|| terms.join(" and "))
+    }
+
+    /// This window as two that meet at `edge`.
+    pub(crate) fn split_at(self, edge: DateTime<Utc>) -> (Self, Self) {
+        (Self { to: Some(edge), ..self }, Self { from: Some(edge), ..self })
+    }
+}
+
+impl std::fmt::Display for Window {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let edge = |edge: Option<DateTime<Utc>>| edge.map_or_else(|| "..".to_owned(), literal);
+        write!(f, "[{}, {})", edge(self.from), edge(self.to))
+    }
+}
+
+fn literal(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// Where a poll begins: the watermark less the overlap, on a whole second because the API's precision below is doubtful.
+pub(crate) fn poll_from(watermark: DateTime<Utc>, overlap: Duration) -> DateTime<Utc> {
+    floor_to_second(watermark - to_delta(overlap))
+}
+
+pub(crate) fn floor_to_second(time: DateTime<Utc>) -> DateTime<Utc> {
+    time.trunc_subsecs(0)
+}
+
+/// A configured duration as a difference of times; the configuration bounds it far below what this type holds.
+pub(crate) fn to_delta(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_filter_has_bare_utc_literals() {
+        let window = Window { from: Some(at("2026-01-02T03:04:05Z")), to: Some(at("2026-01-02T03:04:05.123456Z")), status: None };
+        let expected = "lastUpdateTime ge 2026-01-02T03:04:05Z and lastUpdateTime lt 2026-01-02T03:04:05.123456Z";
+        assert_eq!(window.filter().unwrap(), expected);
+        assert_eq!(Window { from: None, to: None, status: None }.filter(), None);
+        assert_eq!(Window { from: None, to: None, status: Some("Active") }.filter().unwrap(), "status eq 'Active'");
+    }
+
+    #[test]
+    fn a_poll_begins_before_the_watermark() {
+        let from = poll_from(at("2026-01-02T03:04:05.9Z"), Duration::from_secs(600));
+        assert_eq!(from, at("2026-01-02T02:54:05Z"));
+    }
+}
