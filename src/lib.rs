@@ -3,5 +3,6 @@
 pub mod defender;
 pub mod entra;
 pub mod error;
+pub mod rows;
 pub mod tenant;
 pub mod window;

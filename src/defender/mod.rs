@@ -1,2 +1,3 @@
 //! The Defender incidents API.
 pub mod paging;
+pub mod wire;

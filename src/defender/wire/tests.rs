@@ -1,0 +1,126 @@
+use super::*;
+
+const FULL: &str = include_str!("../../../tests/data/defender_docs_list_incidents.json");
+
+fn decoded(text: &str) -> Incident<'_> {
+    decode(text).unwrap()
+}
+
+#[test]
+fn the_documented_page_splits_and_decodes() {
+    let page = split(FULL).unwrap();
+    assert_eq!(page.incidents.len(), 3);
+    let incident = decoded(page.incidents[0].get());
+    assert_eq!(incident.incident_id, Some(924_565));
+    assert_eq!(incident.mistyped, Vec::<&str>::new());
+    assert!(incident.unknown.is_empty());
+    let alerts = incident.alerts.unwrap();
+    assert_eq!(alerts[0].entities.as_ref().unwrap().len(), 2);
+    // Seven digits are cut, not rounded.
+    assert_eq!(incident.created_time, Some("2020-09-06T14:46:57.073333Z".parse().unwrap()));
+}
+
+#[test]
+fn what_is_no_page_is_an_error() {
+    let documented = include_str!("../../../tests/data/defender_docs_list_incidents_INVALID_as_in_docs.txt");
+    for text in ["", "{}", "[]", "\"x\"", "<html>", "{\"value\":null}", "{\"value\":{}}", "{\"value\":[1", documented] {
+        assert!(split(text).is_err(), "{text:.20}");
+    }
+    assert_eq!(split("\u{feff} {\"value\":[]}").unwrap().incidents.len(), 0);
+}
+
+#[test]
+fn one_broken_incident_leaves_its_neighbours() {
+    let page = split(r#"{"value":[{"incidentId":1},"\ud800",{"incidentId":2}]}"#).unwrap();
+    assert_eq!(page.incidents.len(), 3);
+    assert!(decode(&storable(page.incidents[1].get())).is_err());
+    assert_eq!(decoded(page.incidents[2].get()).incident_id, Some(2));
+}
+
+#[test]
+fn wrong_types_become_none_and_are_named() {
+    let text = r#"{"incidentId":"7","redirectIncidentId":8.0,"incidentName":5,"status":{"a":[1]},"createdTime":"yesterday",
+        "tags":["a",{},3],"comments":{},"alerts":[1,{"alertId":"x","investigationId":1e300,"devices":"none"}],"severity":null}"#;
+    let incident = decoded(text);
+    assert_eq!((incident.incident_id, incident.redirect_incident_id), (Some(7), Some(8)));
+    assert_eq!(incident.incident_name.as_deref(), Some("5"));
+    assert_eq!(incident.tags.as_deref(), Some(&[Cow::Borrowed("a"), Cow::Borrowed("3")][..]));
+    assert_eq!(incident.mistyped, ["status", "createdTime", "comments"]);
+    let alerts = incident.alerts.unwrap();
+    assert_eq!(alerts.len(), 1);
+    assert_eq!(alerts[0].mistyped, ["investigationId", "devices"]);
+}
+
+#[test]
+fn the_last_of_a_repeated_key_wins() {
+    assert_eq!(decoded(r#"{"incidentId":1,"incidentId":2}"#).incident_id, Some(2));
+}
+
+#[test]
+fn unknown_keys_are_kept_as_they_are() {
+    let text = r#"{"entityType":"NewThing","score":1.50,"deep":{"a":[1,2]}}"#;
+    let entity: Lenient<Entity<'_>> = serde_json::from_str(text).unwrap();
+    let Lenient::Value(entity) = entity else { panic!("it is an object") };
+    let kept: Vec<_> = entity.unknown.iter().map(|(key, raw)| (key.as_ref(), raw.get())).collect();
+    assert_eq!(kept, [("score", "1.50"), ("deep", r#"{"a":[1,2]}"#)]);
+}
+
+#[test]
+fn nesting_beyond_serde_s_limit_does_not_fail_the_incident() {
+    let deep = format!("{}{}", "[".repeat(300), "]".repeat(300));
+    let text = format!(r#"{{"incidentId":1,"new":{deep}}}"#);
+    assert_eq!(decoded(&text).incident_id, Some(1));
+}
+
+#[test]
+fn times_are_cut_down_and_impossible_ones_are_none() {
+    let cases = [
+        ("2020-09-06T14:46:57Z", Some("2020-09-06T14:46:57Z")),
+        ("2020-09-06T14:46:57.29Z", Some("2020-09-06T14:46:57.29Z")),
+        ("2020-09-06T14:46:59.9999999Z", Some("2020-09-06T14:46:59.999999Z")),
+        ("9999-12-31T23:59:59.9999999Z", Some("9999-12-31T23:59:59.999999Z")),
+        ("2020-09-06T16:46:57+02:00", Some("2020-09-06T14:46:57Z")),
+        ("2020-09-06T14:46:57", Some("2020-09-06T14:46:57Z")),
+        ("0001-01-01T00:00:00Z", None),
+        ("2021-02-30T00:00:00Z", None),
+        ("", None),
+    ];
+    for (text, expected) in cases {
+        let expected: Option<DateTime<Utc>> = expected.map(|time| time.parse().unwrap());
+        assert_eq!(time(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn what_postgres_refuses_is_replaced() {
+    let cases = [
+        (r#""a\u0000b""#, r#""a\ufffdb""#),
+        (r#""\ud800""#, r#""\ufffd""#),
+        (r#""\udc00\ud83d\ude00""#, r#""\ufffd\ud83d\ude00""#),
+        (r#""\ud83dx""#, r#""\ufffdx""#),
+        (r#""\\u0000""#, r#""\\u0000""#),
+        (r#""\\\u0000""#, r#""\\\ufffd""#),
+        (r#""\u00e9\n""#, r#""\u00e9\n""#),
+        (r#""\"\uD800\"""#, r#""\"\ufffd\"""#),
+    ];
+    for (raw, expected) in cases {
+        assert_eq!(storable(raw), expected, "{raw}");
+    }
+}
+
+#[test]
+fn every_code_unit_becomes_storable() {
+    for unit in 0..=u16::MAX {
+        let raw = format!("\"\\u{unit:04x}\"");
+        let text: String = serde_json::from_str(&storable(&raw)).unwrap();
+        assert!(!text.contains('\0'), "{raw}");
+    }
+}
+
+#[test]
+fn a_head_is_read_from_anywhere_in_the_text() {
+    let raw: Box<RawValue> = serde_json::from_str(r#"{"x":[{"incidentId":9}],"lastUpdateTime":"2026-01-01T00:00:00Z","incidentId":3}"#).unwrap();
+    let head = head(raw.get());
+    assert_eq!(head.incident_id, Some(3));
+    assert!(head.last_update_time.is_some());
+}

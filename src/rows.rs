@@ -1,0 +1,420 @@
+//! From Microsoft's words to our tables: keys, de-duplication, hashes. The only place where `entities` become evidence.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::defender::paging::Row;
+use crate::defender::wire::{self, Alert, Comment, Device, Entity, Head, Incident};
+use crate::error::SyncError;
+use crate::tenant::TenantId;
+
+/// 128 bits of SHA-256: enough that no two texts of one tenant meet, and half the index.
+pub type Hash = [u8; 16];
+
+/// One incident of a page before it is decoded.
+#[derive(Debug)]
+pub struct Element<'a> {
+    /// What it says of itself, as far as it can be read.
+    pub head: Head,
+    /// Hash of the text as served.
+    pub hash: Hash,
+    /// The text, as Postgres can store it.
+    pub text: Cow<'a, str>,
+}
+
+/// Looks at each incident of a page just enough to know which one and which version it is.
+pub fn elements<'a>(incidents: &[&'a RawValue]) -> Vec<Element<'a>> {
+    let element = |raw: &&'a RawValue| {
+        let text = wire::storable(raw.get());
+        Element { head: wire::head(&text), hash: hash(raw.get().as_bytes()), text }
+    };
+    incidents.iter().map(element).collect()
+}
+
+/// The rows that the reading plan sees. An element without an id stands for itself by its hash.
+pub fn plan_rows(elements: &[Element<'_>]) -> Vec<Row> {
+    let stand_in = |hash: &Hash| i64::from_le_bytes(std::array::from_fn(|at| hash[at])) | i64::MIN;
+    let row = |element: &Element<'_>| Row {
+        id: element.head.incident_id.unwrap_or_else(|| stand_in(&element.hash)),
+        updated: element.head.last_update_time,
+    };
+    elements.iter().map(row).collect()
+}
+
+/// Leaves the newest version of each incident that a page shows twice; of equals the last one served.
+pub fn newest_of_each<'a>(elements: Vec<Element<'a>>) -> Vec<Element<'a>> {
+    let mut newest: HashMap<Result<i64, Hash>, Element<'a>> = HashMap::with_capacity(elements.len());
+    for element in elements {
+        let key = element.head.incident_id.ok_or(element.hash);
+        let is_older = newest.get(&key).is_some_and(|held| held.head.last_update_time > element.head.last_update_time);
+        if !is_older {
+            newest.insert(key, element);
+        }
+    }
+    newest.into_values().collect()
+}
+
+fn hash(bytes: &[u8]) -> Hash {
+    shorten(Sha256::digest(bytes).as_slice())
+}
+
+fn shorten(digest: &[u8]) -> Hash {
+    std::array::from_fn(|at| digest[at])
+}
+
+/// The rows of one page, each table sorted by its key.
+#[derive(Debug, Default)]
+pub struct PageRows<'a> {
+    /// `incidents` and `incident_payloads`.
+    pub incidents: Vec<IncidentRow<'a>>,
+    /// `alerts`.
+    pub alerts: Vec<AlertRow<'a>>,
+    /// `devices`.
+    pub devices: Vec<DeviceRow<'a>>,
+    /// `alert_devices`: alert id and device id.
+    pub alert_devices: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// `evidence`.
+    pub evidence: Vec<EvidenceRow<'a>>,
+    /// `incident_comments`.
+    pub comments: Vec<CommentRow<'a>>,
+    /// `rejected_payloads`.
+    pub rejected: Vec<RejectedRow<'a>>,
+    /// Known keys whose value had another type and was left out.
+    pub mistyped: Vec<&'static str>,
+}
+
+/// An incident version.
+#[derive(Debug)]
+pub struct IncidentRow<'a> {
+    /// Its key.
+    pub incident_id: i64,
+    /// Which version it is.
+    pub last_update_time: DateTime<Utc>,
+    /// The other fields.
+    pub incident: Incident<'a>,
+    /// Hash of the text as served.
+    pub content_hash: Hash,
+    /// The text.
+    pub payload: &'a str,
+}
+
+/// An alert and the incident version that listed it.
+#[derive(Debug)]
+pub struct AlertRow<'a> {
+    /// Its key.
+    pub alert_id: Cow<'a, str>,
+    /// The incident that listed it.
+    pub incident_id: i64,
+    /// That incident's `lastUpdateTime`.
+    pub last_seen: DateTime<Utc>,
+    /// The other fields.
+    pub alert: Alert<'a>,
+}
+
+/// A device's state and the incident version that carried it.
+#[derive(Debug)]
+pub struct DeviceRow<'a> {
+    /// Its key.
+    pub device_id: Cow<'a, str>,
+    /// `lastUpdateTime` of the incident version.
+    pub last_seen: DateTime<Utc>,
+    /// The other fields.
+    pub device: Device<'a>,
+}
+
+/// An entity of an alert.
+#[derive(Debug)]
+pub struct EvidenceRow<'a> {
+    /// The alert.
+    pub alert_id: Cow<'a, str>,
+    /// Stands in for the id that the API does not give.
+    pub evidence_hash: Hash,
+    /// Its fields.
+    pub entity: Entity<'a>,
+    /// The keys that we do not know, as a JSON object.
+    pub extra: Option<String>,
+}
+
+/// A comment of an incident.
+#[derive(Debug)]
+pub struct CommentRow<'a> {
+    /// The incident.
+    pub incident_id: i64,
+    /// Stands in for an id.
+    pub comment_hash: Hash,
+    /// Its fields.
+    pub comment: Comment<'a>,
+}
+
+/// An incident that could not be decoded.
+#[derive(Debug)]
+pub struct RejectedRow<'a> {
+    /// Its id, if that much could be read.
+    pub incident_id: Option<i64>,
+    /// Why.
+    pub reason: String,
+    /// The text.
+    pub payload: &'a str,
+    /// Hash of the text as served.
+    pub content_hash: Hash,
+}
+
+/// Decodes the given incidents of `tenant` into rows. An incident that names another tenant fails them all: the whole
+/// answer is then suspect.
+pub fn of_page<'a>(tenant: TenantId, elements: &'a [Element<'_>]) -> Result<PageRows<'a>, SyncError> {
+    let mut rows = PageRows::default();
+    for element in elements {
+        match decode(element) {
+            Ok(row) => {
+                check_tenant(tenant, &row)?;
+                rows.add(row);
+            }
+            Err(reason) => rows.rejected.push(rejected(element, reason)),
+        }
+    }
+    rows.settle_alerts();
+    rows.order();
+    Ok(rows)
+}
+
+/// The quarantine row of an element.
+pub fn rejected<'a>(element: &'a Element<'_>, reason: String) -> RejectedRow<'a> {
+    RejectedRow { incident_id: element.head.incident_id, reason, payload: &element.text, content_hash: element.hash }
+}
+
+fn decode<'a>(element: &'a Element<'_>) -> Result<IncidentRow<'a>, String> {
+    let incident = wire::decode(&element.text)?;
+    let incident_id = incident.incident_id.ok_or("incidentId is missing or no whole number")?;
+    let last_update_time = incident.last_update_time.ok_or("lastUpdateTime is missing or no time")?;
+    Ok(IncidentRow { incident_id, last_update_time, incident, content_hash: element.hash, payload: &element.text })
+}
+
+/// `incidentUri` carries `?tid=<tenant>` in real payloads (Swimlane and Elastic fixtures).
+fn check_tenant(tenant: TenantId, row: &IncidentRow<'_>) -> Result<(), SyncError> {
+    let Some(uri) = row.incident.incident_uri.as_deref() else { return Ok(()) };
+    let Ok(uri) = url::Url::parse(uri) else { return Ok(()) };
+    match uri.query_pairs().find(|(key, _)| key == "tid") {
+        Some((_, tid)) if !tid.eq_ignore_ascii_case(&tenant.to_string()) => {
+            let uri_tid = tid.chars().take(64).collect();
+            Err(SyncError::ForeignIncident { incident_id: row.incident_id, uri_tid })
+        }
+        _ => Ok(()),
+    }
+}
+
+impl<'a> PageRows<'a> {
+    fn add(&mut self, mut row: IncidentRow<'a>) {
+        self.mistyped.append(&mut row.incident.mistyped);
+        for comment in row.incident.comments.take().unwrap_or_default() {
+            let comment_hash = comment_hash(&comment);
+            self.comments.push(CommentRow { incident_id: row.incident_id, comment_hash, comment });
+        }
+        for mut alert in row.incident.alerts.take().unwrap_or_default() {
+            self.mistyped.append(&mut alert.mistyped);
+            let Some(alert_id) = alert.alert_id.take() else {
+                self.mistyped.push("alertId");
+                continue;
+            };
+            let last_seen = row.last_update_time;
+            self.alerts.push(AlertRow { alert_id, incident_id: row.incident_id, last_seen, alert });
+        }
+        self.incidents.push(row);
+    }
+
+    /// An alert that is being moved may stand in two incidents of one page: its newest state wins, then the incident
+    /// that was updated last. Only then do its devices and entities become rows.
+    fn settle_alerts(&mut self) {
+        let version = |row: &AlertRow<'_>| (row.alert.last_updated_time, row.last_seen, row.incident_id);
+        self.alerts.sort_by(|a, b| a.alert_id.cmp(&b.alert_id).then_with(|| version(b).cmp(&version(a))));
+        self.alerts.dedup_by(|later, first| later.alert_id == first.alert_id);
+        for row in &mut self.alerts {
+            for mut device in row.alert.devices.take().unwrap_or_default() {
+                self.mistyped.append(&mut device.mistyped);
+                let Some(device_id) = device.device_id.take() else {
+                    self.mistyped.push("mdatpDeviceId");
+                    continue;
+                };
+                self.alert_devices.push((row.alert_id.clone(), device_id.clone()));
+                self.devices.push(DeviceRow { device_id, last_seen: row.last_seen, device });
+            }
+            for mut entity in row.alert.entities.take().unwrap_or_default() {
+                self.mistyped.append(&mut entity.mistyped);
+                let (extra, evidence_hash) = (extra(&entity), evidence_hash(&entity));
+                self.evidence.push(EvidenceRow { alert_id: row.alert_id.clone(), evidence_hash, entity, extra });
+            }
+        }
+    }
+
+    /// Sorts every table by its key, so that two writers never lock in opposite order, and leaves one row a key, which
+    /// `ON CONFLICT DO UPDATE` demands.
+    fn order(&mut self) {
+        self.incidents.sort_unstable_by_key(|row| row.incident_id);
+        self.devices.sort_by(|a, b| a.device_id.cmp(&b.device_id).then_with(|| b.last_seen.cmp(&a.last_seen)));
+        self.devices.dedup_by(|later, first| later.device_id == first.device_id);
+        self.alert_devices.sort_unstable();
+        self.alert_devices.dedup();
+        self.evidence.sort_by(|a, b| (&a.alert_id, a.evidence_hash).cmp(&(&b.alert_id, b.evidence_hash)));
+        self.evidence.dedup_by(|later, first| (&later.alert_id, later.evidence_hash) == (&first.alert_id, first.evidence_hash));
+        self.comments.sort_by_key(|row| (row.incident_id, row.comment_hash));
+        self.comments.dedup_by_key(|row| (row.incident_id, row.comment_hash));
+    }
+}
+
+fn extra(entity: &Entity<'_>) -> Option<String> {
+    if entity.unknown.is_empty() {
+        return None;
+    }
+    let object: HashMap<&str, &RawValue> = entity.unknown.iter().map(|(key, raw)| (key.as_ref(), *raw)).collect();
+    serde_json::to_string(&object).ok()
+}
+
+/// Feeds what is present, each value with its name and length, so that no two contents read alike.
+struct Fingerprint(Sha256);
+
+impl Fingerprint {
+    fn feed(&mut self, name: &str, value: &[u8]) {
+        self.0.update(name.as_bytes());
+        self.0.update(value.len().to_le_bytes());
+        self.0.update(value);
+    }
+
+    fn text(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.feed(name, value.as_bytes());
+        }
+    }
+
+    fn number(&mut self, name: &str, value: Option<i64>) {
+        if let Some(value) = value {
+            self.feed(name, &value.to_le_bytes());
+        }
+    }
+
+    fn time(&mut self, name: &str, value: Option<DateTime<Utc>>) {
+        self.number(name, value.map(|time| time.timestamp_micros()));
+    }
+
+    fn finish(self) -> Hash {
+        shorten(self.0.finalize().as_slice())
+    }
+}
+
+fn comment_hash(comment: &Comment<'_>) -> Hash {
+    let mut print = Fingerprint(Sha256::new());
+    print.text("comment", comment.comment.as_deref());
+    print.text("created_by", comment.created_by.as_deref());
+    print.time("created_time", comment.created_time);
+    print.finish()
+}
+
+/// The key of an entity. It is stored, so what goes in, its names and its order must never change. `verdict` and
+/// `remediationStatus` stay out: they change while the entity stays the same.
+fn evidence_hash(entity: &Entity<'_>) -> Hash {
+    let mut print = Fingerprint(Sha256::new());
+    macro_rules! feed {
+        ($method:ident: $($field:ident)*) => { $(print.$method(stringify!($field), entity.$field.as_deref());)* };
+        (copied $method:ident: $($field:ident)*) => { $(print.$method(stringify!($field), entity.$field);)* };
+    }
+    feed!(text: entity_type sha1 sha256 file_name file_path process_command_line ip_address url account_name domain_name
+        user_sid aad_user_id user_principal_name mailbox_display_name mailbox_address cluster_by cluster_by_value sender
+        recipient subject internet_message_id delivery_action security_group_id security_group_name registry_hive
+        registry_key registry_value_type registry_value device_id);
+    feed!(copied number: process_id parent_process_id email_count);
+    feed!(copied time: evidence_creation_time process_creation_time parent_process_creation_time);
+    let mut unknown: Vec<_> = entity.unknown.iter().map(|(key, raw)| (key.as_ref(), raw.get())).collect();
+    unknown.sort_unstable();
+    for (key, json) in unknown {
+        print.text(key, Some(json));
+    }
+    print.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TENANT: TenantId = TenantId(uuid::Uuid::from_u128(1));
+
+    fn rows_of(text: &str, check: impl FnOnce(&PageRows<'_>)) {
+        let page = wire::split(text).unwrap();
+        let elements = newest_of_each(elements(&page.incidents));
+        check(&of_page(TENANT, &elements).unwrap());
+    }
+
+    fn incident(id: i64, updated: &str, alerts: &str) -> String {
+        format!(r#"{{"incidentId":{id},"lastUpdateTime":"{updated}","alerts":[{alerts}]}}"#)
+    }
+
+    #[test]
+    fn an_incident_shown_twice_leaves_its_newest_version() {
+        let older = incident(1, "2026-01-01T00:00:00Z", r#"{"alertId":"old"}"#);
+        let newer = incident(1, "2026-01-01T00:00:01Z", r#"{"alertId":"new"}"#);
+        for text in [format!("{{\"value\":[{older},{newer}]}}"), format!("{{\"value\":[{newer},{older}]}}")] {
+            rows_of(&text, |rows| {
+                assert_eq!(rows.incidents.len(), 1);
+                assert_eq!(rows.alerts[0].alert_id, "new");
+            });
+        }
+    }
+
+    #[test]
+    fn a_moving_alert_stays_with_its_newest_state() {
+        let from = incident(1, "2026-01-01T00:00:05Z", r#"{"alertId":"a","lastUpdatedTime":"2026-01-01T00:00:00Z"}"#);
+        let to = incident(2, "2026-01-01T00:00:06Z", r#"{"alertId":"a","lastUpdatedTime":"2026-01-01T00:00:00Z"}"#);
+        rows_of(&format!("{{\"value\":[{to},{from}]}}"), |rows| {
+            assert_eq!(rows.alerts.len(), 1);
+            assert_eq!(rows.alerts[0].incident_id, 2);
+        });
+    }
+
+    #[test]
+    fn a_device_named_twice_by_one_alert_is_one_row() {
+        let alert = r#"{"alertId":"a","devices":[{"mdatpDeviceId":"d","riskScore":"Low"},{"mdatpDeviceId":"d"},{"version":"1"}]}"#;
+        rows_of(&format!("{{\"value\":[{}]}}", incident(1, "2026-01-01T00:00:00Z", alert)), |rows| {
+            assert_eq!((rows.devices.len(), rows.alert_devices.len()), (1, 1));
+            assert_eq!(rows.mistyped, ["mdatpDeviceId"]);
+        });
+    }
+
+    #[test]
+    fn null_filled_and_sparse_entities_are_the_same_evidence() {
+        let entities = r#"{"entityType":"Ip","ipAddress":"::1","url":null,"verdict":"Suspicious"},{"entityType":"Ip","ipAddress":"::1"},
+            {"entityType":"Ip","ipAddress":"::1","new":1}"#;
+        let alert = format!(r#"{{"alertId":"a","entities":[{entities}]}}"#);
+        rows_of(&format!("{{\"value\":[{}]}}", incident(1, "2026-01-01T00:00:00Z", &alert)), |rows| {
+            assert_eq!(rows.evidence.len(), 2);
+            let extra: Vec<_> = rows.evidence.iter().filter_map(|row| row.extra.as_deref()).collect();
+            assert_eq!(extra, [r#"{"new":1}"#]);
+        });
+    }
+
+    #[test]
+    fn the_key_of_stored_evidence_never_changes() {
+        let entity = Entity { entity_type: Some("Ip".into()), ip_address: Some("::1".into()), ..Entity::default() };
+        let hex: String = evidence_hash(&entity).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "edf11c61e3070c467b1117fb2b288dc3");
+    }
+
+    #[test]
+    fn an_incident_without_key_or_version_is_rejected_and_its_page_goes_on() {
+        let text = r#"{"value":[{"incidentId":9223372036854775808,"lastUpdateTime":"2026-01-01T00:00:00Z"},{"incidentId":3},7,
+            {"incidentId":4,"lastUpdateTime":"2026-01-01T00:00:00Z"}]}"#;
+        rows_of(text, |rows| {
+            assert_eq!(rows.incidents.len(), 1);
+            assert_eq!(rows.rejected.len(), 3);
+        });
+    }
+
+    #[test]
+    fn an_incident_of_another_tenant_fails_the_page() {
+        let text = r#"{"value":[{"incidentId":4,"lastUpdateTime":"2026-01-01T00:00:00Z",
+            "incidentUri":"https://security.microsoft.com/incidents/4?tid=00000000-0000-0000-0000-000000000002"}]}"#;
+        let page = wire::split(text).unwrap();
+        let elements = elements(&page.incidents);
+        assert!(matches!(of_page(TENANT, &elements), Err(SyncError::ForeignIncident { incident_id: 4, .. })));
+    }
+}
