@@ -4,5 +4,6 @@ pub mod defender;
 pub mod entra;
 pub mod error;
 pub mod rows;
+pub mod store;
 pub mod tenant;
 pub mod window;

@@ -1,0 +1,156 @@
+//! The right to work on a tenant: a row with an owner, a fence and an expiry, all by the database's clock.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::FromRow;
+use sqlx::postgres::types::PgInterval;
+use uuid::Uuid;
+
+use super::{Store, within};
+use crate::error::SyncError;
+use crate::tenant::TenantId;
+
+/// Cron ticks may come a moment before the database's clock says so.
+const TICK_TOLERANCE: Duration = Duration::from_secs(1);
+
+/// Proof that this process may write for a tenant; only [`Store::claim_due`] and [`Store::claim_named`] make one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Which claim this is.
+    pub(crate) fence: i64,
+}
+
+/// A lease with what is known of its tenant.
+#[derive(Debug)]
+pub struct Claim {
+    /// The right to write.
+    pub lease: Lease,
+    /// All with an earlier `lastUpdateTime` is stored.
+    pub watermark: Option<DateTime<Utc>>,
+    /// Whether the first synchronisation is complete.
+    pub is_backfilled: bool,
+    /// Failures since the last success.
+    pub consecutive_failures: u32,
+    /// The database's clock at the claim.
+    pub claimed_at: DateTime<Utc>,
+    /// Why the run is made.
+    pub kind: RunKind,
+}
+
+/// Why a run is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunKind {
+    /// What is new since the watermark.
+    Poll,
+    /// Open incidents, whose alerts may have changed without them.
+    Open,
+    /// The last days once more, for what was missed.
+    Reconcile,
+    /// The first synchronisation.
+    Backfill,
+    /// A person asked.
+    Manual,
+}
+
+impl RunKind {
+    /// The word in `sync_runs.kind`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Poll => "poll",
+            Self::Open => "open",
+            Self::Reconcile => "reconcile",
+            Self::Backfill => "backfill",
+            Self::Manual => "manual",
+        }
+    }
+
+    fn from_word(word: &str) -> Self {
+        match word {
+            "open" => Self::Open,
+            "reconcile" => Self::Reconcile,
+            "backfill" => Self::Backfill,
+            "manual" => Self::Manual,
+            _ => Self::Poll,
+        }
+    }
+}
+
+#[derive(FromRow)]
+struct ClaimRow {
+    tenant_id: Uuid,
+    lease_fence: i64,
+    watermark: Option<DateTime<Utc>>,
+    is_backfilled: bool,
+    consecutive_failures: i32,
+    claimed_at: DateTime<Utc>,
+    kind: String,
+}
+
+impl From<ClaimRow> for Claim {
+    fn from(row: ClaimRow) -> Self {
+        let ClaimRow { tenant_id, lease_fence, watermark, is_backfilled, consecutive_failures, claimed_at, kind } = row;
+        Self {
+            lease: Lease { tenant: TenantId(tenant_id), fence: lease_fence },
+            watermark,
+            is_backfilled,
+            consecutive_failures: u32::try_from(consecutive_failures).unwrap_or(0),
+            claimed_at,
+            kind: RunKind::from_word(&kind),
+        }
+    }
+}
+
+pub(crate) fn interval(duration: Duration) -> PgInterval {
+    let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    PgInterval { months: 0, days: 0, microseconds }
+}
+
+impl Store {
+    /// Claims at most `limit` of `tenants` that are due, the longest waiting first.
+    pub async fn claim_due(&self, tenants: &[Uuid], limit: usize) -> Result<Vec<Claim>, SyncError> {
+        let claim = sqlx::query_as::<_, ClaimRow>(include_str!("sql/claim_due.sql"))
+            .bind(tenants)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .bind(&self.instance)
+            .bind(interval(TICK_TOLERANCE))
+            .bind(interval(self.lease_term));
+        let rows = within("claiming due tenants", claim.fetch_all(&self.pool)).await?;
+        Ok(rows.into_iter().map(Claim::from).collect())
+    }
+
+    /// Claims at most `limit` of `tenants`, due or not, unless another instance has them or the service asked for a pause.
+    pub async fn claim_named(&self, tenants: &[Uuid], limit: usize) -> Result<Vec<Claim>, SyncError> {
+        let claim = sqlx::query_as::<_, ClaimRow>(include_str!("sql/claim_named.sql"))
+            .bind(tenants)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .bind(&self.instance)
+            .bind(interval(self.lease_term));
+        let rows = within("claiming tenants", claim.fetch_all(&self.pool)).await?;
+        Ok(rows.into_iter().map(Claim::from).collect())
+    }
+
+    /// Prolongs every lease of this process.
+    pub async fn renew_leases(&self) -> Result<(), SyncError> {
+        let renew = sqlx::query(include_str!("sql/renew_leases.sql")).bind(&self.instance).bind(interval(self.lease_term));
+        within("renewing leases", renew.execute(&self.pool)).await.map(drop)
+    }
+
+    /// Gives back every lease of this process.
+    pub async fn release_leases(&self) -> Result<(), SyncError> {
+        let release = sqlx::query(include_str!("sql/release_leases.sql")).bind(&self.instance);
+        within("releasing leases", release.execute(&self.pool)).await.map(drop)
+    }
+
+    /// Ends every lease. Only for the owner of a private database, which knows that no other instance can be alive.
+    pub async fn forget_leases(&self) -> Result<(), SyncError> {
+        within("forgetting leases", sqlx::query(include_str!("sql/forget_leases.sql")).execute(&self.pool)).await.map(drop)
+    }
+
+    /// How often [`Store::renew_leases`] must be called.
+    pub fn renewal_period(&self) -> Duration {
+        self.lease_term / 3
+    }
+}

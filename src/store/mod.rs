@@ -1,0 +1,138 @@
+//! The database: one connection pool, a deadline on every wait, and errors without row data.
+
+use std::future::Future;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgPool};
+
+use crate::error::SyncError;
+
+pub mod lease;
+pub mod runs;
+pub mod tenants;
+pub mod upsert;
+
+pub use lease::{Claim, Lease};
+
+/// The schema. Shipped with the binary; applied by `run`, `migrate` and every command that needs it.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// A statement that takes longer is given up here and on the server: a frozen backend must not hold a tenant for ever.
+const STATEMENT_DEADLINE: Duration = Duration::from_secs(60);
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+const MIGRATE_DEADLINE: Duration = Duration::from_secs(120);
+
+/// A handle on the database.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(crate) pool: PgPool,
+    /// Who we are in `lease_owner` and `sync_runs.instance`: unique to this process.
+    pub(crate) instance: String,
+    pub(crate) lease_term: Duration,
+}
+
+/// How long a lease lasts without renewal.
+pub const LEASE_TERM: Duration = Duration::from_secs(60);
+
+impl Store {
+    /// Connects, and brings the schema up to date when `migrate` is set. `instance` must be unique to this process.
+    pub async fn open(options: &PgConnectOptions, max_connections: u32, instance: String, migrate: bool) -> Result<Self, SyncError> {
+        let options = options
+            .clone()
+            .application_name("incident-sync")
+            .options([("statement_timeout", format!("{}s", STATEMENT_DEADLINE.as_secs())), ("timezone", "UTC".to_owned())])
+            .disable_statement_logging();
+        if migrate {
+            apply_migrations(&options).await?;
+        }
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(CONNECT_DEADLINE)
+            .connect_lazy_with(options);
+        let store = Self { pool, instance, lease_term: LEASE_TERM };
+        store.check_schema().await?;
+        Ok(store)
+    }
+
+    /// The same store with another lease term, for tests that wait for leases to expire.
+    #[must_use]
+    pub fn with_lease_term(self, lease_term: Duration) -> Self {
+        Self { lease_term, ..self }
+    }
+
+    /// The pool, for reports.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), SyncError> {
+        within("reaching the database", sqlx::query("SELECT 1").execute(&self.pool)).await.map(drop)
+    }
+
+    async fn check_schema(&self) -> Result<(), SyncError> {
+        let found = sqlx::query_scalar::<_, bool>("SELECT to_regclass('defender.sync_state') IS NOT NULL").fetch_one(&self.pool);
+        if within("looking for the schema", found).await? {
+            return Ok(());
+        }
+        Err(SyncError::Database {
+            step: "looking for the schema",
+            sqlstate: Some("3F000".to_owned()),
+            what: "there are no tables of incident-sync; run: incident-sync migrate".to_owned(),
+        })
+    }
+
+    /// Closes the pool.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Applies what is missing of the schema. On a connection of its own: the migrator keeps its lock on the session when it
+/// fails, and closing the session is what frees it.
+pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncError> {
+    let step = "migrating the schema";
+    // A statement timeout would cut long migrations short; the deadline here bounds the whole.
+    let options = options.clone().options([("statement_timeout", "0"), ("lock_timeout", "30s")]).disable_statement_logging();
+    let mut connection = within("connecting to the database", sqlx::PgConnection::connect_with(&options)).await?;
+    let migrated = match tokio::time::timeout(MIGRATE_DEADLINE, MIGRATIONS.run(&mut connection)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(sqlx::migrate::MigrateError::Execute(error))) => Err(database_error(step, &error)),
+        Ok(Err(error)) => Err(SyncError::Database { step, sqlstate: None, what: error.to_string() }),
+        Err(_) => Err(SyncError::Database { step, sqlstate: None, what: "another migration holds the lock".to_owned() }),
+    };
+    drop(connection.close().await);
+    migrated
+}
+
+/// Waits for the database, but not for ever.
+pub(crate) async fn within<T>(step: &'static str, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, SyncError> {
+    match tokio::time::timeout(STATEMENT_DEADLINE + CONNECT_DEADLINE, work).await {
+        Ok(done) => done.map_err(|error| database_error(step, &error)),
+        Err(_) => Err(SyncError::Database { step, sqlstate: None, what: "no answer within the deadline".to_owned() }),
+    }
+}
+
+/// What may be told of a database error. Messages of the classes 22 and 23 quote the refused values: customer data.
+pub(crate) fn database_error(step: &'static str, error: &sqlx::Error) -> SyncError {
+    let (sqlstate, what) = match error {
+        sqlx::Error::Database(error) => {
+            let code = error.code().map(|code| code.into_owned());
+            let quotes_values = code.as_deref().is_some_and(|code| code.starts_with("22") || code.starts_with("23"));
+            let what = if quotes_values {
+                format!("value refused, constraint {}", error.constraint().unwrap_or("unnamed"))
+            } else {
+                error.message().to_owned()
+            };
+            (code, what)
+        }
+        sqlx::Error::Io(error) => (None, format!("connection: {}", error.kind())),
+        sqlx::Error::Tls(_) => (None, "the TLS handshake failed; check sslmode and sslrootcert".to_owned()),
+        sqlx::Error::PoolTimedOut => (None, "no connection became free in time".to_owned()),
+        sqlx::Error::PoolClosed => (None, "the pool is closed".to_owned()),
+        sqlx::Error::ColumnDecode { index, .. } => (None, format!("column {index} has an unexpected type")),
+        _ => (None, "unexpected answer".to_owned()),
+    };
+    SyncError::Database { step, sqlstate, what }
+}

@@ -1,0 +1,210 @@
+//! How runs ended, and what `status` shows.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::lease::RunKind;
+use super::{Lease, Store, within};
+use crate::error::{Actor, SyncError, Verdict, Wait};
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// All that was asked for is stored.
+    Ok,
+    /// Something went wrong; it is tried again.
+    Failed,
+    /// The service asked for a pause.
+    Throttled,
+    /// Somebody must act.
+    Parked,
+    /// We were told to stop, or lost the lease.
+    Stopped,
+}
+
+impl Outcome {
+    /// The word in `sync_runs.outcome`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Throttled => "throttled",
+            Self::Parked => "parked",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// The outcome of a run that ended with this verdict.
+    pub fn of(verdict: &Verdict) -> Self {
+        match (verdict.class, verdict.wait) {
+            ("throttled", _) => Self::Throttled,
+            ("stopped" | "lease_lost", _) => Self::Stopped,
+            (_, Wait::UntilActed) => Self::Parked,
+            ("forbidden" | "missing_role" | "credential", _) => Self::Parked,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// What a run did, whatever happened.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    /// Requests to the API.
+    pub api_calls: usize,
+    /// Answers 429.
+    pub throttled: usize,
+    /// Incidents that pages showed.
+    pub incidents_seen: usize,
+    /// Incident versions stored.
+    pub incidents_written: usize,
+    /// Alert rows stored.
+    pub alerts_written: usize,
+    /// Incidents put into quarantine.
+    pub rejected: usize,
+    /// Optional fields of a wrong type.
+    pub mistyped_fields: usize,
+}
+
+/// The end of a run, as it is recorded.
+#[derive(Debug)]
+pub struct RunRecord {
+    /// Why it was made.
+    pub kind: RunKind,
+    /// The database's clock at its start.
+    pub started_at: DateTime<Utc>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whether everything up to now is stored.
+    pub is_complete: bool,
+    /// First `lastUpdateTime` asked for.
+    pub window_from: Option<DateTime<Utc>>,
+    /// The watermark it reached.
+    pub window_to: Option<DateTime<Utc>>,
+    /// What it did.
+    pub counts: Counts,
+    /// Why it did not end well, and the error's own words.
+    pub failure: Option<(Verdict, String)>,
+    /// When the tenant may be tried again; `None` is at once.
+    pub next_attempt_at: Option<DateTime<Utc>>,
+    /// When each kind is due again; `None` leaves it.
+    pub due: Due,
+}
+
+/// New due times.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Due {
+    /// For polls and backfills.
+    pub poll: Option<DateTime<Utc>>,
+    /// For open incidents.
+    pub open: Option<DateTime<Utc>>,
+    /// For reconciliation.
+    pub reconcile: Option<DateTime<Utc>>,
+}
+
+impl Store {
+    /// Records how a run ended and gives its lease back, in one statement.
+    pub async fn finish_run(&self, lease: &Lease, record: &RunRecord) -> Result<(), SyncError> {
+        let RunRecord { kind, started_at, outcome, is_complete, window_from, window_to, counts, failure, next_attempt_at, due } = record;
+        let failure = failure.as_ref().filter(|_| *outcome != Outcome::Stopped);
+        let verdict = failure.map(|(verdict, _)| verdict);
+        let message = failure.map(|(verdict, error)| format!("{} ({error})", verdict.say));
+        let parked = verdict.filter(|_| *outcome == Outcome::Parked).map(|verdict| verdict.say.as_str());
+        let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+        let finish = sqlx::query(include_str!("sql/finish_run.sql"))
+            .bind(lease.tenant.0)
+            .bind(lease.fence)
+            .bind(&self.instance)
+            .bind(is_complete)
+            .bind(verdict.map(|verdict| verdict.class))
+            .bind(message)
+            .bind(verdict.map(|verdict| verdict.who.as_str()))
+            .bind(next_attempt_at)
+            .bind(due.poll)
+            .bind(due.open)
+            .bind(due.reconcile)
+            .bind(parked)
+            .bind(kind.as_str())
+            .bind(started_at)
+            .bind(outcome.as_str())
+            .bind(window_from)
+            .bind(window_to)
+            .bind(count(counts.api_calls))
+            .bind(count(counts.throttled))
+            .bind(count(counts.incidents_seen))
+            .bind(count(counts.incidents_written))
+            .bind(count(counts.alerts_written))
+            .bind(count(counts.rejected))
+            .bind(count(counts.mistyped_fields));
+        within("recording a run", finish.execute(&self.pool)).await.map(drop)
+    }
+
+    /// The state of every tenant, by name.
+    pub async fn tenant_status(&self) -> Result<Vec<TenantStatus>, SyncError> {
+        let query = sqlx::query_as::<_, TenantStatus>(include_str!("sql/tenant_status.sql"));
+        within("reading the status", query.fetch_all(&self.pool)).await
+    }
+}
+
+/// A tenant's state as `status` shows it.
+#[derive(Debug, Clone, Serialize, FromRow)]
+pub struct TenantStatus {
+    /// The customer's directory.
+    pub tenant_id: Uuid,
+    /// The operator's name for it.
+    pub name: String,
+    /// Whether it is polled.
+    pub enabled: bool,
+    /// When it left the configuration.
+    pub removed_at: Option<DateTime<Utc>>,
+    /// All with an earlier `lastUpdateTime` is stored.
+    pub watermark: Option<DateTime<Utc>>,
+    /// When the first synchronisation was complete.
+    pub backfilled_at: Option<DateTime<Utc>>,
+    /// Last try.
+    pub last_attempt_at: Option<DateTime<Utc>>,
+    /// Last time that everything up to then was stored.
+    pub last_success_at: Option<DateTime<Utc>>,
+    /// Failures since.
+    pub consecutive_failures: Option<i32>,
+    /// No request before this time.
+    pub next_attempt_at: Option<DateTime<Utc>>,
+    /// Why it waits for somebody.
+    pub parked_reason: Option<String>,
+    /// Kind of the last failure.
+    pub error_class: Option<String>,
+    /// The last failure in a sentence.
+    pub error_message: Option<String>,
+    /// Who can end it.
+    pub who_must_act: Option<String>,
+    /// The instance that works on it now.
+    pub lease_owner: Option<String>,
+    /// Seconds since the last success.
+    pub freshness_seconds: Option<f64>,
+    /// Kind of the last run.
+    pub last_kind: Option<String>,
+    /// How it ended.
+    pub last_outcome: Option<String>,
+    /// When.
+    pub last_finished_at: Option<DateTime<Utc>>,
+    /// Incidents stored.
+    pub incidents: i64,
+    /// Of these neither resolved nor redirected.
+    pub open_incidents: i64,
+    /// Incidents in quarantine.
+    pub rejected: i64,
+}
+
+/// Back-off after failures: one minute, doubled each time, at most an hour.
+pub fn back_off(failures: u32) -> Duration {
+    Duration::from_secs(60).saturating_mul(1 << failures.min(6)).min(Duration::from_secs(3600))
+}
+
+/// Who must act, for a summary; nobody where nothing is wrong.
+pub fn actor(failure: Option<&(Verdict, String)>) -> Actor {
+    failure.map_or(Actor::Nobody, |(verdict, _)| verdict.who)
+}

@@ -1,0 +1,25 @@
+-- claim_due
+WITH due AS (
+    SELECT tenant_id
+    FROM defender.sync_state
+    WHERE tenant_id = ANY ($1::uuid[])
+        AND (lease_expires_at IS NULL OR lease_expires_at < now())
+        AND next_attempt_at <= now() + $4
+        AND (poll_due_at <= now() + $4
+            OR backfilled_at IS NOT NULL AND least(open_due_at, reconcile_due_at) <= now() + $4)
+    ORDER BY greatest(next_attempt_at, least(poll_due_at, open_due_at, reconcile_due_at)), tenant_id
+    LIMIT $2
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE defender.sync_state s
+SET lease_owner = $3, lease_fence = lease_fence + 1, lease_expires_at = now() + $5, last_attempt_at = now()
+FROM due
+WHERE s.tenant_id = due.tenant_id
+RETURNING s.tenant_id, s.lease_fence, s.watermark, s.backfilled_at IS NOT NULL AS is_backfilled, s.consecutive_failures,
+    now() AS claimed_at,
+    CASE
+        WHEN s.backfilled_at IS NULL THEN 'backfill'
+        WHEN s.poll_due_at <= now() + $4 THEN 'poll'
+        WHEN s.open_due_at <= s.reconcile_due_at THEN 'open'
+        ELSE 'reconcile'
+    END AS kind

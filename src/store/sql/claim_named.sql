@@ -1,0 +1,18 @@
+-- claim_named
+-- A person asks: due or not, parked or not; only a pause that the service demanded still holds.
+WITH free AS (
+    SELECT tenant_id
+    FROM defender.sync_state
+    WHERE tenant_id = ANY ($1::uuid[])
+        AND (lease_expires_at IS NULL OR lease_expires_at < now())
+        AND NOT (error_class = 'throttled' AND next_attempt_at > now())
+    ORDER BY tenant_id
+    LIMIT $2
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE defender.sync_state s
+SET lease_owner = $3, lease_fence = lease_fence + 1, lease_expires_at = now() + $4, last_attempt_at = now()
+FROM free
+WHERE s.tenant_id = free.tenant_id
+RETURNING s.tenant_id, s.lease_fence, s.watermark, s.backfilled_at IS NOT NULL AS is_backfilled, s.consecutive_failures,
+    now() AS claimed_at, 'manual' AS kind

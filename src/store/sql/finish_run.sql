@@ -1,0 +1,22 @@
+-- finish_run
+WITH released AS (
+    UPDATE defender.sync_state SET
+        lease_owner = NULL,
+        lease_expires_at = NULL,
+        backfilled_at = CASE WHEN $4 THEN coalesce(backfilled_at, now()) ELSE backfilled_at END,
+        last_success_at = CASE WHEN $4 THEN now() ELSE last_success_at END,
+        consecutive_failures = CASE WHEN $5::text IS NULL THEN 0 ELSE consecutive_failures + 1 END,
+        next_attempt_at = coalesce($8, now()),
+        poll_due_at = coalesce($9, poll_due_at),
+        open_due_at = coalesce($10, open_due_at),
+        reconcile_due_at = coalesce($11, reconcile_due_at),
+        error_class = $5,
+        error_message = $6,
+        who_must_act = $7,
+        parked_reason = $12
+    WHERE tenant_id = $1 AND lease_fence = $2 AND lease_owner = $3
+)
+INSERT INTO defender.sync_runs (tenant_id, instance, kind, started_at, finished_at, outcome, window_from, window_to,
+    api_calls, throttled, incidents_seen, incidents_written, alerts_written, rejected, mistyped_fields, error_class,
+    error_message)
+VALUES ($1, $3, $13, $14, now(), $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $5, $6)

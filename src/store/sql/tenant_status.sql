@@ -1,0 +1,20 @@
+-- tenant_status
+SELECT t.tenant_id, t.name, t.enabled, t.removed_at, s.watermark, s.backfilled_at, s.last_attempt_at, s.last_success_at,
+    s.consecutive_failures, s.next_attempt_at, s.parked_reason, s.error_class, s.error_message, s.who_must_act,
+    s.lease_owner, extract(epoch FROM now() - s.last_success_at)::double precision AS freshness_seconds,
+    r.kind AS last_kind, r.outcome AS last_outcome, r.finished_at AS last_finished_at,
+    i.incidents, i.open_incidents, q.rejected
+FROM defender.tenants t
+LEFT JOIN defender.sync_state s USING (tenant_id)
+LEFT JOIN LATERAL (
+    SELECT kind, outcome, finished_at FROM defender.sync_runs WHERE tenant_id = t.tenant_id ORDER BY run_id DESC LIMIT 1
+) r ON true
+LEFT JOIN LATERAL (
+    SELECT count(*) AS incidents,
+        count(*) FILTER (WHERE status IS NULL OR status NOT IN ('Resolved', 'Redirected')) AS open_incidents
+    FROM defender.incidents WHERE tenant_id = t.tenant_id
+) i ON true
+LEFT JOIN LATERAL (
+    SELECT count(*) AS rejected FROM defender.rejected_payloads WHERE tenant_id = t.tenant_id
+) q ON true
+ORDER BY t.name, t.tenant_id

@@ -1,0 +1,47 @@
+-- upsert_alerts
+INSERT INTO defender.alerts AS a (tenant_id, alert_id, incident_id, provider_alert_id, service_source, detection_source, detector_id, creation_time,
+    last_updated_time, resolved_time, first_activity, last_activity, title, description, category, status,
+    severity, investigation_id, investigation_state, classification, determination, assigned_to, actor_name,
+    threat_family_name, mitre_techniques, last_seen)
+SELECT $1, u.alert_id, u.incident_id, u.provider_alert_id, u.service_source, u.detection_source, u.detector_id,
+    u.creation_time, u.last_updated_time, u.resolved_time, u.first_activity, u.last_activity, u.title,
+    u.description, u.category, u.status, u.severity, u.investigation_id, u.investigation_state,
+    u.classification, u.determination, u.assigned_to, u.actor_name, u.threat_family_name,
+    u.mitre_techniques::text[], u.last_seen
+FROM unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
+            $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::text[],
+            $14::text[], $15::text[], $16::text[], $17::text[], $18::bigint[], $19::text[], $20::text[],
+            $21::text[], $22::text[], $23::text[], $24::text[], $25::text[], $26::timestamptz[])
+    AS u(alert_id, incident_id, provider_alert_id, service_source, detection_source, detector_id, creation_time,
+         last_updated_time, resolved_time, first_activity, last_activity, title, description, category,
+         status, severity, investigation_id, investigation_state, classification, determination,
+         assigned_to, actor_name, threat_family_name, mitre_techniques, last_seen)
+ON CONFLICT (tenant_id, alert_id) DO UPDATE SET
+    incident_id = excluded.incident_id,
+    provider_alert_id = excluded.provider_alert_id,
+    service_source = excluded.service_source,
+    detection_source = excluded.detection_source,
+    detector_id = excluded.detector_id,
+    creation_time = excluded.creation_time,
+    last_updated_time = excluded.last_updated_time,
+    resolved_time = excluded.resolved_time,
+    first_activity = excluded.first_activity,
+    last_activity = excluded.last_activity,
+    title = excluded.title,
+    description = excluded.description,
+    category = excluded.category,
+    status = excluded.status,
+    severity = excluded.severity,
+    investigation_id = excluded.investigation_id,
+    investigation_state = excluded.investigation_state,
+    classification = excluded.classification,
+    determination = excluded.determination,
+    assigned_to = excluded.assigned_to,
+    actor_name = excluded.actor_name,
+    threat_family_name = excluded.threat_family_name,
+    mitre_techniques = excluded.mitre_techniques,
+    last_seen = excluded.last_seen,
+    changed_at = now()
+WHERE (coalesce(a.last_updated_time, '-infinity'), a.last_seen)
+    <= (coalesce(excluded.last_updated_time, '-infinity'), excluded.last_seen)
+RETURNING alert_id, xmax = 0 AS inserted

@@ -1,0 +1,37 @@
+//! The configured tenants as rows.
+
+use uuid::Uuid;
+
+use super::{Store, within};
+use crate::error::SyncError;
+use crate::tenant::Tenant;
+
+impl Store {
+    /// Makes `tenants` and `sync_state` agree with the configuration. Data of a tenant that left it stays.
+    pub async fn sync_tenants(&self, tenants: &[std::sync::Arc<Tenant>]) -> Result<(), SyncError> {
+        let ids: Vec<Uuid> = tenants.iter().map(|tenant| tenant.id.0).collect();
+        let names: Vec<&str> = tenants.iter().map(|tenant| tenant.name.as_str()).collect();
+        let labels: Vec<String> = tenants.iter().map(|tenant| serde_json::json!(tenant.labels).to_string()).collect();
+        let enabled: Vec<bool> = tenants.iter().map(|tenant| tenant.enabled).collect();
+        let write = async {
+            let mut transaction = self.pool.begin().await?;
+            sqlx::query(include_str!("sql/sync_tenants.sql"))
+                .bind(&ids)
+                .bind(names)
+                .bind(labels)
+                .bind(enabled)
+                .execute(&mut *transaction)
+                .await?;
+            sqlx::query(include_str!("sql/mark_removed_tenants.sql")).bind(&ids).execute(&mut *transaction).await?;
+            sqlx::query(include_str!("sql/create_sync_states.sql")).bind(&ids).execute(&mut *transaction).await?;
+            transaction.commit().await
+        };
+        within("writing the configured tenants", write).await
+    }
+
+    /// Lets parked tenants try at once, because the configuration was read again.
+    pub async fn unpark(&self, tenants: &[Uuid]) -> Result<(), SyncError> {
+        let unpark = sqlx::query(include_str!("sql/unpark_tenants.sql")).bind(tenants);
+        within("letting parked tenants try again", unpark.execute(&self.pool)).await.map(drop)
+    }
+}
