@@ -3,6 +3,7 @@
 pub mod defender;
 pub mod entra;
 pub mod error;
+pub mod http;
 pub mod rows;
 pub mod store;
 pub mod tenant;

@@ -27,12 +27,12 @@ pub struct Element<'a> {
 }
 
 /// Looks at each incident of a page just enough to know which one and which version it is.
-pub fn elements<'a>(incidents: &[&'a RawValue]) -> Vec<Element<'a>> {
-    let element = |raw: &&'a RawValue| {
-        let text = wire::storable(raw.get());
-        Element { head: wire::head(&text), hash: hash(raw.get().as_bytes()), text }
+pub fn elements<'a>(incidents: impl Iterator<Item = &'a str>) -> Vec<Element<'a>> {
+    let element = |raw: &'a str| {
+        let text = wire::storable(raw);
+        Element { head: wire::head(&text), hash: shorten(Sha256::digest(raw.as_bytes()).as_slice()), text }
     };
-    incidents.iter().map(element).collect()
+    incidents.map(element).collect()
 }
 
 /// The rows that the reading plan sees. An element without an id stands for itself by its hash.
@@ -56,10 +56,6 @@ pub fn newest_of_each<'a>(elements: Vec<Element<'a>>) -> Vec<Element<'a>> {
         }
     }
     newest.into_values().collect()
-}
-
-fn hash(bytes: &[u8]) -> Hash {
-    shorten(Sha256::digest(bytes).as_slice())
 }
 
 fn shorten(digest: &[u8]) -> Hash {
@@ -341,7 +337,7 @@ mod tests {
 
     fn rows_of(text: &str, check: impl FnOnce(&PageRows<'_>)) {
         let page = wire::split(text).unwrap();
-        let elements = newest_of_each(elements(&page.incidents));
+        let elements = newest_of_each(elements(page.incidents.iter().map(|raw| raw.get())));
         check(&of_page(TENANT, &elements).unwrap());
     }
 
@@ -414,7 +410,7 @@ mod tests {
         let text = r#"{"value":[{"incidentId":4,"lastUpdateTime":"2026-01-01T00:00:00Z",
             "incidentUri":"https://security.microsoft.com/incidents/4?tid=00000000-0000-0000-0000-000000000002"}]}"#;
         let page = wire::split(text).unwrap();
-        let elements = elements(&page.incidents);
+        let elements = elements(page.incidents.iter().map(|raw| raw.get()));
         assert!(matches!(of_page(TENANT, &elements), Err(SyncError::ForeignIncident { incident_id: 4, .. })));
     }
 }

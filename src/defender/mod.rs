@@ -1,3 +1,222 @@
-//! The Defender incidents API.
+//! The Defender incidents API: one GET at a time within the tenant's quota.
+
+use std::num::NonZeroU32;
+use std::ops::Range;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use reqwest::{Client, Url};
+use serde::Deserialize;
+
+use crate::entra::Token;
+use crate::entra::claims::Look;
+use crate::error::{Peer, SyncError};
+use crate::http;
+use crate::tenant::{Tenant, TenantId};
+
 pub mod paging;
 pub mod wire;
+
+use paging::{PAGE_ROWS, Request};
+
+/// A page that inflates beyond this is an error, not an out-of-memory.
+const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Documented limits for listing incidents (`api-list-incidents.md`), by tenant and app.
+pub const CALLS_PER_MINUTE: u32 = 50;
+/// See [`CALLS_PER_MINUTE`].
+pub const CALLS_PER_HOUR: u32 = 1500;
+
+/// A page as it came, split into its incidents.
+#[derive(Debug)]
+pub struct Answer {
+    text: String,
+    incidents: Vec<Range<usize>>,
+    /// The server's continuation; it leads to the configured host.
+    pub next_link: Option<String>,
+    /// The server's clock.
+    pub server_time: DateTime<Utc>,
+}
+
+impl Answer {
+    /// The text of each incident, in the order served.
+    pub fn incidents(&self) -> impl Iterator<Item = &str> {
+        self.incidents.iter().map(|range| &self.text[range.clone()])
+    }
+}
+
+/// The API for all tenants.
+#[derive(Debug)]
+pub struct Incidents {
+    client: Client,
+    quotas: [DefaultKeyedRateLimiter<TenantId>; 2],
+}
+
+impl Incidents {
+    /// Keeps within these limits for each tenant, in every minute and every hour.
+    pub fn new(client: Client, calls_per_minute: u32, calls_per_hour: u32) -> Self {
+        let minute = quota(calls_per_minute, Duration::from_secs(60));
+        let hour = quota(calls_per_hour, Duration::from_secs(3600));
+        Self { client, quotas: [RateLimiter::keyed(minute), RateLimiter::keyed(hour)] }
+    }
+
+    /// Waits until the tenant's quota allows a call; `waiting` is told of a wait.
+    pub async fn await_quota(&self, tenant: TenantId, waiting: impl Fn(Duration)) {
+        for quota in &self.quotas {
+            while let Err(not_until) = quota.check_key(&tenant) {
+                let wait = not_until.wait_time_from(DefaultClock::default().now());
+                waiting(wait);
+                metrics::counter!("incident_sync_quota_waits_total").increment(1);
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+
+    /// Gets one page.
+    pub async fn page(&self, tenant: &Tenant, token: &Token, request: &Request) -> Result<Answer, SyncError> {
+        let url = match &request.link {
+            Some(link) => same_origin(link, &tenant.endpoints.base_url)?,
+            None => page_url(&tenant.endpoints.base_url, request),
+        };
+        let sent = self.client.get(url).bearer_auth(token.bearer()).header("Accept", "application/json").send().await;
+        let response = sent.map_err(|error| http::transport(Peer::Defender, error))?;
+        let status = response.status();
+        metrics::counter!("incident_sync_api_calls_total", "status" => status.as_u16().to_string()).increment(1);
+        if status.is_redirection() {
+            return Err(SyncError::Redirected { peer: Peer::Defender, status: status.as_u16() });
+        }
+        let retry_after = http::retry_after(response.headers());
+        let server_time = http::server_time(response.headers());
+        let text = http::read_text(response, Peer::Defender, BODY_BYTES_MAX).await?;
+        if !status.is_success() {
+            return Err(refusal(status.as_u16(), &text, retry_after, token.look()));
+        }
+        let server_time = server_time.ok_or_else(|| SyncError::ApiReply { what: "it has no Date header".to_owned() })?;
+        read_page(text, server_time, &tenant.endpoints.base_url)
+    }
+}
+
+/// A burst and a steady rate that together stay within `calls` in every window of `period`, wherever it begins.
+fn quota(calls: u32, period: Duration) -> Quota {
+    let burst = NonZeroU32::new(calls * 2 / 5).unwrap_or(NonZeroU32::MIN);
+    let steady = calls.saturating_sub(burst.get()).max(1);
+    Quota::with_period(period / steady).expect("the period is longer than nothing").allow_burst(burst)
+}
+
+fn page_url(base: &Url, request: &Request) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}/api/incidents", base.path().trim_end_matches('/')));
+    let mut query = url.query_pairs_mut();
+    if let Some(filter) = request.window.filter() {
+        query.append_pair("$filter", &filter);
+    }
+    query.append_pair("$top", &PAGE_ROWS.to_string());
+    if request.skip > 0 {
+        query.append_pair("$skip", &request.skip.to_string());
+    }
+    drop(query);
+    url
+}
+
+/// The token goes along with a link, so the link must lead to the configured scheme, host and port: compared as parsed,
+/// because prefixes lie (`https://api.security.microsoft.com.evil.example/`).
+fn same_origin(link: &str, base: &Url) -> Result<Url, SyncError> {
+    let url = base.join(link).map_err(|_| SyncError::ForeignNextLink { origin: "an unreadable address".to_owned() })?;
+    if url.origin() == base.origin() && url.username().is_empty() && url.password().is_none() {
+        return Ok(url);
+    }
+    Err(SyncError::ForeignNextLink { origin: url.origin().ascii_serialization() })
+}
+
+fn read_page(text: String, server_time: DateTime<Utc>, base: &Url) -> Result<Answer, SyncError> {
+    let page = wire::split(&text).map_err(|what| SyncError::ApiReply { what })?;
+    let range = |incident: &str| {
+        let start = incident.as_ptr() as usize - text.as_ptr() as usize;
+        start..start + incident.len()
+    };
+    let incidents = page.incidents.iter().map(|raw| range(raw.get())).collect();
+    let next_link = page.next_link.map(|link| same_origin(&link, base).map(String::from)).transpose()?;
+    Ok(Answer { incidents, next_link, server_time, text })
+}
+
+/// Source: `MicrosoftDocs/defender-docs`, `api-error-codes.md`. The message is free text and stays out.
+fn refusal(status: u16, body: &str, retry_after: Option<Duration>, look: Look) -> SyncError {
+    #[derive(Deserialize, Default)]
+    struct Envelope {
+        error: Option<Refusal>,
+    }
+    #[derive(Deserialize, Default)]
+    struct Refusal {
+        code: Option<String>,
+        target: Option<String>,
+    }
+    let Refusal { code, target } = serde_json::from_str::<Envelope>(body).unwrap_or_default().error.unwrap_or_default();
+    let short = |text: Option<String>| text.unwrap_or_default().chars().take(80).collect::<String>();
+    let lacks_role = status == 403 && look == Look::RoleMissing;
+    let hint = if lacks_role { "; the token's roles lack Incident.Read.All" } else { "" };
+    SyncError::Api { status, code: short(code), target: short(target), retry_after, hint: hint.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::Window;
+
+    fn base() -> Url {
+        "https://api.security.microsoft.com/".parse().unwrap()
+    }
+
+    #[test]
+    fn a_request_is_encoded_so_that_nothing_is_lost() {
+        let from = Some("2026-01-02T03:04:05Z".parse().unwrap());
+        let request = Request { window: Window { from, to: None, status: None }, skip: 99, link: None };
+        let expected = "https://api.security.microsoft.com/api/incidents?%24filter=lastUpdateTime+ge+2026-01-02T03%3A04%3A05Z&%24top=100&%24skip=99";
+        assert_eq!(page_url(&base(), &request).as_str(), expected);
+    }
+
+    #[test]
+    fn a_link_must_lead_to_the_configured_host() {
+        for link in ["/api/incidents?$skip=100", "https://api.security.microsoft.com/api/incidents?x=1"] {
+            assert!(same_origin(link, &base()).is_ok(), "{link}");
+        }
+        let foreign = [
+            "https://api.security.microsoft.com.evil.example/",
+            "http://api.security.microsoft.com/",
+            "https://api.security.microsoft.com:8443/",
+            "https://api.security.microsoft.com@evil.example/",
+            "https://user@api.security.microsoft.com/",
+            "//evil.example/api",
+            "https://",
+        ];
+        for link in foreign {
+            assert!(matches!(same_origin(link, &base()), Err(SyncError::ForeignNextLink { .. })), "{link}");
+        }
+    }
+
+    #[test]
+    fn an_error_becomes_facts() {
+        let body = include_str!("../../tests/data/defender_docs_error_resource_not_found.json");
+        let SyncError::Api { status, code, target, .. } = refusal(404, body, None, Look::Fine) else { panic!("wrong kind") };
+        assert_eq!((status, code.as_str(), target.as_str()), (404, "ResourceNotFound", "43f4cb08-8fac-4b65-9db1-745c2ae65f3a"));
+        let SyncError::Api { hint, .. } = refusal(403, "<html>", None, Look::RoleMissing) else { panic!("wrong kind") };
+        assert!(hint.contains("Incident.Read.All"));
+    }
+
+    #[test]
+    fn no_minute_sees_more_calls_than_the_quota() {
+        use governor::clock::FakeRelativeClock;
+        let clock = FakeRelativeClock::default();
+        let limiter = RateLimiter::direct_with_clock(quota(50, Duration::from_secs(60)), clock.clone());
+        let mut calls = Vec::new();
+        for tick in 0..6_000_u64 {
+            while limiter.check().is_ok() {
+                calls.push(tick);
+            }
+            clock.advance(Duration::from_millis(100));
+        }
+        let worst = calls.iter().map(|start| calls.iter().filter(|at| (*start..start + 600).contains(*at)).count()).max();
+        assert!(worst <= Some(50), "{worst:?}");
+        assert!(calls.len() > 290, "{}", calls.len());
+    }
+}

@@ -1,9 +1,10 @@
 //! Reads a list that moves while it is read, and loses nothing. Pure: told what a page held, it says what to ask next.
 //!
 //! `$skip` counts over a list whose rows leave or jump when they are updated, so all behind them shift. Pages therefore
-//! overlap, and a page is accepted only if it begins with rows that are already held in the very version that it shows:
-//! in any stable order all rows before them were then read, and all rows after them are in this page. Otherwise the
-//! reader steps back. A list in no stable order is cut until each part fits one page, which is complete by itself.
+//! overlap, and a page is accepted only if it begins with the rows that were read last, in their order and in the very
+//! version that it shows: in any stable order all rows before them were then read, and all rows after them are in this
+//! page. Otherwise the reader steps back. A list in no stable order is cut until each part fits one page, which is
+//! complete by itself.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -24,7 +25,11 @@ const SHORTEST_WINDOW: TimeDelta = TimeDelta::minutes(1);
 const LONGEST_WINDOW: TimeDelta = TimeDelta::days(180);
 /// A window that needed more pages than this is followed by a shorter one: a kill costs at most one window's pages.
 const PAGES_PER_WINDOW: usize = 10;
+/// The second page of a window proves the order with this many rows; by chance they agree once in a hundred million.
+const OVERLAP_FIRST: usize = 4;
 const OVERLAP_MAX: usize = 20;
+/// So many rows in the order held prove a continuation even where the row that was read last has left the list.
+const LEAD_PROOF: usize = 10;
 const RESTARTS_MAX: usize = 3;
 const STEPS_BACK_MAX: usize = 200;
 /// How often one instant with more than a page of rows is read before its rows must all have shown up.
@@ -233,8 +238,10 @@ fn cutting_edge(window: Window, page: &PageFacts) -> Option<DateTime<Utc>> {
 #[derive(Debug)]
 struct Drain {
     window: Window,
-    /// The version held of each row that an accepted page showed.
-    held: HashMap<i64, Option<DateTime<Utc>>>,
+    /// The version held of each row that an accepted page showed, and its place in the order of reading.
+    held: HashMap<i64, (Option<DateTime<Utc>>, usize)>,
+    /// Place of the row that was read last.
+    last: usize,
     skip: usize,
     link: Option<String>,
     overlap: usize,
@@ -256,7 +263,7 @@ enum Progress {
 
 impl Drain {
     fn new(window: Window) -> Self {
-        Self { window, held: HashMap::new(), skip: 0, link: None, overlap: 1, step: 0, steps_back: 0, restarts: 0, pages: 0, repeated: 0, sweeps: None }
+        Self { window, held: HashMap::new(), last: 0, skip: 0, link: None, overlap: OVERLAP_FIRST, step: 0, steps_back: 0, restarts: 0, pages: 0, repeated: 0, sweeps: None }
     }
 
     fn is_sweeping(&self) -> bool {
@@ -267,8 +274,9 @@ impl Drain {
         Request { window: self.window, skip: self.skip, link: self.link.clone() }
     }
 
-    fn holds(&self, row: &Row) -> bool {
-        self.held.get(&row.id) == Some(&row.updated)
+    /// The row's place in the order of reading, if this very version of it is held.
+    fn place(&self, row: &Row) -> Option<usize> {
+        self.held.get(&row.id).filter(|(updated, _)| *updated == row.updated).map(|(_, place)| *place)
     }
 
     fn accept(&mut self, page: &PageFacts) -> Progress {
@@ -276,18 +284,19 @@ impl Drain {
         let was_linked = self.link.take().is_some();
         let mut lead = 0;
         if self.skip > 0 && !was_linked && !self.is_sweeping() {
-            lead = page.rows.iter().take_while(|row| self.holds(row)).count();
-            if page.rows[lead..].iter().any(|row| self.holds(row)) {
+            let places: Vec<usize> = page.rows.iter().map_while(|row| self.place(row)).collect();
+            lead = places.len();
+            let is_in_order = places.is_sorted_by(|a, b| a < b) && page.rows[lead..].iter().all(|row| self.place(row).is_none());
+            if !is_in_order {
                 return self.restart();
             }
-            if lead == 0 {
+            if places.last() != Some(&self.last) && lead < LEAD_PROOF {
                 return self.step_back();
             }
             self.overlap = if self.step == 0 { (self.overlap / 2).max(1) } else { self.overlap };
             self.step = 0;
         }
-        self.repeated += repeated(&page.rows[lead..]);
-        self.held.extend(page.rows.iter().map(|row| (row.id, row.updated)));
+        self.hold(&page.rows, lead);
         let end = self.skip + page.rows.len();
         if page.next_link.is_some() {
             self.link.clone_from(&page.next_link);
@@ -300,6 +309,15 @@ impl Drain {
         }
         let is_complete = self.skip == 0 || self.held.len() + self.repeated >= end;
         if is_complete { Progress::Drained } else { self.restart() }
+    }
+
+    fn hold(&mut self, rows: &[Row], lead: usize) {
+        self.repeated += repeated(&rows[lead..]);
+        for row in &rows[lead..] {
+            let place = self.held.len() + 1;
+            self.held.entry(row.id).and_modify(|held| held.0 = row.updated).or_insert((row.updated, place));
+        }
+        self.last = rows.last().and_then(|row| self.place(row)).unwrap_or(self.last);
     }
 
     fn step_back(&mut self) -> Progress {

@@ -1,2 +1,246 @@
-//! Tokens of the customer tenants.
+//! Tokens of the customer tenants: asked for once in their lifetime, looked into before they are used.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Url};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::error::{BREAKER_PROBE, Peer, SyncError};
+use crate::http;
+use crate::tenant::{Tenant, TenantId, TokenVersion};
+
+pub mod claims;
 pub mod credential;
+
+use claims::Look;
+
+const REPLY_BYTES_MAX: usize = 64 * 1024;
+/// A token is renewed this long before it ends, or a tenth of its life before, whichever is shorter.
+const RENEW_EARLY: Duration = Duration::from_secs(300);
+/// Lifetimes beyond a day or below a minute are not believed; none at all is taken for five minutes.
+const LIFETIME: std::ops::RangeInclusive<u64> = 60..=86_400;
+const LIFETIME_UNTOLD: u64 = 300;
+
+/// An access token for one tenant.
+#[derive(Debug)]
+pub struct Token {
+    value: SecretString,
+    renew_at: Instant,
+    look: Look,
+}
+
+impl Token {
+    pub(crate) fn bearer(&self) -> &str {
+        self.value.expose_secret()
+    }
+
+    /// What the token told of itself.
+    pub fn look(&self) -> Look {
+        self.look
+    }
+}
+
+/// Whose token it is; tokens of one key are the same token.
+type Key = (Url, TenantId, String, String);
+
+#[derive(Debug, Default)]
+struct Slot {
+    token: Option<Arc<Token>>,
+    failure: Option<(Instant, SyncError)>,
+}
+
+/// The tokens of all tenants.
+#[derive(Debug)]
+pub struct Tokens {
+    client: Client,
+    slots: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Slot>>>>,
+    refusals: Mutex<HashMap<String, Refusals>>,
+}
+
+/// For which tenants Entra refused an app's own credential.
+#[derive(Debug)]
+struct Refusals {
+    tenants: HashSet<TenantId>,
+    code: u32,
+    last_asked: Instant,
+}
+
+impl Tokens {
+    /// An empty cache.
+    pub fn new(client: Client) -> Self {
+        Self { client, slots: Mutex::default(), refusals: Mutex::default() }
+    }
+
+    /// The tenant's token, from the cache while it lasts. Callers that wait for the same request share its result.
+    pub async fn get(&self, tenant: &Tenant) -> Result<Arc<Token>, SyncError> {
+        let asked = Instant::now();
+        let slot = self.slot(tenant);
+        let mut slot = slot.lock().await;
+        if let Some(token) = slot.token.as_ref().filter(|token| Instant::now() < token.renew_at) {
+            return Ok(Arc::clone(token));
+        }
+        if let Some((_, error)) = slot.failure.as_ref().filter(|(failed, _)| *failed >= asked) {
+            return Err(error.clone());
+        }
+        self.check_breaker(&tenant.app.client_id)?;
+        let result = self.request(tenant).await;
+        self.note_refusal(tenant, result.as_ref().err());
+        metrics::counter!("incident_sync_token_requests_total", "result" => if result.is_ok() { "ok" } else { "error" }).increment(1);
+        match result {
+            Ok(token) => {
+                let token = Arc::new(token);
+                *slot = Slot { token: Some(Arc::clone(&token)), failure: None };
+                Ok(token)
+            }
+            Err(error) => {
+                *slot = Slot { token: None, failure: Some((Instant::now(), error.clone())) };
+                Err(error)
+            }
+        }
+    }
+
+    /// Drops a token that the API did not accept.
+    pub async fn forget(&self, tenant: &Tenant) {
+        self.slot(tenant).lock().await.token = None;
+    }
+
+    /// Forgets refused credentials, because the configuration was read again.
+    pub fn forget_refusals(&self) {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn slot(&self, tenant: &Tenant) -> Arc<tokio::sync::Mutex<Slot>> {
+        let endpoints = &tenant.endpoints;
+        let key = (endpoints.authority.clone(), tenant.id, tenant.app.client_id.clone(), endpoints.scope.clone());
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(key).or_default())
+    }
+
+    /// A credential that was refused for two tenants is refused for all: one probe in a while, not one for each tenant.
+    fn check_breaker(&self, client_id: &str) -> Result<(), SyncError> {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(refused) = refusals.get_mut(client_id) else { return Ok(()) };
+        if refused.tenants.len() < 2 || refused.last_asked.elapsed() >= BREAKER_PROBE {
+            refused.last_asked = Instant::now();
+            return Ok(());
+        }
+        Err(SyncError::CredentialBreaker { code: refused.code })
+    }
+
+    fn note_refusal(&self, tenant: &Tenant, error: Option<&SyncError>) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let client_id = &tenant.app.client_id;
+        match error.map(SyncError::shared_credential_code) {
+            None => drop(refusals.remove(client_id)),
+            Some(None) => {}
+            Some(Some(code)) => {
+                let last_asked = Instant::now();
+                let refused = refusals.entry(client_id.clone()).or_insert_with(|| Refusals { tenants: HashSet::new(), code, last_asked });
+                refused.tenants.insert(tenant.id);
+                refused.code = code;
+            }
+        }
+    }
+
+    async fn request(&self, tenant: &Tenant) -> Result<Token, SyncError> {
+        let endpoints = &tenant.endpoints;
+        let (path, what) = match endpoints.token_version {
+            TokenVersion::V1 => ("oauth2/token", ("resource", endpoints.scope.trim_end_matches("/.default"))),
+            TokenVersion::V2 => ("oauth2/v2.0/token", ("scope", endpoints.scope.as_str())),
+        };
+        let url = format!("{}/{}/{path}", endpoints.authority.as_str().trim_end_matches('/'), tenant.id);
+        let mut form = vec![("grant_type", "client_credentials"), ("client_id", tenant.app.client_id.as_str()), what];
+        form.extend(tenant.app.credential.form_fields());
+        let response = self.client.post(url).form(&form).send().await.map_err(|error| http::transport(Peer::Entra, error))?;
+        let status = response.status();
+        if status.is_redirection() {
+            return Err(SyncError::Redirected { peer: Peer::Entra, status: status.as_u16() });
+        }
+        let retry_after = http::retry_after(response.headers());
+        let body = http::read_text(response, Peer::Entra, REPLY_BYTES_MAX).await?;
+        if !status.is_success() {
+            return Err(refusal(status.as_u16(), &body, retry_after));
+        }
+        let (value, lifetime) = read_reply(&body)?;
+        let look = claims::look(value.expose_secret(), tenant.id)?;
+        if look == Look::Opaque {
+            tracing::warn!(tenant.id = %tenant.id, tenant.name = tenant.name, "the token cannot be read, so its tenant is not proven by us; it is used all the same");
+        }
+        Ok(Token { value, renew_at: Instant::now() + lifetime - RENEW_EARLY.min(lifetime / 10), look })
+    }
+}
+
+/// v1 sends numbers as strings, v2 as numbers.
+fn read_reply(body: &str) -> Result<(SecretString, Duration), SyncError> {
+    #[derive(Deserialize)]
+    struct Reply {
+        access_token: Option<SecretString>,
+        expires_in: Option<serde_json::Value>,
+    }
+    let reply: Reply = serde_json::from_str(body).map_err(|_| SyncError::TokenReply { what: "it is not the JSON of a token reply" })?;
+    let token = reply.access_token.filter(|token| !token.expose_secret().is_empty());
+    let token = token.ok_or(SyncError::TokenReply { what: "access_token is missing" })?;
+    let seconds = match reply.expires_in {
+        Some(serde_json::Value::Number(number)) => number.as_f64(),
+        Some(serde_json::Value::String(text)) => text.trim().parse().ok(),
+        _ => None,
+    };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, then it is clamped")]
+    let seconds = seconds.map_or(LIFETIME_UNTOLD, |seconds: f64| (seconds as u64).clamp(*LIFETIME.start(), *LIFETIME.end()));
+    Ok((token, Duration::from_secs(seconds)))
+}
+
+/// Source: `MicrosoftDocs/entra-docs`, `reference-error-codes.md`. The description is free text and stays out.
+fn refusal(status: u16, body: &str, retry_after: Option<Duration>) -> SyncError {
+    #[derive(Deserialize, Default)]
+    struct Refusal {
+        error: Option<String>,
+        #[serde(default)]
+        error_codes: Vec<u32>,
+        trace_id: Option<String>,
+    }
+    let is_json = serde_json::from_str::<IgnoredAny>(body).is_ok();
+    let Refusal { error, error_codes, trace_id } = serde_json::from_str(body).unwrap_or_default();
+    let short = |text: Option<String>| text.unwrap_or_default().chars().take(80).collect::<String>();
+    if !is_json && status < 500 && status != 429 {
+        return SyncError::TokenReply { what: "an error that is not JSON" };
+    }
+    SyncError::Entra { status, error: short(error), codes: error_codes, trace_id: short(trace_id), retry_after }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_of_both_endpoints_are_read() {
+        let v1 = include_str!("../../tests/data/entra_token_success_v1.json");
+        let v2 = include_str!("../../tests/data/entra_token_success_v2.json");
+        let seed = include_str!("../../tests/data/seed_token_success.json");
+        for reply in [v1, v2, seed] {
+            assert_eq!(read_reply(reply).unwrap().1, Duration::from_secs(3599));
+        }
+        let lifetimes = [("\"0\"", 60), ("-1", 60), ("1e12", 86_400), ("null", 300), ("\"x\"", 300), ("{}", 300)];
+        for (told, seconds) in lifetimes {
+            let reply = format!(r#"{{"access_token":"t","expires_in":{told}}}"#);
+            assert_eq!(read_reply(&reply).unwrap().1, Duration::from_secs(seconds), "{told}");
+        }
+        for reply in ["", "<html>", "{}", r#"{"access_token":""}"#, r#"{"access_token":null}"#] {
+            assert!(read_reply(reply).is_err(), "{reply}");
+        }
+    }
+
+    #[test]
+    fn an_error_becomes_facts() {
+        let documented = include_str!("../../tests/data/entra_token_error.json");
+        let SyncError::Entra { status, error, codes, trace_id, .. } = refusal(400, documented, None) else { panic!("wrong kind") };
+        assert_eq!((status, error.as_str(), codes.as_slice()), (400, "invalid_scope", &[70_011][..]));
+        assert_eq!(trace_id, "0000aaaa-11bb-cccc-dd33-eeeeee333333");
+        assert!(matches!(refusal(502, "<html>", None), SyncError::Entra { status: 502, .. }));
+        assert!(matches!(refusal(407, "<html>", None), SyncError::TokenReply { .. }));
+    }
+}

@@ -1,0 +1,101 @@
+//! The one HTTP client: no redirects, no proxy by surprise, deadlines everywhere, bodies with a cap.
+
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, Utc};
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use reqwest::{Client, Response};
+
+use crate::error::{Peer, SyncError};
+
+/// A whole exchange. A slow drip keeps a read timeout happy for ever; only the total ends it.
+const TOTAL_DEADLINE: Duration = Duration::from_secs(120);
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// Below the idle timeouts of the load balancers on the way, so that we rarely write to a connection they have closed.
+const IDLE_CONNECTION: Duration = Duration::from_secs(45);
+
+/// Builds the client.
+///
+/// # Panics
+/// Never in practice: the options are constants that reqwest accepts.
+pub fn client() -> Client {
+    // A second call finds the provider installed already, which is what it wants.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .no_proxy()
+        .user_agent(concat!("incident-sync/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_DEADLINE)
+        .timeout(TOTAL_DEADLINE)
+        .pool_idle_timeout(IDLE_CONNECTION)
+        .tcp_keepalive(Duration::from_secs(30))
+        .build()
+        .expect("the client's options are constants")
+}
+
+/// A failed exchange without its URL, which may hold what does not belong into a log.
+pub(crate) fn transport(peer: Peer, error: reqwest::Error) -> SyncError {
+    let kind = match &error {
+        error if error.is_timeout() => "no answer within the deadline",
+        error if error.is_connect() => "no connection",
+        error if error.is_decode() || error.is_body() => "the body broke off or does not inflate",
+        _ => "the exchange failed",
+    };
+    let error = error.without_url();
+    let cause = std::iter::successors(std::error::Error::source(&error), |error| error.source()).last();
+    let what = cause.map_or_else(|| kind.to_owned(), |cause| format!("{kind}: {cause}"));
+    SyncError::Transport { peer, what }
+}
+
+/// Reads a body as text, counting what comes out of the inflater: a bomb ends at the limit. Invalid UTF-8 is replaced.
+pub(crate) async fn read_text(mut response: Response, peer: Peer, bytes_max: usize) -> Result<String, SyncError> {
+    let announced = response.content_length().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
+    let mut body = Vec::with_capacity(announced.min(bytes_max));
+    while let Some(chunk) = response.chunk().await.map_err(|error| transport(peer, error))? {
+        if body.len() + chunk.len() > bytes_max {
+            return Err(SyncError::BodyTooLarge { peer, bytes_max });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(String::from_utf8(body).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+}
+
+/// The server's clock.
+pub(crate) fn server_time(headers: &HeaderMap) -> Option<DateTime<Utc>> {
+    header_date(headers.get(DATE)?.to_str().ok()?).map(DateTime::from)
+}
+
+/// `Retry-After`: seconds, or a date that is compared with the server's own clock. A past date is no pause.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let server = headers.get(DATE).and_then(|date| header_date(date.to_str().ok()?));
+    pause(text, server.unwrap_or_else(SystemTime::now))
+}
+
+fn pause(text: &str, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    Some(header_date(text)?.duration_since(now).unwrap_or_default())
+}
+
+fn header_date(text: &str) -> Option<SystemTime> {
+    httpdate::parse_http_date(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_read_in_both_forms() {
+        let now = header_date("Mon, 23 Nov 2026 10:00:00 GMT").unwrap();
+        assert_eq!(pause("17", now), Some(Duration::from_secs(17)));
+        assert_eq!(pause("Mon, 23 Nov 2026 10:01:30 GMT", now), Some(Duration::from_secs(90)));
+        assert_eq!(pause("Mon, 23 Nov 2026 09:00:00 GMT", now), Some(Duration::ZERO));
+        for garbage in ["", "soon", "-5", "1.5", "99999999999999999999"] {
+            assert_eq!(pause(garbage, now), None, "{garbage}");
+        }
+    }
+}
