@@ -24,18 +24,32 @@ pub struct Written {
     pub rejected: usize,
 }
 
+/// The stored versions of some incidents.
+#[derive(Debug)]
+pub struct KnownVersions(HashMap<i64, (DateTime<Utc>, Vec<u8>)>);
+
+impl KnownVersions {
+    /// Leaves the elements that are newer than what is stored, or equally new with other content: an alert may change
+    /// without its incident.
+    pub fn without_known<'a>(&self, mut elements: Vec<Element<'a>>) -> Vec<Element<'a>> {
+        elements.retain(|element| {
+            let stored = element.head.incident_id.and_then(|id| self.0.get(&id));
+            stored.is_none_or(|(time, hash)| hash != &element.hash && element.head.last_update_time.is_none_or(|served| served >= *time))
+        });
+        elements
+    }
+}
+
 impl Store {
-    /// Of the elements of a page, those that are not stored in this version already. Reads, never writes.
-    pub async fn unknown_versions<'a>(&self, lease: &Lease, elements: Vec<Element<'a>>) -> Result<Vec<Element<'a>>, SyncError> {
+    /// Which versions of the incidents of a page are stored.
+    pub async fn known_versions(&self, lease: &Lease, elements: &[Element<'_>]) -> Result<KnownVersions, SyncError> {
         let ids: Vec<i64> = elements.iter().filter_map(|element| element.head.incident_id).collect();
+        if ids.is_empty() {
+            return Ok(KnownVersions(HashMap::new()));
+        }
         let query = sqlx::query_as::<_, (i64, DateTime<Utc>, Vec<u8>)>(include_str!("sql/known_versions.sql")).bind(lease.tenant.0).bind(ids);
         let known = within("looking up stored versions", query.fetch_all(&self.pool)).await?;
-        let known: HashMap<i64, (DateTime<Utc>, Vec<u8>)> = known.into_iter().map(|(id, time, hash)| (id, (time, hash))).collect();
-        let is_unknown = |element: &Element<'_>| {
-            let stored = element.head.incident_id.and_then(|id| known.get(&id));
-            stored.is_none_or(|(time, hash)| hash != &element.hash && element.head.last_update_time.is_none_or(|served| served >= *time))
-        };
-        Ok(elements.into_iter().filter(is_unknown).collect())
+        Ok(KnownVersions(known.into_iter().map(|(id, time, hash)| (id, (time, hash))).collect()))
     }
 
     /// Leaves out of `rows` what is in quarantine already.

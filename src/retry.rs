@@ -1,0 +1,97 @@
+//! The only place that waits after a failure. What can be retried, and after how long, is the verdict's word.
+
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{SyncError, Wait};
+
+/// A longer announced pause ends the run instead: its slot is worth more to another tenant.
+const LONGEST_PAUSE_WITHIN_A_RUN: Duration = Duration::from_secs(30);
+
+/// How failures that pass by themselves are tried again within a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// The first pause; doubled each time, with jitter.
+    pub first_pause: Duration,
+    /// Tries after the first.
+    pub retries: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { first_pause: Duration::from_secs(1), retries: 3 }
+    }
+}
+
+/// Does `work` until it succeeds, fails for longer than a run may wait, or `stop` fires.
+pub async fn with_retries<T>(pace: Pace, stop: &CancellationToken, work: impl AsyncFn() -> Result<T, SyncError>) -> Result<T, SyncError> {
+    let backoff = ExponentialBuilder::default().with_min_delay(pace.first_pause).with_max_times(pace.retries).with_jitter();
+    let attempts = (|| async { work().await })
+        .retry(backoff)
+        .when(|error| is_worth_it(error) && !stop.is_cancelled())
+        .adjust(|error, pause| match (error.verdict().wait, pause) {
+            (Wait::AtLeast(asked), Some(pause)) => Some(pause.max(asked)),
+            (_, pause) => pause,
+        });
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(SyncError::Stopped),
+        result = attempts => result,
+    }
+}
+
+fn is_worth_it(error: &SyncError) -> bool {
+    match error.verdict().wait {
+        Wait::Soon => true,
+        Wait::AtLeast(pause) => pause <= LONGEST_PAUSE_WITHIN_A_RUN,
+        Wait::NewToken | Wait::NextRun | Wait::UntilActed => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::error::Peer;
+
+    const PACE: Pace = Pace { first_pause: Duration::from_nanos(1), retries: 3 };
+
+    async fn tries(error: SyncError) -> usize {
+        let count = AtomicUsize::new(0);
+        let work = async || {
+            count.fetch_add(1, Ordering::Relaxed);
+            Err::<(), _>(error.clone())
+        };
+        assert!(with_retries(PACE, &CancellationToken::new(), work).await.is_err());
+        count.into_inner()
+    }
+
+    #[tokio::test]
+    async fn only_what_passes_by_itself_is_tried_again() {
+        let api = |status, seconds: Option<u64>| SyncError::Api {
+            status,
+            code: String::new(),
+            target: String::new(),
+            retry_after: seconds.map(Duration::from_secs),
+            hint: String::new(),
+        };
+        assert_eq!(tries(SyncError::Transport { peer: Peer::Entra, what: String::new() }).await, 4);
+        assert_eq!(tries(api(500, None)).await, 4);
+        assert_eq!(tries(api(429, Some(0))).await, 4);
+        assert_eq!(tries(api(429, Some(31))).await, 1);
+        assert_eq!(tries(api(429, None)).await, 1);
+        assert_eq!(tries(api(400, None)).await, 1);
+        assert_eq!(tries(api(403, None)).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_the_waiting() {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let result = with_retries(Pace::default(), &stop, async || Err::<(), _>(SyncError::LeaseLost)).await;
+        assert!(matches!(result, Err(SyncError::Stopped)));
+    }
+}

@@ -1,0 +1,77 @@
+//! Cron lines become due times, and a few coarse ticks that wake the dispatcher.
+//!
+//! One scheduler job for each tenant loses runs (the scheduler's channel holds 200) and overlaps with itself. So the due
+//! time of each tenant is a row in Postgres, and a tick only says: look at the rows.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use croner::Cron;
+use tokio::sync::Notify;
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+
+/// Back-offs and leases of dead instances end between the configured ticks.
+const RETRY_TICK: &str = "*/10 * * * * *";
+
+/// When each kind of run is due. Cron lines with seconds, in UTC.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    poll: Cron,
+    open: Cron,
+    reconcile: Cron,
+}
+
+impl Schedule {
+    /// Reads three cron lines, which the configuration has checked.
+    pub fn new(poll: &str, open: &str, reconcile: &str) -> Result<Self, croner::errors::CronError> {
+        let parse = |line: &str| parser().parse(line);
+        Ok(Self { poll: parse(poll)?, open: parse(open)?, reconcile: parse(reconcile)? })
+    }
+
+    /// The next poll after `time`.
+    pub fn next_poll(&self, time: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.poll.find_next_occurrence(&time, false).ok()
+    }
+
+    /// The next reading of open incidents after `time`.
+    pub fn next_open(&self, time: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.open.find_next_occurrence(&time, false).ok()
+    }
+
+    /// The next reconciliation after `time`.
+    pub fn next_reconcile(&self, time: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.reconcile.find_next_occurrence(&time, false).ok()
+    }
+}
+
+/// The dialect of cron lines: six fields, the first one seconds.
+pub fn parser() -> croner::parser::CronParser {
+    croner::parser::CronParser::builder().seconds(croner::parser::Seconds::Required).build()
+}
+
+/// Starts the ticks: each wakes `wake`. They end when the scheduler is dropped or shut down.
+pub async fn start_ticks(lines: [&str; 3], wake: &Arc<Notify>) -> Result<JobScheduler, JobSchedulerError> {
+    let scheduler = JobScheduler::new().await?;
+    for line in lines.into_iter().chain([RETRY_TICK]) {
+        let wake = Arc::clone(wake);
+        scheduler.add(Job::new(line, move |_, _| wake.notify_one())?).await?;
+    }
+    scheduler.start().await?;
+    Ok(scheduler)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn due_times_follow_the_lines_in_utc() {
+        let schedule = Schedule::new("0 */5 * * * *", "0 20 * * * *", "0 30 3 * * *").unwrap();
+        let at = DateTime::from_str("2026-11-23T10:00:00Z").unwrap();
+        assert_eq!(schedule.next_poll(at), DateTime::from_str("2026-11-23T10:05:00Z").ok());
+        assert_eq!(schedule.next_open(at), DateTime::from_str("2026-11-23T10:20:00Z").ok());
+        assert_eq!(schedule.next_reconcile(at), DateTime::from_str("2026-11-24T03:30:00Z").ok());
+        assert!(Schedule::new("every minute", "0 20 * * * *", "0 30 3 * * *").is_err());
+    }
+}

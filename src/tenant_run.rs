@@ -1,0 +1,272 @@
+//! Brings one tenant up to date: pages in, rows out, and the watermark moves only with the last rows of a window.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+
+use crate::defender::paging::{PageFacts, Plan, Scope};
+use crate::defender::{Answer, Incidents};
+use crate::entra::Tokens;
+use crate::error::{SyncError, Wait};
+use crate::progress::TenantProgress;
+use crate::retry::{Pace, with_retries};
+use crate::rows::{self, Element};
+use crate::store::lease::RunKind;
+use crate::store::runs::Counts;
+use crate::store::{Claim, Store};
+use crate::tenant::Tenant;
+use crate::window::{poll_from, to_delta};
+
+/// A run of the daemon ends at the first drained window after so many pages, so that a long history lets others in.
+pub const PAGES_PER_SLICE: usize = 50;
+
+/// The parties that every run works with.
+#[derive(Debug)]
+pub struct Parties {
+    /// Entra.
+    pub tokens: Tokens,
+    /// Defender.
+    pub incidents: Incidents,
+    /// Postgres.
+    pub store: Store,
+    /// How failures are tried again.
+    pub pace: Pace,
+}
+
+/// How far a run reaches.
+#[derive(Debug, Clone, Copy)]
+pub struct Reach {
+    /// A poll starts this far before the watermark.
+    pub overlap: Duration,
+    /// A first synchronisation goes back this far.
+    pub lookback: Duration,
+    /// A reconciliation goes back this far before the watermark.
+    pub reconcile: Duration,
+    /// What a person asked for.
+    pub asked: Asked,
+    /// Pages after which the run ends at the next drained window.
+    pub pages_max: usize,
+}
+
+/// What a person asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// What is new.
+    News,
+    /// Everything that the API retains.
+    Everything,
+    /// All since a time.
+    Since(DateTime<Utc>),
+}
+
+/// What a run did, whatever happened.
+#[derive(Debug)]
+pub struct RunReport {
+    /// What it counted.
+    pub counts: Counts,
+    /// First `lastUpdateTime` asked for.
+    pub window_from: Option<DateTime<Utc>>,
+    /// The watermark that it reached.
+    pub watermark: Option<DateTime<Utc>>,
+    /// Whether it read all that it was asked for.
+    pub is_drained: bool,
+    /// Why not.
+    pub failure: Option<SyncError>,
+}
+
+/// One run over one tenant.
+#[derive(Debug)]
+pub struct TenantRun<'a> {
+    /// The parties.
+    pub parties: &'a Parties,
+    /// Whose incidents.
+    pub tenant: &'a Tenant,
+    /// The right to write them.
+    pub claim: &'a Claim,
+    /// How far.
+    pub reach: Reach,
+    /// Ends the run between two steps.
+    pub stop: &'a CancellationToken,
+    /// Where it is shown.
+    pub progress: TenantProgress,
+}
+
+impl TenantRun<'_> {
+    /// Runs to the end and tells what was done.
+    pub async fn run(self) -> RunReport {
+        let counts = Mutex::new(Counts::default());
+        let mut report = RunReport {
+            counts: Counts::default(),
+            window_from: None,
+            watermark: self.claim.watermark,
+            is_drained: true,
+            failure: None,
+        };
+        for scope in self.scopes() {
+            report.window_from = report.window_from.or(scope.from);
+            match self.drain(scope, &counts, &mut report.watermark).await {
+                Ok(is_drained) => report.is_drained &= is_drained,
+                Err(error) => {
+                    report.is_drained = false;
+                    report.failure = Some(error);
+                    break;
+                }
+            }
+        }
+        self.progress.finished();
+        report.counts = counts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        report
+    }
+
+    fn scopes(&self) -> Vec<Scope> {
+        let watermark = self.claim.watermark;
+        let scope = |from, status| Scope { from, lookback: self.reach.lookback, status };
+        let news = watermark.map(|watermark| poll_from(watermark, self.reach.overlap));
+        match (self.claim.kind, self.reach.asked) {
+            (RunKind::Open, _) => vec![scope(None, Some("Active")), scope(None, Some("InProgress"))],
+            (RunKind::Reconcile, _) => vec![scope(watermark.map(|watermark| watermark - to_delta(self.reach.reconcile)), None)],
+            (_, Asked::Everything) => vec![scope(None, None)],
+            (_, Asked::Since(time)) => vec![scope(Some(time), None)],
+            (RunKind::Poll | RunKind::Backfill | RunKind::Manual, Asked::News) => vec![scope(news, None)],
+        }
+    }
+
+    /// A watermark may move only if nothing lies between the old one and what is read.
+    fn moves_watermark(&self, scope: Scope) -> bool {
+        let reaches_back = match (scope.from, self.claim.watermark) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(from), Some(watermark)) => from <= watermark,
+        };
+        scope.status.is_none() && reaches_back
+    }
+
+    /// Reads and stores one scope; answers whether all of it. A page is written while the next one is fetched.
+    async fn drain(&self, scope: Scope, counts: &Mutex<Counts>, reached: &mut Option<DateTime<Utc>>) -> Result<bool, SyncError> {
+        let mut plan = Plan::new(scope);
+        let mut next = self.fetch(&mut plan, counts).await?;
+        let mut pages = 0;
+        while let Some(answer) = next {
+            pages += 1;
+            let elements = rows::elements(answer.incidents());
+            let facts = PageFacts {
+                rows: rows::plan_rows(&elements),
+                server_time: answer.server_time,
+                next_link: answer.next_link.clone(),
+            };
+            let edge = plan.accept(&facts)?;
+            let watermark = edge.filter(|_| self.moves_watermark(scope)).filter(|edge| Some(*edge) > *reached);
+            self.count(counts, |counts| counts.incidents_seen += elements.len());
+            let store = self.store_page(elements, watermark, counts);
+            if edge.is_some() && pages >= self.reach.pages_max && plan.request().is_some() {
+                store.await?;
+                *reached = watermark.or(*reached);
+                return Ok(false);
+            }
+            let (fetched, stored) = tokio::join!(self.fetch(&mut plan, counts), store);
+            stored?;
+            *reached = watermark.or(*reached);
+            next = fetched?;
+        }
+        Ok(true)
+    }
+
+    /// The next page of the plan; `None` when it is drained. A refused request is asked differently where that is possible.
+    async fn fetch(&self, plan: &mut Plan, counts: &Mutex<Counts>) -> Result<Option<Answer>, SyncError> {
+        loop {
+            let Some(request) = plan.request() else { return Ok(None) };
+            let get = async || {
+                let waiting = |wait| self.progress.waiting(wait);
+                self.parties.incidents.await_quota(self.tenant.id, waiting).await;
+                let token = self.parties.tokens.get(self.tenant).await?;
+                let answer = self.parties.incidents.page(self.tenant, &token, &request).await;
+                let is_throttled = matches!(answer, Err(SyncError::Api { status: 429, .. }));
+                self.count(counts, |counts| {
+                    counts.api_calls += 1;
+                    counts.throttled += usize::from(is_throttled);
+                });
+                answer
+            };
+            match self.with_fresh_token(get).await {
+                Err(SyncError::Api { status: 400, .. }) if plan.refused() => {}
+                other => return other.map(Some),
+            }
+        }
+    }
+
+    /// A token that the API refuses is asked for anew, once; the same request then goes on.
+    async fn with_fresh_token(&self, get: impl AsyncFn() -> Result<Answer, SyncError>) -> Result<Answer, SyncError> {
+        match with_retries(self.parties.pace, self.stop, &get).await {
+            Err(error) if error.verdict().wait == Wait::NewToken => {
+                self.parties.tokens.forget(self.tenant).await;
+                with_retries(self.parties.pace, self.stop, &get).await
+            }
+            other => other,
+        }
+    }
+
+    async fn store_page(&self, elements: Vec<Element<'_>>, watermark: Option<DateTime<Utc>>, counts: &Mutex<Counts>) -> Result<(), SyncError> {
+        let store = &self.parties.store;
+        let lease = &self.claim.lease;
+        let elements = rows::newest_of_each(elements);
+        let never = CancellationToken::new();
+        let known = with_retries(self.parties.pace, &never, async || store.known_versions(lease, &elements).await).await?;
+        let unknown = known.without_known(elements);
+        match self.write(&unknown, watermark, counts).await {
+            Err(error) if is_poison(&error) => {}
+            other => return other,
+        }
+        // Something in this page is more than Postgres takes: store what can be stored, and set the rest aside.
+        for element in &unknown {
+            let alone = std::slice::from_ref(element);
+            match self.write(alone, None, counts).await {
+                Err(error) if is_poison(&error) => self.set_aside(element, &error, counts).await?,
+                other => other?,
+            }
+        }
+        self.write(&[], watermark, counts).await
+    }
+
+    async fn write(&self, elements: &[Element<'_>], watermark: Option<DateTime<Utc>>, counts: &Mutex<Counts>) -> Result<(), SyncError> {
+        let rows = rows::of_page(self.tenant.id, elements)?;
+        self.write_rows(rows, watermark, counts).await
+    }
+
+    async fn set_aside(&self, element: &Element<'_>, error: &SyncError, counts: &Mutex<Counts>) -> Result<(), SyncError> {
+        let rejected = vec![rows::rejected(element, error.to_string())];
+        self.write_rows(rows::PageRows { rejected, ..rows::PageRows::default() }, None, counts).await
+    }
+
+    async fn write_rows(&self, mut rows: rows::PageRows<'_>, watermark: Option<DateTime<Utc>>, counts: &Mutex<Counts>) -> Result<(), SyncError> {
+        let store = &self.parties.store;
+        let lease = &self.claim.lease;
+        store.forget_known_rejects(lease, &mut rows).await?;
+        // A page that was fetched is written even while we stop: it takes less time than reading it again.
+        let never = CancellationToken::new();
+        let written = with_retries(self.parties.pace, &never, async || store.write_page(lease, &rows, watermark).await).await?;
+        if !rows.mistyped.is_empty() {
+            tracing::debug!(tenant.id = %self.tenant.id, fields = ?rows.mistyped, "fields of an unexpected type");
+        }
+        self.count(counts, |counts| {
+            counts.incidents_written += written.incidents;
+            counts.alerts_written += written.alerts;
+            counts.rejected += written.rejected;
+            counts.mistyped_fields += rows.mistyped.len();
+        });
+        Ok(())
+    }
+
+    fn count(&self, counts: &Mutex<Counts>, add: impl FnOnce(&mut Counts)) {
+        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        add(&mut counts);
+        self.progress.counted(&counts);
+    }
+}
+
+/// Classes 22 (data) and 54 (limits): this very content is refused, now and for ever.
+fn is_poison(error: &SyncError) -> bool {
+    matches!(error, SyncError::Database { sqlstate: Some(code), .. } if code.starts_with("22") || code.starts_with("54"))
+}
