@@ -4,6 +4,7 @@ pub mod defender;
 pub mod entra;
 pub mod error;
 pub mod http;
+pub mod pass;
 pub mod progress;
 pub mod retry;
 pub mod rows;

@@ -26,9 +26,12 @@ impl Default for Pace {
 }
 
 /// Does `work` until it succeeds, fails for longer than a run may wait, or `stop` fires.
-pub async fn with_retries<T>(pace: Pace, stop: &CancellationToken, work: impl AsyncFn() -> Result<T, SyncError>) -> Result<T, SyncError> {
+pub async fn with_retries<T, F>(pace: Pace, stop: &CancellationToken, work: impl FnMut() -> F) -> Result<T, SyncError>
+where
+    F: Future<Output = Result<T, SyncError>>,
+{
     let backoff = ExponentialBuilder::default().with_min_delay(pace.first_pause).with_max_times(pace.retries).with_jitter();
-    let attempts = (|| async { work().await })
+    let attempts = work
         .retry(backoff)
         .when(|error| is_worth_it(error) && !stop.is_cancelled())
         .adjust(|error, pause| match (error.verdict().wait, pause) {
@@ -61,9 +64,9 @@ mod tests {
 
     async fn tries(error: SyncError) -> usize {
         let count = AtomicUsize::new(0);
-        let work = async || {
+        let work = || {
             count.fetch_add(1, Ordering::Relaxed);
-            Err::<(), _>(error.clone())
+            std::future::ready(Err::<(), _>(error.clone()))
         };
         assert!(with_retries(PACE, &CancellationToken::new(), work).await.is_err());
         count.into_inner()
@@ -91,7 +94,7 @@ mod tests {
     async fn a_stop_ends_the_waiting() {
         let stop = CancellationToken::new();
         stop.cancel();
-        let result = with_retries(Pace::default(), &stop, async || Err::<(), _>(SyncError::LeaseLost)).await;
+        let result = with_retries(Pace::default(), &stop, || std::future::ready(Err::<(), _>(SyncError::LeaseLost))).await;
         assert!(matches!(result, Err(SyncError::Stopped)));
     }
 }

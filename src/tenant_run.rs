@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
-use crate::defender::paging::{PageFacts, Plan, Scope};
+use crate::defender::paging::{PageFacts, Plan, Request, Scope};
 use crate::defender::{Answer, Incidents};
 use crate::entra::Tokens;
 use crate::error::{SyncError, Wait};
@@ -178,19 +178,7 @@ impl TenantRun<'_> {
     async fn fetch(&self, plan: &mut Plan, counts: &Mutex<Counts>) -> Result<Option<Answer>, SyncError> {
         loop {
             let Some(request) = plan.request() else { return Ok(None) };
-            let get = async || {
-                let waiting = |wait| self.progress.waiting(wait);
-                self.parties.incidents.await_quota(self.tenant.id, waiting).await;
-                let token = self.parties.tokens.get(self.tenant).await?;
-                let answer = self.parties.incidents.page(self.tenant, &token, &request).await;
-                let is_throttled = matches!(answer, Err(SyncError::Api { status: 429, .. }));
-                self.count(counts, |counts| {
-                    counts.api_calls += 1;
-                    counts.throttled += usize::from(is_throttled);
-                });
-                answer
-            };
-            match self.with_fresh_token(get).await {
+            match self.page(&request, counts).await {
                 Err(SyncError::Api { status: 400, .. }) if plan.refused() => {}
                 other => return other.map(Some),
             }
@@ -198,14 +186,27 @@ impl TenantRun<'_> {
     }
 
     /// A token that the API refuses is asked for anew, once; the same request then goes on.
-    async fn with_fresh_token(&self, get: impl AsyncFn() -> Result<Answer, SyncError>) -> Result<Answer, SyncError> {
-        match with_retries(self.parties.pace, self.stop, &get).await {
+    async fn page(&self, request: &Request, counts: &Mutex<Counts>) -> Result<Answer, SyncError> {
+        match with_retries(self.parties.pace, self.stop, || self.page_once(request, counts)).await {
             Err(error) if error.verdict().wait == Wait::NewToken => {
                 self.parties.tokens.forget(self.tenant).await;
-                with_retries(self.parties.pace, self.stop, &get).await
+                with_retries(self.parties.pace, self.stop, || self.page_once(request, counts)).await
             }
             other => other,
         }
+    }
+
+    async fn page_once(&self, request: &Request, counts: &Mutex<Counts>) -> Result<Answer, SyncError> {
+        let waiting = |wait| self.progress.waiting(wait);
+        let token = self.parties.tokens.get(self.tenant).await?;
+        self.parties.incidents.await_quota(self.tenant.id, waiting).await;
+        let answer = self.parties.incidents.page(self.tenant, &token, request).await;
+        let is_throttled = matches!(answer, Err(SyncError::Api { status: 429, .. }));
+        self.count(counts, |counts| {
+            counts.api_calls += 1;
+            counts.throttled += usize::from(is_throttled);
+        });
+        answer
     }
 
     async fn store_page(&self, elements: Vec<Element<'_>>, watermark: Option<DateTime<Utc>>, counts: &Mutex<Counts>) -> Result<(), SyncError> {
@@ -213,7 +214,7 @@ impl TenantRun<'_> {
         let lease = &self.claim.lease;
         let elements = rows::newest_of_each(elements);
         let never = CancellationToken::new();
-        let known = with_retries(self.parties.pace, &never, async || store.known_versions(lease, &elements).await).await?;
+        let known = with_retries(self.parties.pace, &never, || store.known_versions(lease, &elements)).await?;
         let unknown = known.without_known(elements);
         match self.write(&unknown, watermark, counts).await {
             Err(error) if is_poison(&error) => {}
@@ -246,7 +247,7 @@ impl TenantRun<'_> {
         store.forget_known_rejects(lease, &mut rows).await?;
         // A page that was fetched is written even while we stop: it takes less time than reading it again.
         let never = CancellationToken::new();
-        let written = with_retries(self.parties.pace, &never, async || store.write_page(lease, &rows, watermark).await).await?;
+        let written = with_retries(self.parties.pace, &never, || store.write_page(lease, &rows, watermark)).await?;
         if !rows.mistyped.is_empty() {
             tracing::debug!(tenant.id = %self.tenant.id, fields = ?rows.mistyped, "fields of an unexpected type");
         }

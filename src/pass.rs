@@ -1,0 +1,319 @@
+//! Runs the tenants that are due, at most so many at once; a slow or failing one holds nobody up.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use futures::FutureExt;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::error::{SyncError, Verdict, Wait};
+use crate::progress::{Progress, TenantProgress};
+use crate::schedule::Schedule;
+use crate::store::Claim;
+use crate::store::lease::RunKind;
+use crate::store::runs::{Due, Outcome, RunRecord, back_off};
+use crate::tenant::Tenant;
+use crate::tenant_run::{Asked, PAGES_PER_SLICE, Parties, Reach, RunReport, TenantRun};
+use crate::window::to_delta;
+
+/// A parked tenant is probed this often: consent comes without telling us.
+const PARKED_PROBE: Duration = Duration::from_secs(3600);
+
+/// What the configuration says of runs; replaced as a whole when it is read again.
+#[derive(Debug)]
+pub struct Settings {
+    /// The tenants, by id.
+    pub tenants: HashMap<Uuid, Arc<Tenant>>,
+    /// Tenants in flight.
+    pub concurrency: usize,
+    /// A poll starts this far before the watermark.
+    pub overlap: Duration,
+    /// A first synchronisation goes back this far.
+    pub lookback: Duration,
+    /// A reconciliation goes back this far.
+    pub reconcile: Duration,
+    /// When runs are due.
+    pub schedule: Schedule,
+}
+
+impl Settings {
+    fn enabled(&self) -> Vec<Uuid> {
+        self.tenants.values().filter(|tenant| tenant.enabled).map(|tenant| tenant.id.0).collect()
+    }
+
+    fn reach(&self, asked: Asked, pages_max: usize) -> Reach {
+        Reach { overlap: self.overlap, lookback: self.lookback, reconcile: self.reconcile, asked, pages_max }
+    }
+}
+
+/// Everything that runs need, shared by all of them.
+#[derive(Debug)]
+pub struct Engine {
+    parties: Parties,
+    settings: RwLock<Arc<Settings>>,
+    progress: Progress,
+    /// Stops claiming and ends runs between two pages.
+    pub stop: CancellationToken,
+}
+
+/// How one tenant's run ended.
+#[derive(Debug)]
+pub struct TenantResult {
+    /// The tenant.
+    pub tenant: Arc<Tenant>,
+    /// What it did.
+    pub report: RunReport,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it did not end well.
+    pub verdict: Option<Verdict>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Engine {
+    /// Brings the parties and the settings together.
+    pub fn new(parties: Parties, settings: Settings, progress: Progress, stop: CancellationToken) -> Self {
+        Self { parties, settings: RwLock::new(Arc::new(settings)), progress, stop }
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The parties.
+    pub fn parties(&self) -> &Parties {
+        &self.parties
+    }
+
+    /// Takes new settings. Runs in flight go on with the old ones; new tenants are due at once.
+    pub async fn reload(&self, settings: Settings) -> Result<(), SyncError> {
+        let tenants: Vec<Arc<Tenant>> = settings.tenants.values().cloned().collect();
+        self.parties.store.sync_tenants(&tenants).await?;
+        self.parties.store.unpark(&settings.enabled()).await?;
+        self.parties.tokens.forget_refusals();
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        Ok(())
+    }
+
+    /// Runs what is due whenever `wake` is notified, until told to stop; then waits for the runs in flight.
+    pub async fn run(self: &Arc<Self>, wake: &Notify) {
+        let mut runs = JoinSet::new();
+        let mut renewal = tokio::time::interval(self.parties.store.renewal_period());
+        renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        wake.notify_one();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                _ = renewal.tick() => self.renew(!runs.is_empty()).await,
+                Some(_) = runs.join_next() => self.claim_due(&mut runs).await,
+                () = wake.notified() => self.claim_due(&mut runs).await,
+            }
+        }
+        while runs.join_next().await.is_some() {}
+        if let Err(error) = self.parties.store.release_leases().await {
+            tracing::warn!(error = %error, "leases were not given back; they expire by themselves");
+        }
+    }
+
+    async fn renew(&self, has_leases: bool) {
+        if has_leases && let Err(error) = self.parties.store.renew_leases().await {
+            tracing::warn!(error = %error, "leases were not renewed; runs end when they expire");
+        }
+    }
+
+    async fn claim_due(self: &Arc<Self>, runs: &mut JoinSet<()>) {
+        let settings = self.settings();
+        let free = settings.concurrency.saturating_sub(runs.len());
+        if free == 0 {
+            return;
+        }
+        let claims = match self.parties.store.claim_due(&settings.enabled(), free).await {
+            Ok(claims) => claims,
+            Err(error) => {
+                let verdict = error.verdict();
+                tracing::error!(error = %error, class = verdict.class, who = verdict.who.as_str(), say = verdict.say, "no tenant could be claimed");
+                return;
+            }
+        };
+        for claim in claims {
+            let Some(tenant) = settings.tenants.get(&claim.lease.tenant.0).cloned() else { continue };
+            let (engine, reach) = (Arc::clone(self), settings.reach(Asked::News, PAGES_PER_SLICE));
+            runs.spawn(async move { drop(engine.run_tenant(tenant, claim, reach).await) });
+        }
+    }
+
+    /// Runs the named tenants once, due or not, and answers how each ended; a tenant that another instance works on is
+    /// left out.
+    pub async fn run_once(self: &Arc<Self>, tenants: &[Uuid], asked: Asked) -> Result<Vec<TenantResult>, SyncError> {
+        let settings = self.settings();
+        let reach = settings.reach(asked, usize::MAX);
+        let mut waiting = tenants.to_vec();
+        let mut runs = JoinSet::new();
+        let mut results = Vec::new();
+        let mut renewal = tokio::time::interval(self.parties.store.renewal_period());
+        loop {
+            let free = settings.concurrency.saturating_sub(runs.len());
+            if free > 0 && !waiting.is_empty() && !self.stop.is_cancelled() {
+                let claims = self.parties.store.claim_named(&waiting, free).await?;
+                if claims.len() < free.min(waiting.len()) {
+                    waiting.clear();
+                }
+                for claim in claims {
+                    waiting.retain(|id| *id != claim.lease.tenant.0);
+                    let Some(tenant) = settings.tenants.get(&claim.lease.tenant.0).cloned() else { continue };
+                    let engine = Arc::clone(self);
+                    runs.spawn(async move { engine.run_tenant(tenant, claim, reach).await });
+                }
+            }
+            tokio::select! {
+                biased;
+                _ = renewal.tick() => self.renew(!runs.is_empty()).await,
+                ended = runs.join_next() => match ended {
+                    Some(ended) => results.extend(ended),
+                    None => break,
+                },
+            }
+        }
+        results.sort_by(|a, b| a.tenant.name.cmp(&b.tenant.name));
+        Ok(results)
+    }
+
+    async fn run_tenant(&self, tenant: Arc<Tenant>, claim: Claim, reach: Reach) -> TenantResult {
+        let started = Instant::now();
+        let progress = self.progress.tenant(&tenant.name);
+        let report = self.guarded(&tenant, &claim, reach, progress).await;
+        let took = started.elapsed();
+        let verdict = report.failure.as_ref().map(SyncError::verdict);
+        let outcome = verdict.as_ref().map_or(Outcome::Ok, Outcome::of);
+        let record = self.record(&claim, reach, &report, outcome, verdict.clone(), took);
+        if let Err(error) = self.parties.store.finish_run(&claim.lease, &record).await {
+            tracing::error!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "the end of the run was not recorded");
+        }
+        let result = TenantResult { tenant, report, outcome, verdict, took };
+        tell(&claim, &result);
+        result
+    }
+
+    /// A panic fails this run only.
+    async fn guarded(&self, tenant: &Tenant, claim: &Claim, reach: Reach, progress: TenantProgress) -> RunReport {
+        let run = TenantRun { parties: &self.parties, tenant, claim, reach, stop: &self.stop, progress };
+        let caught = AssertUnwindSafe(run.run()).catch_unwind().await;
+        caught.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let what = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            RunReport {
+                counts: crate::store::runs::Counts::default(),
+                window_from: None,
+                watermark: claim.watermark,
+                is_drained: false,
+                failure: Some(SyncError::Panicked { what }),
+            }
+        })
+    }
+
+    fn record(
+        &self,
+        claim: &Claim,
+        reach: Reach,
+        report: &RunReport,
+        outcome: Outcome,
+        verdict: Option<Verdict>,
+        took: Duration,
+    ) -> RunRecord {
+        let now = claim.claimed_at + to_delta(took);
+        let is_news = matches!(claim.kind, RunKind::Poll | RunKind::Backfill | RunKind::Manual) && !matches!(reach.asked, Asked::Since(_));
+        let is_complete = report.is_drained && is_news;
+        let schedule = &self.settings().schedule;
+        let mut due = Due::default();
+        if report.is_drained {
+            due.poll = is_news.then(|| schedule.next_poll(now)).flatten();
+            due.open = (claim.kind == RunKind::Open || !claim.is_backfilled && is_news).then(|| schedule.next_open(now)).flatten();
+            due.reconcile =
+                (claim.kind == RunKind::Reconcile || !claim.is_backfilled && is_news).then(|| schedule.next_reconcile(now)).flatten();
+        }
+        let wait = verdict.as_ref().and_then(|verdict| next_wait(verdict, outcome, claim));
+        RunRecord {
+            kind: claim.kind,
+            started_at: claim.claimed_at,
+            outcome,
+            is_complete,
+            window_from: report.window_from,
+            window_to: report.watermark,
+            counts: report.counts.clone(),
+            failure: verdict.zip(report.failure.as_ref().map(ToString::to_string)),
+            next_attempt_at: wait.map(|wait| now + to_delta(wait)),
+            due,
+        }
+    }
+}
+
+/// How long a failed tenant is left alone; `None` is not at all.
+fn next_wait(verdict: &Verdict, outcome: Outcome, claim: &Claim) -> Option<Duration> {
+    match (outcome, verdict.wait) {
+        (Outcome::Ok | Outcome::Stopped, _) => None,
+        (_, Wait::AtLeast(asked)) => Some(asked.max(Duration::from_secs(1)) + asked.mul_f64(jitter(claim) / 10.0)),
+        (Outcome::Parked, _) => Some(PARKED_PROBE.mul_f64(0.8 + 0.4 * jitter(claim))),
+        (Outcome::Failed | Outcome::Throttled, _) => Some(back_off(claim.consecutive_failures).mul_f64(0.8 + 0.4 * jitter(claim))),
+    }
+}
+
+/// Between 0 and 1, other for each tenant and attempt, so that those who failed together do not come back together.
+fn jitter(claim: &Claim) -> f64 {
+    let (high, low) = claim.lease.tenant.0.as_u64_pair();
+    let mixed = (high ^ low ^ claim.lease.fence.unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    f64::from(u32::try_from(mixed >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+}
+
+/// The one line that a run leaves in the log, and its metrics.
+fn tell(claim: &Claim, result: &TenantResult) {
+    let TenantResult { tenant, report, outcome, verdict, took } = result;
+    let counts = &report.counts;
+    let name = tenant.name.clone();
+    metrics::counter!("incident_sync_passes_total", "outcome" => outcome.as_str(), "kind" => claim.kind.as_str()).increment(1);
+    metrics::counter!("incident_sync_incidents_written_total", "tenant" => name.clone()).increment(counts.incidents_written as u64);
+    metrics::counter!("incident_sync_rejected_total", "tenant" => name.clone()).increment(counts.rejected as u64);
+    metrics::histogram!("incident_sync_pass_duration_seconds").record(took.as_secs_f64());
+    metrics::gauge!("incident_sync_tenant_up", "tenant" => name.clone()).set(if *outcome == Outcome::Ok { 1.0 } else { 0.0 });
+    if let Some(Wait::AtLeast(pause)) = verdict.as_ref().map(|verdict| verdict.wait) {
+        metrics::counter!("incident_sync_throttled_seconds_total", "tenant" => name).increment(pause.as_secs());
+    }
+    let (class, who, say) = verdict.as_ref().map_or(("", "", ""), |verdict| (verdict.class, verdict.who.as_str(), verdict.say.as_str()));
+    let error = report.failure.as_ref().map(ToString::to_string).unwrap_or_default();
+    macro_rules! tell {
+        ($level:ident, $($extra:tt)*) => {
+            tracing::$level!(
+                tenant.id = %tenant.id, tenant.name = tenant.name, kind = claim.kind.as_str(), outcome = outcome.as_str(),
+                api_calls = counts.api_calls, incidents_seen = counts.incidents_seen,
+                incidents_written = counts.incidents_written, alerts_written = counts.alerts_written,
+                rejected = counts.rejected, watermark = %Shown(report.watermark),
+                duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), $($extra)* "tenant run done"
+            )
+        };
+    }
+    match outcome {
+        Outcome::Ok => tell!(info,),
+        Outcome::Parked => tell!(error, class, who, say, error,),
+        Outcome::Failed | Outcome::Throttled | Outcome::Stopped => tell!(warn, class, who, say, error,),
+    }
+}
+
+/// A time for the log, or a dash.
+struct Shown(Option<DateTime<Utc>>);
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(time) => write!(f, "{}", time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)),
+            None => f.write_str("-"),
+        }
+    }
+}
