@@ -107,7 +107,7 @@ pub(super) fn read(mut section: Section, state_dir: &Path, secrets: &SecretFiles
     };
     let password = section.parsed("password_file", |name| secrets.read(name)).ok();
     let ssl_mode = section
-        .parsed("sslmode", |name| PgSslMode::from_str(&name).map_err(|_| format!("unknown mode; valid: {SSL_MODES}")));
+        .parsed("sslmode", |name| PgSslMode::from_str(name).map_err(|_| format!("unknown mode; valid: {SSL_MODES}")));
     let root_cert = section.parsed("sslrootcert", |name| {
         let path = secrets.folder.join(name);
         std::fs::File::open(&path).map(|_| path.clone()).map_err(|error| {
@@ -143,9 +143,9 @@ struct GivenUrl {
 }
 
 /// No error repeats a part of the URL: any part may be a piece of the password.
-fn parse_url(text: String) -> Result<GivenUrl, String> {
+fn parse_url(text: &str) -> Result<GivenUrl, String> {
     let form = "write it like postgres://user@host/database, special characters percent-encoded";
-    let url = Url::parse(&text).map_err(|error| format!("not a URL ({error}); {form}"))?;
+    let url = Url::parse(text).map_err(|error| format!("not a URL ({error}); {form}"))?;
     if !["postgres", "postgresql"].contains(&url.scheme()) {
         return Err(format!("not a postgres:// URL; {form}"));
     }
@@ -154,7 +154,7 @@ fn parse_url(text: String) -> Result<GivenUrl, String> {
         return Err(format!("has a parameter that is unknown; valid: {}", URL_PARAMETERS.join(", ")));
     }
     let explicit = |names: &[&str]| url.query_pairs().any(|(name, _)| names.contains(&&*name));
-    let options = PgConnectOptions::from_str(&text)
+    let options = PgConnectOptions::from_str(text)
         .map_err(|_| format!("has a parameter with a wrong value (sslmode may be {SSL_MODES}); {form}"))?;
     let ssl_mode = explicit(&["sslmode", "ssl-mode"]).then(|| options.get_ssl_mode());
     let inline_password = url.password().is_some() || explicit(&["password"]);

@@ -206,17 +206,17 @@ fn read_schedule(mut section: Section, report: &mut Report) -> Schedule {
 }
 
 /// Parses like the scheduler does.
-fn parse_cron(line: String) -> Result<String, String> {
+fn parse_cron(line: &str) -> Result<String, String> {
     let fields = line.split_whitespace().count();
     let form = "write second, minute, hour, day, month, weekday, such as \"0 */5 * * * *\"";
     if fields == 5 {
         return Err(format!("has five fields and needs six, the seconds first; write \"0 {}\"", line.trim()));
     }
     let parser = CronParser::builder().seconds(Seconds::Required).dom_and_dow(true).build();
-    let cron = parser.parse(&line).map_err(|error| format!("not a cron line ({error}); {form}"))?;
+    let cron = parser.parse(line).map_err(|error| format!("not a cron line ({error}); {form}"))?;
     // 30 February parses and never comes.
     cron.find_next_occurrence(&DateTime::UNIX_EPOCH, false).map_err(|_| format!("never comes due; {form}"))?;
-    Ok(line)
+    Ok(line.to_owned())
 }
 
 fn read_sync(mut section: Section, report: &mut Report) -> Sync {

@@ -111,6 +111,12 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
+/// In days where humantime would write months of 30.44 days.
+fn span_text(span: Duration) -> String {
+    let (days, rest) = (span.as_secs() / 86_400, span.as_secs() % 86_400);
+    if days > 0 && rest == 0 { format!("{days}d") } else { humantime::format_duration(span).to_string() }
+}
+
 /// A value that may be there, may be absent, or was wrong, which has been told already.
 #[derive(Debug, Clone)]
 pub(super) enum Given<T> {
@@ -200,11 +206,11 @@ impl Section {
     }
 
     /// A text that `parse` accepts; its error is completed with the key.
-    pub(super) fn parsed<T>(&mut self, key: &'static str, parse: impl FnOnce(String) -> Result<T, String>) -> Given<T> {
+    pub(super) fn parsed<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Given<T> {
         let parsed = match self.take(key) {
             None => return Given::Absent,
-            Some(ValueKind::String(text)) => parse(text),
-            Some(_) => Err("must be a text in quotes".to_owned()),
+            Some(ValueKind::String(text)) => parse(&text),
+            Some(_) => Err("must be a text; write it in quotes".to_owned()),
         };
         match parsed {
             Ok(value) => Given::Is(value),
@@ -216,7 +222,7 @@ impl Section {
     }
 
     pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
-        self.parsed(key, Ok).ok()
+        self.parsed(key, |text| Ok(text.to_owned())).ok()
     }
 
     /// A whole number in `range`. The environment knows only text.
@@ -252,12 +258,12 @@ impl Section {
         range: RangeInclusive<Duration>,
         default: Duration,
     ) -> Duration {
-        let parse = |text: String| {
-            let span = humantime::parse_duration(&text).map_err(|error| format!("{error}; write it like \"10m\""))?;
+        let parse = |text: &str| {
+            let span = humantime::parse_duration(text).map_err(|error| format!("{error}; write it like \"10m\""))?;
             if range.contains(&span) {
                 return Ok(span);
             }
-            let (from, to) = (humantime::format_duration(*range.start()), humantime::format_duration(*range.end()));
+            let (from, to) = (span_text(*range.start()), span_text(*range.end()));
             Err(format!("out of range; set a time from {from} to {to}"))
         };
         self.parsed(key, parse).ok().unwrap_or(default)
@@ -307,7 +313,7 @@ impl Section {
                 for (name, value) in table {
                     match value.kind {
                         ValueKind::String(text) => _ = texts.insert(name, text),
-                        _ => self.error(&join(key, &name), "must be a text in quotes"),
+                        _ => self.error(&join(key, &name), "must be a text; write it in quotes"),
                     }
                 }
             }

@@ -21,9 +21,9 @@ pub(super) struct SecretFiles {
 impl SecretFiles {
     /// The secret in that file, without its last line break. The error names the file but for a bare name, which may
     /// be a secret that was pasted into the wrong key.
-    pub(super) fn read(&self, name: String) -> Result<SecretString, String> {
+    pub(super) fn read(&self, name: &str) -> Result<SecretString, String> {
         let bare = !name.contains('/');
-        let path = self.find(&name);
+        let path = self.find(name);
         let label = if bare { "the file of that name".to_owned() } else { path.display().to_string() };
         let cannot_read = |error: std::io::Error| {
             let places = match &self.credentials {

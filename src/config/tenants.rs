@@ -130,8 +130,8 @@ fn read_name(section: &mut Section, seen: &mut Seen) -> Option<String> {
 }
 
 fn read_id(section: &mut Section, seen: &mut Seen) -> Option<TenantId> {
-    let cure = "set the customer's directory (tenant) id, such as 72f988bf-86f1-41af-91ab-2d7cd011db47";
-    let id = match section.parsed("id", |id| parse_guid(&id).ok_or(format!("not a GUID; {cure}"))) {
+    let cure = "set the customer's directory (tenant) id from Entra's overview page";
+    let id = match section.parsed("id", |id| parse_guid(id).ok_or(format!("not a GUID; {cure}"))) {
         Given::Is(id) => TenantId(id),
         Given::Wrong => return None,
         Given::Absent => {
@@ -163,7 +163,7 @@ impl AppKeys {
         let client_id = section.parsed("client_id", |id| {
             // Never repeated: people paste secrets here.
             let cure = "set the application (client) id from the app registration";
-            parse_guid(&id).map(|id| id.to_string()).ok_or(format!("not a GUID; {cure}"))
+            parse_guid(id).map(|id| id.to_string()).ok_or(format!("not a GUID; {cure}"))
         });
         let both = section.has("client_secret") && section.has("client_secret_file");
         let inline_from_env = section.is_from_env("client_secret");
@@ -248,9 +248,9 @@ struct ApiKeys {
 impl ApiKeys {
     fn read(section: &mut Section) -> Self {
         let cloud = section.parsed("cloud", |name| {
-            Cloud::from_name(&name).ok_or(format!("unknown cloud; valid: {}", Cloud::NAMES.join(", ")))
+            Cloud::from_name(name).ok_or(format!("unknown cloud; valid: {}", Cloud::NAMES.join(", ")))
         });
-        let token_version = section.parsed("token_version", |name| match name.as_str() {
+        let token_version = section.parsed("token_version", |name| match name {
             "v1" => Ok(TokenVersion::V1),
             "v2" => Ok(TokenVersion::V2),
             _ => Err("unknown version; valid: \"v1\", \"v2\"".to_owned()),
@@ -287,9 +287,9 @@ impl ApiKeys {
 }
 
 /// Secrets travel to these addresses, so plain http stays on this machine.
-fn parse_endpoint(text: String) -> Result<Url, String> {
+fn parse_endpoint(text: &str) -> Result<Url, String> {
     let form = "write it like https://api.security.microsoft.com";
-    let url = Url::parse(&text).map_err(|error| format!("not a URL ({error}); {form}"))?;
+    let url = Url::parse(text).map_err(|error| format!("not a URL ({error}); {form}"))?;
     let Some(host) = url.host_str() else { return Err(format!("has no host; {form}")) };
     match url.scheme() {
         "https" => {}
