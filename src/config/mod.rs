@@ -1,0 +1,257 @@
+//! The configuration: one TOML file, one file for each tenant if wanted, the environment on top.
+//!
+//! All mistakes of a load are told at once, each with file, key and cure. The environment is read here and nowhere else.
+
+mod database;
+mod reader;
+mod secrets;
+mod tenants;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::DateTime;
+use config::{Environment, FileFormat, Map, Source, Value};
+use croner::parser::{CronParser, Seconds};
+use nix::unistd::{User, geteuid};
+
+pub use database::{Database, DatabaseServer, DatabaseUrl};
+pub use reader::{ConfigError, ConfigErrors};
+
+use crate::tenant::Tenant;
+use reader::{ENV_PREFIX, ENV_SEPARATOR, Report, Section};
+use secrets::SecretFiles;
+
+/// Read when neither the command line nor the environment names a file.
+const DEFAULT_FILE: &str = "/etc/incident-sync/incident-sync.toml";
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// The API keeps no incident longer.
+const RETENTION_DAYS: u32 = 180;
+/// What Microsoft documents for each application and tenant.
+const DOCUMENTED_CALLS_PER_MINUTE: u32 = 50;
+const DOCUMENTED_CALLS_PER_HOUR: u32 = 1_500;
+
+/// A valid configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// The file that it came from, if there was one.
+    pub file: Option<PathBuf>,
+    /// `[database]`
+    pub database: Database,
+    /// `[schedule]`
+    pub schedule: Schedule,
+    /// `[sync]`
+    pub sync: Sync,
+    /// `[http]`
+    pub http: Http,
+    /// The list and the directory of tenants together, disabled ones included.
+    pub tenants: Vec<Arc<Tenant>>,
+    /// What works but should not stay so: whole sentences for the log.
+    pub warnings: Vec<String>,
+}
+
+/// When what runs: cron lines with seconds, in UTC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// New and changed incidents of every tenant.
+    pub poll: String,
+    /// The open incidents again, whose alerts may have changed without them.
+    pub open_incidents: String,
+    /// The last days again, whatever changed.
+    pub reconcile: String,
+}
+
+/// How much is read at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sync {
+    /// Tenants in flight.
+    pub concurrency: usize,
+    /// How far a poll reaches back behind what is stored.
+    pub overlap: Duration,
+    /// How far a first sync reaches back.
+    pub lookback: Duration,
+    /// The budget of one application in one tenant.
+    pub calls_per_minute: u32,
+    /// The same over an hour.
+    pub calls_per_hour: u32,
+    /// How far a reconciliation reaches back.
+    pub reconcile_days: u32,
+}
+
+/// The listener for health, metrics and the status page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// A loopback address: nothing there asks who you are.
+    pub listen: SocketAddr,
+}
+
+/// Variables of the environment by name; a parameter so that tests need not change the process's own.
+type Variables = HashMap<String, String>;
+
+/// Loads and checks everything. `file` is what the command line named; else `$INCIDENT_SYNC_CONFIG`, else the file in
+/// `/etc` if there is one, else the defaults.
+pub fn load(file: Option<&Path>) -> Result<Config, ConfigErrors> {
+    load_with(file, &process_environment())
+}
+
+/// Where state is kept: systemd's `$STATE_DIRECTORY`, `/var/lib/incident-sync` for root, else below the home directory.
+pub fn state_dir() -> PathBuf {
+    state_dir_of(&process_environment(), geteuid().is_root())
+}
+
+fn process_environment() -> Variables {
+    std::env::vars_os().map(|(name, value)| (lossy(&name), lossy(&value))).collect()
+}
+
+fn lossy(text: &std::ffi::OsStr) -> String {
+    text.to_string_lossy().into_owned()
+}
+
+fn state_dir_of(environment: &Variables, is_root: bool) -> PathBuf {
+    let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+    if let Some(first) = variable("STATE_DIRECTORY").and_then(|dirs| dirs.split(':').find(|dir| !dir.is_empty())) {
+        return PathBuf::from(first);
+    }
+    if is_root {
+        return PathBuf::from("/var/lib/incident-sync");
+    }
+    if let Some(dir) = variable("XDG_STATE_HOME") {
+        return Path::new(dir).join("incident-sync");
+    }
+    let home = variable("HOME").map(PathBuf::from);
+    // A service account without HOME still has a line in the password database.
+    let home = home.or_else(|| Some(User::from_uid(geteuid()).ok()??.dir)).unwrap_or_else(|| PathBuf::from("/"));
+    home.join(".local/state/incident-sync")
+}
+
+fn load_with(file: Option<&Path>, environment: &Variables) -> Result<Config, ConfigErrors> {
+    let file = find_file(file, environment);
+    let tree = read_tree(file.as_deref(), environment).map_err(|error| ConfigErrors(vec![error]))?;
+    let label = file.as_ref().map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string());
+    let mut root = Section::new(&label, "", "", tree);
+    let mut report = Report::default();
+    let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("/etc/incident-sync")).to_owned();
+    let credentials = environment.get("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let secrets = SecretFiles { credentials, folder };
+
+    let state_dir = state_dir_of(environment, geteuid().is_root());
+    let database = database::read(root.table("database"), &state_dir, &secrets, &mut report);
+    let schedule = read_schedule(root.table("schedule"), &mut report);
+    let sync = read_sync(root.table("sync"), &mut report);
+    let http = read_http(root.table("http"), &mut report);
+    let tenants = tenants::read(&mut root, &secrets, &mut report);
+    report.close(root);
+
+    if !report.is_clean() {
+        return Err(report.into_errors());
+    }
+    Ok(Config { file, database, schedule, sync, http, tenants, warnings: report.warnings })
+}
+
+fn find_file(named: Option<&Path>, environment: &Variables) -> Option<PathBuf> {
+    let from_environment =
+        || environment.get("INCIDENT_SYNC_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let default = || Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists());
+    let file = named.map(Path::to_owned).or_else(from_environment).or_else(default)?;
+    // Absolute, so that a reload finds it from any working directory.
+    Some(std::path::absolute(&file).unwrap_or(file))
+}
+
+/// The file with the environment on top. Values of the environment carry an origin, those of files none.
+fn read_tree(file: Option<&Path>, environment: &Variables) -> Result<Map<String, Value>, ConfigError> {
+    let mut tree = Value::new(None, file.map_or_else(|| Ok(Map::new()), parse_file)?);
+    let variables = Environment::with_prefix(ENV_PREFIX)
+        .separator(ENV_SEPARATOR)
+        .ignore_empty(true) // Compose files pass unset variables on as empty ones.
+        .source(Some(environment.clone()));
+    let merged = variables.collect_to(&mut tree).and_then(|()| tree.into_table());
+    merged.map_err(|error| ConfigError {
+        file: "environment".to_owned(),
+        key: String::new(),
+        problem: without_source_line(&error.to_string()),
+    })
+}
+
+/// The table in one TOML file.
+fn parse_file(path: &Path) -> Result<Map<String, Value>, ConfigError> {
+    let wrong = |problem| ConfigError { file: path.display().to_string(), key: String::new(), problem };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot read it: {error}")))?;
+    let parsed = config::File::from_str(&text, FileFormat::Toml).collect();
+    parsed.map_err(|error| wrong(without_source_line(&error.to_string())))
+}
+
+/// A syntax error without the line that it quotes, which may hold a secret: position and message are enough.
+fn without_source_line(error: &str) -> String {
+    let quoted =
+        |line: &str| line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().starts_with('|');
+    let kept: Vec<&str> = error.lines().map(str::trim).filter(|line| !line.is_empty() && !quoted(line)).collect();
+    kept.join(": ")
+}
+
+fn read_schedule(mut section: Section, report: &mut Report) -> Schedule {
+    let mut line = |key, default: &str| section.parsed(key, parse_cron).ok().unwrap_or_else(|| default.to_owned());
+    let schedule = Schedule {
+        poll: line("poll", "0 */5 * * * *"),
+        open_incidents: line("open_incidents", "0 20 * * * *"),
+        reconcile: line("reconcile", "0 30 3 * * *"),
+    };
+    report.close(section);
+    schedule
+}
+
+/// Parses like the scheduler does.
+fn parse_cron(line: &str) -> Result<String, String> {
+    let fields = line.split_whitespace().count();
+    let form = "write second, minute, hour, day, month, weekday, such as \"0 */5 * * * *\"";
+    if fields == 5 {
+        return Err(format!("has five fields and needs six, the seconds first; write \"0 {}\"", line.trim()));
+    }
+    let parser = CronParser::builder().seconds(Seconds::Required).dom_and_dow(true).build();
+    let cron = parser.parse(line).map_err(|error| format!("not a cron line ({error}); {form}"))?;
+    // 30 February parses and never comes.
+    cron.find_next_occurrence(&DateTime::UNIX_EPOCH, false).map_err(|_| format!("never comes due; {form}"))?;
+    Ok(line.to_owned())
+}
+
+fn read_sync(mut section: Section, report: &mut Report) -> Sync {
+    let day = Duration::ZERO..=DAY;
+    let sync = Sync {
+        concurrency: section.number("concurrency", 1..=1_000, 16) as usize,
+        overlap: section.duration("overlap", day, 10 * MINUTE),
+        lookback: section.duration("lookback", MINUTE..=RETENTION_DAYS * DAY, RETENTION_DAYS * DAY),
+        calls_per_minute: section.number("calls_per_minute", 1..=1_000_000, DOCUMENTED_CALLS_PER_MINUTE),
+        calls_per_hour: section.number("calls_per_hour", 1..=1_000_000, DOCUMENTED_CALLS_PER_HOUR),
+        reconcile_days: section.number("reconcile_days", 1..=RETENTION_DAYS, 7),
+    };
+    for (key, set, documented) in [
+        ("calls_per_minute", sync.calls_per_minute, DOCUMENTED_CALLS_PER_MINUTE),
+        ("calls_per_hour", sync.calls_per_hour, DOCUMENTED_CALLS_PER_HOUR),
+    ] {
+        if set > documented {
+            let place = section.name_of(key);
+            report
+                .warnings
+                .push(format!("{place}: {set} is above the {documented} that Microsoft allows; expect throttling"));
+        }
+    }
+    report.close(section);
+    sync
+}
+
+fn read_http(mut section: Section, report: &mut Report) -> Http {
+    let listen = section.parsed("listen", |text| match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(address),
+        Ok(_) => {
+            Err("not a loopback address; listen on 127.0.0.1 and put a proxy with authentication before it".to_owned())
+        }
+        Err(_) => Err("not an address with port; write it like 127.0.0.1:9464".to_owned()),
+    });
+    report.close(section);
+    Http { listen: listen.ok().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))) }
+}

@@ -1,0 +1,324 @@
+//! Walks the merged configuration key by key. A mistake is noted and the walk goes on, so that one load tells all of
+//! them; a key that nobody asked for is unknown.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use config::{Map, Value, ValueKind};
+
+/// Begins the name of each environment variable that sets a key.
+pub(super) const ENV_PREFIX: &str = "INCIDENT_SYNC";
+/// Stands between section and key in such a name.
+pub(super) const ENV_SEPARATOR: &str = "__";
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// One mistake in the configuration. No secret is in any of its texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file, or `environment`.
+    pub file: String,
+    /// The key such as `tenants[3] (Contoso).id`, or the name of the variable; empty when the file as such is wrong.
+    pub key: String,
+    /// What is wrong; cure.
+    pub problem: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key.as_str() {
+            "" => write!(f, "{}: {}", self.file, self.problem),
+            key => write!(f, "{}: {key}: {}", self.file, self.problem),
+        }
+    }
+}
+
+/// What one load has found so far.
+#[derive(Default)]
+pub(super) struct Report {
+    errors: Vec<ConfigError>,
+    pub(super) warnings: Vec<String>,
+    /// Every key that was asked for, by section.
+    known: BTreeMap<&'static str, BTreeSet<&'static str>>,
+    unknown: Vec<Unknown>,
+}
+
+/// A key that nobody asked for.
+struct Unknown {
+    kind: &'static str,
+    key: String,
+    error: ConfigError,
+}
+
+impl Report {
+    /// Takes over what a section has found, once all of its keys have been asked for.
+    pub(super) fn close(&mut self, section: Section) {
+        self.known.entry(section.kind).or_default().extend(&section.asked);
+        for key in section.values.keys() {
+            let error = section.error_at(key, "unknown key");
+            self.unknown.push(Unknown { kind: section.kind, key: key.clone(), error });
+        }
+        self.errors.extend(section.errors);
+    }
+
+    pub(super) fn error(&mut self, error: ConfigError) {
+        self.errors.push(error);
+    }
+
+    /// All errors, the unknown keys with the valid ones that they resemble. Only now every valid key is known.
+    pub(super) fn into_errors(mut self) -> ConfigErrors {
+        for Unknown { kind, key, mut error } in std::mem::take(&mut self.unknown) {
+            error.problem = format!("unknown key; {}", self.suggestion(kind, &key));
+            self.errors.push(error);
+        }
+        ConfigErrors(self.errors)
+    }
+
+    pub(super) fn is_clean(&self) -> bool {
+        self.errors.is_empty() && self.unknown.is_empty()
+    }
+
+    fn suggestion(&self, kind: &str, key: &str) -> String {
+        let siblings = self.known.get(kind).into_iter().flatten();
+        let nearest = siblings.map(|known| (strsim::damerau_levenshtein(key, known), *known)).min();
+        if let Some((distance, known)) = nearest
+            && distance <= (key.len() / 3).max(1)
+        {
+            return format!("did you mean {}?", join(kind, known));
+        }
+        if let Some((other, _)) = self.known.iter().find(|(_, keys)| keys.contains(key)) {
+            return format!("did you mean {}?", join(other, key));
+        }
+        let valid: Vec<&str> = self.known.get(kind).into_iter().flatten().copied().collect();
+        format!("valid here: {}", valid.join(", "))
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// In days where humantime would write months of 30.44 days.
+fn span_text(span: Duration) -> String {
+    let (days, rest) = (span.as_secs() / 86_400, span.as_secs() % 86_400);
+    if days > 0 && rest == 0 { format!("{days}d") } else { humantime::format_duration(span).to_string() }
+}
+
+/// A value that may be there, may be absent, or was wrong, which has been told already.
+#[derive(Debug, Clone)]
+pub(super) enum Given<T> {
+    Absent,
+    Wrong,
+    Is(T),
+}
+
+impl<T> Given<T> {
+    pub(super) fn or(self, other: Self) -> Self {
+        if matches!(self, Self::Absent) { other } else { self }
+    }
+
+    pub(super) fn ok(self) -> Option<T> {
+        match self {
+            Self::Is(value) => Some(value),
+            Self::Absent | Self::Wrong => None,
+        }
+    }
+}
+
+/// One table of the configuration. Each question removes its key.
+pub(super) struct Section {
+    file: String,
+    /// How the table is named to the operator.
+    path: String,
+    /// Which keys it may have; the same for all tenants.
+    kind: &'static str,
+    values: BTreeMap<String, Value>,
+    from_env: BTreeSet<String>,
+    asked: BTreeSet<&'static str>,
+    errors: Vec<ConfigError>,
+}
+
+impl Section {
+    pub(super) fn new(file: &str, path: &str, kind: &'static str, table: Map<String, Value>) -> Self {
+        let from_env = table.iter().filter(|(_, value)| value.origin().is_some()).map(|(key, _)| key.clone()).collect();
+        let (file, path, values) = (file.to_owned(), path.to_owned(), table.into_iter().collect());
+        Self { file, path, kind, values, from_env, asked: BTreeSet::new(), errors: Vec::new() }
+    }
+
+    /// Adds the tenant's name to its place in the list; a file of its own is name enough.
+    pub(super) fn name_tenant(&mut self, name: &str) {
+        if !self.path.is_empty() {
+            self.path = format!("{} ({name})", self.path);
+        }
+    }
+
+    /// Where the operator finds this table.
+    pub(super) fn place(&self) -> String {
+        if self.path.is_empty() { self.file.clone() } else { format!("{} in {}", self.path, self.file) }
+    }
+
+    /// Whether the environment set this key; only files give values without origin.
+    pub(super) fn is_from_env(&self, key: &str) -> bool {
+        self.from_env.contains(key)
+    }
+
+    /// Where the operator finds this key, for warnings.
+    pub(super) fn name_of(&self, key: &str) -> String {
+        let ConfigError { file, key, .. } = self.error_at(key, "");
+        format!("{file}: {key}")
+    }
+
+    pub(super) fn has(&mut self, key: &'static str) -> bool {
+        self.asked.insert(key);
+        self.values.contains_key(key)
+    }
+
+    pub(super) fn error(&mut self, key: &str, problem: impl Into<String>) {
+        self.errors.push(self.error_at(key, problem));
+    }
+
+    fn error_at(&self, key: &str, problem: impl Into<String>) -> ConfigError {
+        let (file, key) = if self.is_from_env(key) {
+            let path = join(&self.path, key).replace('.', ENV_SEPARATOR);
+            ("environment".to_owned(), format!("{ENV_PREFIX}{ENV_SEPARATOR}{path}").to_uppercase())
+        } else {
+            (self.file.clone(), join(&self.path, key))
+        };
+        ConfigError { file, key, problem: problem.into() }
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<ValueKind> {
+        self.asked.insert(key);
+        self.values.remove(key).map(|value| value.kind)
+    }
+
+    /// A text that `parse` accepts; its error is completed with the key.
+    pub(super) fn parsed<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Given<T> {
+        let parsed = match self.take(key) {
+            None => return Given::Absent,
+            Some(ValueKind::String(text)) => parse(&text),
+            Some(_) => Err("must be a text; write it in quotes".to_owned()),
+        };
+        match parsed {
+            Ok(value) => Given::Is(value),
+            Err(problem) => {
+                self.error(key, problem);
+                Given::Wrong
+            }
+        }
+    }
+
+    pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
+        self.parsed(key, |text| Ok(text.to_owned())).ok()
+    }
+
+    /// A whole number in `range`. The environment knows only text.
+    pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<u32>, default: u32) -> u32 {
+        let number = match self.take(key) {
+            None => return default,
+            Some(ValueKind::I64(number)) => Some(number),
+            Some(ValueKind::String(text)) if self.is_from_env(key) => text.trim().parse().ok(),
+            Some(_) => None,
+        };
+        let (from, to) = (range.start(), range.end());
+        match number.map(u32::try_from) {
+            Some(Ok(number)) if range.contains(&number) => return number,
+            Some(_) => self.error(key, format!("out of range; set a whole number from {from} to {to}")),
+            None => self.error(key, format!("not a whole number; set one from {from} to {to}, without quotes")),
+        }
+        default
+    }
+
+    pub(super) fn flag(&mut self, key: &'static str, default: bool) -> bool {
+        match self.take(key) {
+            None => return default,
+            Some(ValueKind::Boolean(flag)) => return flag,
+            Some(_) => self.error(key, "must be true or false, without quotes"),
+        }
+        default
+    }
+
+    /// A time span such as `10m`.
+    pub(super) fn duration(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<Duration>,
+        default: Duration,
+    ) -> Duration {
+        let parse = |text: &str| {
+            let span = humantime::parse_duration(text).map_err(|error| format!("{error}; write it like \"10m\""))?;
+            if range.contains(&span) {
+                return Ok(span);
+            }
+            let (from, to) = (span_text(*range.start()), span_text(*range.end()));
+            Err(format!("out of range; set a time from {from} to {to}"))
+        };
+        self.parsed(key, parse).ok().unwrap_or(default)
+    }
+
+    /// A table of this one; empty when it is absent.
+    pub(super) fn table(&mut self, key: &'static str) -> Section {
+        let table = match self.take(key) {
+            Some(ValueKind::Table(table)) => table,
+            None => Map::new(),
+            Some(_) => {
+                self.error(key, format!("must be a section: write [{key}] on a line of its own"));
+                Map::new()
+            }
+        };
+        Self::new(&self.file, &join(&self.path, key), key, table)
+    }
+
+    /// A list of tables.
+    pub(super) fn tables(&mut self, key: &'static str) -> Vec<Section> {
+        let list = match self.take(key) {
+            Some(ValueKind::Array(list)) => list,
+            None => return Vec::new(),
+            Some(_) => {
+                let cure = "the environment cannot set a part of it";
+                self.error(key, format!("must be a list: write [[{key}]] above each entry ({cure})"));
+                return Vec::new();
+            }
+        };
+        let mut sections = Vec::new();
+        for (index, value) in list.into_iter().enumerate() {
+            let path = format!("{key}[{index}]");
+            match value.kind {
+                ValueKind::Table(table) => sections.push(Self::new(&self.file, &path, key, table)),
+                _ => self.error(&path, format!("must be a table: write [[{key}]] above each entry")),
+            }
+        }
+        sections
+    }
+
+    /// Names that the operator chose, each with a text.
+    pub(super) fn texts(&mut self, key: &'static str) -> BTreeMap<String, String> {
+        let mut texts = BTreeMap::new();
+        match self.take(key) {
+            None => {}
+            Some(ValueKind::Table(table)) => {
+                for (name, value) in table {
+                    match value.kind {
+                        ValueKind::String(text) => _ = texts.insert(name, text),
+                        _ => self.error(&join(key, &name), "must be a text; write it in quotes"),
+                    }
+                }
+            }
+            Some(_) => self.error(key, format!("must be a table of texts, such as {key} = {{ tier = \"gold\" }}")),
+        }
+        texts
+    }
+}

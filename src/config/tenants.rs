@@ -1,0 +1,303 @@
+//! `[app]`, `[api]` and the tenants: who is read, from where, with which application.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use url::Url;
+use uuid::Uuid;
+
+use super::database::is_loopback_host;
+use super::reader::{Given, Report, Section};
+use super::secrets::SecretFiles;
+use crate::entra::credential::{App, Credential};
+use crate::tenant::{Cloud, Endpoints, Tenant, TenantId, TokenVersion};
+
+/// Reads everything that concerns tenants.
+pub(super) fn read(root: &mut Section, secrets: &SecretFiles, report: &mut Report) -> Vec<Arc<Tenant>> {
+    let mut app = root.table("app");
+    let app_keys = AppKeys::read(&mut app, Some(secrets), report);
+    let mut shared = Shared { app: app_keys.app(), app_keys, api: ApiKeys::default(), without_app: Vec::new() };
+    let mut api = root.table("api");
+    shared.api = ApiKeys::read(&mut api);
+    report.close(api);
+
+    let mut sections = root.tables("tenants");
+    if let Some(dir) = root.text("tenants_dir") {
+        match tenant_files(&secrets.folder.join(dir), report) {
+            Ok(found) => sections.extend(found),
+            Err(problem) => root.error("tenants_dir", problem),
+        }
+    }
+    let mut seen = Seen::default();
+    let tenants: Vec<_> = sections
+        .into_iter()
+        .filter_map(|section| read_tenant(section, &mut shared, secrets, &mut seen, report))
+        .collect();
+
+    if let Some(first) = shared.without_app.first() {
+        let count = shared.without_app.len();
+        let needed = format!("missing, and {count} enabled tenant(s) need it ({first} first)");
+        if matches!(shared.app_keys.client_id, Given::Absent) {
+            app.error(
+                "client_id",
+                format!("{needed}; set it to the application (client) id of your Entra application"),
+            );
+        }
+        if matches!(shared.app_keys.secret, Given::Absent) {
+            app.error("client_secret_file", format!("{needed}; set it to a file that holds the client secret"));
+        }
+    }
+    report.close(app);
+    tenants
+}
+
+/// What tenants have in common.
+struct Shared {
+    app_keys: AppKeys,
+    /// Absent when `[app]` is incomplete or wrong.
+    app: Option<Arc<App>>,
+    api: ApiKeys,
+    /// Enabled tenants that count on an `[app]` which is incomplete.
+    without_app: Vec<String>,
+}
+
+/// Ids and names that are taken, and by whom.
+#[derive(Default)]
+struct Seen {
+    ids: HashMap<TenantId, String>,
+    names: HashMap<String, String>,
+}
+
+/// One section for each `*.toml` file, in the order of their names.
+fn tenant_files(dir: &Path, report: &mut Report) -> Result<Vec<Section>, String> {
+    let cannot = |error| format!("cannot read {}: {error}; create the directory or remove the key", dir.display());
+    let entries = fs::read_dir(dir).map_err(cannot)?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>().map_err(cannot)?;
+    // Editors keep their drafts in dot files.
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml") && !hidden(path));
+    paths.sort();
+    let mut sections = Vec::new();
+    for path in paths {
+        match super::parse_file(&path) {
+            Ok(table) => sections.push(Section::new(&path.display().to_string(), "", "tenants", table)),
+            Err(error) => report.error(error),
+        }
+    }
+    Ok(sections)
+}
+
+fn read_tenant(
+    mut section: Section,
+    shared: &mut Shared,
+    secrets: &SecretFiles,
+    seen: &mut Seen,
+    report: &mut Report,
+) -> Option<Arc<Tenant>> {
+    let name = read_name(&mut section, seen);
+    let id = read_id(&mut section, seen);
+    let labels = section.texts("labels");
+    let enabled = section.flag("enabled", true);
+    let api = ApiKeys::read(&mut section);
+    let own = AppKeys::read(&mut section, enabled.then_some(secrets), report);
+    let app = own.app_for_tenant(shared, enabled, name.as_deref().unwrap_or("unnamed"), &mut section, report);
+    report.close(section);
+    Some(Arc::new(Tenant { id: id?, name: name?, labels, enabled, endpoints: api.endpoints(&shared.api), app: app? }))
+}
+
+fn read_name(section: &mut Section, seen: &mut Seen) -> Option<String> {
+    let name = section.parsed("name", |name| match name.trim() {
+        "" => Err("is empty; set the name that reports and metrics show".to_owned()),
+        name if name.chars().any(char::is_control) => Err("holds control characters; remove them".to_owned()),
+        name => Ok(name.to_owned()),
+    });
+    let name = match name {
+        Given::Is(name) => name,
+        Given::Wrong => return None,
+        Given::Absent => {
+            section.error("name", "missing; set the name that reports and metrics show");
+            return None;
+        }
+    };
+    section.name_tenant(&name);
+    if let Some(other) = seen.names.insert(name.clone(), section.place()) {
+        section.error("name", format!("the same name as {other}; metrics tell tenants apart by it, so choose another"));
+    }
+    Some(name)
+}
+
+fn read_id(section: &mut Section, seen: &mut Seen) -> Option<TenantId> {
+    let cure = "set the customer's directory (tenant) id from Entra's overview page";
+    let id = match section.parsed("id", |id| parse_guid(id).ok_or(format!("not a GUID; {cure}"))) {
+        Given::Is(id) => TenantId(id),
+        Given::Wrong => return None,
+        Given::Absent => {
+            section.error("id", format!("missing; {cure}"));
+            return None;
+        }
+    };
+    if let Some(other) = seen.ids.insert(id, section.place()) {
+        section.error("id", format!("the same tenant as {other} ({id}); remove one of the two"));
+    }
+    Some(id)
+}
+
+/// Only the form that Entra shows; the crate would take URNs and braces too.
+fn parse_guid(text: &str) -> Option<Uuid> {
+    let text = text.trim();
+    if text.len() == 36 { Uuid::try_parse(text).ok() } else { None }
+}
+
+/// The keys of `[app]`, or those of one tenant's own.
+struct AppKeys {
+    client_id: Given<String>,
+    secret: Given<SecretString>,
+}
+
+impl AppKeys {
+    /// Without `secrets` the secret file is left alone: that of a disabled tenant may be gone.
+    fn read(section: &mut Section, secrets: Option<&SecretFiles>, report: &mut Report) -> Self {
+        let client_id = section.parsed("client_id", |id| {
+            // Never repeated: people paste secrets here.
+            let cure = "set the application (client) id from the app registration";
+            parse_guid(id).map(|id| id.to_string()).ok_or(format!("not a GUID; {cure}"))
+        });
+        let both = section.has("client_secret") && section.has("client_secret_file");
+        let inline_from_env = section.is_from_env("client_secret");
+        let file_from_env = section.is_from_env("client_secret_file");
+        if both && inline_from_env == file_from_env {
+            section.error("client_secret", "set beside client_secret_file; keep one of the two");
+        }
+        if section.has("client_secret") && !inline_from_env {
+            let place = section.name_of("client_secret");
+            report.warnings.push(format!("{place}: a secret in the configuration; move it into client_secret_file"));
+        }
+        let inline = section.parsed("client_secret", |text| match text.trim() {
+            "" => Err("is empty; set the client secret, better in client_secret_file".to_owned()),
+            secret => Ok(SecretString::from(secret)),
+        });
+        // The environment overrides the file, whichever of the two keys it sets.
+        if both && inline_from_env && !file_from_env {
+            section.text("client_secret_file");
+            return Self { client_id, secret: inline };
+        }
+        let file = section.parsed("client_secret_file", |name| {
+            secrets.map_or_else(|| Ok(SecretString::default()), |secrets| secrets.read(name))
+        });
+        Self { client_id, secret: file.or(inline) }
+    }
+
+    fn app(&self) -> Option<Arc<App>> {
+        let (Given::Is(client_id), Given::Is(secret)) = (&self.client_id, &self.secret) else { return None };
+        Some(Arc::new(App { client_id: client_id.clone(), credential: Credential::Secret(secret.clone()) }))
+    }
+
+    /// The application that reads this tenant; `None` once an error tells why there is none.
+    fn app_for_tenant(
+        self,
+        shared: &mut Shared,
+        enabled: bool,
+        name: &str,
+        section: &mut Section,
+        report: &mut Report,
+    ) -> Option<Arc<App>> {
+        if matches!((&self.client_id, &self.secret), (Given::Absent, Given::Absent)) {
+            if shared.app.is_none() && enabled {
+                shared.without_app.push(name.to_owned());
+                return None;
+            }
+            return Some(shared.app.clone().unwrap_or_else(nobody));
+        }
+        if matches!((&self.client_id, &self.secret), (Given::Is(_), Given::Absent)) && shared.app.is_some() {
+            let place = section.name_of("client_id");
+            report
+                .warnings
+                .push(format!("{place}: is used with the secret of [app]; a secret belongs to one application"));
+        }
+        let client_id = self.client_id.or(shared.app_keys.client_id.clone());
+        let secret = self.secret.or(shared.app_keys.secret.clone());
+        if enabled && matches!(client_id, Given::Absent) {
+            section.error("client_id", "missing; set it here or in [app]");
+        }
+        if enabled && matches!(secret, Given::Absent) {
+            section.error("client_secret_file", "missing; set it here or in [app]");
+        }
+        let app = Self { client_id, secret }.app();
+        if enabled { app } else { Some(app.unwrap_or_else(nobody)) }
+    }
+}
+
+/// A disabled tenant may have lost its application; no token is ever asked for it.
+fn nobody() -> Arc<App> {
+    Arc::new(App { client_id: String::new(), credential: Credential::Secret(SecretString::default()) })
+}
+
+/// The keys of `[api]`, or those of one tenant.
+#[derive(Default)]
+struct ApiKeys {
+    cloud: Option<Cloud>,
+    authority: Option<Url>,
+    base_url: Option<Url>,
+    scope: Option<String>,
+    token_version: Option<TokenVersion>,
+}
+
+impl ApiKeys {
+    fn read(section: &mut Section) -> Self {
+        let cloud = section.parsed("cloud", |name| {
+            Cloud::from_name(name).ok_or(format!("unknown cloud; valid: {}", Cloud::NAMES.join(", ")))
+        });
+        let token_version = section.parsed("token_version", |name| match name {
+            "v1" => Ok(TokenVersion::V1),
+            "v2" => Ok(TokenVersion::V2),
+            _ => Err("unknown version; valid: \"v1\", \"v2\"".to_owned()),
+        });
+        let scope = section.parsed("scope", |scope| match scope.trim() {
+            "" => Err("is empty; remove the key or set it like https://api.security.microsoft.com/.default".to_owned()),
+            scope => Ok(scope.to_owned()),
+        });
+        Self {
+            cloud: cloud.ok(),
+            authority: section.parsed("authority", parse_endpoint).ok(),
+            base_url: section.parsed("base_url", parse_endpoint).ok(),
+            scope: scope.ok(),
+            token_version: token_version.ok(),
+        }
+    }
+
+    /// A tenant's own keys win over `[api]`'s, and a cloud of its own over all addresses there.
+    fn endpoints(self, common: &Self) -> Endpoints {
+        let cloud = self.cloud.or(common.cloud).unwrap_or(Cloud::Commercial);
+        let fixed = |address: &str| Url::parse(address).expect("the addresses of the clouds are URLs");
+        let inherited = self.cloud.is_none();
+        let authority = self.authority.or_else(|| common.authority.clone().filter(|_| inherited));
+        let base_url = self.base_url.or_else(|| common.base_url.clone().filter(|_| inherited));
+        let base_url = base_url.unwrap_or_else(|| fixed(cloud.base_url()));
+        let scope = self.scope.or_else(|| common.scope.clone().filter(|_| inherited));
+        Endpoints {
+            authority: authority.unwrap_or_else(|| fixed(cloud.authority())),
+            scope: scope.unwrap_or_else(|| format!("{}/.default", base_url.as_str().trim_end_matches('/'))),
+            base_url,
+            token_version: self.token_version.or(common.token_version).unwrap_or(TokenVersion::V2),
+        }
+    }
+}
+
+/// Secrets travel to these addresses, so plain http stays on this machine.
+fn parse_endpoint(text: &str) -> Result<Url, String> {
+    let form = "write it like https://api.security.microsoft.com";
+    let url = Url::parse(text).map_err(|error| format!("not a URL ({error}); {form}"))?;
+    let Some(host) = url.host_str() else { return Err(format!("has no host; {form}")) };
+    match url.scheme() {
+        "https" => {}
+        "http" if is_loopback_host(host) => {}
+        "http" => return Err("plain http to another machine; use https".to_owned()),
+        _ => return Err(format!("not an https:// URL; {form}")),
+    }
+    let extra =
+        url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some();
+    if extra { Err(format!("has more than host and path; {form}")) } else { Ok(url) }
+}

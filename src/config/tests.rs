@@ -1,0 +1,322 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use secrecy::ExposeSecret;
+use tempfile::TempDir;
+
+use super::*;
+use crate::entra::credential::Credential;
+use crate::tenant::{Cloud, TokenVersion};
+
+const CANARY: &str = "canary8Q~secret.value";
+const APP: &str = "[app]\nclient_id = '11111111-2222-3333-4444-555555555555'\nclient_secret_file = 'client-secret'\n";
+const CONTOSO: &str = "[[tenants]]\nid = 'aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee'\nname = 'Contoso'\n";
+const FABRIKAM: &str = "[[tenants]]\nid = 'aaaaaaaa-bbbb-cccc-dddd-ffffffffffff'\nname = 'Fabrikam'\n";
+
+/// A directory with a configuration file and a good secret file.
+struct Etc {
+    dir: TempDir,
+    environment: Variables,
+}
+
+impl Etc {
+    fn with(text: &str) -> Self {
+        let etc = Self { dir: tempfile::tempdir().unwrap(), environment: Variables::new() };
+        etc.secret("client-secret", &format!("{CANARY}\n"));
+        etc.file("incident-sync.toml", text)
+    }
+
+    fn file(self, name: &str, text: &str) -> Self {
+        let path = self.dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self
+    }
+
+    fn secret(&self, name: &str, text: &str) {
+        let path = self.dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn set(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    fn load(&self) -> Result<Config, ConfigErrors> {
+        load_with(Some(&self.dir.path().join("incident-sync.toml")), &self.environment)
+    }
+
+    fn good(&self) -> Config {
+        self.load().unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    /// The errors as told, without the directory.
+    fn errors(&self) -> Vec<String> {
+        let told = self.load().expect_err("the file is wrong").to_string();
+        let dir = format!("{}/", self.dir.path().display());
+        told.lines().map(|line| line.replace(&dir, "")).collect()
+    }
+
+    /// The only error, which holds each of these texts.
+    fn refuses(&self, texts: &[&str]) {
+        let errors = self.errors();
+        assert_eq!(errors.len(), 1, "{errors:#?}");
+        for text in texts {
+            assert!(errors[0].contains(text), "{text} is not in {}", errors[0]);
+        }
+    }
+}
+
+fn secret_of(tenant: &Tenant) -> &str {
+    let Credential::Secret(secret) = &tenant.app.credential;
+    secret.expose_secret()
+}
+
+const SAMPLE: &str = include_str!("../../config/incident-sync.toml");
+
+#[test]
+fn the_sample_is_valid_as_shipped_and_names_no_tenant() {
+    let config = Etc::with(SAMPLE).good();
+    assert!(config.tenants.is_empty() && config.warnings.is_empty());
+}
+
+#[test]
+fn the_sample_is_valid_with_every_setting_uncommented_and_shows_the_defaults() {
+    let is_setting =
+        |line: &str| line.starts_with('#') && line[1..].starts_with(|c: char| c.is_ascii_lowercase() || c == '[');
+    let lines: Vec<&str> = SAMPLE.lines().map(|line| if is_setting(line) { &line[1..] } else { line }).collect();
+    let etc = Etc::with(&lines.join("\n")).file("postgres-ca.pem", "").file("tenants.d/readme.md", "not a tenant");
+    etc.secret("database-password", "x");
+    let (all, defaults) = (etc.good(), Etc::with("").good());
+    assert_eq!(all.warnings, Vec::<String>::new());
+    assert_eq!((all.schedule, all.sync, all.http), (defaults.schedule, defaults.sync, defaults.http));
+    assert_eq!(all.database.max_connections, defaults.database.max_connections);
+    assert_eq!(all.tenants[0].name, "Contoso");
+
+    let plain = Etc::with(&format!("{APP}{CONTOSO}")).good();
+    assert_eq!(all.tenants[0].endpoints, plain.tenants[0].endpoints);
+}
+
+#[test]
+fn without_a_file_there_are_defaults_and_no_tenants() {
+    let config = Etc::with("").set("STATE_DIRECTORY", "/run/a:/run/b").good();
+    assert_eq!(config.sync.lookback, 180 * DAY);
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:9464");
+    let DatabaseServer::Embedded(settings) = &config.database.server else { panic!("{:?}", config.database) };
+    assert_eq!(settings.dir, Path::new("/run/a/postgres"));
+}
+
+#[test]
+fn tenants_share_the_app_and_inherit_the_api() {
+    let own = "client_id = '99999999-2222-3333-4444-555555555555'\nclient_secret = 'own'\nbase_url = 'http://127.0.0.1:8080/'\n";
+    let third = "[[tenants]]\nid = 'aaaaaaaa-bbbb-cccc-dddd-000000000000'\nname = 'Wingtip'\nlabels.tier = 'gold'\ncloud = 'gcc-high'\n";
+    let config = Etc::with(&format!("[api]\ntoken_version = 'v1'\n{APP}{CONTOSO}{FABRIKAM}{own}{third}")).good();
+    let [contoso, fabrikam, wingtip] = &config.tenants[..] else { panic!("three tenants") };
+    assert!(Arc::ptr_eq(&contoso.app, &wingtip.app) && !Arc::ptr_eq(&contoso.app, &fabrikam.app));
+    assert_eq!((secret_of(contoso), secret_of(fabrikam)), (CANARY, "own"));
+    assert_eq!(contoso.endpoints.scope, "https://api.security.microsoft.com/.default");
+    assert_eq!(contoso.endpoints.token_version, TokenVersion::V1);
+    assert_eq!(fabrikam.endpoints.scope, "http://127.0.0.1:8080/.default");
+    assert_eq!(wingtip.endpoints.base_url.as_str(), format!("{}/", Cloud::GccHigh.base_url()));
+    assert_eq!(wingtip.labels["tier"], "gold");
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let errors = Etc::with(
+        "[schedule]\npoll = '*/5 * * * *'\n[sync]\nconcurency = 4\noverlap = 'ten'\nlookback = '200d'\n\
+         [http]\nlisten = '0.0.0.0:9464'\n[api]\ncloud = 'azure'\ntoken_version = 'v3'\nbase_url = 'http://example.com'\n\
+         [app]\nclient_id = 'canary8Q~secret.value'\nclient_secret_file = 'absent'\n\
+         [[tenants]]\nid = 'nonsense'\nname = 'Contoso'\n[[tenants]]\nname = ' '\n",
+    )
+    .errors();
+    let expected = [
+        ("schedule.poll: ", "write \"0 */5 * * * *\""),
+        ("sync.overlap: ", "write it like \"10m\""),
+        ("sync.lookback: ", "from 1m to 180d"),
+        ("http.listen: ", "not a loopback address"),
+        ("api.cloud: ", "commercial, gcc, gcc-high, dod"),
+        ("api.token_version: ", "\"v1\", \"v2\""),
+        ("api.base_url: ", "use https"),
+        ("app.client_id: ", "not a GUID"),
+        ("app.client_secret_file: ", "cannot read"),
+        ("tenants[0] (Contoso).id: ", "not a GUID"),
+        ("tenants[1].name: ", "is empty"),
+        ("tenants[1].id: ", "missing"),
+        ("sync.concurency: ", "unknown key; did you mean sync.concurrency?"),
+    ];
+    for (key, text) in expected {
+        let found =
+            errors.iter().any(|error| error.starts_with(&format!("incident-sync.toml: {key}")) && error.contains(text));
+        assert!(found, "{key}{text} is missing in {errors:#?}");
+    }
+    assert_eq!(errors.len(), expected.len(), "{errors:#?}");
+    assert!(!errors.join("").contains(CANARY));
+}
+
+#[test]
+fn unknown_keys_name_the_valid_one() {
+    Etc::with("[shedule]\n").refuses(&["shedule: unknown key; did you mean schedule?"]);
+    Etc::with("concurrency = 4\n").refuses(&["did you mean sync.concurrency?"]);
+    Etc::with("[http]\ncertificate = 4\n").refuses(&["unknown key; valid here: listen"]);
+    Etc::with(&format!("{APP}client_certificate_file = 'x'\n")).refuses(&["app.client_certificate_file: unknown key"]);
+    Etc::with(&format!("{APP}{CONTOSO}nme = 'x'\n"))
+        .refuses(&["tenants[0] (Contoso).nme", "did you mean tenants.name?"]);
+    Etc::with("")
+        .set("INCIDENT_SYNC__SYNC__CONCURENCY", "4")
+        .refuses(&["environment: INCIDENT_SYNC__SYNC__CONCURENCY: unknown"]);
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let etc = Etc::with(&format!("{APP}[sync]\nconcurrency = 4\n{CONTOSO}"))
+        .set("INCIDENT_SYNC__SYNC__CONCURRENCY", "32")
+        .set("INCIDENT_SYNC__SYNC__OVERLAP", "1m")
+        .set("INCIDENT_SYNC__HTTP__LISTEN", "")
+        .set("INCIDENT_SYNC__APP__CLIENT_SECRET", "from-environment");
+    let config = etc.good();
+    assert_eq!((config.sync.concurrency, config.sync.overlap), (32, MINUTE));
+    assert_eq!(secret_of(&config.tenants[0]), "from-environment");
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+
+    let wrong = etc.set("INCIDENT_SYNC__SYNC__CONCURRENCY", "many");
+    wrong.refuses(&["environment: INCIDENT_SYNC__SYNC__CONCURRENCY: not a whole number"]);
+    Etc::with("").set("INCIDENT_SYNC__TENANTS__0__ID", "x").refuses(&["tenants: must be a list"]);
+}
+
+#[test]
+fn the_environment_names_the_file() {
+    let etc = Etc::with("[sync]\nconcurrency = 3\n");
+    let file = etc.dir.path().join("incident-sync.toml");
+    let environment = Variables::from([("INCIDENT_SYNC_CONFIG".to_owned(), file.display().to_string())]);
+    let config = load_with(None, &environment).unwrap();
+    assert_eq!((config.file, config.sync.concurrency), (Some(file), 3));
+}
+
+#[test]
+fn a_directory_holds_tenants_too() {
+    let fabrikam = FABRIKAM.replace("[[tenants]]\n", "");
+    let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}{CONTOSO}"))
+        .file("tenants.d/fabrikam.toml", &fabrikam)
+        .file("tenants.d/.draft.toml", "broken");
+    let names: Vec<String> = etc.good().tenants.iter().map(|tenant| tenant.name.clone()).collect();
+    assert_eq!(names, ["Contoso", "Fabrikam"]);
+
+    let errors = etc.file("tenants.d/again.toml", &fabrikam).file("tenants.d/broken.toml", "id = ").errors();
+    let (id, name) = ("fabrikam.toml: id: the same tenant as", "fabrikam.toml: name: the same name as");
+    for text in [id, name, "again.toml", "broken.toml: TOML parse error at line 1"] {
+        assert!(errors.iter().any(|error| error.contains(text)), "{text} is missing in {errors:#?}");
+    }
+    Etc::with("tenants_dir = 'absent'\n").refuses(&["tenants_dir: cannot read", "create the directory"]);
+}
+
+#[test]
+fn duplicates_name_both_places() {
+    let errors = Etc::with(&format!("{APP}{CONTOSO}{CONTOSO}")).errors();
+    assert_eq!(errors.len(), 2, "{errors:#?}");
+    for error in errors {
+        assert!(error.contains("tenants[1] (Contoso)") && error.contains("tenants[0] (Contoso)"), "{error}");
+    }
+}
+
+#[test]
+fn secret_files_are_checked() {
+    let text = format!("{APP}{CONTOSO}");
+    let etc = Etc::with(&text);
+    let path = etc.dir.path().join("client-secret");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    etc.refuses(&["app.client_secret_file", "chmod 600"]);
+    let guarded = Etc::with(&text).set("CREDENTIALS_DIRECTORY", &etc.dir.path().display().to_string());
+    assert_eq!(secret_of(&guarded.good().tenants[0]), CANARY, "systemd guards its credentials by itself");
+
+    for (content, problem) in [("\n", "is empty"), ("one\ntwo\n", "more than one line")] {
+        etc.secret("client-secret", content);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        etc.refuses(&["app.client_secret_file", problem]);
+    }
+    fs::remove_file(&path).unwrap();
+    etc.refuses(&["app.client_secret_file", "cannot read"]);
+    fs::create_dir(&path).unwrap();
+    etc.refuses(&["not a regular file"]);
+    Etc::with(&text.replace("client-secret", CANARY))
+        .errors()
+        .iter()
+        .for_each(|error| assert!(!error.contains(CANARY)));
+}
+
+#[test]
+fn enabled_tenants_need_an_application() {
+    let errors = Etc::with(&format!("{CONTOSO}{FABRIKAM}")).errors();
+    assert_eq!(errors.len(), 2, "one for each key, not for each tenant: {errors:#?}");
+    assert!(
+        errors[0].contains("app.client_id: missing, and 2 enabled tenant(s) need it (Contoso first)"),
+        "{errors:#?}"
+    );
+    let disabled = Etc::with(&format!("{CONTOSO}enabled = false\nclient_secret_file = 'gone'\n")).good();
+    assert!(!disabled.tenants[0].enabled);
+}
+
+#[test]
+fn a_syntax_error_tells_the_line_and_not_its_content() {
+    let etc = Etc::with(&format!("[sync]\nconcurrency = 4\n[app]\nclient_secret = \"{CANARY}\n"));
+    etc.refuses(&["incident-sync.toml: TOML parse error at line 4"]);
+    assert!(!etc.errors()[0].contains(CANARY));
+}
+
+#[test]
+fn no_secret_is_shown() {
+    let url = format!("[database]\nurl = 'postgres://me:{CANARY}@db.example.com/x?sslmode=require'\n");
+    let inline = format!("{CONTOSO}client_secret = '{CANARY}'\n");
+    let etc = Etc::with(&format!("{url}{APP}{inline}"));
+    let config = etc.good();
+    let shown = format!("{config:?}");
+    assert!(!shown.contains(CANARY), "{shown}");
+    assert!(shown.contains("postgres://me@db.example.com:5432/x?sslmode=require"), "{shown}");
+    let warnings = config.warnings.join("\n");
+    for text in ["database.url: holds a password", "does not prove", "(Contoso).client_secret: a secret in the"] {
+        assert!(warnings.contains(text), "{text} is missing in {warnings}");
+    }
+    let wrong = etc.set("INCIDENT_SYNC__DATABASE__URL", &format!("postgres://me:{CANARY}@[/x"));
+    assert!(!wrong.errors().join("").contains(CANARY));
+}
+
+#[test]
+fn tls_is_strict_to_other_machines() {
+    let url = |url: &str| {
+        let config = Etc::with(&format!("[database]\nurl = '{url}'\nmax_connections = 60\n")).good();
+        let DatabaseServer::Url(url) = config.database.server else { panic!("a url is set") };
+        (url.to_string().rsplit('=').next().unwrap().to_owned(), config.warnings.len())
+    };
+    assert_eq!(url("postgres://me@db.example.com/x"), ("verify-full".to_owned(), 0));
+    assert_eq!(url("postgres://me@127.0.0.1/x"), ("prefer".to_owned(), 0));
+    assert_eq!(url("postgres://me@[::1]/x"), ("prefer".to_owned(), 0));
+    assert_eq!(url("postgres:///x?host=/run/postgresql"), ("prefer".to_owned(), 0));
+    assert_eq!(url("postgres://me@db.example.com/x?sslmode=prefer"), ("prefer".to_owned(), 1));
+    Etc::with("[database]\nurl = 'mysql://x/y'\n").refuses(&["database.url: not a postgres:// URL"]);
+    Etc::with("[database]\nurl = 'postgres://x/y?sslmod=no'\n").refuses(&["parameter that is unknown", "sslmode"]);
+    Etc::with("[database]\nurl = 'postgres://x/y'\nsslmode = 'on'\n").refuses(&["database.sslmode", "verify-full"]);
+}
+
+#[test]
+fn cron_lines_are_those_of_the_scheduler() {
+    for good in ["0 */5 * * * *", "30 0 0 * * MON-FRI", "0 0 0 1 * *"] {
+        assert!(parse_cron(good).is_ok(), "{good}");
+    }
+    for bad in ["", "* * * * *", "0 61 * * * *", "0 0 0 30 2 *", "every minute"] {
+        assert!(parse_cron(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn state_is_kept_where_the_system_says() {
+    let of = |variables: &[(&str, &str)], is_root| {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        state_dir_of(&variables, is_root).display().to_string()
+    };
+    assert_eq!(of(&[("STATE_DIRECTORY", "/a:/b")], true), "/a");
+    assert_eq!(of(&[("HOME", "/root")], true), "/var/lib/incident-sync");
+    assert_eq!(of(&[("HOME", "/home/me"), ("XDG_STATE_HOME", "/s")], false), "/s/incident-sync");
+    assert_eq!(of(&[("HOME", "/home/me")], false), "/home/me/.local/state/incident-sync");
+}
