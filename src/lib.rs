@@ -1,17 +1,31 @@
 //! incident-sync keeps a Postgres database equal to what Microsoft 365 Defender knows of the incidents of many tenants.
+//!
+//! Data flows one way: config -> schedule -> tenant -> token -> pages -> decode -> rows -> upsert -> watermark.
+//! `ARCHITECTURE.md` has the map.
 
+pub mod check;
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod defender;
+#[cfg(feature = "simulator")]
+pub mod demo;
 pub mod embedded;
 pub mod entra;
 pub mod error;
 pub mod http;
+pub mod listener;
 pub mod pass;
 pub mod progress;
+pub mod report;
 pub mod retry;
 pub mod rows;
 pub mod schedule;
+pub mod setup;
+#[cfg(feature = "simulator")]
+pub mod simulator;
 pub mod store;
+pub mod telemetry;
 pub mod tenant;
 pub mod tenant_run;
 pub mod window;

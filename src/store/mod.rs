@@ -83,6 +83,13 @@ impl Store {
         })
     }
 
+    /// How many migrations this binary knows that the database has not seen.
+    pub async fn pending_migrations(&self) -> Result<usize, SyncError> {
+        let query = sqlx::query_scalar::<_, i64>("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(&self.pool);
+        let applied = within("reading the schema's version", query).await?;
+        Ok(MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).count())
+    }
+
     /// Closes the pool.
     pub async fn close(&self) {
         self.pool.close().await;

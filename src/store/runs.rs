@@ -143,6 +143,12 @@ impl Store {
         within("recording a run", finish.execute(&self.pool)).await.map(drop)
     }
 
+    /// Seconds since each enabled tenant was last complete, by name.
+    pub async fn freshness(&self) -> Result<Vec<(String, f64)>, SyncError> {
+        let query = sqlx::query_as::<_, (String, f64)>(include_str!("sql/freshness.sql"));
+        within("reading the freshness", query.fetch_all(&self.pool)).await
+    }
+
     /// The state of every tenant, by name.
     pub async fn tenant_status(&self) -> Result<Vec<TenantStatus>, SyncError> {
         let query = sqlx::query_as::<_, TenantStatus>(include_str!("sql/tenant_status.sql"));

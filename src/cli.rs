@@ -1,0 +1,373 @@
+//! The commands, and what each exit status means.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use clap::{Args, Parser, Subcommand};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use uuid::Uuid;
+
+use crate::check::{self, CheckResult, Finding};
+use crate::config::{self, Config};
+use crate::daemon;
+use crate::defender::Incidents;
+use crate::embedded::Hold;
+use crate::entra::Tokens;
+use crate::http;
+use crate::progress::Progress;
+use crate::report;
+use crate::setup::{self, OpenDatabase, SetupError};
+use crate::store::runs::Outcome;
+use crate::telemetry::{self, LogFormat};
+use crate::tenant::Tenant;
+use crate::tenant_run::Asked;
+
+/// Keeps a Postgres database equal to the Microsoft 365 Defender incidents of many customer tenants.
+///
+/// Exit status: 0 good, 1 some tenant failed, 2 usage or configuration, 3 database.
+#[derive(Debug, Parser)]
+#[command(name = "incident-sync", version, max_term_width = 100)]
+struct Cli {
+    /// The configuration; else $INCIDENT_SYNC_CONFIG, else /etc/incident-sync/incident-sync.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Log more; RUST_LOG says it in detail.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// The form of the log on standard error.
+    #[arg(long, global = true, value_enum, default_value = "auto")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The daemon: synchronises every enabled tenant on schedule.
+    Run {
+        /// Leaves the schema alone; `migrate` is then run by hand.
+        #[arg(long)]
+        no_migrate: bool,
+    },
+    /// One pass now.
+    Sync(SyncArgs),
+    /// The doctor: configuration, database, and for each tenant token, role and one call.
+    Check {
+        /// Only this tenant, by name or id; may be repeated.
+        #[arg(long = "tenant", value_name = "TENANT")]
+        tenants: Vec<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Each tenant's freshness, last outcome and counts, from the database.
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Applies migrations.
+    Migrate,
+    /// The configured tenants.
+    Tenant {
+        #[command(subcommand)]
+        command: TenantCommand,
+    },
+    /// The link by which a customer's admin consents.
+    ConsentUrl {
+        /// A configured tenant, by name or id, or the GUID of a new customer; without it, whichever tenant the admin signs in to.
+        #[arg(long, value_name = "TENANT")]
+        tenant: Option<String>,
+        /// Where Entra sends the admin afterwards; must be a redirect URI of the app registration.
+        #[arg(long, value_name = "URL", default_value = "https://portal.azure.com")]
+        redirect_uri: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Everything on this machine: a private Postgres, a simulator with a dozen tenants, and the daemon.
+    #[cfg(feature = "simulator")]
+    Demo {
+        /// One pass, the summary, three queries and their answers, then exit.
+        #[arg(long)]
+        once: bool,
+        /// The simulator's incidents a tenant.
+        #[arg(long, default_value_t = 120)]
+        incidents: usize,
+    },
+    /// The simulator alone: token endpoint and incidents API with seeded, living tenants.
+    #[cfg(feature = "simulator")]
+    Simulate {
+        /// Where to listen.
+        #[arg(long, default_value = "127.0.0.1:8443")]
+        listen: std::net::SocketAddr,
+        /// Tenants.
+        #[arg(long, default_value_t = 12)]
+        tenants: usize,
+        /// Incidents a tenant.
+        #[arg(long, default_value_t = 120)]
+        incidents: usize,
+    },
+}
+
+#[derive(Debug, Args)]
+struct SyncArgs {
+    /// Only this tenant, by name or id; may be repeated.
+    #[arg(long = "tenant", value_name = "TENANT")]
+    tenants: Vec<String>,
+    /// Read everything that the API retains, not only what is new.
+    #[arg(long, conflicts_with = "since")]
+    full: bool,
+    /// Read everything updated since this time, such as 2026-11-01T00:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    since: Option<DateTime<Utc>>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum TenantCommand {
+    /// Lists the configured tenants.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Why a command ends with a status other than 0.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A tenant failed; the command has told which.
+    #[error("some tenant failed")]
+    Tenant,
+    /// Usage or configuration.
+    #[error("{0}")]
+    Configuration(String),
+    /// The database.
+    #[error("{0}")]
+    Database(String),
+}
+
+impl Failure {
+    fn status(&self) -> u8 {
+        match self {
+            Self::Tenant => 1,
+            Self::Configuration(_) => 2,
+            Self::Database(_) => 3,
+        }
+    }
+}
+
+impl From<SetupError> for Failure {
+    fn from(error: SetupError) -> Self {
+        Self::Database(error.to_string())
+    }
+}
+
+/// Parses the command line and runs the command.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let is_quiet_on_terminal = !matches!(cli.command, Command::Run { .. }) && std::io::stderr().is_terminal();
+    let level = match (cli.verbose, is_quiet_on_terminal) {
+        (0, true) => "error",
+        (0, false) | (1, true) => "info",
+        (1, false) | (2, true) => "debug",
+        _ => "trace",
+    };
+    telemetry::start_log(cli.log_format, level);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => Err(Failure::Configuration(format!("the runtime did not start: {error}"))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !matches!(failure, Failure::Tenant) {
+                eprintln!("incident-sync: {failure}");
+            }
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        #[cfg(feature = "simulator")]
+        Command::Demo { once, incidents } => return crate::demo::run(once, incidents).await,
+        #[cfg(feature = "simulator")]
+        Command::Simulate { listen, tenants, incidents } => return crate::demo::simulate(listen, tenants, incidents).await,
+        _ => {}
+    }
+    let config = config::load(cli.config.as_deref()).map_err(|errors| Failure::Configuration(errors.to_string()))?;
+    for warning in &config.warnings {
+        tracing::warn!(who = "operator", "{warning}");
+    }
+    match cli.command {
+        Command::Run { no_migrate } => daemon::run(config, cli.config, !no_migrate).await,
+        Command::Sync(args) => sync(&config, args).await,
+        Command::Check { tenants, json } => check(&config, &tenants, json).await,
+        Command::Status { json } => status(&config, json).await,
+        Command::Migrate => migrate(&config).await,
+        Command::Tenant { command: TenantCommand::List { json } } => {
+            print(json, &report::tenant_json(&config.tenants), || report::tenant_table(&config.tenants));
+            Ok(())
+        }
+        Command::ConsentUrl { tenant, redirect_uri, json } => consent_url(&config, tenant.as_deref(), &redirect_uri, json),
+        #[cfg(feature = "simulator")]
+        Command::Demo { .. } | Command::Simulate { .. } => Ok(()),
+    }
+}
+
+fn print(json: bool, value: &Value, text: impl FnOnce() -> String) {
+    if json { println!("{value:#}") } else { println!("{}", text()) }
+}
+
+/// The tenants that the operator named, or all enabled ones.
+fn chosen(config: &Config, named: &[String]) -> Result<Vec<Arc<Tenant>>, Failure> {
+    if named.is_empty() {
+        return Ok(config.tenants.iter().filter(|tenant| tenant.enabled).cloned().collect());
+    }
+    let find = |name: &String| {
+        let found = find_tenant(config, name).filter(|tenant| tenant.enabled).cloned();
+        found.ok_or_else(|| Failure::Configuration(format!("no enabled tenant is called {name}; see: incident-sync tenant list")))
+    };
+    named.iter().map(find).collect()
+}
+
+fn find_tenant<'a>(config: &'a Config, name: &str) -> Option<&'a Arc<Tenant>> {
+    let id = name.parse::<Uuid>().ok();
+    config.tenants.iter().find(|tenant| tenant.name == name || Some(tenant.id.0) == id)
+}
+
+async fn sync(config: &Config, args: SyncArgs) -> Result<(), Failure> {
+    let tenants = chosen(config, &args.tenants)?;
+    let asked = match args.since {
+        Some(time) => Asked::Since(time),
+        None if args.full => Asked::Everything,
+        None => Asked::News,
+    };
+    let database = OpenDatabase::open(&config.database, Hold::Command, true).await?;
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(daemon::watch_signals(stop.clone()));
+    let progress = Progress::on_terminal(tenants.len());
+    let result = sync_with(config, &database, &tenants, asked, &progress, stop, args.json).await;
+    signals.abort();
+    database.close().await;
+    result
+}
+
+async fn sync_with(
+    config: &Config,
+    database: &OpenDatabase,
+    tenants: &[Arc<Tenant>],
+    asked: Asked,
+    progress: &Progress,
+    stop: CancellationToken,
+    json: bool,
+) -> Result<(), Failure> {
+    let started = Instant::now();
+    let engine = setup::engine(config, database.store.clone(), progress.clone(), stop).await.map_err(SetupError::from)?;
+    let ids: Vec<Uuid> = tenants.iter().map(|tenant| tenant.id.0).collect();
+    let results = engine.run_once(&ids, asked).await.map_err(SetupError::from)?;
+    progress.finish();
+    let ran = |tenant: &Tenant| results.iter().any(|result| result.tenant.id == tenant.id);
+    let left_out: Vec<&str> = tenants.iter().filter(|tenant| !ran(tenant)).map(|tenant| tenant.name.as_str()).collect();
+    print(json, &report::sync_json(&results, &left_out, started.elapsed()), || report::sync_table(&results));
+    for name in &left_out {
+        eprintln!("{name}: left out; another instance works on it, the service asked for a pause, or the command was stopped");
+    }
+    let is_good = left_out.is_empty() && results.iter().all(|result| result.outcome == Outcome::Ok);
+    if is_good { Ok(()) } else { Err(Failure::Tenant) }
+}
+
+async fn check(config: &Config, named: &[String], json: bool) -> Result<(), Failure> {
+    let tenants = chosen(config, named)?;
+    let file = config.file.as_ref().map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string());
+    let mut findings = vec![Finding::ok("configuration", format!("{file}, {} tenants", config.tenants.len()))];
+    findings.extend(config.warnings.iter().map(|warning| Finding::warning("configuration", warning.clone())));
+    let database = OpenDatabase::open(&config.database, Hold::Command, false).await;
+    let is_database_good = database.is_ok();
+    match database {
+        Ok(database) => {
+            let pending = database.store.pending_migrations().await;
+            findings.push(match pending {
+                Ok(0) => Finding::ok("database", "reached; the schema is current"),
+                Ok(pending) => Finding::warning("database", format!("{pending} migrations are pending; run: incident-sync migrate")),
+                Err(error) => Finding::failure("database", &error),
+            });
+            database.close().await;
+        }
+        Err(error) => {
+            findings.push(Finding { what: "database".to_owned(), result: CheckResult::Failure, who: "operator", detail: error.to_string() });
+        }
+    }
+    let client = http::client();
+    let tokens = Tokens::new(client.clone());
+    let incidents = Incidents::new(client, config.sync.calls_per_minute, config.sync.calls_per_hour);
+    let calls = tenants.iter().map(|tenant| check::tenant(tenant, &tokens, &incidents));
+    let mut calls = futures::stream::StreamExt::buffered(futures::stream::iter(calls), config.sync.concurrency);
+    while let Some(finding) = futures::stream::StreamExt::next(&mut calls).await {
+        findings.push(finding);
+    }
+    print(json, &json!(findings), || report::check_table(&findings));
+    if !is_database_good {
+        return Err(Failure::Database("the database check failed".to_owned()));
+    }
+    let failed = findings.iter().any(|finding| finding.result == CheckResult::Failure);
+    if failed { Err(Failure::Tenant) } else { Ok(()) }
+}
+
+async fn status(config: &Config, json: bool) -> Result<(), Failure> {
+    let database = OpenDatabase::open(&config.database, Hold::Command, false).await?;
+    let tenants = database.store.tenant_status().await.map_err(SetupError::from);
+    database.close().await;
+    let tenants = tenants?;
+    print(json, &json!(tenants), || report::status_table(&tenants));
+    let failing = tenants.iter().any(|tenant| matches!(report::state(tenant), "parked" | "failing"));
+    if failing { Err(Failure::Tenant) } else { Ok(()) }
+}
+
+async fn migrate(config: &Config) -> Result<(), Failure> {
+    let database = OpenDatabase::open(&config.database, Hold::Command, true).await?;
+    database.close().await;
+    println!("the schema is current");
+    Ok(())
+}
+
+/// The v2 form of the link, the only one that takes application permissions by `/.default`. Source:
+/// `MicrosoftDocs/entra-docs`, `v2-admin-consent.md`.
+fn consent_url(config: &Config, tenant: Option<&str>, redirect_uri: &str, json: bool) -> Result<(), Failure> {
+    let configured = tenant.and_then(|name| find_tenant(config, name));
+    let Some(template) = configured.or_else(|| config.tenants.first()) else {
+        return Err(Failure::Configuration("[app] and at least one [[tenants]] entry must be configured first".to_owned()));
+    };
+    let directory = match (configured, tenant) {
+        (Some(tenant), _) => tenant.id.to_string(),
+        (None, Some(name)) => {
+            let id = name.parse::<Uuid>();
+            id.map_err(|_| Failure::Configuration(format!("{name} is neither a configured tenant nor a GUID")))?.to_string()
+        }
+        (None, None) => "organizations".to_owned(),
+    };
+    let authority = template.endpoints.authority.as_str().trim_end_matches('/');
+    let state = Uuid::new_v4().to_string();
+    let parameters = [
+        ("client_id", template.app.client_id.as_str()),
+        ("scope", template.endpoints.scope.as_str()),
+        ("redirect_uri", redirect_uri),
+        ("state", state.as_str()),
+    ];
+    let url = Url::parse_with_params(&format!("{authority}/{directory}/v2.0/adminconsent"), parameters);
+    let url = url.map_err(|error| Failure::Configuration(format!("the link cannot be made: {error}")))?;
+    print(json, &json!({ "url": url.as_str(), "state": state }), || url.to_string());
+    Ok(())
+}

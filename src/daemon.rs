@@ -1,0 +1,184 @@
+//! The daemon's life: start-up, signals, systemd, and an end within ten seconds.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Failure;
+use crate::config::{self, Config};
+use crate::embedded::Hold;
+use crate::error::Wait;
+use crate::listener;
+use crate::pass::Engine;
+use crate::progress::Progress;
+use crate::schedule;
+use crate::setup::{self, OpenDatabase, SetupError};
+use crate::telemetry;
+
+/// Runs in flight have this long to finish their page; systemd waits ten seconds in all.
+const SOFT_STOP: Duration = Duration::from_secs(6);
+const DATABASE_RETRY: Duration = Duration::from_secs(3);
+
+/// Runs until SIGTERM or SIGINT. `file` is read again on SIGHUP.
+pub async fn run(config: Config, file: Option<PathBuf>, migrate: bool) -> Result<(), Failure> {
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(watch_signals(stop.clone()));
+    let result = serve(&config, file, migrate, &stop).await;
+    notify(&[NotifyState::Stopping]);
+    signals.abort();
+    result
+}
+
+async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &CancellationToken) -> Result<(), Failure> {
+    let metrics = telemetry::start_metrics();
+    let Some(database) = await_database(config, migrate, stop).await? else { return Ok(()) };
+    if let Some(embedded) = &database.embedded {
+        tracing::info!(psql = embedded.psql_line(), "the embedded Postgres runs");
+    }
+    let engine = setup::engine(config, database.store.clone(), Progress::hidden(), stop.clone()).await.map_err(SetupError::from)?;
+    let wake = Arc::new(Notify::new());
+    let lines = &config.schedule;
+    let ticks = schedule::start_ticks([&lines.poll, &lines.open_incidents, &lines.reconcile], &wake).await;
+    let mut ticks = ticks.map_err(|error| Failure::Configuration(format!("the schedule did not start: {error}")))?;
+    let address = listener::start(config.http.listen, database.store.clone(), metrics, stop.clone()).await;
+    let address = address.map_err(|error| Failure::Configuration(format!("http.listen: {}: {error}; choose another port", config.http.listen)))?;
+    let tenants = config.tenants.iter().filter(|tenant| tenant.enabled).count();
+    let status = format!("synchronising {tenants} tenants");
+    notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    tracing::info!(tenants, listen = %address, version = env!("CARGO_PKG_VERSION"), "started");
+    let reloads = tokio::spawn(watch_reloads(Arc::clone(&engine), file, Arc::clone(&wake)));
+    let watchdog = tokio::spawn(feed_watchdog());
+    let lost = lost_database(&database);
+    let running = tokio::spawn({
+        let (engine, wake) = (Arc::clone(&engine), Arc::clone(&wake));
+        async move { engine.run(&wake).await }
+    });
+    let is_lost = tokio::select! {
+        () = stop.cancelled() => false,
+        () = lost => true,
+    };
+    stop.cancel();
+    if tokio::time::timeout(SOFT_STOP, running).await.is_err() {
+        tracing::warn!("runs did not finish in time; their leases expire by themselves");
+    }
+    reloads.abort();
+    watchdog.abort();
+    drop(ticks.shutdown().await);
+    database.close().await;
+    if is_lost {
+        return Err(Failure::Database("the embedded Postgres ended by itself; its log is postgres.log in database.embedded_dir".to_owned()));
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Keeps trying while the database is merely away; `None` when stopped meanwhile.
+async fn await_database(config: &Config, migrate: bool, stop: &CancellationToken) -> Result<Option<OpenDatabase>, SetupError> {
+    loop {
+        let opened = tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            opened = OpenDatabase::open(&config.database, Hold::Daemon, migrate) => opened,
+        };
+        match opened {
+            Err(SetupError::Database { error }) if error.verdict().wait == Wait::Soon => {
+                notify(&[NotifyState::Status("waiting for the database")]);
+                tracing::warn!(error = %error, "waiting for the database");
+            }
+            other => return other.map(Some),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(DATABASE_RETRY) => {}
+        }
+    }
+}
+
+/// Ends when the private server does; never, where the server is somebody else's.
+async fn lost_database(database: &OpenDatabase) {
+    match &database.embedded {
+        Some(embedded) => {
+            let mut exited = embedded.exited();
+            if exited.wait_for(|exited| *exited).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// The first signal stops softly, the second one at once.
+pub(crate) async fn watch_signals(stop: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("signals cannot be watched");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if stop.is_cancelled() {
+            tracing::warn!("stopped hard by a second signal");
+            std::process::exit(1);
+        }
+        tracing::info!("stopping");
+        stop.cancel();
+    }
+}
+
+async fn watch_reloads(engine: Arc<Engine>, file: Option<PathBuf>, wake: Arc<Notify>) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    while hangup.recv().await.is_some() {
+        notify(&[NotifyState::Reloading]);
+        reload(&engine, file.as_deref()).await;
+        notify(&[NotifyState::Ready]);
+        wake.notify_one();
+    }
+}
+
+/// A bad configuration is refused, and the old one goes on.
+async fn reload(engine: &Engine, file: Option<&std::path::Path>) {
+    let gauge = metrics::gauge!("incident_sync_config_reload_failed");
+    let config = match config::load(file) {
+        Ok(config) => config,
+        Err(errors) => {
+            gauge.set(1.0);
+            for error in errors.0 {
+                tracing::error!(who = "operator", error = %error, "the configuration is refused; the old one goes on");
+            }
+            return;
+        }
+    };
+    match engine.reload(setup::settings(&config)).await {
+        Ok(()) => {
+            gauge.set(0.0);
+            tracing::info!(tenants = config.tenants.len(), "the configuration was read again; [database], [http] and the call limits need a restart");
+        }
+        Err(error) => {
+            gauge.set(1.0);
+            tracing::error!(error = %error, "the configuration could not be taken over; the old one goes on");
+        }
+    }
+}
+
+/// systemd kills us when this stops, as it does when the runtime hangs.
+async fn feed_watchdog() {
+    let Some(period) = sd_notify::watchdog_enabled() else { return };
+    let mut tick = tokio::time::interval(period / 2);
+    loop {
+        tick.tick().await;
+        notify(&[NotifyState::Watchdog]);
+    }
+}
+
+/// Tells systemd, where there is one.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(error = %error, "systemd was not told");
+    }
+}

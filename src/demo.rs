@@ -1,0 +1,277 @@
+//! Everything on this machine: a private Postgres, a simulator with living tenants, and the daemon that polls it.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use comfy_table::Table;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use sqlx::{AssertSqlSafe, PgPool};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use uuid::Uuid;
+
+use crate::cli::Failure;
+use crate::config::{self, Database, DatabaseServer};
+use crate::daemon;
+use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE, Incidents};
+use crate::embedded::{Embedded, EmbeddedSettings, Hold};
+use crate::entra::Tokens;
+use crate::entra::credential::{App, Credential};
+use crate::http;
+use crate::listener;
+use crate::pass::{Engine, Settings};
+use crate::progress::Progress;
+use crate::report;
+use crate::retry::Pace;
+use crate::schedule::{self, Schedule};
+use crate::setup::{OpenDatabase, SetupError};
+use crate::simulator::{Behaviour, Clock, Encoding, Options, Simulator, TenantSpec, World};
+use crate::store::MIGRATIONS;
+use crate::telemetry;
+use crate::tenant::{Endpoints, Tenant, TenantId, TokenVersion};
+use crate::tenant_run::{Asked, Parties};
+
+/// Often enough that a watcher sees rows arrive.
+const POLL: &str = "*/5 * * * * *";
+const OPEN: &str = "30 * * * * *";
+const RECONCILE: &str = "0 */10 * * * *";
+
+const NAMES: [&str; 12] = [
+    "contoso", "fabrikam", "northwind", "adatum", "tailspin", "wingtip", "litware", "proseware", "woodgrove", "alpine", "lucerne", "margie",
+];
+/// The customer whose admin has not consented.
+const WITHOUT_CONSENT: &str = "lucerne";
+/// The customer whose quota another tool has almost used up.
+const THROTTLED: &str = "margie";
+const THROTTLED_CALLS_PER_MINUTE: u32 = 3;
+
+/// Queries worth running, each with what it answers.
+const QUERIES: [(&str, &str); 3] = [
+    (
+        "Open incidents by tenant and severity",
+        "SELECT t.name AS tenant, i.severity, count(*)::text AS open
+FROM defender.incidents i JOIN defender.tenants t USING (tenant_id)
+WHERE i.status IN ('Active', 'InProgress') GROUP BY 1, 2 ORDER BY count(*) DESC, 1 LIMIT 8",
+    ),
+    (
+        "Devices with the most alerts",
+        "SELECT t.name AS tenant, d.device_dns_name AS device, d.risk_score AS risk, count(*)::text AS alerts
+FROM defender.alert_devices ad JOIN defender.devices d USING (tenant_id, device_id)
+JOIN defender.tenants t USING (tenant_id) GROUP BY 1, 2, 3 ORDER BY count(*) DESC, 1, 2 LIMIT 5",
+    ),
+    (
+        "How current each tenant is, and who must act",
+        "SELECT t.name AS tenant, coalesce(date_trunc('second', now() - s.last_success_at)::text, 'never') AS age,
+    coalesce(s.error_class, 'ok') AS state, coalesce(s.who_must_act, '') AS who_must_act
+FROM defender.tenants t JOIN defender.sync_state s USING (tenant_id) ORDER BY s.error_class NULLS LAST, 1 LIMIT 6",
+    ),
+];
+
+/// The demonstration; with `once` a single pass and its answers.
+pub async fn run(once: bool, incidents: usize) -> Result<(), Failure> {
+    let settings = EmbeddedSettings { dir: config::state_dir().join("demo"), postgres_bin: None };
+    let server = DatabaseServer::Embedded(settings);
+    let database = Database { server, max_connections: 4 };
+    let database = OpenDatabase::open(&database, Hold::Daemon, true).await?;
+    let simulator = start_simulator(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), NAMES.len(), incidents).await?;
+    let result = with_parties(once, &database, &simulator).await;
+    simulator.stop().await;
+    database.close().await;
+    result
+}
+
+async fn with_parties(once: bool, database: &OpenDatabase, simulator: &Simulator) -> Result<(), Failure> {
+    begin_anew(database).await?;
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(daemon::watch_signals(stop.clone()));
+    let result = if once { one_pass(database, simulator, stop).await } else { live(database, simulator, stop).await };
+    signals.abort();
+    result
+}
+
+/// The simulator's world is new at each start; rows of an earlier one would be newer than its incidents.
+async fn begin_anew(database: &OpenDatabase) -> Result<(), Failure> {
+    let pool = database.store.pool();
+    let reset = async {
+        sqlx::query("DROP SCHEMA defender CASCADE").execute(pool).await?;
+        sqlx::query("DROP TABLE _sqlx_migrations").execute(pool).await?;
+        MIGRATIONS.run(pool).await
+    };
+    reset.await.map_err(|error| Failure::Database(format!("the demonstration's database could not be emptied: {error}")))
+}
+
+/// The simulator alone, until Ctrl-C.
+pub async fn simulate(listen: SocketAddr, tenants: usize, incidents: usize) -> Result<(), Failure> {
+    let simulator = start_simulator(listen, tenants, incidents).await?;
+    println!("{}", sample_configuration(&simulator));
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(daemon::watch_signals(stop.clone()));
+    let life = tokio::spawn(live_on(simulator.world().clone()));
+    stop.cancelled().await;
+    life.abort();
+    signals.abort();
+    simulator.stop().await;
+    Ok(())
+}
+
+/// A configuration that reads the simulator, to be piped into a file.
+fn sample_configuration(simulator: &Simulator) -> String {
+    let Options { client_id, client_secret, .. } = Options::default();
+    let url = simulator.url();
+    let mut text = format!("[app]\nclient_id = \"{client_id}\"\nclient_secret = \"{client_secret}\"\n\n[api]\nauthority = \"{url}\"\nbase_url = \"{url}\"\n");
+    for (at, id) in simulator.world().tenants().into_iter().enumerate() {
+        text.push_str(&format!("\n[[tenants]]\nid = \"{id}\"\nname = \"{}\"\n", name(at)));
+    }
+    text
+}
+
+fn name(at: usize) -> String {
+    let round = at / NAMES.len();
+    let name = NAMES[at % NAMES.len()];
+    if round == 0 { name.to_owned() } else { format!("{name}-{round}") }
+}
+
+fn tenant_id(at: usize) -> Uuid {
+    Uuid::from_u128(0x00de_0000_0000_4000_8000_0000_0000_0000 + at as u128 + 1)
+}
+
+async fn start_simulator(listen: SocketAddr, tenants: usize, incidents: usize) -> Result<Simulator, Failure> {
+    let options = Options { listen, clock: Clock::Real, encoding: Encoding::Deflate, ..Options::default() };
+    let simulator = Simulator::start(options).await;
+    let simulator = simulator.map_err(|error| Failure::Configuration(format!("the simulator cannot listen on {listen}: {error}")))?;
+    let world = simulator.world().clone();
+    let seed = move || {
+        for at in 0..tenants {
+            let name = name(at);
+            let consent_missing = name == WITHOUT_CONSENT;
+            let calls_per_minute = if name == THROTTLED { THROTTLED_CALLS_PER_MINUTE } else { CALLS_PER_MINUTE };
+            let behaviour = Behaviour { consent_missing, ..Behaviour::default() };
+            world.add_tenant(TenantSpec { incidents, calls_per_minute, behaviour, ..TenantSpec::new(tenant_id(at), &name) });
+        }
+    };
+    tokio::task::spawn_blocking(seed).await.map_err(|error| Failure::Configuration(error.to_string()))?;
+    Ok(simulator)
+}
+
+fn tenants(url: &Url) -> Vec<Arc<Tenant>> {
+    let Options { client_id, client_secret, .. } = Options::default();
+    let app = Arc::new(App { client_id, credential: Credential::Secret(client_secret.into()) });
+    let endpoints = Endpoints {
+        authority: url.clone(),
+        base_url: url.clone(),
+        scope: format!("{url}.default"),
+        token_version: TokenVersion::V2,
+    };
+    let tenant = |at| {
+        let (id, name, labels) = (TenantId(tenant_id(at)), name(at), std::collections::BTreeMap::new());
+        Arc::new(Tenant { id, name, labels, enabled: true, endpoints: endpoints.clone(), app: Arc::clone(&app) })
+    };
+    (0..NAMES.len()).map(tenant).collect()
+}
+
+async fn engine(database: &OpenDatabase, url: &Url, progress: Progress, stop: CancellationToken) -> Result<Arc<Engine>, Failure> {
+    let tenants = tenants(url);
+    database.store.sync_tenants(&tenants).await.map_err(SetupError::from)?;
+    let client = http::client();
+    let incidents = Incidents::new(client.clone(), CALLS_PER_MINUTE, CALLS_PER_HOUR);
+    let parties = Parties { tokens: Tokens::new(client), incidents, store: database.store.clone(), pace: Pace::default() };
+    let schedule = Schedule::new(POLL, OPEN, RECONCILE).expect("the demonstration's cron lines are constants");
+    let settings = Settings {
+        tenants: tenants.into_iter().map(|tenant| (tenant.id.0, tenant)).collect::<HashMap<_, _>>(),
+        concurrency: 8,
+        overlap: Duration::from_secs(60),
+        lookback: Duration::from_secs(180 * 86_400),
+        reconcile: Duration::from_secs(7 * 86_400),
+        schedule,
+    };
+    Ok(Arc::new(Engine::new(parties, settings, progress, stop)))
+}
+
+async fn one_pass(database: &OpenDatabase, simulator: &Simulator, stop: CancellationToken) -> Result<(), Failure> {
+    let progress = Progress::on_terminal(NAMES.len());
+    let engine = engine(database, &simulator.url(), progress.clone(), stop).await?;
+    let started = Instant::now();
+    let results = engine.run_once(&simulator.world().tenants(), Asked::News).await.map_err(SetupError::from)?;
+    progress.finish();
+    println!("One pass over {} simulated tenants took {:.1} s. {WITHOUT_CONSENT} has not consented and", results.len(), started.elapsed().as_secs_f64());
+    println!("{THROTTLED} is throttled by the service: both are meant to fail, and hold nobody up.\n");
+    println!("{}\n", report::sync_table(&results));
+    for (question, sql) in QUERIES {
+        println!("{question}\n{sql};\n{}\n", answer(database.store.pool(), sql).await?);
+    }
+    println!("The data stays in the demonstration's database until the next demo. To look at it, run `demo` without --once.");
+    Ok(())
+}
+
+/// Runs a query whose columns are all text.
+async fn answer(pool: &PgPool, sql: &'static str) -> Result<String, Failure> {
+    use sqlx::{Column, Row};
+    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(pool).await;
+    let rows = rows.map_err(|error| Failure::Database(format!("the query failed: {error}")))?;
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    if let Some(first) = rows.first() {
+        table.set_header(first.columns().iter().map(|column| column.name().to_owned()));
+    }
+    for row in &rows {
+        let cell = |at: usize| row.try_get::<Option<String>, _>(at).ok().flatten().unwrap_or_default();
+        table.add_row((0..row.len()).map(cell));
+    }
+    Ok(table.to_string())
+}
+
+async fn live(database: &OpenDatabase, simulator: &Simulator, stop: CancellationToken) -> Result<(), Failure> {
+    let metrics = telemetry::start_metrics();
+    let engine = engine(database, &simulator.url(), Progress::hidden(), stop.clone()).await?;
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let address = listener::start(listen, database.store.clone(), metrics, stop.clone()).await;
+    let address = address.map_err(|error| Failure::Configuration(format!("no free port: {error}")))?;
+    let psql = database.embedded.as_ref().map(Embedded::psql_line).unwrap_or_default();
+    println!("incident-sync demo: {} simulated tenants at {}, read every 5 s into a private Postgres.", NAMES.len(), simulator.url());
+    println!("{WITHOUT_CONSENT} has not consented and {THROTTLED} is throttled: both are meant to fail, and hold nobody up.\n");
+    println!("Look at the rows:\n  {psql}\n\nThree queries worth running:");
+    for (question, sql) in QUERIES {
+        println!("\n-- {question}\n{sql};");
+    }
+    println!("\nMetrics: http://{address}/metrics\nCtrl-C ends all of it.\n");
+    let wake = Arc::new(Notify::new());
+    let ticks = schedule::start_ticks([POLL, OPEN, RECONCILE], &wake).await;
+    let mut ticks = ticks.map_err(|error| Failure::Configuration(format!("the schedule did not start: {error}")))?;
+    let life = tokio::spawn(live_on(simulator.world().clone()));
+    let watch = tokio::spawn(tell_totals(database.store.pool().clone()));
+    engine.run(&wake).await;
+    life.abort();
+    watch.abort();
+    drop(ticks.shutdown().await);
+    println!("\nstopped");
+    Ok(())
+}
+
+/// One change in some tenant every second.
+async fn live_on(world: World) {
+    let tenants = world.tenants();
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    for tenant in tenants.iter().cycle() {
+        tick.tick().await;
+        world.live(*tenant, 1);
+    }
+}
+
+/// A line whenever rows arrived.
+async fn tell_totals(pool: PgPool) {
+    const TOTALS: &str = "SELECT (SELECT count(*) FROM defender.incidents), (SELECT count(*) FROM defender.alerts),
+        (SELECT count(*) FROM defender.evidence), (SELECT count(*) FROM defender.incident_changes)";
+    let mut last = (0, 0, 0, 0);
+    let mut tick = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        tick.tick().await;
+        let Ok(now) = sqlx::query_as::<_, (i64, i64, i64, i64)>(TOTALS).fetch_one(&pool).await else { continue };
+        if now != last {
+            println!("{} incidents (+{}), {} alerts, {} evidence rows, {} observed changes", now.0, now.0 - last.0, now.1, now.2, now.3);
+            last = now;
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What commands print: tables for people, JSON for scripts.
+
+use std::time::Duration;
+
+use comfy_table::Table;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use serde_json::{Value, json};
+
+use crate::check::Finding;
+use crate::pass::TenantResult;
+use crate::store::runs::{Outcome, TenantStatus};
+use crate::tenant::Tenant;
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header);
+    table
+}
+
+/// The summary of `sync`.
+pub fn sync_table(results: &[TenantResult]) -> String {
+    let mut table = table(&["tenant", "outcome", "pages", "incidents", "written", "alerts", "rejected", "seconds", "who must act", "what"]);
+    for result in results {
+        let counts = &result.report.counts;
+        let (who, say) = result.verdict.as_ref().map_or(("", ""), |verdict| (verdict.who.as_str(), verdict.say.as_str()));
+        table.add_row([
+            result.tenant.name.clone(),
+            result.outcome.as_str().to_owned(),
+            counts.api_calls.to_string(),
+            counts.incidents_seen.to_string(),
+            counts.incidents_written.to_string(),
+            counts.alerts_written.to_string(),
+            counts.rejected.to_string(),
+            format!("{:.1}", result.took.as_secs_f64()),
+            who.to_owned(),
+            say.to_owned(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// The summary of `sync --json`.
+pub fn sync_json(results: &[TenantResult], left_out: &[&str], took: Duration) -> Value {
+    let tenant = |result: &TenantResult| {
+        let counts = &result.report.counts;
+        json!({
+            "tenant_id": result.tenant.id.0,
+            "name": result.tenant.name,
+            "outcome": result.outcome,
+            "api_calls": counts.api_calls,
+            "throttled": counts.throttled,
+            "incidents_seen": counts.incidents_seen,
+            "incidents_written": counts.incidents_written,
+            "alerts_written": counts.alerts_written,
+            "rejected": counts.rejected,
+            "mistyped_fields": counts.mistyped_fields,
+            "watermark": result.report.watermark,
+            "seconds": result.took.as_secs_f64(),
+            "error_class": result.verdict.as_ref().map(|verdict| verdict.class),
+            "who_must_act": result.verdict.as_ref().map(|verdict| verdict.who.as_str()),
+            "say": result.verdict.as_ref().map(|verdict| verdict.say.as_str()),
+            "error": result.report.failure.as_ref().map(ToString::to_string),
+        })
+    };
+    let tenants: Vec<Value> = results.iter().map(tenant).collect();
+    json!({
+        "ok": left_out.is_empty() && results.iter().all(|result| result.outcome == Outcome::Ok),
+        "seconds": took.as_secs_f64(),
+        "left_out": left_out,
+        "tenants": tenants,
+    })
+}
+
+/// The table of `status`.
+pub fn status_table(tenants: &[TenantStatus]) -> String {
+    let mut table = table(&["tenant", "state", "data as of", "last run", "incidents", "open", "rejected", "failures", "who must act", "what"]);
+    for tenant in tenants {
+        let last_run = tenant.last_kind.as_deref().zip(tenant.last_outcome.as_deref());
+        table.add_row([
+            tenant.name.clone(),
+            state(tenant).to_owned(),
+            tenant.freshness_seconds.map_or_else(|| "never".to_owned(), |seconds| format!("{} ago", age(seconds))),
+            last_run.map_or_else(|| "none".to_owned(), |(kind, outcome)| format!("{kind} {outcome}")),
+            tenant.incidents.to_string(),
+            tenant.open_incidents.to_string(),
+            tenant.rejected.to_string(),
+            tenant.consecutive_failures.unwrap_or(0).to_string(),
+            tenant.who_must_act.clone().unwrap_or_default(),
+            tenant.error_message.clone().unwrap_or_default(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// One word for how a tenant is.
+pub fn state(tenant: &TenantStatus) -> &'static str {
+    match tenant {
+        TenantStatus { removed_at: Some(_), .. } => "removed",
+        TenantStatus { enabled: false, .. } => "disabled",
+        TenantStatus { parked_reason: Some(_), .. } => "parked",
+        TenantStatus { error_class: Some(_), .. } => "failing",
+        TenantStatus { backfilled_at: None, .. } => "first sync",
+        _ => "ok",
+    }
+}
+
+/// An age in its two largest units.
+fn age(seconds: f64) -> String {
+    let whole = Duration::from_secs_f64(seconds.max(0.0));
+    let rounded = match whole.as_secs() {
+        0..60 => whole.as_secs(),
+        60..3600 => whole.as_secs() / 10 * 10,
+        _ => whole.as_secs() / 60 * 60,
+    };
+    humantime::format_duration(Duration::from_secs(rounded)).to_string()
+}
+
+/// The table of `tenant list`.
+pub fn tenant_table(tenants: &[std::sync::Arc<Tenant>]) -> String {
+    let mut table = table(&["tenant", "id", "enabled", "authority", "API", "labels"]);
+    for tenant in tenants {
+        let labels: Vec<String> = tenant.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        table.add_row([
+            tenant.name.clone(),
+            tenant.id.to_string(),
+            if tenant.enabled { "yes" } else { "no" }.to_owned(),
+            tenant.endpoints.authority.to_string(),
+            tenant.endpoints.base_url.to_string(),
+            labels.join(", "),
+        ]);
+    }
+    table.to_string()
+}
+
+/// `tenant list --json`.
+pub fn tenant_json(tenants: &[std::sync::Arc<Tenant>]) -> Value {
+    let tenant = |tenant: &std::sync::Arc<Tenant>| {
+        json!({
+            "tenant_id": tenant.id.0,
+            "name": tenant.name,
+            "enabled": tenant.enabled,
+            "authority": tenant.endpoints.authority.as_str(),
+            "base_url": tenant.endpoints.base_url.as_str(),
+            "labels": tenant.labels,
+        })
+    };
+    Value::Array(tenants.iter().map(tenant).collect())
+}
+
+/// The table of `check`.
+pub fn check_table(findings: &[Finding]) -> String {
+    let mut table = table(&["what", "result", "who must act", "detail"]);
+    for finding in findings {
+        table.add_row([finding.what.as_str(), finding.result.as_str(), finding.who, finding.detail.as_str()]);
+    }
+    table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_told_in_two_units() {
+        assert_eq!(age(7.9), "7s");
+        assert_eq!(age(605.0), "10m");
+        assert_eq!(age(7_384.0), "2h 3m");
+        assert_eq!(age(-1.0), "0s");
+    }
+}

@@ -1,0 +1,118 @@
+//! From a configuration to the parties that a command works with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::config::{Config, Database, DatabaseServer};
+use crate::defender::Incidents;
+use crate::embedded::{Embedded, EmbeddedError, Hold};
+use crate::entra::Tokens;
+use crate::error::SyncError;
+use crate::http;
+use crate::pass::{Engine, Settings};
+use crate::progress::Progress;
+use crate::retry::Pace;
+use crate::schedule::Schedule;
+use crate::store::Store;
+use crate::tenant_run::Parties;
+
+/// Why a command could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The private Postgres did not start.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    /// The database refused us or is away.
+    #[error("{error}. {say}", say = error.verdict().say)]
+    Database {
+        /// The failure.
+        error: SyncError,
+    },
+}
+
+impl From<SyncError> for SetupError {
+    fn from(error: SyncError) -> Self {
+        Self::Database { error }
+    }
+}
+
+/// The database of a command: our own child, or somebody's server.
+#[derive(Debug)]
+pub struct OpenDatabase {
+    /// The handle.
+    pub store: Store,
+    /// The private server, if there is one.
+    pub embedded: Option<Embedded>,
+}
+
+impl OpenDatabase {
+    /// Opens the configured database. `hold` says how long a private server is needed.
+    pub async fn open(database: &Database, hold: Hold, migrate: bool) -> Result<Self, SetupError> {
+        let (options, embedded) = match &database.server {
+            DatabaseServer::Url(url) => (url.connect_options().clone(), None),
+            DatabaseServer::Embedded(settings) => {
+                let embedded = Embedded::start(settings, hold).await?;
+                (embedded.connect_options(), Some(embedded))
+            }
+        };
+        let is_ours = embedded.as_ref().is_some_and(Embedded::is_owner);
+        let opened = Store::open(&options, database.max_connections, instance(), migrate || is_ours).await;
+        let store = match opened {
+            Ok(store) => store,
+            Err(error) => {
+                if let Some(embedded) = embedded {
+                    embedded.stop().await;
+                }
+                return Err(error.into());
+            }
+        };
+        if is_ours {
+            store.forget_leases().await?;
+        }
+        Ok(Self { store, embedded })
+    }
+
+    /// Closes the connections, and ends the private server.
+    pub async fn close(self) {
+        self.store.close().await;
+        if let Some(embedded) = self.embedded {
+            embedded.stop().await;
+        }
+    }
+}
+
+/// Who this process is in leases and runs.
+fn instance() -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let unique = Uuid::new_v4().simple().to_string();
+    format!("{host}/{}/{}", std::process::id(), &unique[..8])
+}
+
+/// The part of the configuration that runs work by.
+///
+/// # Panics
+/// Never: the configuration refuses cron lines that do not parse.
+pub fn settings(config: &Config) -> Settings {
+    let lines = &config.schedule;
+    let schedule = Schedule::new(&lines.poll, &lines.open_incidents, &lines.reconcile);
+    Settings {
+        tenants: config.tenants.iter().map(|tenant| (tenant.id.0, Arc::clone(tenant))).collect(),
+        concurrency: config.sync.concurrency,
+        overlap: config.sync.overlap,
+        lookback: config.sync.lookback,
+        reconcile: Duration::from_secs(u64::from(config.sync.reconcile_days) * 86_400),
+        schedule: schedule.expect("the configuration checked the cron lines"),
+    }
+}
+
+/// Everything that runs need, with the configured tenants written to the database.
+pub async fn engine(config: &Config, store: Store, progress: Progress, stop: CancellationToken) -> Result<Arc<Engine>, SyncError> {
+    let client = http::client();
+    let incidents = Incidents::new(client.clone(), config.sync.calls_per_minute, config.sync.calls_per_hour);
+    store.sync_tenants(&config.tenants).await?;
+    let parties = Parties { tokens: Tokens::new(client), incidents, store, pace: Pace::default() };
+    Ok(Arc::new(Engine::new(parties, settings(config), progress, stop)))
+}

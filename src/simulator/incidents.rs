@@ -1,0 +1,199 @@
+//! `GET /api/incidents` and `GET /api/incidents/{id}`.
+
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use url::form_urlencoded;
+use uuid::Uuid;
+
+use super::Service;
+use super::answer::{Answer, unauthorized};
+use super::fault::Endpoint;
+use super::filter::Filter;
+use super::world::Issued;
+
+/// The service's page limit, and its page where none is asked for.
+const TOP_MAX: usize = 100;
+
+/// The list.
+pub(super) async fn list(
+    State(service): State<Service>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let Some(issued) = bearer(&service, &headers) else {
+        return service.reply(unauthorized(), &headers);
+    };
+    let query = query.unwrap_or_default();
+    let answer = || match admit(&service, &headers).and_then(|()| Listing::parse(&query)) {
+        Ok(listing) => page(&service, issued.tenant, &listing),
+        Err(refusal) => refusal,
+    };
+    service
+        .serve(
+            issued.tenant,
+            Endpoint::Incidents,
+            decoded(&query),
+            &headers,
+            answer,
+        )
+        .await
+}
+
+/// One incident.
+pub(super) async fn single(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(issued) = bearer(&service, &headers) else {
+        return service.reply(unauthorized(), &headers);
+    };
+    let answer = || match admit(&service, &headers) {
+        Ok(()) => one(&service, issued.tenant, &id),
+        Err(refusal) => refusal,
+    };
+    service
+        .serve(
+            issued.tenant,
+            Endpoint::Incidents,
+            format!("/api/incidents/{id}"),
+            &headers,
+            answer,
+        )
+        .await
+}
+
+/// Whose token this is; expired and revoked ones are still known, and refused later.
+fn bearer(service: &Service, headers: &HeaderMap) -> Option<Issued> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    service.world.issued(value.strip_prefix("Bearer ")?)
+}
+
+/// The token is looked up anew, as a delayed request may outlive it.
+fn admit(service: &Service, headers: &HeaderMap) -> Result<(), Answer> {
+    let now = service.world.now();
+    match bearer(service, headers) {
+        Some(issued) if issued.revoked || issued.expires <= now => Err(unauthorized()),
+        Some(issued) if !issued.has_roles => Err(Answer::refusal(
+            403,
+            "Forbidden",
+            "The application does not have any of the required application permissions \
+             (Incident.Read.All, Incident.ReadWrite.All) to access the resource.",
+        )),
+        Some(_) => Ok(()),
+        None => Err(unauthorized()),
+    }
+}
+
+/// What a list request asks for.
+struct Listing {
+    filter: Filter,
+    top: usize,
+    skip: usize,
+}
+
+impl Listing {
+    fn parse(query: &str) -> Result<Self, Answer> {
+        let mut listing = Self {
+            filter: Filter::everything(),
+            top: TOP_MAX,
+            skip: 0,
+        };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "$filter" => {
+                    listing.filter = Filter::parse(&value)
+                        .map_err(|message| Answer::refusal(400, "ODataError", &message))?;
+                }
+                "$top" => listing.top = number(&name, &value)?,
+                "$skip" => listing.skip = number(&name, &value)?,
+                other if other.starts_with('$') => {
+                    let text = format!("The query option '{other}' is not supported.");
+                    return Err(Answer::refusal(400, "ODataError", &text));
+                }
+                _ => {}
+            }
+        }
+        if listing.top > TOP_MAX {
+            let text = format!(
+                "The limit of '{TOP_MAX}' for Top query has been exceeded. The value from the incoming request is '{}'.",
+                listing.top
+            );
+            return Err(Answer::refusal(400, "BadRequest", &text));
+        }
+        Ok(listing)
+    }
+}
+
+fn number(name: &str, value: &str) -> Result<usize, Answer> {
+    value.parse().map_err(|_| {
+        Answer::refusal(
+            400,
+            "ODataError",
+            &format!("Invalid value '{value}' for {name} query option found."),
+        )
+    })
+}
+
+/// The page is taken under the tenant's lock, put together outside of it, and the list moves on after it.
+fn page(service: &Service, tenant: Uuid, listing: &Listing) -> Answer {
+    let texts = service.world.with(tenant, |tenant| {
+        let random = &mut tenant.author.random;
+        tenant.store.page(
+            &listing.filter,
+            tenant.spec.order,
+            random,
+            listing.skip,
+            listing.top,
+        )
+    });
+    service.world.stir(tenant);
+    let head = format!(
+        r#"{{"@odata.context":"{}api/$metadata#Incidents","value":["#,
+        service.base
+    );
+    let length = texts.iter().map(|text| text.len() + 1).sum::<usize>();
+    let mut body = Vec::with_capacity(head.len() + length + 2);
+    body.extend_from_slice(head.as_bytes());
+    for (place, text) in texts.iter().enumerate() {
+        if place > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(text);
+    }
+    body.extend_from_slice(b"]}");
+    Answer::odata(body)
+}
+
+/// The incident's own keys follow the context in the same object; there is no `value` around it.
+fn one(service: &Service, tenant: Uuid, id: &str) -> Answer {
+    let text = service.world.with(tenant, |tenant| {
+        let incident = tenant.store.get(id.parse().ok()?)?;
+        Some(incident.text.clone())
+    });
+    let Some(text) = text else {
+        return Answer::refusal(
+            404,
+            "ResourceNotFound",
+            &format!("Incident {id} was not found"),
+        );
+    };
+    let head = format!(
+        r#"{{"@odata.context":"{}api/$metadata#Incidents/$entity","#,
+        service.base
+    );
+    match text.strip_prefix(b"{\"") {
+        Some(rest) => Answer::odata([head.as_bytes(), b"\"", rest].concat()),
+        None => Answer::odata(text.to_vec()),
+    }
+}
+
+/// The query string as a person would have typed it.
+fn decoded(query: &str) -> String {
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    pairs
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect::<Vec<_>>()
+        .join("&")
+}

@@ -1,0 +1,191 @@
+//! A stand-in for Entra's token endpoint and the Defender incidents API: real HTTP, real state, and faults on demand.
+//!
+//! Tests, `demo`, `simulate` and the benchmark talk to it over a socket, exactly as they would talk to Microsoft; the
+//! clients differ in nothing but two URLs. What it answers follows the documents and the payloads seen in public.
+
+mod answer;
+mod author;
+mod change;
+mod evidence;
+mod fault;
+mod filter;
+mod incidents;
+mod json;
+mod merge;
+mod quota;
+mod random;
+mod store;
+mod tenant;
+#[cfg(test)]
+mod tests;
+mod time;
+mod token;
+mod traffic;
+mod words;
+mod world;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::HeaderMap;
+use axum::routing::{get, post};
+use axum::serve::ListenerExt;
+use chrono::{DateTime, Utc};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+pub use fault::{Call, Endpoint, Reply};
+pub use store::Order;
+pub use tenant::{Behaviour, TenantSpec};
+pub use world::World;
+
+/// How the simulator is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where it listens; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Whose time it keeps.
+    pub clock: Clock,
+    /// The only application that it knows.
+    pub client_id: String,
+    /// That application's secret.
+    pub client_secret: String,
+    /// How bodies are compressed for clients that accept it.
+    pub encoding: Encoding,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            clock: Clock::Real,
+            client_id: "11111111-2222-3333-4444-555555555555".to_owned(),
+            client_secret: "simulated-secret".to_owned(),
+            encoding: Encoding::Identity,
+        }
+    }
+}
+
+/// The simulator's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// The machine's.
+    Real,
+    /// One that stands still until [`World::advance`].
+    Manual(DateTime<Utc>),
+}
+
+/// The compression of bodies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// None.
+    Identity,
+    /// `gzip`.
+    Gzip,
+    /// `deflate`, which the real service uses.
+    Deflate,
+}
+
+/// A running simulator. Dropping it ends it in the background; [`Simulator::stop`] waits for the end.
+#[derive(Debug)]
+pub struct Simulator {
+    url: Url,
+    world: World,
+    shutdown: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+/// What the handlers share.
+#[derive(Debug, Clone)]
+struct Service {
+    world: World,
+    base: Url,
+    client_id: String,
+    encoding: Encoding,
+    shutdown: CancellationToken,
+}
+
+/// How long a stop waits for answers that nobody reads.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Simulator {
+    /// Binds the address and serves an empty world.
+    pub async fn start(options: Options) -> std::io::Result<Simulator> {
+        let listener = TcpListener::bind(options.listen).await?;
+        let url: Url = format!("http://{}", listener.local_addr()?)
+            .parse()
+            .expect("a socket address makes a URL");
+        let world = World::new(options.clock, options.client_secret);
+        let shutdown = CancellationToken::new();
+        let service = Service {
+            world: world.clone(),
+            base: url.clone(),
+            client_id: options.client_id,
+            encoding: options.encoding,
+            shutdown: shutdown.clone(),
+        };
+        // Without this, small answers wait 40 ms for an acknowledgement.
+        let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
+        let stopped = shutdown.clone().cancelled_owned();
+        let server = tokio::spawn(async move {
+            // Accepting retries on its own; there is no error to report.
+            let _ = axum::serve(listener, router(service))
+                .with_graceful_shutdown(stopped)
+                .await;
+        });
+        Ok(Self {
+            url,
+            world,
+            shutdown,
+            server,
+        })
+    }
+
+    /// `http://ADDRESS:PORT/`, the authority and the API's base in one.
+    pub fn url(&self) -> Url {
+        self.url.clone()
+    }
+
+    /// The state behind the endpoints.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Ends the server: idle connections close, requests that hang are let go.
+    pub async fn stop(mut self) {
+        self.shutdown.cancel();
+        if tokio::time::timeout(STOP_PATIENCE, &mut self.server)
+            .await
+            .is_err()
+        {
+            self.server.abort();
+        }
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+fn router(service: Service) -> Router {
+    Router::new()
+        .route("/{tenant}/oauth2/v2.0/token", post(token::v2))
+        .route("/{tenant}/oauth2/token", post(token::v1))
+        .route("/api/incidents", get(incidents::list))
+        .route("/api/incidents/{id}", get(incidents::single))
+        .fallback(unknown_path)
+        .with_state(service)
+}
+
+async fn unknown_path(
+    axum::extract::State(service): axum::extract::State<Service>,
+    headers: HeaderMap,
+) -> axum::response::Response {
+    let refusal = answer::Answer::refusal(404, "NotFound", "There is no such resource.");
+    service.reply(refusal, &headers)
+}

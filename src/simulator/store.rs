@@ -1,0 +1,198 @@
+//! One tenant's incidents as the service holds them: the JSON text of each, ready to be served, and an index by time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use super::filter::Filter;
+use super::json::Object;
+use super::random::{Random, mix};
+use super::time;
+
+/// In what order the list is served. The documents say newest first; a field report says in none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// By `lastUpdateTime`, newest first: what the documents say.
+    NewestFirst,
+    /// By `lastUpdateTime`, oldest first.
+    OldestFirst,
+    /// By `incidentId`.
+    ById,
+    /// By `incidentId`, highest first.
+    ByIdDescending,
+    /// By `createdTime`, oldest first.
+    ByCreated,
+    /// In an arbitrary order that stays (by a hash of the id).
+    Hashed,
+    /// In another order at each request.
+    Random,
+}
+
+/// What the service knows of an incident without opening its text.
+#[derive(Debug, Clone)]
+pub(super) struct Incident {
+    pub(super) created: DateTime<Utc>,
+    pub(super) updated: DateTime<Utc>,
+    pub(super) status: String,
+    pub(super) assigned_to: Option<String>,
+    pub(super) text: Bytes,
+}
+
+impl Incident {
+    /// Takes what the filters look at out of the text; text that is no object keeps the given time and no status.
+    pub(super) fn new(updated: DateTime<Utc>, text: String) -> Self {
+        let object = Object::parse(text.as_bytes()).unwrap_or_default();
+        Self {
+            created: object
+                .get::<String>("createdTime")
+                .and_then(|text| time::parse(&text))
+                .unwrap_or(updated),
+            updated,
+            status: object.get("status").unwrap_or_default(),
+            assigned_to: object.get("assignedTo").unwrap_or_default(),
+            text: Bytes::from(text),
+        }
+    }
+}
+
+/// All incidents of a tenant.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    incidents: BTreeMap<i64, Incident>,
+    by_update: BTreeSet<(DateTime<Utc>, i64)>,
+}
+
+impl Store {
+    /// Adds or replaces an incident.
+    pub(super) fn put(&mut self, id: i64, incident: Incident) {
+        self.by_update.insert((incident.updated, id));
+        let updated = incident.updated;
+        if let Some(old) = self.incidents.insert(id, incident)
+            && old.updated != updated
+        {
+            self.by_update.remove(&(old.updated, id));
+        }
+    }
+
+    pub(super) fn get(&self, id: i64) -> Option<&Incident> {
+        self.incidents.get(&id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (i64, &Incident)> {
+        self.incidents.iter().map(|(id, incident)| (*id, incident))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.incidents.len()
+    }
+
+    /// The id at that place in the order of ids.
+    pub(super) fn id_at(&self, place: usize) -> Option<i64> {
+        self.incidents.keys().nth(place).copied()
+    }
+
+    pub(super) fn highest_id(&self) -> i64 {
+        self.incidents.keys().next_back().copied().unwrap_or(0)
+    }
+
+    /// The texts of one page.
+    pub(super) fn page(
+        &self,
+        filter: &Filter,
+        order: Order,
+        random: &mut Random,
+        skip: usize,
+        top: usize,
+    ) -> Vec<Bytes> {
+        let (from, to) = filter.last_update_range();
+        if from > to {
+            return Vec::new();
+        }
+        let matches = self
+            .by_update
+            .range((from, i64::MIN)..=(to, i64::MAX))
+            .map(|(_, id)| (*id, &self.incidents[id]))
+            .filter(|(_, incident)| filter.admits(incident));
+        let cut = |rows: &mut dyn Iterator<Item = (i64, &Incident)>| {
+            rows.skip(skip)
+                .take(top)
+                .map(|(_, incident)| incident.text.clone())
+                .collect()
+        };
+        // The index is in the order of time already, both ways, and a page then costs no more than what it passes.
+        match order {
+            Order::NewestFirst => cut(&mut matches.rev()),
+            Order::OldestFirst => cut(&mut { matches }),
+            _ => {
+                let mut rows: Vec<_> = matches.collect();
+                arrange(&mut rows, order, random);
+                cut(&mut rows.into_iter())
+            }
+        }
+    }
+}
+
+fn arrange(rows: &mut [(i64, &Incident)], order: Order, random: &mut Random) {
+    match order {
+        Order::NewestFirst | Order::OldestFirst => {}
+        Order::ById => rows.sort_unstable_by_key(|(id, _)| *id),
+        Order::ByIdDescending => rows.sort_unstable_by_key(|(id, _)| -id),
+        Order::ByCreated => rows.sort_unstable_by_key(|(id, incident)| (incident.created, *id)),
+        Order::Hashed => rows.sort_unstable_by_key(|(id, _)| (mix(id.cast_unsigned()), *id)),
+        Order::Random => random.shuffle(rows),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> Store {
+        let mut store = Store::default();
+        for id in 1..=50 {
+            let updated = DateTime::from_timestamp(1_700_000_000 + (id * 7) % 50, 0).unwrap();
+            store.put(id, Incident::new(updated, id.to_string()));
+        }
+        store
+    }
+
+    fn ids(store: &Store, order: Order, random: &mut Random) -> Vec<i64> {
+        let pages =
+            [0, 20, 40].map(|skip| store.page(&Filter::everything(), order, random, skip, 20));
+        let texts = pages.concat();
+        texts
+            .iter()
+            .map(|text| String::from_utf8_lossy(text).parse().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn every_order_but_random_pages_without_gaps() {
+        let (store, mut random) = (store(), Random::new(1));
+        for order in [
+            Order::NewestFirst,
+            Order::OldestFirst,
+            Order::ById,
+            Order::ByIdDescending,
+            Order::ByCreated,
+            Order::Hashed,
+        ] {
+            let mut seen = ids(&store, order, &mut random);
+            assert_eq!(seen, ids(&store, order, &mut random), "{order:?} is stable");
+            seen.sort_unstable();
+            assert_eq!(seen, (1..=50).collect::<Vec<_>>(), "{order:?} is complete");
+        }
+        let mut first = || ids(&store, Order::Random, &mut random);
+        assert_ne!(first(), first());
+    }
+
+    #[test]
+    fn a_changed_incident_moves_in_the_index() {
+        let mut store = store();
+        let updated = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        store.put(3, Incident::new(updated, "3".to_owned()));
+        let newest = ids(&store, Order::NewestFirst, &mut Random::new(1));
+        assert_eq!((newest[0], newest.len()), (3, 50));
+    }
+}

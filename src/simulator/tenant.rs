@@ -1,0 +1,117 @@
+//! One customer tenant as the service holds it.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+use super::author::Author;
+use super::quota::Quota;
+use super::random::seed_of;
+use super::store::{Incident, Order, Store};
+use super::time;
+use super::traffic::Traffic;
+
+/// What a tenant is like.
+#[derive(Debug, Clone)]
+pub struct TenantSpec {
+    /// Its directory id.
+    pub id: Uuid,
+    /// Its name; its users and devices are of `{name}.example`.
+    pub name: String,
+    /// The same seed gives the same incidents.
+    pub seed: u64,
+    /// How many incidents it begins with, numbered from 1.
+    pub incidents: usize,
+    /// Over how many days before now they are spread; with 0 all of them carry one and the same time.
+    pub spread_days: u32,
+    /// In what order they are listed.
+    pub order: Order,
+    /// Calls that a sliding minute admits.
+    pub calls_per_minute: u32,
+    /// Calls that a sliding hour admits.
+    pub calls_per_hour: u32,
+    /// How long a token lives.
+    pub token_lifetime_s: u64,
+    /// What is wrong with it.
+    pub behaviour: Behaviour,
+}
+
+impl TenantSpec {
+    /// A healthy, empty tenant with the documented quota.
+    pub fn new(id: Uuid, name: &str) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            seed: seed_of(id),
+            incidents: 0,
+            spread_days: 170,
+            order: Order::NewestFirst,
+            calls_per_minute: 50,
+            calls_per_hour: 1500,
+            token_lifetime_s: 3599,
+            behaviour: Behaviour::default(),
+        }
+    }
+}
+
+/// What is wrong with a tenant for as long as nobody repairs it; the default is healthy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Behaviour {
+    /// Nobody consented to the application: Entra refuses with 700016.
+    pub consent_missing: bool,
+    /// Tokens carry this tenant in `tid`.
+    pub wrong_tid: Option<Uuid>,
+    /// Tokens carry no `roles`, and the API answers 403.
+    pub no_roles: bool,
+    /// Tokens are no JWTs.
+    pub opaque_token: bool,
+    /// The API never answers.
+    pub hang: bool,
+}
+
+/// A tenant's whole state.
+#[derive(Debug)]
+pub(super) struct Tenant {
+    pub(super) spec: TenantSpec,
+    pub(super) author: Author,
+    pub(super) store: Store,
+    pub(super) traffic: Traffic,
+    /// Random updates after each answered page.
+    pub(super) churn: usize,
+}
+
+impl Tenant {
+    pub(super) fn new(spec: TenantSpec, now: DateTime<Utc>) -> Self {
+        let mut tenant = Self {
+            author: Author::new(spec.id, &spec.name, spec.seed),
+            store: Store::default(),
+            traffic: Traffic::new(Quota::new(spec.calls_per_minute, spec.calls_per_hour)),
+            churn: 0,
+            spec,
+        };
+        tenant.seed(now);
+        tenant
+    }
+
+    /// Ids rise with the time of creation, as the service numbers them; most incidents change for up to three days.
+    fn seed(&mut self, now: DateTime<Utc>) {
+        let count = i64::try_from(self.spec.incidents).expect("a count of incidents");
+        let step = TimeDelta::days(self.spec.spread_days.into())
+            / i32::try_from(count.max(1)).expect("a sane count");
+        for id in 1..=count {
+            let begin = now - TimeDelta::days(self.spec.spread_days.into())
+                + step * i32::try_from(id - 1).expect("a sane count");
+            let created = time::to_ticks(begin + self.part_of(step));
+            let updated =
+                time::to_ticks(created + self.part_of((now - created).min(TimeDelta::days(3))));
+            let incident = self.author.incident(id, created, updated);
+            self.store
+                .put(id, Incident::new(updated, incident.to_text()));
+        }
+    }
+
+    fn part_of(&mut self, span: TimeDelta) -> TimeDelta {
+        let micros = span.num_microseconds().unwrap_or(0).max(0).cast_unsigned();
+        let micros = self.author.random.below(micros).cast_signed();
+        TimeDelta::microseconds(micros) + TimeDelta::nanoseconds(100 * (micros % 10))
+    }
+}

@@ -1,0 +1,324 @@
+//! The handle that a test, the demo and the HTTP handlers share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Clock;
+use super::fault::{Call, Endpoint, Reply};
+use super::json::Object;
+use super::store::{Incident, Order};
+use super::tenant::{Behaviour, Tenant, TenantSpec};
+use super::time;
+
+/// Everything that the simulated service holds. Clones are handles to the same world.
+///
+/// Methods that take a tenant panic when it was not added: a misspelt id in a test must not look like an empty tenant.
+#[derive(Debug, Clone)]
+pub struct World(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    clock: Mutex<Time>,
+    client_secret: Mutex<String>,
+    /// Each tenant has its own lock, as the tenants of the service do not wait for each other.
+    tenants: RwLock<HashMap<Uuid, Arc<Mutex<Tenant>>>>,
+    tokens: Mutex<HashMap<String, Issued>>,
+}
+
+#[derive(Debug)]
+enum Time {
+    /// The machine's clock and how far it was advanced.
+    Real(TimeDelta),
+    Manual(DateTime<Utc>),
+}
+
+/// A token that was given out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Issued {
+    pub(super) tenant: Uuid,
+    pub(super) expires: DateTime<Utc>,
+    pub(super) revoked: bool,
+    pub(super) has_roles: bool,
+}
+
+/// A token is remembered so long after its end, so that calls with it still show in their tenant's log.
+const TOKEN_REMEMBERED: TimeDelta = TimeDelta::days(1);
+
+impl World {
+    pub(super) fn new(clock: Clock, client_secret: String) -> Self {
+        Self(Arc::new(Inner {
+            clock: Mutex::new(match clock {
+                Clock::Real => Time::Real(TimeDelta::zero()),
+                Clock::Manual(now) => Time::Manual(time::to_ticks(now)),
+            }),
+            client_secret: Mutex::new(client_secret),
+            tenants: RwLock::default(),
+            tokens: Mutex::default(),
+        }))
+    }
+
+    /// The service's time.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this server owns its clock; its clients read the Date header"
+    )]
+    pub fn now(&self) -> DateTime<Utc> {
+        match *lock(&self.0.clock) {
+            Time::Real(advanced) => time::to_ticks(Utc::now() + advanced),
+            Time::Manual(now) => now,
+        }
+    }
+
+    /// Moves the clock on; a manual clock moves in no other way.
+    pub fn advance(&self, by: Duration) {
+        match &mut *lock(&self.0.clock) {
+            Time::Real(advanced) => *advanced += time::delta(by),
+            Time::Manual(now) => *now = time::to_ticks(*now + time::delta(by)),
+        }
+    }
+
+    /// Adds a tenant with its seeded incidents, or replaces the one of that id.
+    pub fn add_tenant(&self, spec: TenantSpec) {
+        let id = spec.id;
+        let tenant = Arc::new(Mutex::new(Tenant::new(spec, self.now())));
+        let mut tenants = self
+            .0
+            .tenants
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        tenants.insert(id, tenant);
+    }
+
+    /// All tenants, in the order of their ids.
+    pub fn tenants(&self) -> Vec<Uuid> {
+        let tenants = self
+            .0
+            .tenants
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut ids: Vec<Uuid> = tenants.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Breaks or repairs a tenant.
+    pub fn set_behaviour(&self, tenant: Uuid, behaviour: Behaviour) {
+        self.with(tenant, |tenant| tenant.spec.behaviour = behaviour);
+    }
+
+    /// Lists a tenant's incidents in another order from now on.
+    pub fn set_order(&self, tenant: Uuid, order: Order) {
+        self.with(tenant, |tenant| tenant.spec.order = order);
+    }
+
+    /// The application gets another secret; tokens given out stay good.
+    pub fn set_client_secret(&self, secret: &str) {
+        secret.clone_into(&mut lock(&self.0.client_secret));
+    }
+
+    /// Adds or replaces an incident as the service would send it. `incidentId` must be a number; a missing
+    /// `lastUpdateTime` counts as now.
+    pub fn add_incident(&self, tenant: Uuid, incident: &Value) {
+        let id = incident["incidentId"]
+            .as_i64()
+            .expect("an incident has a numeric incidentId");
+        let updated = incident["lastUpdateTime"].as_str().and_then(time::parse);
+        self.add_raw(
+            tenant,
+            id,
+            updated.unwrap_or_else(|| self.now()),
+            incident.to_string(),
+        );
+    }
+
+    /// Adds or replaces an incident whose text is sent as it is, whatever it is.
+    pub fn add_raw(&self, tenant: Uuid, id: i64, last_update_time: DateTime<Utc>, raw: String) {
+        let incident = Incident::new(last_update_time, raw);
+        self.with(tenant, |tenant| tenant.store.put(id, incident));
+    }
+
+    /// Serves the incidents of a documented list answer, each text as it stands there.
+    pub fn add_documented_sample(&self, tenant: Uuid, json: &str) {
+        let list = Object::parse(json.as_bytes()).expect("a list answer is an object");
+        for incident in list.objects("value") {
+            let id = incident
+                .get("incidentId")
+                .expect("a documented incident has an id");
+            let updated: String = incident
+                .get("lastUpdateTime")
+                .expect("a documented incident has a time");
+            let updated = time::parse(&updated).expect("a documented time ends in Z");
+            self.add_raw(tenant, id, updated, incident.to_text());
+        }
+    }
+
+    /// A new incident, created now; returns its id.
+    pub fn create(&self, tenant: Uuid) -> i64 {
+        self.change(tenant, Tenant::create)
+    }
+
+    /// Changes something visible of an incident and its `lastUpdateTime`, which becomes now: or, where the incident
+    /// changed at this very instant before, a little later. False where there is no such incident that can be read.
+    pub fn update(&self, tenant: Uuid, id: i64) -> bool {
+        self.change(tenant, |tenant, now| tenant.update(id, now))
+    }
+
+    /// Updates any incident that is not merged away; returns its id, or `None` where there is none.
+    pub fn update_random(&self, tenant: Uuid) -> Option<i64> {
+        self.change(tenant, Tenant::update_random)
+    }
+
+    /// Closes an incident and its alerts.
+    pub fn resolve(&self, tenant: Uuid, id: i64) -> bool {
+        self.change(tenant, |tenant, now| tenant.resolve(id, now))
+    }
+
+    /// Merges an incident into another one.
+    pub fn merge(&self, tenant: Uuid, source: i64, target: i64) -> bool {
+        self.change(tenant, |tenant, now| tenant.merge(source, target, now))
+    }
+
+    /// Moves one alert to another incident.
+    pub fn move_alert(&self, tenant: Uuid, alert_id: &str, from: i64, to: i64) -> bool {
+        self.change(tenant, |tenant, now| {
+            tenant.move_alert(alert_id, from, to, now)
+        })
+    }
+
+    /// Changes an alert and leaves its incident's `lastUpdateTime`. False where there is no alert.
+    pub fn touch_alert_only(&self, tenant: Uuid, id: i64) -> bool {
+        self.change(tenant, |tenant, now| tenant.touch_alert_only(id, now))
+    }
+
+    /// A seeded mix of everything that happens to incidents.
+    pub fn live(&self, tenant: Uuid, steps: usize) {
+        self.change(tenant, |tenant, now| {
+            (0..steps).for_each(|_| tenant.live(now));
+        });
+    }
+
+    /// The newest version of every incident that is JSON, by id.
+    pub fn truth(&self, tenant: Uuid) -> Vec<Value> {
+        let texts = self.truth_raw(tenant);
+        texts
+            .values()
+            .filter_map(|text| serde_json::from_str(text).ok())
+            .collect()
+    }
+
+    /// The newest text of every incident.
+    pub fn truth_raw(&self, tenant: Uuid) -> BTreeMap<i64, String> {
+        let texts: Vec<_> = self.with(tenant, |tenant| {
+            tenant
+                .store
+                .iter()
+                .map(|(id, incident)| (id, incident.text.clone()))
+                .collect()
+        });
+        texts
+            .into_iter()
+            .map(|(id, text)| (id, String::from_utf8_lossy(&text).into_owned()))
+            .collect()
+    }
+
+    /// The next requests to that endpoint get these replies, one each, after those that were scripted before.
+    pub fn script(&self, tenant: Uuid, endpoint: Endpoint, replies: Vec<Reply>) {
+        self.with(tenant, |tenant| {
+            tenant.traffic.script(endpoint).extend(replies);
+        });
+    }
+
+    /// After each answered page so many random updates happen, so that the list moves while a client reads it.
+    pub fn churn(&self, tenant: Uuid, updates_per_page: usize) {
+        self.with(tenant, |tenant| tenant.churn = updates_per_page);
+    }
+
+    /// The list rests again.
+    pub fn churn_stop(&self, tenant: Uuid) {
+        self.churn(tenant, 0);
+    }
+
+    /// The calls of a tenant so far, oldest first.
+    pub fn calls(&self, tenant: Uuid) -> Vec<Call> {
+        self.with(tenant, |tenant| tenant.traffic.calls())
+    }
+
+    /// Forgets the calls of a tenant.
+    pub fn clear_calls(&self, tenant: Uuid) {
+        self.with(tenant, |tenant| tenant.traffic.clear_calls());
+    }
+
+    /// How many calls were refused because the quota was used up.
+    pub fn quota_violations(&self, tenant: Uuid) -> usize {
+        self.with(tenant, |tenant| tenant.traffic.quota_violations)
+    }
+
+    /// What happens to a tenant after a page was answered.
+    pub(super) fn stir(&self, tenant: Uuid) {
+        self.change(tenant, |tenant, now| {
+            for _ in 0..tenant.churn {
+                tenant.update_random(now);
+            }
+        });
+    }
+
+    pub(super) fn knows(&self, tenant: Uuid) -> bool {
+        let tenants = self
+            .0
+            .tenants
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        tenants.contains_key(&tenant)
+    }
+
+    pub(super) fn is_client_secret(&self, secret: &str) -> bool {
+        *lock(&self.0.client_secret) == secret
+    }
+
+    pub(super) fn remember(&self, token: String, issued: Issued) {
+        let now = self.now();
+        let mut tokens = lock(&self.0.tokens);
+        tokens.retain(|_, issued| issued.expires + TOKEN_REMEMBERED > now);
+        tokens.insert(token, issued);
+    }
+
+    pub(super) fn issued(&self, token: &str) -> Option<Issued> {
+        lock(&self.0.tokens).get(token).copied()
+    }
+
+    pub(super) fn revoke_tokens(&self, tenant: Uuid) {
+        let mut tokens = lock(&self.0.tokens);
+        tokens
+            .values_mut()
+            .filter(|issued| issued.tenant == tenant)
+            .for_each(|issued| issued.revoked = true);
+    }
+
+    fn change<T>(&self, tenant: Uuid, change: impl FnOnce(&mut Tenant, DateTime<Utc>) -> T) -> T {
+        let now = self.now();
+        self.with(tenant, |tenant| change(tenant, now))
+    }
+
+    pub(super) fn with<T>(&self, tenant: Uuid, work: impl FnOnce(&mut Tenant) -> T) -> T {
+        let state = {
+            let tenants = self
+                .0
+                .tenants
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            tenants.get(&tenant).map(Arc::clone)
+        };
+        let state = state.unwrap_or_else(|| panic!("the simulator has no tenant {tenant}"));
+        work(&mut lock(&state))
+    }
+}
+
+/// A test that panicked while it held the lock must not hide its own message behind a poisoned one.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
