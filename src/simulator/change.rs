@@ -101,6 +101,9 @@ impl Tenant {
             return false;
         };
         let updated = old.updated;
+        if incident.objects("alerts").is_empty() {
+            return false;
+        }
         self.work_on_alert(&mut incident, now);
         self.store
             .put(id, Incident::new(updated, &incident.to_text()));
