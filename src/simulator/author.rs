@@ -60,19 +60,20 @@ impl Author {
             } else {
                 self.random.pick_story()
             };
-            // One alert in three is written as the documents show it.
-            let shape = if (id.unsigned_abs() as usize + place).is_multiple_of(3) {
+            // One alert of every other incident is written as the documents show it.
+            let shape = if (id.unsigned_abs() as usize + place).is_multiple_of(6) {
                 Shape::Documented
             } else {
                 Shape::Real
             };
+            let begun = created + (updated - created) / 4 * i32::try_from(place).expect("small");
             // A device may change a moment after a fresh alert, so that one gets no time in the future.
             let changed = if created == updated {
                 updated
             } else {
                 self.near(updated)
             };
-            alerts.push(self.alert_of(story, shape, id, created, changed));
+            alerts.push(self.alert_of(story, shape, id, begun, changed));
         }
         self.lengthen(&mut alerts);
         self.frame(first, id, created, updated)
@@ -162,6 +163,7 @@ impl Author {
         let mut alert = Object::default().with("alertId", &alert_id);
         if shape == Shape::Real {
             alert.set("providerAlertId", &alert_id[2..]);
+            alert.set("detectorId", self.random.uuid());
         }
         alert
             .with("incidentId", incident)
@@ -187,7 +189,6 @@ impl Author {
             .with("classification", json!(null))
             .with("determination", json!(null))
             .with("detectionSource", story.detection_source)
-            .with("detectorId", self.random.uuid())
             .with("assignedTo", json!(null))
             .with("actorName", story.actor)
             .with("threatFamilyName", story.family)
@@ -219,7 +220,7 @@ impl Author {
 
     /// Pads the descriptions until the incident has its 9 to 11 KB, whatever its entities were.
     fn lengthen(&mut self, alerts: &mut [Object]) {
-        let target = 9_600 + self.random.index(900);
+        let target = 9_700 + self.random.index(900);
         let length: usize = alerts.iter().map(|alert| alert.to_text().len()).sum();
         let share = target.saturating_sub(length + FRAME) / alerts.len();
         for alert in alerts {

@@ -13,7 +13,7 @@ impl Tenant {
     pub(super) fn create(&mut self, now: DateTime<Utc>) -> i64 {
         let id = self.store.highest_id() + 1;
         let incident = self.author.incident(id, now, now);
-        self.store.put(id, Incident::new(now, incident.to_text()));
+        self.store.put(id, Incident::new(now, &incident.to_text()));
         id
     }
 
@@ -101,9 +101,12 @@ impl Tenant {
             return false;
         };
         let updated = old.updated;
+        if incident.objects("alerts").is_empty() {
+            return false;
+        }
         self.work_on_alert(&mut incident, now);
         self.store
-            .put(id, Incident::new(updated, incident.to_text()));
+            .put(id, Incident::new(updated, &incident.to_text()));
         true
     }
 
@@ -146,7 +149,7 @@ impl Tenant {
             incident.set("alerts", alerts);
         }
         self.store
-            .put(id, Incident::new(updated, incident.to_text()));
+            .put(id, Incident::new(updated, &incident.to_text()));
     }
 
     /// Investigates one of the alerts.
@@ -301,5 +304,38 @@ mod tests {
         ids.dedup();
         assert_eq!(ids.len(), count, "no alert in two incidents");
         assert!(count > 20 * 3);
+    }
+
+    #[test]
+    fn a_newer_incident_never_shows_an_older_state_of_a_device() {
+        let mut tenant = tenant(20);
+        for second in 0..200 {
+            tenant.live(now() + TimeDelta::seconds(second));
+        }
+        let mut incidents: Vec<Value> = tenant
+            .store
+            .iter()
+            .map(|(id, _)| value(&tenant, id))
+            .collect();
+        incidents.sort_by_key(|incident| time::parse(incident["lastUpdateTime"].as_str().unwrap()));
+        let mut newest = std::collections::HashMap::new();
+        for device in incidents.iter().flat_map(devices) {
+            newest.insert(device["mdatpDeviceId"].clone(), device["osBuild"].clone());
+        }
+        let mut changed = 0;
+        for (id, build) in newest {
+            let current = tenant.author.current_device(id.as_str().unwrap()).unwrap();
+            assert_eq!(current.get::<Value>("osBuild"), Some(build.clone()));
+            changed += usize::from(build != 20_348);
+        }
+        assert!(changed > 5);
+    }
+
+    fn devices(incident: &Value) -> Vec<Value> {
+        let alerts = incident["alerts"].as_array().unwrap();
+        alerts
+            .iter()
+            .flat_map(|alert| alert["devices"].as_array().unwrap().clone())
+            .collect()
     }
 }

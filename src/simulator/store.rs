@@ -41,7 +41,7 @@ pub(super) struct Incident {
 
 impl Incident {
     /// Takes what the filters look at out of the text; text that is no object keeps the given time and no status.
-    pub(super) fn new(updated: DateTime<Utc>, text: String) -> Self {
+    pub(super) fn new(updated: DateTime<Utc>, text: &str) -> Self {
         let object = Object::parse(text.as_bytes()).unwrap_or_default();
         Self {
             created: object
@@ -51,7 +51,8 @@ impl Incident {
             updated,
             status: object.get("status").unwrap_or_default(),
             assigned_to: object.get("assignedTo").unwrap_or_default(),
-            text: Bytes::from(text),
+            // Copied, for a string keeps the room that it grew into: twice the memory over fifty thousand incidents.
+            text: Bytes::copy_from_slice(text.as_bytes()),
         }
     }
 }
@@ -152,7 +153,7 @@ mod tests {
         let mut store = Store::default();
         for id in 1..=50 {
             let updated = DateTime::from_timestamp(1_700_000_000 + (id * 7) % 50, 0).unwrap();
-            store.put(id, Incident::new(updated, id.to_string()));
+            store.put(id, Incident::new(updated, &id.to_string()));
         }
         store
     }
@@ -191,7 +192,7 @@ mod tests {
     fn a_changed_incident_moves_in_the_index() {
         let mut store = store();
         let updated = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
-        store.put(3, Incident::new(updated, "3".to_owned()));
+        store.put(3, Incident::new(updated, "3"));
         let newest = ids(&store, Order::NewestFirst, &mut Random::new(1));
         assert_eq!((newest[0], newest.len()), (3, 50));
     }

@@ -105,7 +105,7 @@ impl Tenant {
                 time::to_ticks(created + self.part_of((now - created).min(TimeDelta::days(3))));
             let incident = self.author.incident(id, created, updated);
             self.store
-                .put(id, Incident::new(updated, incident.to_text()));
+                .put(id, Incident::new(updated, &incident.to_text()));
         }
     }
 

@@ -132,12 +132,12 @@ impl World {
             tenant,
             id,
             updated.unwrap_or_else(|| self.now()),
-            incident.to_string(),
+            &incident.to_string(),
         );
     }
 
     /// Adds or replaces an incident whose text is sent as it is, whatever it is.
-    pub fn add_raw(&self, tenant: Uuid, id: i64, last_update_time: DateTime<Utc>, raw: String) {
+    pub fn add_raw(&self, tenant: Uuid, id: i64, last_update_time: DateTime<Utc>, raw: &str) {
         let incident = Incident::new(last_update_time, raw);
         self.with(tenant, |tenant| tenant.store.put(id, incident));
     }
@@ -153,7 +153,7 @@ impl World {
                 .get("lastUpdateTime")
                 .expect("a documented incident has a time");
             let updated = time::parse(&updated).expect("a documented time ends in Z");
-            self.add_raw(tenant, id, updated, incident.to_text());
+            self.add_raw(tenant, id, updated, &incident.to_text());
         }
     }
 
