@@ -78,8 +78,13 @@ pub async fn tenant(tenant: &Tenant, tokens: &Tokens, incidents: &Incidents) -> 
         Err(error) => Finding::failure(&tenant.name, &error),
         Ok(_) => match token.look() {
             Look::Fine => Finding::ok(&tenant.name, "token, tenant, role and one call"),
-            Look::RoleMissing => Finding::warning(&tenant.name, "the API answers although the token shows no role Incident.Read.All"),
-            Look::Opaque => Finding::warning(&tenant.name, "the API answers, but the token cannot be read, so its tenant is not proven"),
+            Look::RoleMissing => {
+                Finding::warning(&tenant.name, "the API answers although the token shows no role Incident.Read.All")
+            }
+            Look::Opaque => Finding::warning(
+                &tenant.name,
+                "the API answers, but the token cannot be read, so its tenant is not proven",
+            ),
         },
     }
 }

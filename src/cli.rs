@@ -34,10 +34,10 @@ use crate::tenant_run::Asked;
 #[derive(Debug, Parser)]
 #[command(name = "incident-sync", version, max_term_width = 100)]
 struct Cli {
-    /// The configuration; else $INCIDENT_SYNC_CONFIG, else /etc/incident-sync/incident-sync.toml.
+    /// The configuration; else `$INCIDENT_SYNC_CONFIG`, else /etc/incident-sync/incident-sync.toml.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Log more; RUST_LOG says it in detail.
+    /// Log more; `RUST_LOG` says it in detail.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     /// The form of the log on standard error.
@@ -204,7 +204,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         #[cfg(feature = "simulator")]
         Command::Demo { once, incidents } => return crate::demo::run(once, incidents).await,
         #[cfg(feature = "simulator")]
-        Command::Simulate { listen, tenants, incidents } => return crate::demo::simulate(listen, tenants, incidents).await,
+        Command::Simulate { listen, tenants, incidents } => {
+            return crate::demo::simulate(listen, tenants, incidents).await;
+        }
         _ => {}
     }
     let config = config::load(cli.config.as_deref()).map_err(|errors| Failure::Configuration(errors.to_string()))?;
@@ -221,7 +223,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             print(json, &report::tenant_json(&config.tenants), || report::tenant_table(&config.tenants));
             Ok(())
         }
-        Command::ConsentUrl { tenant, redirect_uri, json } => consent_url(&config, tenant.as_deref(), &redirect_uri, json),
+        Command::ConsentUrl { tenant, redirect_uri, json } => {
+            consent_url(&config, tenant.as_deref(), &redirect_uri, json)
+        }
         #[cfg(feature = "simulator")]
         Command::Demo { .. } | Command::Simulate { .. } => Ok(()),
     }
@@ -238,7 +242,9 @@ fn chosen(config: &Config, named: &[String]) -> Result<Vec<Arc<Tenant>>, Failure
     }
     let find = |name: &String| {
         let found = find_tenant(config, name).filter(|tenant| tenant.enabled).cloned();
-        found.ok_or_else(|| Failure::Configuration(format!("no enabled tenant is called {name}; see: incident-sync tenant list")))
+        found.ok_or_else(|| {
+            Failure::Configuration(format!("no enabled tenant is called {name}; see: incident-sync tenant list"))
+        })
     };
     named.iter().map(find).collect()
 }
@@ -275,7 +281,8 @@ async fn sync_with(
     json: bool,
 ) -> Result<(), Failure> {
     let started = Instant::now();
-    let engine = setup::engine(config, database.store.clone(), progress.clone(), stop).await.map_err(SetupError::from)?;
+    let engine =
+        setup::engine(config, database.store.clone(), progress.clone(), stop).await.map_err(SetupError::from)?;
     let ids: Vec<Uuid> = tenants.iter().map(|tenant| tenant.id.0).collect();
     let results = engine.run_once(&ids, asked).await.map_err(SetupError::from)?;
     progress.finish();
@@ -283,7 +290,9 @@ async fn sync_with(
     let left_out: Vec<&str> = tenants.iter().filter(|tenant| !ran(tenant)).map(|tenant| tenant.name.as_str()).collect();
     print(json, &report::sync_json(&results, &left_out, started.elapsed()), || report::sync_table(&results));
     for name in &left_out {
-        eprintln!("{name}: left out; another instance works on it, the service asked for a pause, or the command was stopped");
+        eprintln!(
+            "{name}: left out; another instance works on it, the service asked for a pause, or the command was stopped"
+        );
     }
     let is_good = left_out.is_empty() && results.iter().all(|result| result.outcome == Outcome::Ok);
     if is_good { Ok(()) } else { Err(Failure::Tenant) }
@@ -301,13 +310,21 @@ async fn check(config: &Config, named: &[String], json: bool) -> Result<(), Fail
             let pending = database.store.pending_migrations().await;
             findings.push(match pending {
                 Ok(0) => Finding::ok("database", "reached; the schema is current"),
-                Ok(pending) => Finding::warning("database", format!("{pending} migrations are pending; run: incident-sync migrate")),
+                Ok(pending) => Finding::warning(
+                    "database",
+                    format!("{pending} migrations are pending; run: incident-sync migrate"),
+                ),
                 Err(error) => Finding::failure("database", &error),
             });
             database.close().await;
         }
         Err(error) => {
-            findings.push(Finding { what: "database".to_owned(), result: CheckResult::Failure, who: "operator", detail: error.to_string() });
+            findings.push(Finding {
+                what: "database".to_owned(),
+                result: CheckResult::Failure,
+                who: "operator",
+                detail: error.to_string(),
+            });
         }
     }
     let client = http::client();
@@ -348,13 +365,16 @@ async fn migrate(config: &Config) -> Result<(), Failure> {
 fn consent_url(config: &Config, tenant: Option<&str>, redirect_uri: &str, json: bool) -> Result<(), Failure> {
     let configured = tenant.and_then(|name| find_tenant(config, name));
     let Some(template) = configured.or_else(|| config.tenants.first()) else {
-        return Err(Failure::Configuration("[app] and at least one [[tenants]] entry must be configured first".to_owned()));
+        return Err(Failure::Configuration(
+            "[app] and at least one [[tenants]] entry must be configured first".to_owned(),
+        ));
     };
     let directory = match (configured, tenant) {
         (Some(tenant), _) => tenant.id.to_string(),
         (None, Some(name)) => {
             let id = name.parse::<Uuid>();
-            id.map_err(|_| Failure::Configuration(format!("{name} is neither a configured tenant nor a GUID")))?.to_string()
+            id.map_err(|_| Failure::Configuration(format!("{name} is neither a configured tenant nor a GUID")))?
+                .to_string()
         }
         (None, None) => "organizations".to_owned(),
     };

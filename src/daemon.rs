@@ -40,13 +40,17 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
     if let Some(embedded) = &database.embedded {
         tracing::info!(psql = embedded.psql_line(), "the embedded Postgres runs");
     }
-    let engine = setup::engine(config, database.store.clone(), Progress::hidden(), stop.clone()).await.map_err(SetupError::from)?;
+    let engine = setup::engine(config, database.store.clone(), Progress::hidden(), stop.clone())
+        .await
+        .map_err(SetupError::from)?;
     let wake = Arc::new(Notify::new());
     let lines = &config.schedule;
     let ticks = schedule::start_ticks([&lines.poll, &lines.open_incidents, &lines.reconcile], &wake).await;
     let mut ticks = ticks.map_err(|error| Failure::Configuration(format!("the schedule did not start: {error}")))?;
     let address = listener::start(config.http.listen, database.store.clone(), metrics, stop.clone()).await;
-    let address = address.map_err(|error| Failure::Configuration(format!("http.listen: {}: {error}; choose another port", config.http.listen)))?;
+    let address = address.map_err(|error| {
+        Failure::Configuration(format!("http.listen: {}: {error}; choose another port", config.http.listen))
+    })?;
     let tenants = config.tenants.iter().filter(|tenant| tenant.enabled).count();
     let status = format!("synchronising {tenants} tenants");
     notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
@@ -71,14 +75,20 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
     drop(ticks.shutdown().await);
     database.close().await;
     if is_lost {
-        return Err(Failure::Database("the embedded Postgres ended by itself; its log is postgres.log in database.embedded_dir".to_owned()));
+        return Err(Failure::Database(
+            "the embedded Postgres ended by itself; its log is postgres.log in database.embedded_dir".to_owned(),
+        ));
     }
     tracing::info!("stopped");
     Ok(())
 }
 
 /// Keeps trying while the database is merely away; `None` when stopped meanwhile.
-async fn await_database(config: &Config, migrate: bool, stop: &CancellationToken) -> Result<Option<OpenDatabase>, SetupError> {
+async fn await_database(
+    config: &Config,
+    migrate: bool,
+    stop: &CancellationToken,
+) -> Result<Option<OpenDatabase>, SetupError> {
     loop {
         let opened = tokio::select! {
             () = stop.cancelled() => return Ok(None),
@@ -113,7 +123,8 @@ async fn lost_database(database: &OpenDatabase) {
 
 /// The first signal stops softly, the second one at once.
 pub(crate) async fn watch_signals(stop: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::error!("signals cannot be watched");
         return;
     };
@@ -157,7 +168,10 @@ async fn reload(engine: &Engine, file: Option<&std::path::Path>) {
     match engine.reload(setup::settings(&config)).await {
         Ok(()) => {
             gauge.set(0.0);
-            tracing::info!(tenants = config.tenants.len(), "the configuration was read again; [database], [http] and the call limits need a restart");
+            tracing::info!(
+                tenants = config.tenants.len(),
+                "the configuration was read again; [database], [http] and the call limits need a restart"
+            );
         }
         Err(error) => {
             gauge.set(1.0);

@@ -5,8 +5,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use comfy_table::Table;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +38,18 @@ const OPEN: &str = "30 * * * * *";
 const RECONCILE: &str = "0 */10 * * * *";
 
 const NAMES: [&str; 12] = [
-    "contoso", "fabrikam", "northwind", "adatum", "tailspin", "wingtip", "litware", "proseware", "woodgrove", "alpine", "lucerne", "margie",
+    "contoso",
+    "fabrikam",
+    "northwind",
+    "adatum",
+    "tailspin",
+    "wingtip",
+    "litware",
+    "proseware",
+    "woodgrove",
+    "alpine",
+    "lucerne",
+    "margie",
 ];
 /// The customer whose admin has not consented.
 const WITHOUT_CONSENT: &str = "lucerne";
@@ -100,7 +109,9 @@ async fn begin_anew(database: &OpenDatabase) -> Result<(), Failure> {
         sqlx::query("DROP TABLE _sqlx_migrations").execute(pool).await?;
         MIGRATIONS.run(pool).await
     };
-    reset.await.map_err(|error| Failure::Database(format!("the demonstration's database could not be emptied: {error}")))
+    reset
+        .await
+        .map_err(|error| Failure::Database(format!("the demonstration's database could not be emptied: {error}")))
 }
 
 /// The simulator alone, until Ctrl-C.
@@ -121,7 +132,9 @@ pub async fn simulate(listen: SocketAddr, tenants: usize, incidents: usize) -> R
 fn sample_configuration(simulator: &Simulator) -> String {
     let Options { client_id, client_secret, .. } = Options::default();
     let url = simulator.url();
-    let mut text = format!("[app]\nclient_id = \"{client_id}\"\nclient_secret = \"{client_secret}\"\n\n[api]\nauthority = \"{url}\"\nbase_url = \"{url}\"\n");
+    let mut text = format!(
+        "[app]\nclient_id = \"{client_id}\"\nclient_secret = \"{client_secret}\"\n\n[api]\nauthority = \"{url}\"\nbase_url = \"{url}\"\n"
+    );
     for (at, id) in simulator.world().tenants().into_iter().enumerate() {
         text.push_str(&format!("\n[[tenants]]\nid = \"{id}\"\nname = \"{}\"\n", name(at)));
     }
@@ -141,7 +154,8 @@ fn tenant_id(at: usize) -> Uuid {
 async fn start_simulator(listen: SocketAddr, tenants: usize, incidents: usize) -> Result<Simulator, Failure> {
     let options = Options { listen, clock: Clock::Real, encoding: Encoding::Deflate, ..Options::default() };
     let simulator = Simulator::start(options).await;
-    let simulator = simulator.map_err(|error| Failure::Configuration(format!("the simulator cannot listen on {listen}: {error}")))?;
+    let simulator = simulator
+        .map_err(|error| Failure::Configuration(format!("the simulator cannot listen on {listen}: {error}")))?;
     let world = simulator.world().clone();
     let seed = move || {
         for at in 0..tenants {
@@ -149,7 +163,12 @@ async fn start_simulator(listen: SocketAddr, tenants: usize, incidents: usize) -
             let consent_missing = name == WITHOUT_CONSENT;
             let calls_per_minute = if name == THROTTLED { THROTTLED_CALLS_PER_MINUTE } else { CALLS_PER_MINUTE };
             let behaviour = Behaviour { consent_missing, ..Behaviour::default() };
-            world.add_tenant(TenantSpec { incidents, calls_per_minute, behaviour, ..TenantSpec::new(tenant_id(at), &name) });
+            world.add_tenant(TenantSpec {
+                incidents,
+                calls_per_minute,
+                behaviour,
+                ..TenantSpec::new(tenant_id(at), &name)
+            });
         }
     };
     tokio::task::spawn_blocking(seed).await.map_err(|error| Failure::Configuration(error.to_string()))?;
@@ -172,12 +191,18 @@ fn tenants(url: &Url) -> Vec<Arc<Tenant>> {
     (0..NAMES.len()).map(tenant).collect()
 }
 
-async fn engine(database: &OpenDatabase, url: &Url, progress: Progress, stop: CancellationToken) -> Result<Arc<Engine>, Failure> {
+async fn engine(
+    database: &OpenDatabase,
+    url: &Url,
+    progress: Progress,
+    stop: CancellationToken,
+) -> Result<Arc<Engine>, Failure> {
     let tenants = tenants(url);
     database.store.sync_tenants(&tenants).await.map_err(SetupError::from)?;
     let client = http::client();
     let incidents = Incidents::new(client.clone(), CALLS_PER_MINUTE, CALLS_PER_HOUR);
-    let parties = Parties { tokens: Tokens::new(client), incidents, store: database.store.clone(), pace: Pace::default() };
+    let parties =
+        Parties { tokens: Tokens::new(client), incidents, store: database.store.clone(), pace: Pace::default() };
     let schedule = Schedule::new(POLL, OPEN, RECONCILE).expect("the demonstration's cron lines are constants");
     let settings = Settings {
         tenants: tenants.into_iter().map(|tenant| (tenant.id.0, tenant)).collect::<HashMap<_, _>>(),
@@ -196,13 +221,19 @@ async fn one_pass(database: &OpenDatabase, simulator: &Simulator, stop: Cancella
     let started = Instant::now();
     let results = engine.run_once(&simulator.world().tenants(), Asked::News).await.map_err(SetupError::from)?;
     progress.finish();
-    println!("One pass over {} simulated tenants took {:.1} s. {WITHOUT_CONSENT} has not consented and", results.len(), started.elapsed().as_secs_f64());
+    println!(
+        "One pass over {} simulated tenants took {:.1} s. {WITHOUT_CONSENT} has not consented and",
+        results.len(),
+        started.elapsed().as_secs_f64()
+    );
     println!("{THROTTLED} is throttled by the service: both are meant to fail, and hold nobody up.\n");
     println!("{}\n", report::sync_table(&results));
     for (question, sql) in QUERIES {
         println!("{question}\n{sql};\n{}\n", answer(database.store.pool(), sql).await?);
     }
-    println!("The data stays in the demonstration's database until the next demo. To look at it, run `demo` without --once.");
+    println!(
+        "The data stays in the demonstration's database until the next demo. To look at it, run `demo` without --once."
+    );
     Ok(())
 }
 
@@ -211,11 +242,8 @@ async fn answer(pool: &PgPool, sql: &'static str) -> Result<String, Failure> {
     use sqlx::{Column, Row};
     let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(pool).await;
     let rows = rows.map_err(|error| Failure::Database(format!("the query failed: {error}")))?;
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
-    if let Some(first) = rows.first() {
-        table.set_header(first.columns().iter().map(|column| column.name().to_owned()));
-    }
+    let columns = rows.first().map_or(&[][..], |first| first.columns());
+    let mut table = report::table(columns.iter().map(|column| column.name()));
     for row in &rows {
         let cell = |at: usize| row.try_get::<Option<String>, _>(at).ok().flatten().unwrap_or_default();
         table.add_row((0..row.len()).map(cell));
@@ -230,8 +258,14 @@ async fn live(database: &OpenDatabase, simulator: &Simulator, stop: Cancellation
     let address = listener::start(listen, database.store.clone(), metrics, stop.clone()).await;
     let address = address.map_err(|error| Failure::Configuration(format!("no free port: {error}")))?;
     let psql = database.embedded.as_ref().map(Embedded::psql_line).unwrap_or_default();
-    println!("incident-sync demo: {} simulated tenants at {}, read every 5 s into a private Postgres.", NAMES.len(), simulator.url());
-    println!("{WITHOUT_CONSENT} has not consented and {THROTTLED} is throttled: both are meant to fail, and hold nobody up.\n");
+    println!(
+        "incident-sync demo: {} simulated tenants at {}, read every 5 s into a private Postgres.",
+        NAMES.len(),
+        simulator.url()
+    );
+    println!(
+        "{WITHOUT_CONSENT} has not consented and {THROTTLED} is throttled: both are meant to fail, and hold nobody up.\n"
+    );
     println!("Look at the rows:\n  {psql}\n\nThree queries worth running:");
     for (question, sql) in QUERIES {
         println!("\n-- {question}\n{sql};");
@@ -270,7 +304,14 @@ async fn tell_totals(pool: PgPool) {
         tick.tick().await;
         let Ok(now) = sqlx::query_as::<_, (i64, i64, i64, i64)>(TOTALS).fetch_one(&pool).await else { continue };
         if now != last {
-            println!("{} incidents (+{}), {} alerts, {} evidence rows, {} observed changes", now.0, now.0 - last.0, now.1, now.2, now.3);
+            println!(
+                "{} incidents (+{}), {} alerts, {} evidence rows, {} observed changes",
+                now.0,
+                now.0 - last.0,
+                now.1,
+                now.2,
+                now.3
+            );
             last = now;
         }
     }

@@ -226,9 +226,12 @@ impl SyncError {
         match self {
             Self::Entra { status: 429, retry_after, .. } => throttled(Peer::Entra, *retry_after),
             Self::Entra { status, error, codes, .. } => aadsts::verdict(*status, error, codes),
-            Self::TokenReply { .. } | Self::ApiReply { .. } => {
-                Verdict::new("bad_reply", Actor::Nobody, Wait::Soon, "The answer came from something that is not Microsoft's service, such as a proxy; check the network path if it stays")
-            }
+            Self::TokenReply { .. } | Self::ApiReply { .. } => Verdict::new(
+                "bad_reply",
+                Actor::Nobody,
+                Wait::Soon,
+                "The answer came from something that is not Microsoft's service, such as a proxy; check the network path if it stays",
+            ),
             Self::WrongTenant { .. } => Verdict::new(
                 "security",
                 Actor::Operator,
@@ -245,24 +248,45 @@ impl SyncError {
                 Wait::UntilActed,
                 "Redirects are refused because the secret and the token would go along; check authority, base_url and the network path",
             ),
-            Self::Transport { .. } => Verdict::new("transport", Actor::Nobody, Wait::Soon, "The network or the service is unwell; it is tried again"),
+            Self::Transport { .. } => Verdict::new(
+                "transport",
+                Actor::Nobody,
+                Wait::Soon,
+                "The network or the service is unwell; it is tried again",
+            ),
             Self::ForeignNextLink { .. } | Self::ForeignIncident { .. } => Verdict::new(
                 "security",
                 Actor::Operator,
                 Wait::UntilActed,
                 "The answer belongs to another host or tenant; nothing of it was stored. Check base_url and the network path",
             ),
-            Self::UnstableListing { .. } => Verdict::new("unstable_listing", Actor::Us, Wait::NextRun, "The API's listing cannot be read without loss; report it"),
+            Self::UnstableListing { .. } => Verdict::new(
+                "unstable_listing",
+                Actor::Us,
+                Wait::NextRun,
+                "The API's listing cannot be read without loss; report it",
+            ),
             Self::Database { sqlstate, .. } => database_verdict(sqlstate.as_deref()),
-            Self::LeaseLost => Verdict::new("lease_lost", Actor::Nobody, Wait::NextRun, "Another instance has taken this tenant over"),
+            Self::LeaseLost => {
+                Verdict::new("lease_lost", Actor::Nobody, Wait::NextRun, "Another instance has taken this tenant over")
+            }
             Self::CredentialBreaker { code } => Verdict::new(
                 "credential",
                 Actor::Operator,
                 Wait::AtLeast(BREAKER_PROBE),
-                format!("The app's own credential was refused (AADSTS{code}) for several tenants; renew it, then reload"),
+                format!(
+                    "The app's own credential was refused (AADSTS{code}) for several tenants; renew it, then reload"
+                ),
             ),
-            Self::Stopped => Verdict::new("stopped", Actor::Nobody, Wait::NextRun, "incident-sync was stopped; the next start goes on here"),
-            Self::Panicked { .. } => Verdict::new("bug", Actor::Us, Wait::NextRun, "A defect of incident-sync; report it with the log"),
+            Self::Stopped => Verdict::new(
+                "stopped",
+                Actor::Nobody,
+                Wait::NextRun,
+                "incident-sync was stopped; the next start goes on here",
+            ),
+            Self::Panicked { .. } => {
+                Verdict::new("bug", Actor::Us, Wait::NextRun, "A defect of incident-sync; report it with the log")
+            }
         }
     }
 
@@ -284,10 +308,18 @@ pub const BREAKER_PROBE: Duration = Duration::from_secs(15 * 60);
 fn api_verdict(status: u16, code: &str, retry_after: Option<Duration>, hint: &str) -> Verdict {
     match status {
         429 => throttled(Peer::Defender, retry_after),
-        401 => Verdict::new("unauthorized", Actor::Nobody, Wait::NewToken, "The API did not accept the token; a new one is asked for once"),
-        403 if code == "DisabledFeature" => {
-            Verdict::new("tenant_config", Actor::CustomerAdmin, Wait::UntilActed, "Microsoft 365 Defender is not enabled in the tenant; the customer must enable or license it")
-        }
+        401 => Verdict::new(
+            "unauthorized",
+            Actor::Nobody,
+            Wait::NewToken,
+            "The API did not accept the token; a new one is asked for once",
+        ),
+        403 if code == "DisabledFeature" => Verdict::new(
+            "tenant_config",
+            Actor::CustomerAdmin,
+            Wait::UntilActed,
+            "Microsoft 365 Defender is not enabled in the tenant; the customer must enable or license it",
+        ),
         403 if hint.is_empty() => Verdict::new(
             "forbidden",
             Actor::CustomerAdmin,
@@ -300,10 +332,22 @@ fn api_verdict(status: u16, code: &str, retry_after: Option<Duration>, hint: &st
             Wait::NewToken,
             "The token lacks the role Incident.Read.All; add the permission to the app registration, then the customer's admin must consent again",
         ),
-        404 => Verdict::new("tenant_config", Actor::Operator, Wait::UntilActed, "The API does not know this address; check cloud and base_url"),
+        404 => Verdict::new(
+            "tenant_config",
+            Actor::Operator,
+            Wait::UntilActed,
+            "The API does not know this address; check cloud and base_url",
+        ),
         503 => match retry_after {
-            Some(pause) => Verdict::new("upstream", Actor::Nobody, Wait::AtLeast(pause.min(LONGEST_THROTTLE)), "The service is unavailable and named a pause; it is obeyed"),
-            None => Verdict::new("upstream", Actor::Nobody, Wait::Soon, "The service is unavailable; it is tried again"),
+            Some(pause) => Verdict::new(
+                "upstream",
+                Actor::Nobody,
+                Wait::AtLeast(pause.min(LONGEST_THROTTLE)),
+                "The service is unavailable and named a pause; it is obeyed",
+            ),
+            None => {
+                Verdict::new("upstream", Actor::Nobody, Wait::Soon, "The service is unavailable; it is tried again")
+            }
         },
         408 | 500..=599 => Verdict::new("upstream", Actor::Nobody, Wait::Soon, "The service failed; it is tried again"),
         _ => Verdict::new("bad_request", Actor::Us, Wait::NextRun, "The API refused the request as wrong; report it"),
@@ -313,12 +357,33 @@ fn api_verdict(status: u16, code: &str, retry_after: Option<Duration>, hint: &st
 /// Source of the codes: PostgreSQL's manual, appendix A.
 fn database_verdict(sqlstate: Option<&str>) -> Verdict {
     match sqlstate.map(|code| code.get(..2).unwrap_or(code)) {
-        Some("28" | "42" | "3D" | "3F") => Verdict::new("database_rights", Actor::Operator, Wait::NextRun, "Postgres refuses us; check user, password, rights and that the schema is migrated"),
-        Some("53") => Verdict::new("database_full", Actor::Operator, Wait::NextRun, "Postgres is out of disk, memory or connections"),
-        Some("22" | "23") => Verdict::new("database_data", Actor::Us, Wait::NextRun, "Postgres refused a value; report it"),
-        Some("25") => Verdict::new("database_read_only", Actor::Operator, Wait::NextRun, "Postgres is read-only, as after a failover; it is tried again"),
-        Some("40") => Verdict::new("database_conflict", Actor::Nobody, Wait::Soon, "Two transactions collided; it is tried again"),
-        Some(_) | None => Verdict::new("database", Actor::Nobody, Wait::Soon, "Postgres is away or slow; it is tried again"),
+        Some("28" | "42" | "3D" | "3F") => Verdict::new(
+            "database_rights",
+            Actor::Operator,
+            Wait::NextRun,
+            "Postgres refuses us; check user, password, rights and that the schema is migrated",
+        ),
+        Some("53") => Verdict::new(
+            "database_full",
+            Actor::Operator,
+            Wait::NextRun,
+            "Postgres is out of disk, memory or connections",
+        ),
+        Some("22" | "23") => {
+            Verdict::new("database_data", Actor::Us, Wait::NextRun, "Postgres refused a value; report it")
+        }
+        Some("25") => Verdict::new(
+            "database_read_only",
+            Actor::Operator,
+            Wait::NextRun,
+            "Postgres is read-only, as after a failover; it is tried again",
+        ),
+        Some("40") => {
+            Verdict::new("database_conflict", Actor::Nobody, Wait::Soon, "Two transactions collided; it is tried again")
+        }
+        Some(_) | None => {
+            Verdict::new("database", Actor::Nobody, Wait::Soon, "Postgres is away or slow; it is tried again")
+        }
     }
 }
 

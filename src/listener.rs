@@ -19,7 +19,12 @@ struct Shared {
 }
 
 /// Serves until `stop`. Fails when the address is taken.
-pub async fn start(listen: SocketAddr, store: Store, metrics: Option<PrometheusHandle>, stop: CancellationToken) -> std::io::Result<SocketAddr> {
+pub async fn start(
+    listen: SocketAddr,
+    store: Store,
+    metrics: Option<PrometheusHandle>,
+    stop: CancellationToken,
+) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(listen).await?;
     let address = listener.local_addr()?;
     let router = Router::new()

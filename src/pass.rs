@@ -230,15 +230,19 @@ impl Engine {
         took: Duration,
     ) -> RunRecord {
         let now = claim.claimed_at + to_delta(took);
-        let is_news = matches!(claim.kind, RunKind::Poll | RunKind::Backfill | RunKind::Manual) && !matches!(reach.asked, Asked::Since(_));
+        let is_news = matches!(claim.kind, RunKind::Poll | RunKind::Backfill | RunKind::Manual)
+            && !matches!(reach.asked, Asked::Since(_));
         let is_complete = report.is_drained && is_news;
         let schedule = &self.settings().schedule;
         let mut due = Due::default();
         if report.is_drained {
             due.poll = is_news.then(|| schedule.next_poll(now)).flatten();
-            due.open = (claim.kind == RunKind::Open || !claim.is_backfilled && is_news).then(|| schedule.next_open(now)).flatten();
-            due.reconcile =
-                (claim.kind == RunKind::Reconcile || !claim.is_backfilled && is_news).then(|| schedule.next_reconcile(now)).flatten();
+            due.open = (claim.kind == RunKind::Open || !claim.is_backfilled && is_news)
+                .then(|| schedule.next_open(now))
+                .flatten();
+            due.reconcile = (claim.kind == RunKind::Reconcile || !claim.is_backfilled && is_news)
+                .then(|| schedule.next_reconcile(now))
+                .flatten();
         }
         let wait = verdict.as_ref().and_then(|verdict| next_wait(verdict, outcome, claim));
         RunRecord {
@@ -262,7 +266,9 @@ fn next_wait(verdict: &Verdict, outcome: Outcome, claim: &Claim) -> Option<Durat
         (Outcome::Ok | Outcome::Stopped, _) => None,
         (_, Wait::AtLeast(asked)) => Some(asked.max(Duration::from_secs(1)) + asked.mul_f64(jitter(claim) / 10.0)),
         (Outcome::Parked, _) => Some(PARKED_PROBE.mul_f64(0.8 + 0.4 * jitter(claim))),
-        (Outcome::Failed | Outcome::Throttled, _) => Some(back_off(claim.consecutive_failures).mul_f64(0.8 + 0.4 * jitter(claim))),
+        (Outcome::Failed | Outcome::Throttled, _) => {
+            Some(back_off(claim.consecutive_failures).mul_f64(0.8 + 0.4 * jitter(claim)))
+        }
     }
 }
 
@@ -278,15 +284,22 @@ fn tell(claim: &Claim, result: &TenantResult) {
     let TenantResult { tenant, report, outcome, verdict, took } = result;
     let counts = &report.counts;
     let name = tenant.name.clone();
-    metrics::counter!("incident_sync_passes_total", "outcome" => outcome.as_str(), "kind" => claim.kind.as_str()).increment(1);
-    metrics::counter!("incident_sync_incidents_written_total", "tenant" => name.clone()).increment(counts.incidents_written as u64);
+    metrics::counter!("incident_sync_passes_total", "outcome" => outcome.as_str(), "kind" => claim.kind.as_str())
+        .increment(1);
+    metrics::counter!("incident_sync_incidents_written_total", "tenant" => name.clone())
+        .increment(counts.incidents_written as u64);
     metrics::counter!("incident_sync_rejected_total", "tenant" => name.clone()).increment(counts.rejected as u64);
     metrics::histogram!("incident_sync_pass_duration_seconds").record(took.as_secs_f64());
-    metrics::gauge!("incident_sync_tenant_up", "tenant" => name.clone()).set(if *outcome == Outcome::Ok { 1.0 } else { 0.0 });
+    metrics::gauge!("incident_sync_tenant_up", "tenant" => name.clone()).set(if *outcome == Outcome::Ok {
+        1.0
+    } else {
+        0.0
+    });
     if let Some(Wait::AtLeast(pause)) = verdict.as_ref().map(|verdict| verdict.wait) {
         metrics::counter!("incident_sync_throttled_seconds_total", "tenant" => name).increment(pause.as_secs());
     }
-    let (class, who, say) = verdict.as_ref().map_or(("", "", ""), |verdict| (verdict.class, verdict.who.as_str(), verdict.say.as_str()));
+    let (class, who, say) =
+        verdict.as_ref().map_or(("", "", ""), |verdict| (verdict.class, verdict.who.as_str(), verdict.say.as_str()));
     let error = report.failure.as_ref().map(ToString::to_string).unwrap_or_default();
     macro_rules! tell {
         ($level:ident, $($extra:tt)*) => {

@@ -24,7 +24,8 @@ impl Progress {
     /// Shows `tenants` tenants on standard error, if it is a terminal.
     pub fn on_terminal(tenants: usize) -> Self {
         let lines = MultiProgress::new();
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} tenants, {elapsed} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} tenants, {elapsed} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
         let total = lines.add(ProgressBar::new(tenants as u64).with_style(style));
         Self { lines, total }
     }
@@ -42,8 +43,11 @@ impl Progress {
 
     /// Begins a tenant's line.
     pub fn tenant(&self, name: &str) -> TenantProgress {
-        let style = ProgressStyle::with_template("{spinner} {prefix:24!} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
-        let line = self.lines.insert_before(&self.total, ProgressBar::new_spinner().with_style(style).with_prefix(name.to_owned()));
+        let style = ProgressStyle::with_template("{spinner} {prefix:24!} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let line = self
+            .lines
+            .insert_before(&self.total, ProgressBar::new_spinner().with_style(style).with_prefix(name.to_owned()));
         TenantProgress { line, total: self.total.clone() }
     }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use comfy_table::Table;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{ContentArrangement, Table};
 use serde_json::{Value, json};
 
 use crate::check::Finding;
@@ -11,18 +11,35 @@ use crate::pass::TenantResult;
 use crate::store::runs::{Outcome, TenantStatus};
 use crate::tenant::Tenant;
 
-fn table(header: &[&str]) -> Table {
+/// Sentences wrap at this width; narrower columns stay as they are.
+const TABLE_WIDTH: u16 = 150;
+
+/// An empty table in our style.
+pub fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header);
+    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic).set_width(TABLE_WIDTH);
+    table.set_header(header);
     table
 }
 
 /// The summary of `sync`.
 pub fn sync_table(results: &[TenantResult]) -> String {
-    let mut table = table(&["tenant", "outcome", "pages", "incidents", "written", "alerts", "rejected", "seconds", "who must act", "what"]);
+    let mut table = table([
+        "tenant",
+        "outcome",
+        "pages",
+        "incidents",
+        "written",
+        "alerts",
+        "rejected",
+        "seconds",
+        "who must act",
+        "what",
+    ]);
     for result in results {
         let counts = &result.report.counts;
-        let (who, say) = result.verdict.as_ref().map_or(("", ""), |verdict| (verdict.who.as_str(), verdict.say.as_str()));
+        let (who, say) =
+            result.verdict.as_ref().map_or(("", ""), |verdict| (verdict.who.as_str(), verdict.say.as_str()));
         table.add_row([
             result.tenant.name.clone(),
             result.outcome.as_str().to_owned(),
@@ -73,7 +90,18 @@ pub fn sync_json(results: &[TenantResult], left_out: &[&str], took: Duration) ->
 
 /// The table of `status`.
 pub fn status_table(tenants: &[TenantStatus]) -> String {
-    let mut table = table(&["tenant", "state", "data as of", "last run", "incidents", "open", "rejected", "failures", "who must act", "what"]);
+    let mut table = table([
+        "tenant",
+        "state",
+        "data as of",
+        "last run",
+        "incidents",
+        "open",
+        "rejected",
+        "failures",
+        "who must act",
+        "what",
+    ]);
     for tenant in tenants {
         let last_run = tenant.last_kind.as_deref().zip(tenant.last_outcome.as_deref());
         table.add_row([
@@ -117,7 +145,7 @@ fn age(seconds: f64) -> String {
 
 /// The table of `tenant list`.
 pub fn tenant_table(tenants: &[std::sync::Arc<Tenant>]) -> String {
-    let mut table = table(&["tenant", "id", "enabled", "authority", "API", "labels"]);
+    let mut table = table(["tenant", "id", "enabled", "authority", "API", "labels"]);
     for tenant in tenants {
         let labels: Vec<String> = tenant.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         table.add_row([
@@ -149,7 +177,7 @@ pub fn tenant_json(tenants: &[std::sync::Arc<Tenant>]) -> Value {
 
 /// The table of `check`.
 pub fn check_table(findings: &[Finding]) -> String {
-    let mut table = table(&["what", "result", "who must act", "detail"]);
+    let mut table = table(["what", "result", "who must act", "detail"]);
     for finding in findings {
         table.add_row([finding.what.as_str(), finding.result.as_str(), finding.who, finding.detail.as_str()]);
     }

@@ -30,13 +30,14 @@ pub async fn with_retries<T, F>(pace: Pace, stop: &CancellationToken, work: impl
 where
     F: Future<Output = Result<T, SyncError>>,
 {
-    let backoff = ExponentialBuilder::default().with_min_delay(pace.first_pause).with_max_times(pace.retries).with_jitter();
-    let attempts = work
-        .retry(backoff)
-        .when(|error| is_worth_it(error) && !stop.is_cancelled())
-        .adjust(|error, pause| match (error.verdict().wait, pause) {
-            (Wait::AtLeast(asked), Some(pause)) => Some(pause.max(asked)),
-            (_, pause) => pause,
+    let backoff =
+        ExponentialBuilder::default().with_min_delay(pace.first_pause).with_max_times(pace.retries).with_jitter();
+    let attempts =
+        work.retry(backoff).when(|error| is_worth_it(error) && !stop.is_cancelled()).adjust(|error, pause| {
+            match (error.verdict().wait, pause) {
+                (Wait::AtLeast(asked), Some(pause)) => Some(pause.max(asked)),
+                (_, pause) => pause,
+            }
         });
     tokio::select! {
         biased;
@@ -94,7 +95,8 @@ mod tests {
     async fn a_stop_ends_the_waiting() {
         let stop = CancellationToken::new();
         stop.cancel();
-        let result = with_retries(Pace::default(), &stop, || std::future::ready(Err::<(), _>(SyncError::LeaseLost))).await;
+        let result =
+            with_retries(Pace::default(), &stop, || std::future::ready(Err::<(), _>(SyncError::LeaseLost))).await;
         assert!(matches!(result, Err(SyncError::Stopped)));
     }
 }

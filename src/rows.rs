@@ -30,7 +30,7 @@ pub struct Element<'a> {
 pub fn elements<'a>(incidents: impl Iterator<Item = &'a str>) -> Vec<Element<'a>> {
     let element = |raw: &'a str| {
         let text = wire::storable(raw);
-        Element { head: wire::head(&text), hash: shorten(Sha256::digest(raw.as_bytes()).as_slice()), text }
+        Element { head: wire::head(&text), hash: shorten(&Sha256::digest(raw.as_bytes())), text }
     };
     incidents.map(element).collect()
 }
@@ -254,7 +254,8 @@ impl<'a> PageRows<'a> {
         self.alert_devices.sort_unstable();
         self.alert_devices.dedup();
         self.evidence.sort_by(|a, b| (&a.alert_id, a.evidence_hash).cmp(&(&b.alert_id, b.evidence_hash)));
-        self.evidence.dedup_by(|later, first| (&later.alert_id, later.evidence_hash) == (&first.alert_id, first.evidence_hash));
+        self.evidence
+            .dedup_by(|later, first| (&later.alert_id, later.evidence_hash) == (&first.alert_id, first.evidence_hash));
         self.comments.sort_by_key(|row| (row.incident_id, row.comment_hash));
         self.comments.dedup_by_key(|row| (row.incident_id, row.comment_hash));
     }
@@ -295,7 +296,7 @@ impl Fingerprint {
     }
 
     fn finish(self) -> Hash {
-        shorten(self.0.finalize().as_slice())
+        shorten(&self.0.finalize())
     }
 }
 

@@ -3,7 +3,6 @@
 //! One scheduler job for each tenant loses runs (the scheduler's channel holds 200) and overlaps with itself. So the due
 //! time of each tenant is a row in Postgres, and a tick only says: look at the rows.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -63,6 +62,8 @@ pub async fn start_ticks(lines: [&str; 3], wake: &Arc<Notify>) -> Result<JobSche
 
 #[cfg(test)]
 mod tests {
+    use std::str::FromStr;
+
     use super::*;
 
     #[test]

@@ -109,7 +109,12 @@ pub fn settings(config: &Config) -> Settings {
 }
 
 /// Everything that runs need, with the configured tenants written to the database.
-pub async fn engine(config: &Config, store: Store, progress: Progress, stop: CancellationToken) -> Result<Arc<Engine>, SyncError> {
+pub async fn engine(
+    config: &Config,
+    store: Store,
+    progress: Progress,
+    stop: CancellationToken,
+) -> Result<Arc<Engine>, SyncError> {
     let client = http::client();
     let incidents = Incidents::new(client.clone(), config.sync.calls_per_minute, config.sync.calls_per_hour);
     store.sync_tenants(&config.tenants).await?;

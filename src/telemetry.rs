@@ -20,9 +20,13 @@ pub enum LogFormat {
 
 /// Sends the log to the journal or to standard error. `level` holds unless `RUST_LOG` says otherwise.
 pub fn start_log(format: LogFormat, level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,incident_sync={level}")));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,incident_sync={level}")));
     let registry = tracing_subscriber::registry().with(filter);
-    let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(std::io::stderr().is_terminal());
+    let text = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Json => registry.with(text.json().flatten_event(true)).init(),
         LogFormat::Auto => match journal() {
@@ -51,7 +55,10 @@ pub fn start_metrics() -> Option<PrometheusHandle> {
     metrics::describe_counter!("incident_sync_quota_waits_total", "Waits for our own quota");
     metrics::describe_histogram!("incident_sync_pass_duration_seconds", "Duration of tenant runs");
     metrics::describe_gauge!("incident_sync_tenant_up", "1 when the tenant's last run ended well");
-    metrics::describe_gauge!("incident_sync_tenant_freshness_seconds", "Seconds since everything up to then was stored");
+    metrics::describe_gauge!(
+        "incident_sync_tenant_freshness_seconds",
+        "Seconds since everything up to then was stored"
+    );
     metrics::gauge!("incident_sync_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Some(handle)
 }

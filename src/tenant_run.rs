@@ -127,7 +127,9 @@ impl TenantRun<'_> {
         let news = watermark.map(|watermark| poll_from(watermark, self.reach.overlap));
         match (self.claim.kind, self.reach.asked) {
             (RunKind::Open, _) => vec![scope(None, Some("Active")), scope(None, Some("InProgress"))],
-            (RunKind::Reconcile, _) => vec![scope(watermark.map(|watermark| watermark - to_delta(self.reach.reconcile)), None)],
+            (RunKind::Reconcile, _) => {
+                vec![scope(watermark.map(|watermark| watermark - to_delta(self.reach.reconcile)), None)]
+            }
             (_, Asked::Everything) => vec![scope(None, None)],
             (_, Asked::Since(time)) => vec![scope(Some(time), None)],
             (RunKind::Poll | RunKind::Backfill | RunKind::Manual, Asked::News) => vec![scope(news, None)],
@@ -145,7 +147,12 @@ impl TenantRun<'_> {
     }
 
     /// Reads and stores one scope; answers whether all of it. A page is written while the next one is fetched.
-    async fn drain(&self, scope: Scope, counts: &Mutex<Counts>, reached: &mut Option<DateTime<Utc>>) -> Result<bool, SyncError> {
+    async fn drain(
+        &self,
+        scope: Scope,
+        counts: &Mutex<Counts>,
+        reached: &mut Option<DateTime<Utc>>,
+    ) -> Result<bool, SyncError> {
         let mut plan = Plan::new(scope);
         let mut next = self.fetch(&mut plan, counts).await?;
         let mut pages = 0;
@@ -209,7 +216,12 @@ impl TenantRun<'_> {
         answer
     }
 
-    async fn store_page(&self, elements: Vec<Element<'_>>, watermark: Option<DateTime<Utc>>, counts: &Mutex<Counts>) -> Result<(), SyncError> {
+    async fn store_page(
+        &self,
+        elements: Vec<Element<'_>>,
+        watermark: Option<DateTime<Utc>>,
+        counts: &Mutex<Counts>,
+    ) -> Result<(), SyncError> {
         let store = &self.parties.store;
         let lease = &self.claim.lease;
         let elements = rows::newest_of_each(elements);
@@ -231,17 +243,32 @@ impl TenantRun<'_> {
         self.write(&[], watermark, counts).await
     }
 
-    async fn write(&self, elements: &[Element<'_>], watermark: Option<DateTime<Utc>>, counts: &Mutex<Counts>) -> Result<(), SyncError> {
+    async fn write(
+        &self,
+        elements: &[Element<'_>],
+        watermark: Option<DateTime<Utc>>,
+        counts: &Mutex<Counts>,
+    ) -> Result<(), SyncError> {
         let rows = rows::of_page(self.tenant.id, elements)?;
         self.write_rows(rows, watermark, counts).await
     }
 
-    async fn set_aside(&self, element: &Element<'_>, error: &SyncError, counts: &Mutex<Counts>) -> Result<(), SyncError> {
+    async fn set_aside(
+        &self,
+        element: &Element<'_>,
+        error: &SyncError,
+        counts: &Mutex<Counts>,
+    ) -> Result<(), SyncError> {
         let rejected = vec![rows::rejected(element, error.to_string())];
         self.write_rows(rows::PageRows { rejected, ..rows::PageRows::default() }, None, counts).await
     }
 
-    async fn write_rows(&self, mut rows: rows::PageRows<'_>, watermark: Option<DateTime<Utc>>, counts: &Mutex<Counts>) -> Result<(), SyncError> {
+    async fn write_rows(
+        &self,
+        mut rows: rows::PageRows<'_>,
+        watermark: Option<DateTime<Utc>>,
+        counts: &Mutex<Counts>,
+    ) -> Result<(), SyncError> {
         let store = &self.parties.store;
         let lease = &self.claim.lease;
         store.forget_known_rejects(lease, &mut rows).await?;

@@ -71,7 +71,11 @@ mod tests {
 
     #[test]
     fn a_filter_has_bare_utc_literals() {
-        let window = Window { from: Some(at("2026-01-02T03:04:05Z")), to: Some(at("2026-01-02T03:04:05.123456Z")), status: None };
+        let window = Window {
+            from: Some(at("2026-01-02T03:04:05Z")),
+            to: Some(at("2026-01-02T03:04:05.123456Z")),
+            status: None,
+        };
         let expected = "lastUpdateTime ge 2026-01-02T03:04:05Z and lastUpdateTime lt 2026-01-02T03:04:05.123456Z";
         assert_eq!(window.filter().unwrap(), expected);
         assert_eq!(Window { from: None, to: None, status: None }.filter(), None);

@@ -92,7 +92,8 @@ impl Incidents {
         if !status.is_success() {
             return Err(refusal(status.as_u16(), &text, retry_after, token.look()));
         }
-        let server_time = server_time.ok_or_else(|| SyncError::ApiReply { what: "it has no Date header".to_owned() })?;
+        let server_time =
+            server_time.ok_or_else(|| SyncError::ApiReply { what: "it has no Date header".to_owned() })?;
         read_page(text, server_time, &tenant.endpoints.base_url)
     }
 }
@@ -197,8 +198,13 @@ mod tests {
     #[test]
     fn an_error_becomes_facts() {
         let body = include_str!("../../tests/data/defender_docs_error_resource_not_found.json");
-        let SyncError::Api { status, code, target, .. } = refusal(404, body, None, Look::Fine) else { panic!("wrong kind") };
-        assert_eq!((status, code.as_str(), target.as_str()), (404, "ResourceNotFound", "43f4cb08-8fac-4b65-9db1-745c2ae65f3a"));
+        let SyncError::Api { status, code, target, .. } = refusal(404, body, None, Look::Fine) else {
+            panic!("wrong kind")
+        };
+        assert_eq!(
+            (status, code.as_str(), target.as_str()),
+            (404, "ResourceNotFound", "43f4cb08-8fac-4b65-9db1-745c2ae65f3a")
+        );
         let SyncError::Api { hint, .. } = refusal(403, "<html>", None, Look::RoleMissing) else { panic!("wrong kind") };
         assert!(hint.contains("Incident.Read.All"));
     }
@@ -215,7 +221,8 @@ mod tests {
             }
             clock.advance(Duration::from_millis(100));
         }
-        let worst = calls.iter().map(|start| calls.iter().filter(|at| (*start..start + 600).contains(*at)).count()).max();
+        let worst =
+            calls.iter().map(|start| calls.iter().filter(|at| (*start..start + 600).contains(*at)).count()).max();
         assert!(worst <= Some(50), "{worst:?}");
         assert!(calls.len() > 290, "{}", calls.len());
     }

@@ -197,7 +197,9 @@ impl Plan {
         self.current = self.next_window();
         match drain.window.to {
             Some(edge) if self.current.is_some() => edge,
-            _ => self.newest.map_or_else(|| self.scope.from.unwrap_or_else(|| self.oldest(upper)), |newest| newest.min(upper)),
+            _ => self
+                .newest
+                .map_or_else(|| self.scope.from.unwrap_or_else(|| self.oldest(upper)), |newest| newest.min(upper)),
         }
     }
 
@@ -229,7 +231,8 @@ fn cutting_edge(window: Window, page: &PageFacts) -> Option<DateTime<Utc>> {
     let mut times: Vec<_> = page.rows.iter().filter_map(|row| row.updated).collect();
     times.sort_unstable();
     let median = *times.get(times.len() / 2)?;
-    let inside = |edge: &DateTime<Utc>| window.from.is_none_or(|from| from < *edge) && window.to.is_none_or(|to| *edge < to);
+    let inside =
+        |edge: &DateTime<Utc>| window.from.is_none_or(|from| from < *edge) && window.to.is_none_or(|to| *edge < to);
     let after = median + TimeDelta::microseconds(1);
     [floor_to_second(median), median, after].into_iter().find(inside)
 }
@@ -263,7 +266,20 @@ enum Progress {
 
 impl Drain {
     fn new(window: Window) -> Self {
-        Self { window, held: HashMap::new(), last: 0, skip: 0, link: None, overlap: OVERLAP_FIRST, step: 0, steps_back: 0, restarts: 0, pages: 0, repeated: 0, sweeps: None }
+        Self {
+            window,
+            held: HashMap::new(),
+            last: 0,
+            skip: 0,
+            link: None,
+            overlap: OVERLAP_FIRST,
+            step: 0,
+            steps_back: 0,
+            restarts: 0,
+            pages: 0,
+            repeated: 0,
+            sweeps: None,
+        }
     }
 
     fn is_sweeping(&self) -> bool {
@@ -286,7 +302,8 @@ impl Drain {
         if self.skip > 0 && !was_linked && !self.is_sweeping() {
             let places: Vec<usize> = page.rows.iter().map_while(|row| self.place(row)).collect();
             lead = places.len();
-            let is_in_order = places.is_sorted_by(|a, b| a < b) && page.rows[lead..].iter().all(|row| self.place(row).is_none());
+            let is_in_order =
+                places.is_sorted_by(|a, b| a < b) && page.rows[lead..].iter().all(|row| self.place(row).is_none());
             if !is_in_order {
                 return self.restart();
             }

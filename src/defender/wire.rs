@@ -244,10 +244,10 @@ impl<'de, T: FromJson<'de>> FromJson<'de> for Vec<T> {
 
 /// Defines an object of the API: its fields by their JSON names, each optional, the last of a repeated key winning.
 macro_rules! wire_object {
-    ($(#[$about:meta])* $name:ident { $($field:ident: $kind:ty = $key:literal,)* }) => {
+    ($(#[$about:meta])* $vis:vis $name:ident { $($field:ident: $kind:ty = $key:literal,)* }) => {
         $(#[$about])*
         #[derive(Debug, Default)]
-        pub struct $name<'a> {
+        $vis struct $name<'a> {
             $(#[doc = concat!("`", $key, "`")] pub $field: Option<$kind>,)*
             /// Keys that are not known here, with their JSON text.
             pub unknown: Vec<(Cow<'a, str>, &'a RawValue)>,
@@ -301,7 +301,7 @@ impl<'de> Deserialize<'de> for Key<'de> {
 
 wire_object! {
     /// An incident. Source: `MicrosoftDocs/defender-docs`, `api-list-incidents.md` and `api-incident.md`.
-    Incident {
+    pub Incident {
         incident_id: i64 = "incidentId",
         incident_uri: Cow<'a, str> = "incidentUri",
         redirect_incident_id: i64 = "redirectIncidentId",
@@ -322,7 +322,7 @@ wire_object! {
 
 wire_object! {
     /// A comment of an incident.
-    Comment {
+    pub Comment {
         comment: Cow<'a, str> = "comment",
         created_by: Cow<'a, str> = "createdBy",
         created_time: DateTime<Utc> = "createdTime",
@@ -331,7 +331,7 @@ wire_object! {
 
 wire_object! {
     /// An alert of an incident.
-    Alert {
+    pub Alert {
         alert_id: Cow<'a, str> = "alertId",
         provider_alert_id: Cow<'a, str> = "providerAlertId",
         incident_id: i64 = "incidentId",
@@ -363,7 +363,7 @@ wire_object! {
 
 wire_object! {
     /// A device that an alert names.
-    Device {
+    pub Device {
         device_id: Cow<'a, str> = "mdatpDeviceId",
         aad_device_id: Cow<'a, str> = "aadDeviceId",
         device_dns_name: Cow<'a, str> = "deviceDnsName",
@@ -384,7 +384,7 @@ wire_object! {
 
 wire_object! {
     /// An entity of an alert.
-    Entity {
+    pub Entity {
         entity_type: Cow<'a, str> = "entityType",
         evidence_creation_time: DateTime<Utc> = "evidenceCreationTime",
         verdict: Cow<'a, str> = "verdict",

@@ -9,7 +9,8 @@ use crate::error::SyncError;
 use crate::tenant::TenantId;
 
 /// The permission as the tables of the documentation spell it; its prose has an `s` more, so both are accepted.
-const READING_ROLES: [&str; 4] = ["Incident.Read.All", "Incident.ReadWrite.All", "Incidents.Read.All", "Incidents.ReadWrite.All"];
+const READING_ROLES: [&str; 4] =
+    ["Incident.Read.All", "Incident.ReadWrite.All", "Incidents.Read.All", "Incidents.ReadWrite.All"];
 
 /// What the token told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

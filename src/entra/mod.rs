@@ -139,7 +139,11 @@ impl Tokens {
             Some(None) => {}
             Some(Some(code)) => {
                 let last_asked = Instant::now();
-                let refused = refusals.entry(client_id.clone()).or_insert_with(|| Refusals { tenants: HashSet::new(), code, last_asked });
+                let refused = refusals.entry(client_id.clone()).or_insert_with(|| Refusals {
+                    tenants: HashSet::new(),
+                    code,
+                    last_asked,
+                });
                 refused.tenants.insert(tenant.id);
                 refused.code = code;
             }
@@ -155,7 +159,8 @@ impl Tokens {
         let url = format!("{}/{}/{path}", endpoints.authority.as_str().trim_end_matches('/'), tenant.id);
         let mut form = vec![("grant_type", "client_credentials"), ("client_id", tenant.app.client_id.as_str()), what];
         form.extend(tenant.app.credential.form_fields());
-        let response = self.client.post(url).form(&form).send().await.map_err(|error| http::transport(Peer::Entra, error))?;
+        let response =
+            self.client.post(url).form(&form).send().await.map_err(|error| http::transport(Peer::Entra, error))?;
         let status = response.status();
         if status.is_redirection() {
             return Err(SyncError::Redirected { peer: Peer::Entra, status: status.as_u16() });
@@ -181,7 +186,8 @@ fn read_reply(body: &str) -> Result<(SecretString, Duration), SyncError> {
         access_token: Option<SecretString>,
         expires_in: Option<serde_json::Value>,
     }
-    let reply: Reply = serde_json::from_str(body).map_err(|_| SyncError::TokenReply { what: "it is not the JSON of a token reply" })?;
+    let reply: Reply = serde_json::from_str(body)
+        .map_err(|_| SyncError::TokenReply { what: "it is not the JSON of a token reply" })?;
     let token = reply.access_token.filter(|token| !token.expose_secret().is_empty());
     let token = token.ok_or(SyncError::TokenReply { what: "access_token is missing" })?;
     let seconds = match reply.expires_in {
@@ -189,8 +195,13 @@ fn read_reply(body: &str) -> Result<(SecretString, Duration), SyncError> {
         Some(serde_json::Value::String(text)) => text.trim().parse().ok(),
         _ => None,
     };
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, then it is clamped")]
-    let seconds = seconds.map_or(LIFETIME_UNTOLD, |seconds: f64| (seconds as u64).clamp(*LIFETIME.start(), *LIFETIME.end()));
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the cast saturates, then it is clamped"
+    )]
+    let seconds =
+        seconds.map_or(LIFETIME_UNTOLD, |seconds: f64| (seconds as u64).clamp(*LIFETIME.start(), *LIFETIME.end()));
     Ok((token, Duration::from_secs(seconds)))
 }
 
@@ -237,7 +248,9 @@ mod tests {
     #[test]
     fn an_error_becomes_facts() {
         let documented = include_str!("../../tests/data/entra_token_error.json");
-        let SyncError::Entra { status, error, codes, trace_id, .. } = refusal(400, documented, None) else { panic!("wrong kind") };
+        let SyncError::Entra { status, error, codes, trace_id, .. } = refusal(400, documented, None) else {
+            panic!("wrong kind")
+        };
         assert_eq!((status, error.as_str(), codes.as_slice()), (400, "invalid_scope", &[70_011][..]));
         assert_eq!(trace_id, "0000aaaa-11bb-cccc-dd33-eeeeee333333");
         assert!(matches!(refusal(502, "<html>", None), SyncError::Entra { status: 502, .. }));

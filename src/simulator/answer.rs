@@ -18,8 +18,7 @@ use super::tenant::Tenant;
 use super::{Encoding, Service};
 
 /// The real service's content type, parameters and all, which a client may not compare as a whole.
-const ODATA_JSON: &str =
-    "application/json; odata.metadata=minimal; odata.streaming=true; charset=utf-8";
+const ODATA_JSON: &str = "application/json; odata.metadata=minimal; odata.streaming=true; charset=utf-8";
 
 /// What an endpoint has to say.
 #[derive(Debug)]
@@ -31,11 +30,7 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self {
-            status,
-            body: body.into(),
-            headers: Vec::new(),
-        }
+        Self { status, body: body.into(), headers: Vec::new() }
     }
 
     /// An error of the Defender API.
@@ -87,18 +82,9 @@ impl Service {
                 (normal(), Delivery::Whole)
             }
             Reply::Body(body) => (Answer::odata(body.into_bytes()), Delivery::Whole),
-            Reply::Status {
-                code,
-                body,
-                headers,
-            } => (
-                Answer {
-                    status: code,
-                    body: body.into_bytes(),
-                    headers,
-                },
-                Delivery::Whole,
-            ),
+            Reply::Status { code, body, headers } => {
+                (Answer { status: code, body: body.into_bytes(), headers }, Delivery::Whole)
+            }
             Reply::ExpireToken => {
                 self.world.revoke_tokens(tenant);
                 (unauthorized(), Delivery::Whole)
@@ -121,17 +107,10 @@ impl Service {
 
     fn send(&self, answer: Answer, request: &HeaderMap, delivery: &Delivery) -> Response {
         let mut response = Response::new(Body::empty());
-        *response.status_mut() =
-            StatusCode::from_u16(answer.status).expect("a script gives valid statuses");
+        *response.status_mut() = StatusCode::from_u16(answer.status).expect("a script gives valid statuses");
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
-        headers.insert(
-            header::DATE,
-            text(&httpdate::fmt_http_date(self.world.now().into())),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::DATE, text(&httpdate::fmt_http_date(self.world.now().into())));
         for (name, value) in &answer.headers {
             let name = HeaderName::try_from(name).expect("a script gives valid header names");
             headers.insert(name, text(value));
@@ -159,23 +138,17 @@ impl Service {
 
     fn drip(&self, body: Bytes, bytes: usize, every: Duration) -> Body {
         let shutdown = self.shutdown.clone();
-        Body::from_stream(stream::try_unfold(
-            (body, shutdown),
-            move |(mut rest, shutdown)| async move {
-                if rest.is_empty() {
-                    return Ok(None);
-                }
-                let ended = shutdown
-                    .run_until_cancelled(tokio::time::sleep(every))
-                    .await
-                    .is_none();
-                if ended {
-                    return Err(broken());
-                }
-                let piece = rest.split_to(bytes.min(rest.len()));
-                Ok(Some((piece, (rest, shutdown))))
-            },
-        ))
+        Body::from_stream(stream::try_unfold((body, shutdown), move |(mut rest, shutdown)| async move {
+            if rest.is_empty() {
+                return Ok(None);
+            }
+            let ended = shutdown.run_until_cancelled(tokio::time::sleep(every)).await.is_none();
+            if ended {
+                return Err(broken());
+            }
+            let piece = rest.split_to(bytes.min(rest.len()));
+            Ok(Some((piece, (rest, shutdown))))
+        }))
     }
 }
 
@@ -203,11 +176,7 @@ fn throttled(seconds: i64) -> Reply {
 
 /// 401 as the API says it.
 pub(super) fn unauthorized() -> Answer {
-    Answer::refusal(
-        401,
-        "Unauthorized",
-        "Invalid or expired authorization header.",
-    )
+    Answer::refusal(401, "Unauthorized", "Invalid or expired authorization header.")
 }
 
 fn cut(mut body: Bytes, after: usize) -> Body {
@@ -243,12 +212,7 @@ fn accepts(request: &HeaderMap, encoding: &str) -> bool {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|offer| {
-            offer
-                .split(';')
-                .next()
-                .is_some_and(|name| name.trim() == encoding)
-        })
+        .any(|offer| offer.split(';').next().is_some_and(|name| name.trim() == encoding))
 }
 
 impl Encoding {

@@ -22,11 +22,7 @@ impl Tenant {
         let Some(mut incident) = self.open(id) else {
             return false;
         };
-        let kind = if is_redirected(&incident) {
-            0
-        } else {
-            self.author.random.below(7)
-        };
+        let kind = if is_redirected(&incident) { 0 } else { self.author.random.below(7) };
         match kind {
             0 => append(&mut incident, "comments", self.author.comment(now)),
             1 => {
@@ -40,19 +36,12 @@ impl Tenant {
             2 => append(
                 &mut incident,
                 "tags",
-                format!(
-                    "{} {}",
-                    self.author.random.pick(TAGS),
-                    self.author.random.hex(2)
-                ),
+                format!("{} {}", self.author.random.pick(TAGS), self.author.random.hex(2)),
             ),
             3 => append(&mut incident, "alerts", self.author.alert(id, now)),
             4 => {
                 let old = incident.get::<String>("severity").unwrap_or_default();
-                let place = SEVERITIES
-                    .iter()
-                    .position(|severity| *severity == old)
-                    .unwrap_or(0);
+                let place = SEVERITIES.iter().position(|severity| *severity == old).unwrap_or(0);
                 incident.set("severity", SEVERITIES[(place + 1) % SEVERITIES.len()]);
             }
             5 => self.change_devices(&mut incident, now),
@@ -105,8 +94,7 @@ impl Tenant {
             return false;
         }
         self.work_on_alert(&mut incident, now);
-        self.store
-            .put(id, Incident::new(updated, &incident.to_text()));
+        self.store.put(id, Incident::new(updated, &incident.to_text()));
         true
     }
 
@@ -142,14 +130,11 @@ impl Tenant {
         }
         incident.set("lastUpdateTime", time::format(updated));
         let mut alerts = incident.objects("alerts");
-        alerts
-            .iter_mut()
-            .for_each(|alert| self.show_devices_as_they_are(alert));
+        alerts.iter_mut().for_each(|alert| self.show_devices_as_they_are(alert));
         if !alerts.is_empty() {
             incident.set("alerts", alerts);
         }
-        self.store
-            .put(id, Incident::new(updated, &incident.to_text()));
+        self.store.put(id, Incident::new(updated, &incident.to_text()));
     }
 
     /// Investigates one of the alerts.
@@ -166,10 +151,7 @@ impl Tenant {
             _ => "New",
         };
         alert.set("status", next);
-        alert.set(
-            "resolvedTime",
-            (next == "Resolved").then(|| time::format(now)),
-        );
+        alert.set("resolvedTime", (next == "Resolved").then(|| time::format(now)));
         alert.set("lastUpdatedTime", time::format(now));
         self.show_devices_as_they_are(alert);
         incident.set("alerts", alerts);
@@ -247,10 +229,7 @@ mod tests {
     }
 
     fn tenant(incidents: usize) -> Tenant {
-        let spec = TenantSpec {
-            incidents,
-            ..TenantSpec::new(Uuid::from_u128(1), "Contoso")
-        };
+        let spec = TenantSpec { incidents, ..TenantSpec::new(Uuid::from_u128(1), "Contoso") };
         Tenant::new(spec, now() - TimeDelta::hours(1))
     }
 
@@ -266,12 +245,7 @@ mod tests {
             assert!(tenant.update(2, now()));
             let after = tenant.store.get(2).unwrap();
             assert!(after.updated > before.updated);
-            let strip = |text: &[u8]| {
-                Object::parse(text)
-                    .unwrap()
-                    .with("lastUpdateTime", 0)
-                    .to_text()
-            };
+            let strip = |text: &[u8]| Object::parse(text).unwrap().with("lastUpdateTime", 0).to_text();
             assert_ne!(strip(&before.text), strip(&after.text));
         }
     }
@@ -312,11 +286,7 @@ mod tests {
         for second in 0..200 {
             tenant.live(now() + TimeDelta::seconds(second));
         }
-        let mut incidents: Vec<Value> = tenant
-            .store
-            .iter()
-            .map(|(id, _)| value(&tenant, id))
-            .collect();
+        let mut incidents: Vec<Value> = tenant.store.iter().map(|(id, _)| value(&tenant, id)).collect();
         incidents.sort_by_key(|incident| time::parse(incident["lastUpdateTime"].as_str().unwrap()));
         let mut newest = std::collections::HashMap::new();
         for device in incidents.iter().flat_map(devices) {
@@ -333,9 +303,6 @@ mod tests {
 
     fn devices(incident: &Value) -> Vec<Value> {
         let alerts = incident["alerts"].as_array().unwrap();
-        alerts
-            .iter()
-            .flat_map(|alert| alert["devices"].as_array().unwrap().clone())
-            .collect()
+        alerts.iter().flat_map(|alert| alert["devices"].as_array().unwrap().clone()).collect()
     }
 }

@@ -81,25 +81,12 @@ pub(super) fn entity(turn: usize, scene: &Scene<'_>, random: &mut Random) -> Obj
             let mut entity = Object::default();
             for (key, value) in fields {
                 // The documents write `MailBox`, real answers `Mailbox`.
-                entity.set(
-                    key,
-                    if value == "MailBox" {
-                        json!("Mailbox")
-                    } else {
-                        value
-                    },
-                );
+                entity.set(key, if value == "MailBox" { json!("Mailbox") } else { value });
             }
             entity
                 .with("evidenceCreationTime", time::format(scene.at))
-                .with(
-                    "verdict",
-                    random.pick(&["Suspicious", "Malicious", "Unknown"]),
-                )
-                .with(
-                    "remediationStatus",
-                    random.pick(&["None", "Active", "Remediated"]),
-                )
+                .with("verdict", random.pick(&["Suspicious", "Malicious", "Unknown"]))
+                .with("remediationStatus", random.pick(&["None", "Active", "Remediated"]))
         }
     }
 }
@@ -109,20 +96,10 @@ type Fields = Vec<(&'static str, Value)>;
 fn fields(kind: usize, scene: &Scene<'_>, random: &mut Random) -> Fields {
     let mut fields = match kind {
         0 => user(scene, random),
-        1 => vec![
-            ("entityType", json!("Ip")),
-            ("ipAddress", json!(address(random))),
-        ],
+        1 => vec![("entityType", json!("Ip")), ("ipAddress", json!(address(random)))],
         2 => vec![
             ("entityType", json!("Url")),
-            (
-                "url",
-                json!(format!(
-                    "https://cdn-{}.example/{}",
-                    random.hex(6),
-                    random.hex(12)
-                )),
-            ),
+            ("url", json!(format!("https://cdn-{}.example/{}", random.hex(6), random.hex(12)))),
         ],
         3 => file(random),
         4 => process(scene, random),
@@ -130,15 +107,9 @@ fn fields(kind: usize, scene: &Scene<'_>, random: &mut Random) -> Fields {
         7 => vec![
             ("entityType", json!("Registry")),
             ("registryHive", json!("HKEY_CURRENT_USER")),
-            (
-                "registryKey",
-                json!(r"Software\Microsoft\Windows\CurrentVersion\Run"),
-            ),
+            ("registryKey", json!(r"Software\Microsoft\Windows\CurrentVersion\Run")),
             ("registryValueType", json!("ExpandString")),
-            (
-                "registryValue",
-                json!(format!(r"%APPDATA%\{}\updater.exe", random.hex(6))),
-            ),
+            ("registryValue", json!(format!(r"%APPDATA%\{}\updater.exe", random.hex(6)))),
         ],
         8 => mail_cluster(scene, random),
         _ => vec![
@@ -157,19 +128,10 @@ fn user(scene: &Scene<'_>, random: &mut Random) -> Fields {
     let account = person(random);
     vec![
         ("entityType", json!("User")),
-        (
-            "userPrincipalName",
-            json!(format!("{account}@{}", scene.domain)),
-        ),
+        ("userPrincipalName", json!(format!("{account}@{}", scene.domain))),
         ("accountName", json!(account)),
         ("domainName", json!(scene.domain.split('.').next())),
-        (
-            "userSid",
-            json!(format!(
-                "S-1-5-21-1721254763-462695806-1538882281-{}",
-                1000 + random.below(9000)
-            )),
-        ),
+        ("userSid", json!(format!("S-1-5-21-1721254763-462695806-1538882281-{}", 1000 + random.below(9000)))),
         ("aadUserId", json!(random.uuid())),
     ]
 }
@@ -179,10 +141,7 @@ fn file(random: &mut Random) -> Fields {
         ("entityType", json!("File")),
         ("sha1", json!(random.hex(40))),
         ("sha256", json!(random.hex(64))),
-        (
-            "fileName",
-            json!(format!("invoice_{}.exe", random.below(10_000))),
-        ),
+        ("fileName", json!(format!("invoice_{}.exe", random.below(10_000)))),
         ("filePath", json!(r"C:\Users\Public\Downloads")),
     ]
 }
@@ -193,27 +152,12 @@ fn process(scene: &Scene<'_>, random: &mut Random) -> Fields {
         ("entityType", json!("Process")),
         ("sha1", json!(random.hex(40))),
         ("fileName", json!("powershell.exe")),
-        (
-            "filePath",
-            json!(r"C:\Windows\System32\WindowsPowerShell\v1.0"),
-        ),
+        ("filePath", json!(r"C:\Windows\System32\WindowsPowerShell\v1.0")),
         ("processId", json!(id)),
-        (
-            "processCommandLine",
-            json!(format!(
-                r#""powershell.exe" -NoP -W Hidden -Enc {}"#,
-                random.hex(48)
-            )),
-        ),
-        (
-            "processCreationTime",
-            json!(time::format(scene.at - TimeDelta::seconds(40))),
-        ),
+        ("processCommandLine", json!(format!(r#""powershell.exe" -NoP -W Hidden -Enc {}"#, random.hex(48)))),
+        ("processCreationTime", json!(time::format(scene.at - TimeDelta::seconds(40)))),
         ("parentProcessId", json!(id / 2)),
-        (
-            "parentProcessCreationTime",
-            json!(time::format(scene.at - TimeDelta::minutes(9))),
-        ),
+        ("parentProcessCreationTime", json!(time::format(scene.at - TimeDelta::minutes(9)))),
     ]
 }
 
@@ -229,23 +173,11 @@ fn mail(kind: usize, scene: &Scene<'_>, random: &mut Random) -> Fields {
     }
     vec![
         ("entityType", json!("MailMessage")),
-        (
-            "sender",
-            json!(format!("billing@{}.example", random.hex(8))),
-        ),
+        ("sender", json!(format!("billing@{}.example", random.hex(8)))),
         ("recipient", json!(recipient)),
-        (
-            "subject",
-            json!(format!("Outstanding invoice {}", random.below(100_000))),
-        ),
-        (
-            "deliveryAction",
-            json!(random.pick(&["Delivered", "Blocked"])),
-        ),
-        (
-            "internetMessageId",
-            json!(format!("<{}@mail.example>", random.hex(16))),
-        ),
+        ("subject", json!(format!("Outstanding invoice {}", random.below(100_000)))),
+        ("deliveryAction", json!(random.pick(&["Delivered", "Blocked"]))),
+        ("internetMessageId", json!(format!("<{}@mail.example>", random.hex(16)))),
     ]
 }
 
@@ -253,10 +185,7 @@ fn mail_cluster(scene: &Scene<'_>, random: &mut Random) -> Fields {
     vec![
         ("entityType", json!("MailCluster")),
         ("clusterBy", json!("Subject;P2SenderDomain;ContentType")),
-        (
-            "clusterByValue",
-            json!(format!("Outstanding invoice;{};1", scene.domain)),
-        ),
+        ("clusterByValue", json!(format!("Outstanding invoice;{};1", scene.domain))),
         ("emailCount", json!(1 + random.below(40))),
     ]
 }
@@ -285,44 +214,16 @@ pub(super) fn device(id: &str, place: usize, version: u32, domain: &str) -> Obje
     let device = Object::default()
         .with("mdatpDeviceId", id)
         .with("aadDeviceId", (!server).then(|| Random::new(nature).uuid()))
-        .with(
-            "deviceDnsName",
-            format!("{}-{place:03}.{domain}", if server { "srv" } else { "ws" }),
-        )
-        .with(
-            "osPlatform",
-            if server {
-                "WindowsServer2022"
-            } else {
-                "Windows11"
-            },
-        )
+        .with("deviceDnsName", format!("{}-{place:03}.{domain}", if server { "srv" } else { "ws" }))
+        .with("osPlatform", if server { "WindowsServer2022" } else { "Windows11" })
         .with("version", if server { "21H2" } else { "23H2" })
         .with("osProcessor", "x64")
         .with("osBuild", 20_348 + version)
-        .with(
-            "healthStatus",
-            at(
-                &["Active", "Inactive", "ImpairedCommunication"],
-                u64::from(version),
-            ),
-        )
-        .with(
-            "riskScore",
-            at(
-                &["None", "Informational", "Low", "Medium", "High"],
-                u64::from(version),
-            ),
-        )
-        .with(
-            "rbacGroupName",
-            at(&["Workstations", "Servers", "Executives"], 0),
-        )
+        .with("healthStatus", at(&["Active", "Inactive", "ImpairedCommunication"], u64::from(version)))
+        .with("riskScore", at(&["None", "Informational", "Low", "Medium", "High"], u64::from(version)))
+        .with("rbacGroupName", at(&["Workstations", "Servers", "Executives"], 0))
         .with("rbacGroupId", nature % 12)
-        .with(
-            "firstSeen",
-            format!("2023-0{}-11T14:16:01.9330135Z", 1 + nature % 9),
-        );
+        .with("firstSeen", format!("2023-0{}-11T14:16:01.9330135Z", 1 + nature % 9));
     if place.is_multiple_of(2) {
         return device;
     }
@@ -330,8 +231,5 @@ pub(super) fn device(id: &str, place: usize, version: u32, domain: &str) -> Obje
         .with("tags", if server { vec!["Tier 0"] } else { Vec::new() })
         .with("defenderAvStatus", "Updated")
         .with("onboardingStatus", "Onboarded")
-        .with(
-            "vmMetadata",
-            server.then(|| json!({"vmId": Random::new(nature).uuid(), "cloudProvider": "Azure"})),
-        )
+        .with("vmMetadata", server.then(|| json!({"vmId": Random::new(nature).uuid(), "cloudProvider": "Azure"})))
 }

@@ -53,11 +53,7 @@ pub enum Reply {
 impl Reply {
     /// A status with the error body of the Defender APIs.
     pub fn defender(code: u16, error: &str) -> Self {
-        Self::Status {
-            code,
-            body: defender_error(error, "Scripted by the simulator."),
-            headers: Vec::new(),
-        }
+        Self::Status { code, body: defender_error(error, "Scripted by the simulator."), headers: Vec::new() }
     }
 
     /// 429 with `Retry-After`.
@@ -73,12 +69,7 @@ impl Reply {
     pub fn entra(code: u16, error: &str, aadsts: u32) -> Self {
         Self::Status {
             code,
-            body: entra_error(
-                error,
-                aadsts,
-                "Scripted by the simulator.",
-                DateTime::UNIX_EPOCH,
-            ),
+            body: entra_error(error, aadsts, "Scripted by the simulator.", DateTime::UNIX_EPOCH),
             headers: Vec::new(),
         }
     }
@@ -106,10 +97,7 @@ pub(super) fn defender_error(code: &str, message: &str) -> String {
 
 pub(super) fn entra_error(error: &str, aadsts: u32, text: &str, now: DateTime<Utc>) -> String {
     let timestamp = now.format("%Y-%m-%d %H:%M:%SZ").to_string();
-    let (trace, correlation) = (
-        "0000aaaa-11bb-cccc-dd33-eeeeee333333",
-        "aaaa0000-bb11-2222-33cc-444444dddddd",
-    );
+    let (trace, correlation) = ("0000aaaa-11bb-cccc-dd33-eeeeee333333", "aaaa0000-bb11-2222-33cc-444444dddddd");
     json!({
         "error": error,
         "error_description": format!(

@@ -16,11 +16,7 @@ use super::world::Issued;
 const TOP_MAX: usize = 100;
 
 /// The list.
-pub(super) async fn list(
-    State(service): State<Service>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Response {
+pub(super) async fn list(State(service): State<Service>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
     let Some(issued) = bearer(&service, &headers) else {
         return service.reply(unauthorized(), &headers);
     };
@@ -29,23 +25,11 @@ pub(super) async fn list(
         Ok(listing) => page(&service, issued.tenant, &listing),
         Err(refusal) => refusal,
     };
-    service
-        .serve(
-            issued.tenant,
-            Endpoint::Incidents,
-            decoded(&query),
-            &headers,
-            answer,
-        )
-        .await
+    service.serve(issued.tenant, Endpoint::Incidents, decoded(&query), &headers, answer).await
 }
 
 /// One incident.
-pub(super) async fn single(
-    State(service): State<Service>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Response {
+pub(super) async fn single(State(service): State<Service>, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let Some(issued) = bearer(&service, &headers) else {
         return service.reply(unauthorized(), &headers);
     };
@@ -53,15 +37,7 @@ pub(super) async fn single(
         Ok(()) => one(&service, issued.tenant, &id),
         Err(refusal) => refusal,
     };
-    service
-        .serve(
-            issued.tenant,
-            Endpoint::Incidents,
-            format!("/api/incidents/{id}"),
-            &headers,
-            answer,
-        )
-        .await
+    service.serve(issued.tenant, Endpoint::Incidents, format!("/api/incidents/{id}"), &headers, answer).await
 }
 
 /// Whose token this is; expired and revoked ones are still known, and refused later.
@@ -95,16 +71,12 @@ struct Listing {
 
 impl Listing {
     fn parse(query: &str) -> Result<Self, Answer> {
-        let mut listing = Self {
-            filter: Filter::everything(),
-            top: TOP_MAX,
-            skip: 0,
-        };
+        let mut listing = Self { filter: Filter::everything(), top: TOP_MAX, skip: 0 };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "$filter" => {
-                    listing.filter = Filter::parse(&value)
-                        .map_err(|message| Answer::refusal(400, "ODataError", &message))?;
+                    listing.filter =
+                        Filter::parse(&value).map_err(|message| Answer::refusal(400, "ODataError", &message))?;
                 }
                 "$top" => listing.top = number(&name, &value)?,
                 "$skip" => listing.skip = number(&name, &value)?,
@@ -128,11 +100,7 @@ impl Listing {
 
 fn number(name: &str, value: &str) -> Result<usize, Answer> {
     value.parse().map_err(|_| {
-        Answer::refusal(
-            400,
-            "ODataError",
-            &format!("Invalid value '{value}' for {name} query option found."),
-        )
+        Answer::refusal(400, "ODataError", &format!("Invalid value '{value}' for {name} query option found."))
     })
 }
 
@@ -140,19 +108,10 @@ fn number(name: &str, value: &str) -> Result<usize, Answer> {
 fn page(service: &Service, tenant: Uuid, listing: &Listing) -> Answer {
     let texts = service.world.with(tenant, |tenant| {
         let random = &mut tenant.author.random;
-        tenant.store.page(
-            &listing.filter,
-            tenant.spec.order,
-            random,
-            listing.skip,
-            listing.top,
-        )
+        tenant.store.page(&listing.filter, tenant.spec.order, random, listing.skip, listing.top)
     });
     service.world.stir(tenant);
-    let head = format!(
-        r#"{{"@odata.context":"{}api/$metadata#Incidents","value":["#,
-        service.base
-    );
+    let head = format!(r#"{{"@odata.context":"{}api/$metadata#Incidents","value":["#, service.base);
     let length = texts.iter().map(|text| text.len() + 1).sum::<usize>();
     let mut body = Vec::with_capacity(head.len() + length + 2);
     body.extend_from_slice(head.as_bytes());
@@ -173,16 +132,9 @@ fn one(service: &Service, tenant: Uuid, id: &str) -> Answer {
         Some(incident.text.clone())
     });
     let Some(text) = text else {
-        return Answer::refusal(
-            404,
-            "ResourceNotFound",
-            &format!("Incident {id} was not found"),
-        );
+        return Answer::refusal(404, "ResourceNotFound", &format!("Incident {id} was not found"));
     };
-    let head = format!(
-        r#"{{"@odata.context":"{}api/$metadata#Incidents/$entity","#,
-        service.base
-    );
+    let head = format!(r#"{{"@odata.context":"{}api/$metadata#Incidents/$entity","#, service.base);
     match text.strip_prefix(b"{\"") {
         Some(rest) => Answer::odata([head.as_bytes(), b"\"", rest].concat()),
         None => Answer::odata(text.to_vec()),
@@ -192,8 +144,5 @@ fn one(service: &Service, tenant: Uuid, id: &str) -> Answer {
 /// The query string as a person would have typed it.
 fn decoded(query: &str) -> String {
     let pairs = form_urlencoded::parse(query.as_bytes());
-    pairs
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect::<Vec<_>>()
-        .join("&")
+    pairs.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
 }

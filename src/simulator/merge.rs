@@ -37,13 +37,7 @@ impl Tenant {
     }
 
     /// An analyst moves one alert to another incident.
-    pub(super) fn move_alert(
-        &mut self,
-        alert_id: &str,
-        from: i64,
-        to: i64,
-        now: DateTime<Utc>,
-    ) -> bool {
+    pub(super) fn move_alert(&mut self, alert_id: &str, from: i64, to: i64, now: DateTime<Utc>) -> bool {
         let (Some(mut source), Some(mut target)) = (self.open(from), self.open(to)) else {
             return false;
         };
@@ -79,10 +73,7 @@ mod tests {
     }
 
     fn tenant(incidents: usize) -> Tenant {
-        let spec = TenantSpec {
-            incidents,
-            ..TenantSpec::new(Uuid::from_u128(1), "Contoso")
-        };
+        let spec = TenantSpec { incidents, ..TenantSpec::new(Uuid::from_u128(1), "Contoso") };
         Tenant::new(spec, now() - TimeDelta::hours(1))
     }
 

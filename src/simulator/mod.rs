@@ -115,9 +115,7 @@ impl Simulator {
     /// Binds the address and serves an empty world.
     pub async fn start(options: Options) -> std::io::Result<Simulator> {
         let listener = TcpListener::bind(options.listen).await?;
-        let url: Url = format!("http://{}", listener.local_addr()?)
-            .parse()
-            .expect("a socket address makes a URL");
+        let url: Url = format!("http://{}", listener.local_addr()?).parse().expect("a socket address makes a URL");
         let world = World::new(options.clock, options.client_secret);
         let shutdown = CancellationToken::new();
         let service = Service {
@@ -132,16 +130,9 @@ impl Simulator {
         let stopped = shutdown.clone().cancelled_owned();
         let server = tokio::spawn(async move {
             // Accepting retries on its own; there is no error to report.
-            let _ = axum::serve(listener, router(service))
-                .with_graceful_shutdown(stopped)
-                .await;
+            let _ = axum::serve(listener, router(service)).with_graceful_shutdown(stopped).await;
         });
-        Ok(Self {
-            url,
-            world,
-            shutdown,
-            server,
-        })
+        Ok(Self { url, world, shutdown, server })
     }
 
     /// `http://ADDRESS:PORT/`, the authority and the API's base in one.
@@ -157,10 +148,7 @@ impl Simulator {
     /// Ends the server: idle connections close, requests that hang are let go.
     pub async fn stop(mut self) {
         self.shutdown.cancel();
-        if tokio::time::timeout(STOP_PATIENCE, &mut self.server)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(STOP_PATIENCE, &mut self.server).await.is_err() {
             self.server.abort();
         }
     }

@@ -44,10 +44,7 @@ impl Incident {
     pub(super) fn new(updated: DateTime<Utc>, text: &str) -> Self {
         let object = Object::parse(text.as_bytes()).unwrap_or_default();
         Self {
-            created: object
-                .get::<String>("createdTime")
-                .and_then(|text| time::parse(&text))
-                .unwrap_or(updated),
+            created: object.get::<String>("createdTime").and_then(|text| time::parse(&text)).unwrap_or(updated),
             updated,
             status: object.get("status").unwrap_or_default(),
             assigned_to: object.get("assignedTo").unwrap_or_default(),
@@ -116,10 +113,7 @@ impl Store {
             .map(|(_, id)| (*id, &self.incidents[id]))
             .filter(|(_, incident)| filter.admits(incident));
         let cut = |rows: &mut dyn Iterator<Item = (i64, &Incident)>| {
-            rows.skip(skip)
-                .take(top)
-                .map(|(_, incident)| incident.text.clone())
-                .collect()
+            rows.skip(skip).take(top).map(|(_, incident)| incident.text.clone()).collect()
         };
         // The index is in the order of time already, both ways, and a page then costs no more than what it passes.
         match order {
@@ -159,13 +153,9 @@ mod tests {
     }
 
     fn ids(store: &Store, order: Order, random: &mut Random) -> Vec<i64> {
-        let pages =
-            [0, 20, 40].map(|skip| store.page(&Filter::everything(), order, random, skip, 20));
+        let pages = [0, 20, 40].map(|skip| store.page(&Filter::everything(), order, random, skip, 20));
         let texts = pages.concat();
-        texts
-            .iter()
-            .map(|text| String::from_utf8_lossy(text).parse().unwrap())
-            .collect()
+        texts.iter().map(|text| String::from_utf8_lossy(text).parse().unwrap()).collect()
     }
 
     #[test]

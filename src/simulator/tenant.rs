@@ -95,17 +95,14 @@ impl Tenant {
     /// Ids rise with the time of creation, as the service numbers them; most incidents change for up to three days.
     fn seed(&mut self, now: DateTime<Utc>) {
         let count = i64::try_from(self.spec.incidents).expect("a count of incidents");
-        let step = TimeDelta::days(self.spec.spread_days.into())
-            / i32::try_from(count.max(1)).expect("a sane count");
+        let step = TimeDelta::days(self.spec.spread_days.into()) / i32::try_from(count.max(1)).expect("a sane count");
         for id in 1..=count {
             let begin = now - TimeDelta::days(self.spec.spread_days.into())
                 + step * i32::try_from(id - 1).expect("a sane count");
             let created = time::to_ticks(begin + self.part_of(step));
-            let updated =
-                time::to_ticks(created + self.part_of((now - created).min(TimeDelta::days(3))));
+            let updated = time::to_ticks(created + self.part_of((now - created).min(TimeDelta::days(3))));
             let incident = self.author.incident(id, created, updated);
-            self.store
-                .put(id, Incident::new(updated, &incident.to_text()));
+            self.store.put(id, Incident::new(updated, &incident.to_text()));
         }
     }
 

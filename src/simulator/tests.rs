@@ -31,10 +31,7 @@ async fn start(encoding: Encoding, spec: TenantSpec) -> Simulator {
 }
 
 fn spec(incidents: usize) -> TenantSpec {
-    TenantSpec {
-        incidents,
-        ..TenantSpec::new(TENANT, "Contoso")
-    }
+    TenantSpec { incidents, ..TenantSpec::new(TENANT, "Contoso") }
 }
 
 async fn json(response: Response) -> Value {
@@ -43,15 +40,9 @@ async fn json(response: Response) -> Value {
 
 impl Client {
     async fn new(simulator: &Simulator) -> Self {
-        rustls::crypto::ring::default_provider()
-            .install_default()
-            .ok();
+        rustls::crypto::ring::default_provider().install_default().ok();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut client = Self {
-            http,
-            url: simulator.url(),
-            token: String::new(),
-        };
+        let mut client = Self { http, url: simulator.url(), token: String::new() };
         let answer = client.ask_token("v2.0/token", SECRET, "scope");
         let answer = json(answer.await).await;
         assert_eq!(answer["expires_in"], 3599);
@@ -98,10 +89,7 @@ async fn a_client_pages_through_a_tenant_in_every_encoding() {
         assert_eq!(seen, simulator.world().truth(TENANT));
         let calls = simulator.world().calls(TENANT);
         assert_eq!(calls.len(), 3);
-        assert_eq!(
-            (calls[2].status, &*calls[2].query),
-            (200, "$top=100&$skip=100")
-        );
+        assert_eq!((calls[2].status, &*calls[2].query), (200, "$top=100&$skip=100"));
         simulator.stop().await;
     }
 }
@@ -113,12 +101,7 @@ async fn headers_are_those_of_the_service_and_the_date_is_the_simulators() {
     let response = client.get("").await.unwrap();
     assert_eq!(response.headers()["date"], "Tue, 14 Nov 2023 22:13:20 GMT");
     assert_eq!(response.headers()["odata-version"], "4.0");
-    assert!(
-        response.headers()["content-type"]
-            .to_str()
-            .unwrap()
-            .contains("odata.streaming=true")
-    );
+    assert!(response.headers()["content-type"].to_str().unwrap().contains("odata.streaming=true"));
 }
 
 #[tokio::test]
@@ -127,17 +110,10 @@ async fn the_documented_filters_work_and_others_are_refused() {
     let (client, world) = (Client::new(&simulator).await, simulator.world());
     world.advance(Duration::from_secs(60));
     assert!(world.resolve(TENANT, 7));
-    let page = client
-        .page("?$filter=lastUpdateTime+ge+2023-11-14T22:14:00Z+and+status+eq+'Resolved'")
-        .await;
+    let page = client.page("?$filter=lastUpdateTime+ge+2023-11-14T22:14:00Z+and+status+eq+'Resolved'").await;
     assert_eq!(page.len(), 1);
     assert_eq!(page[0]["incidentId"], 7);
-    for refused in [
-        "?$filter=severity+eq+'High'",
-        "?$top=101",
-        "?$skip=-1",
-        "?$orderby=lastUpdateTime",
-    ] {
+    for refused in ["?$filter=severity+eq+'High'", "?$top=101", "?$skip=-1", "?$orderby=lastUpdateTime"] {
         assert_eq!(client.status(refused).await, 400, "{refused}");
     }
 }
@@ -166,14 +142,7 @@ async fn the_documented_sample_is_served_as_it_stands() {
 
 #[tokio::test]
 async fn the_quota_is_kept_on_the_simulators_clock() {
-    let simulator = start(
-        Encoding::Identity,
-        TenantSpec {
-            calls_per_minute: 2,
-            ..spec(1)
-        },
-    )
-    .await;
+    let simulator = start(Encoding::Identity, TenantSpec { calls_per_minute: 2, ..spec(1) }).await;
     let client = Client::new(&simulator).await;
     assert_eq!(client.status("").await, 200);
     assert_eq!(client.status("").await, 200);
@@ -206,10 +175,7 @@ async fn tokens_end_and_secrets_are_compared() {
 async fn scripted_replies_come_once_and_in_order() {
     let simulator = start(Encoding::Identity, spec(3)).await;
     let (client, world) = (Client::new(&simulator).await, simulator.world());
-    let drip = Reply::Drip {
-        bytes: 9_000,
-        every: Duration::from_millis(1),
-    };
+    let drip = Reply::Drip { bytes: 9_000, every: Duration::from_millis(1) };
     let script = vec![
         Reply::throttled(7),
         Reply::CutBody { after_bytes: 100 },
@@ -222,16 +188,9 @@ async fn scripted_replies_come_once_and_in_order() {
     let cut = client.get("").await.unwrap();
     assert!(cut.bytes().await.is_err());
     assert_eq!(client.page("").await.len(), 3);
-    assert_eq!(
-        client.get("").await.unwrap().text().await.unwrap(),
-        "<html>"
-    );
+    assert_eq!(client.get("").await.unwrap().text().await.unwrap(), "<html>");
     assert_eq!(client.status("").await, 401);
-    assert_eq!(
-        client.status("").await,
-        401,
-        "the token is worth nothing any more"
-    );
+    assert_eq!(client.status("").await, 401, "the token is worth nothing any more");
     assert_eq!(Client::new(&simulator).await.status("").await, 200);
 }
 
@@ -251,18 +210,8 @@ async fn the_list_moves_while_it_churns() {
 
 #[tokio::test]
 async fn a_stop_ends_hanging_requests_and_idle_connections() {
-    let hang = Behaviour {
-        hang: true,
-        ..Behaviour::default()
-    };
-    let simulator = start(
-        Encoding::Identity,
-        TenantSpec {
-            behaviour: hang,
-            ..spec(1)
-        },
-    )
-    .await;
+    let hang = Behaviour { hang: true, ..Behaviour::default() };
+    let simulator = start(Encoding::Identity, TenantSpec { behaviour: hang, ..spec(1) }).await;
     let (client, world) = (Client::new(&simulator).await, simulator.world().clone());
     let request = async {
         client.get("").await.ok();

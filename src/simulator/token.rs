@@ -50,13 +50,7 @@ enum Version {
 /// A refusal before it has a time: HTTP status, `error`, AADSTS number, sentence.
 type Refusal = (u16, &'static str, u32, String);
 
-async fn answer(
-    service: &Service,
-    tenant: &str,
-    headers: &HeaderMap,
-    body: &[u8],
-    version: Version,
-) -> Response {
+async fn answer(service: &Service, tenant: &str, headers: &HeaderMap, body: &[u8], version: Version) -> Response {
     let form: Form = form_urlencoded::parse(body).into_owned().collect();
     let tenant = match known_tenant(service, tenant) {
         Ok(tenant) => tenant,
@@ -79,7 +73,12 @@ fn refuse((status, error, aadsts, text): Refusal, now: DateTime<Utc>) -> Answer 
 
 fn known_tenant(service: &Service, tenant: &str) -> Result<Uuid, Refusal> {
     let id = tenant.parse().map_err(|_| {
-        (400, "invalid_request", 900_023, format!("Specified tenant identifier '{tenant}' is neither a valid DNS name, nor a valid external domain."))
+        (
+            400,
+            "invalid_request",
+            900_023,
+            format!("Specified tenant identifier '{tenant}' is neither a valid DNS name, nor a valid external domain."),
+        )
     })?;
     if service.world.knows(id) {
         Ok(id)
@@ -105,12 +104,7 @@ fn requested_resource(
 ) -> Result<String, Refusal> {
     let field = |name: &str| form.get(name).map(String::as_str);
     if field("grant_type") != Some("client_credentials") {
-        return Err((
-            400,
-            "unsupported_grant_type",
-            70_003,
-            "The app requested an unsupported grant type.".to_owned(),
-        ));
+        return Err((400, "unsupported_grant_type", 70_003, "The app requested an unsupported grant type.".to_owned()));
     }
     let resource = match version {
         Version::V1 => required(form, "resource")?.to_owned(),
@@ -146,12 +140,7 @@ fn requested_resource(
 
 fn required<'a>(form: &'a Form, name: &str) -> Result<&'a str, Refusal> {
     form.get(name).map(String::as_str).ok_or_else(|| {
-        (
-            400,
-            "invalid_request",
-            900_144,
-            format!("The request body must contain the following parameter: '{name}'."),
-        )
+        (400, "invalid_request", 900_144, format!("The request body must contain the following parameter: '{name}'."))
     })
 }
 
@@ -159,22 +148,13 @@ fn required<'a>(form: &'a Form, name: &str) -> Result<&'a str, Refusal> {
 /// would have to be registered here first.
 fn check_credential(service: &Service, form: &Form, now: DateTime<Utc>) -> Result<(), Refusal> {
     if let Some(assertion) = form.get("client_assertion") {
-        let claims = claims(assertion).ok_or_else(|| {
-            (
-                401,
-                "invalid_client",
-                50_027,
-                "JWT token is invalid or malformed.".to_owned(),
-            )
-        })?;
+        let claims = claims(assertion)
+            .ok_or_else(|| (401, "invalid_client", 50_027, "JWT token is invalid or malformed.".to_owned()))?;
         return match claims["exp"].as_i64() {
             Some(end) if end > now.timestamp() => Ok(()),
-            _ => Err((
-                401,
-                "invalid_client",
-                700_024,
-                "Client assertion is not within its valid time range.".to_owned(),
-            )),
+            _ => {
+                Err((401, "invalid_client", 700_024, "Client assertion is not within its valid time range.".to_owned()))
+            }
         };
     }
     match form.get("client_secret") {
@@ -190,16 +170,9 @@ fn claims(jwt: &str) -> Option<Value> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
 }
 
-fn issue(
-    service: &Service,
-    tenant: Uuid,
-    resource: &str,
-    version: Version,
-    now: DateTime<Utc>,
-) -> Answer {
-    let (behaviour, lifetime) = service.world.with(tenant, |tenant| {
-        (tenant.spec.behaviour, tenant.spec.token_lifetime_s)
-    });
+fn issue(service: &Service, tenant: Uuid, resource: &str, version: Version, now: DateTime<Utc>) -> Answer {
+    let (behaviour, lifetime) =
+        service.world.with(tenant, |tenant| (tenant.spec.behaviour, tenant.spec.token_lifetime_s));
     let expires = now + TimeDelta::seconds(lifetime.cast_signed());
     let tid = behaviour.wrong_tid.unwrap_or(tenant);
     let mut claims = json!({
@@ -220,17 +193,8 @@ fn issue(
     {
         claims.remove("roles");
     }
-    let token = if behaviour.opaque_token {
-        format!("opaque-{}", Uuid::new_v4())
-    } else {
-        jwt(&claims)
-    };
-    let issued = Issued {
-        tenant,
-        expires,
-        revoked: false,
-        has_roles: !behaviour.no_roles,
-    };
+    let token = if behaviour.opaque_token { format!("opaque-{}", Uuid::new_v4()) } else { jwt(&claims) };
+    let issued = Issued { tenant, expires, revoked: false, has_roles: !behaviour.no_roles };
     service.world.remember(token.clone(), issued);
     let body = match version {
         Version::V1 => json!({
@@ -255,10 +219,5 @@ fn issue(
 fn jwt(claims: &Value) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let header = json!({"typ": "JWT", "alg": "RS256", "kid": "simulator"});
-    format!(
-        "{}.{}.{}",
-        part(&header),
-        part(claims),
-        URL_SAFE_NO_PAD.encode("no signature")
-    )
+    format!("{}.{}.{}", part(&header), part(claims), URL_SAFE_NO_PAD.encode("no signature"))
 }

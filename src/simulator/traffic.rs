@@ -50,12 +50,7 @@ impl Traffic {
     /// Logs a call at its arrival, so that one that never gets an answer is seen too, and numbers it.
     pub(super) fn arrive(&mut self, endpoint: Endpoint, at: DateTime<Utc>, query: String) -> u64 {
         self.arrived += 1;
-        let call = Call {
-            endpoint,
-            at,
-            query,
-            status: 0,
-        };
+        let call = Call { endpoint, at, query, status: 0 };
         if self.calls.len() == CALLS_KEPT {
             self.calls.pop_front();
         }

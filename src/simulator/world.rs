@@ -63,10 +63,7 @@ impl World {
     }
 
     /// The service's time.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this server owns its clock; its clients read the Date header"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this server owns its clock; its clients read the Date header")]
     pub fn now(&self) -> DateTime<Utc> {
         match *lock(&self.0.clock) {
             Time::Real(advanced) => time::to_ticks(Utc::now() + advanced),
@@ -86,21 +83,13 @@ impl World {
     pub fn add_tenant(&self, spec: TenantSpec) {
         let id = spec.id;
         let tenant = Arc::new(Mutex::new(Tenant::new(spec, self.now())));
-        let mut tenants = self
-            .0
-            .tenants
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut tenants = self.0.tenants.write().unwrap_or_else(PoisonError::into_inner);
         tenants.insert(id, tenant);
     }
 
     /// All tenants, in the order of their ids.
     pub fn tenants(&self) -> Vec<Uuid> {
-        let tenants = self
-            .0
-            .tenants
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let tenants = self.0.tenants.read().unwrap_or_else(PoisonError::into_inner);
         let mut ids: Vec<Uuid> = tenants.keys().copied().collect();
         ids.sort_unstable();
         ids
@@ -124,16 +113,9 @@ impl World {
     /// Adds or replaces an incident as the service would send it. `incidentId` must be a number; a missing
     /// `lastUpdateTime` counts as now.
     pub fn add_incident(&self, tenant: Uuid, incident: &Value) {
-        let id = incident["incidentId"]
-            .as_i64()
-            .expect("an incident has a numeric incidentId");
+        let id = incident["incidentId"].as_i64().expect("an incident has a numeric incidentId");
         let updated = incident["lastUpdateTime"].as_str().and_then(time::parse);
-        self.add_raw(
-            tenant,
-            id,
-            updated.unwrap_or_else(|| self.now()),
-            &incident.to_string(),
-        );
+        self.add_raw(tenant, id, updated.unwrap_or_else(|| self.now()), &incident.to_string());
     }
 
     /// Adds or replaces an incident whose text is sent as it is, whatever it is.
@@ -146,12 +128,8 @@ impl World {
     pub fn add_documented_sample(&self, tenant: Uuid, json: &str) {
         let list = Object::parse(json.as_bytes()).expect("a list answer is an object");
         for incident in list.objects("value") {
-            let id = incident
-                .get("incidentId")
-                .expect("a documented incident has an id");
-            let updated: String = incident
-                .get("lastUpdateTime")
-                .expect("a documented incident has a time");
+            let id = incident.get("incidentId").expect("a documented incident has an id");
+            let updated: String = incident.get("lastUpdateTime").expect("a documented incident has a time");
             let updated = time::parse(&updated).expect("a documented time ends in Z");
             self.add_raw(tenant, id, updated, &incident.to_text());
         }
@@ -185,9 +163,7 @@ impl World {
 
     /// Moves one alert to another incident.
     pub fn move_alert(&self, tenant: Uuid, alert_id: &str, from: i64, to: i64) -> bool {
-        self.change(tenant, |tenant, now| {
-            tenant.move_alert(alert_id, from, to, now)
-        })
+        self.change(tenant, |tenant, now| tenant.move_alert(alert_id, from, to, now))
     }
 
     /// Changes an alert and leaves its incident's `lastUpdateTime`. False where there is no alert.
@@ -205,25 +181,14 @@ impl World {
     /// The newest version of every incident that is JSON, by id.
     pub fn truth(&self, tenant: Uuid) -> Vec<Value> {
         let texts = self.truth_raw(tenant);
-        texts
-            .values()
-            .filter_map(|text| serde_json::from_str(text).ok())
-            .collect()
+        texts.values().filter_map(|text| serde_json::from_str(text).ok()).collect()
     }
 
     /// The newest text of every incident.
     pub fn truth_raw(&self, tenant: Uuid) -> BTreeMap<i64, String> {
-        let texts: Vec<_> = self.with(tenant, |tenant| {
-            tenant
-                .store
-                .iter()
-                .map(|(id, incident)| (id, incident.text.clone()))
-                .collect()
-        });
-        texts
-            .into_iter()
-            .map(|(id, text)| (id, String::from_utf8_lossy(&text).into_owned()))
-            .collect()
+        let texts: Vec<_> =
+            self.with(tenant, |tenant| tenant.store.iter().map(|(id, incident)| (id, incident.text.clone())).collect());
+        texts.into_iter().map(|(id, text)| (id, String::from_utf8_lossy(&text).into_owned())).collect()
     }
 
     /// The next requests to that endpoint get these replies, one each, after those that were scripted before.
@@ -268,11 +233,7 @@ impl World {
     }
 
     pub(super) fn knows(&self, tenant: Uuid) -> bool {
-        let tenants = self
-            .0
-            .tenants
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let tenants = self.0.tenants.read().unwrap_or_else(PoisonError::into_inner);
         tenants.contains_key(&tenant)
     }
 
@@ -293,10 +254,7 @@ impl World {
 
     pub(super) fn revoke_tokens(&self, tenant: Uuid) {
         let mut tokens = lock(&self.0.tokens);
-        tokens
-            .values_mut()
-            .filter(|issued| issued.tenant == tenant)
-            .for_each(|issued| issued.revoked = true);
+        tokens.values_mut().filter(|issued| issued.tenant == tenant).for_each(|issued| issued.revoked = true);
     }
 
     fn change<T>(&self, tenant: Uuid, change: impl FnOnce(&mut Tenant, DateTime<Utc>) -> T) -> T {
@@ -306,11 +264,7 @@ impl World {
 
     pub(super) fn with<T>(&self, tenant: Uuid, work: impl FnOnce(&mut Tenant) -> T) -> T {
         let state = {
-            let tenants = self
-                .0
-                .tenants
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
+            let tenants = self.0.tenants.read().unwrap_or_else(PoisonError::into_inner);
             tenants.get(&tenant).map(Arc::clone)
         };
         let state = state.unwrap_or_else(|| panic!("the simulator has no tenant {tenant}"));

@@ -134,7 +134,8 @@ impl Store {
 
     /// Prolongs every lease of this process.
     pub async fn renew_leases(&self) -> Result<(), SyncError> {
-        let renew = sqlx::query(include_str!("sql/renew_leases.sql")).bind(&self.instance).bind(interval(self.lease_term));
+        let renew =
+            sqlx::query(include_str!("sql/renew_leases.sql")).bind(&self.instance).bind(interval(self.lease_term));
         within("renewing leases", renew.execute(&self.pool)).await.map(drop)
     }
 
@@ -146,7 +147,9 @@ impl Store {
 
     /// Ends every lease. Only for the owner of a private database, which knows that no other instance can be alive.
     pub async fn forget_leases(&self) -> Result<(), SyncError> {
-        within("forgetting leases", sqlx::query(include_str!("sql/forget_leases.sql")).execute(&self.pool)).await.map(drop)
+        within("forgetting leases", sqlx::query(include_str!("sql/forget_leases.sql")).execute(&self.pool))
+            .await
+            .map(drop)
     }
 
     /// How often [`Store::renew_leases`] must be called.

@@ -37,11 +37,19 @@ pub const LEASE_TERM: Duration = Duration::from_secs(60);
 
 impl Store {
     /// Connects, and brings the schema up to date when `migrate` is set. `instance` must be unique to this process.
-    pub async fn open(options: &PgConnectOptions, max_connections: u32, instance: String, migrate: bool) -> Result<Self, SyncError> {
+    pub async fn open(
+        options: &PgConnectOptions,
+        max_connections: u32,
+        instance: String,
+        migrate: bool,
+    ) -> Result<Self, SyncError> {
         let options = options
             .clone()
             .application_name("incident-sync")
-            .options([("statement_timeout", format!("{}s", STATEMENT_DEADLINE.as_secs())), ("timezone", "UTC".to_owned())])
+            .options([
+                ("statement_timeout", format!("{}s", STATEMENT_DEADLINE.as_secs())),
+                ("timezone", "UTC".to_owned()),
+            ])
             .disable_statement_logging();
         if migrate {
             apply_migrations(&options).await?;
@@ -72,7 +80,8 @@ impl Store {
     }
 
     async fn check_schema(&self) -> Result<(), SyncError> {
-        let found = sqlx::query_scalar::<_, bool>("SELECT to_regclass('defender.sync_state') IS NOT NULL").fetch_one(&self.pool);
+        let found = sqlx::query_scalar::<_, bool>("SELECT to_regclass('defender.sync_state') IS NOT NULL")
+            .fetch_one(&self.pool);
         if within("looking for the schema", found).await? {
             return Ok(());
         }
@@ -85,7 +94,8 @@ impl Store {
 
     /// How many migrations this binary knows that the database has not seen.
     pub async fn pending_migrations(&self) -> Result<usize, SyncError> {
-        let query = sqlx::query_scalar::<_, i64>("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(&self.pool);
+        let query =
+            sqlx::query_scalar::<_, i64>("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(&self.pool);
         let applied = within("reading the schema's version", query).await?;
         Ok(MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).count())
     }
@@ -101,20 +111,26 @@ impl Store {
 pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncError> {
     let step = "migrating the schema";
     // A statement timeout would cut long migrations short; the deadline here bounds the whole.
-    let options = options.clone().options([("statement_timeout", "0"), ("lock_timeout", "30s")]).disable_statement_logging();
+    let options =
+        options.clone().options([("statement_timeout", "0"), ("lock_timeout", "30s")]).disable_statement_logging();
     let mut connection = within("connecting to the database", sqlx::PgConnection::connect_with(&options)).await?;
     let migrated = match tokio::time::timeout(MIGRATE_DEADLINE, MIGRATIONS.run(&mut connection)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(sqlx::migrate::MigrateError::Execute(error))) => Err(database_error(step, &error)),
         Ok(Err(error)) => Err(SyncError::Database { step, sqlstate: None, what: error.to_string() }),
-        Err(_) => Err(SyncError::Database { step, sqlstate: None, what: "another migration holds the lock".to_owned() }),
+        Err(_) => {
+            Err(SyncError::Database { step, sqlstate: None, what: "another migration holds the lock".to_owned() })
+        }
     };
     drop(connection.close().await);
     migrated
 }
 
 /// Waits for the database, but not for ever.
-pub(crate) async fn within<T>(step: &'static str, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, SyncError> {
+pub(crate) async fn within<T>(
+    step: &'static str,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, SyncError> {
     match tokio::time::timeout(STATEMENT_DEADLINE + CONNECT_DEADLINE, work).await {
         Ok(done) => done.map_err(|error| database_error(step, &error)),
         Err(_) => Err(SyncError::Database { step, sqlstate: None, what: "no answer within the deadline".to_owned() }),

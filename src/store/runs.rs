@@ -109,7 +109,18 @@ pub struct Due {
 impl Store {
     /// Records how a run ended and gives its lease back, in one statement.
     pub async fn finish_run(&self, lease: &Lease, record: &RunRecord) -> Result<(), SyncError> {
-        let RunRecord { kind, started_at, outcome, is_complete, window_from, window_to, counts, failure, next_attempt_at, due } = record;
+        let RunRecord {
+            kind,
+            started_at,
+            outcome,
+            is_complete,
+            window_from,
+            window_to,
+            counts,
+            failure,
+            next_attempt_at,
+            due,
+        } = record;
         let failure = failure.as_ref().filter(|_| *outcome != Outcome::Stopped);
         let verdict = failure.map(|(verdict, _)| verdict);
         let message = failure.map(|(verdict, error)| format!("{} ({error})", verdict.say));

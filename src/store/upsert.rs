@@ -34,7 +34,9 @@ impl KnownVersions {
     pub fn without_known<'a>(&self, mut elements: Vec<Element<'a>>) -> Vec<Element<'a>> {
         elements.retain(|element| {
             let stored = element.head.incident_id.and_then(|id| self.0.get(&id));
-            stored.is_none_or(|(time, hash)| hash != &element.hash && element.head.last_update_time.is_none_or(|served| served >= *time))
+            stored.is_none_or(|(time, hash)| {
+                hash != &element.hash && element.head.last_update_time.is_none_or(|served| served >= *time)
+            })
         });
         elements
     }
@@ -47,7 +49,9 @@ impl Store {
         if ids.is_empty() {
             return Ok(KnownVersions(HashMap::new()));
         }
-        let query = sqlx::query_as::<_, (i64, DateTime<Utc>, Vec<u8>)>(include_str!("sql/known_versions.sql")).bind(lease.tenant.0).bind(ids);
+        let query = sqlx::query_as::<_, (i64, DateTime<Utc>, Vec<u8>)>(include_str!("sql/known_versions.sql"))
+            .bind(lease.tenant.0)
+            .bind(ids);
         let known = within("looking up stored versions", query.fetch_all(&self.pool)).await?;
         Ok(KnownVersions(known.into_iter().map(|(id, time, hash)| (id, (time, hash))).collect()))
     }
@@ -58,14 +62,20 @@ impl Store {
             return Ok(());
         }
         let hashes: Vec<Hash> = rows.rejected.iter().map(|row| row.content_hash).collect();
-        let query = sqlx::query_scalar::<_, Vec<u8>>(include_str!("sql/known_rejected.sql")).bind(lease.tenant.0).bind(hashes);
+        let query =
+            sqlx::query_scalar::<_, Vec<u8>>(include_str!("sql/known_rejected.sql")).bind(lease.tenant.0).bind(hashes);
         let known = within("looking up the quarantine", query.fetch_all(&self.pool)).await?;
         rows.rejected.retain(|row| !known.iter().any(|hash| hash == &row.content_hash));
         Ok(())
     }
 
     /// Stores a page, and with it the watermark that its window's end allows. Nothing to store is no transaction.
-    pub async fn write_page(&self, lease: &Lease, rows: &PageRows<'_>, watermark: Option<DateTime<Utc>>) -> Result<Written, SyncError> {
+    pub async fn write_page(
+        &self,
+        lease: &Lease,
+        rows: &PageRows<'_>,
+        watermark: Option<DateTime<Utc>>,
+    ) -> Result<Written, SyncError> {
         if rows.incidents.is_empty() && rows.rejected.is_empty() && watermark.is_none() {
             return Ok(Written::default());
         }
@@ -76,7 +86,11 @@ impl Store {
             }
             let alerts = write_rows(&mut transaction, lease, rows).await?;
             if let Some(watermark) = watermark {
-                sqlx::query(include_str!("sql/advance_watermark.sql")).bind(lease.tenant.0).bind(watermark).execute(&mut *transaction).await?;
+                sqlx::query(include_str!("sql/advance_watermark.sql"))
+                    .bind(lease.tenant.0)
+                    .bind(watermark)
+                    .execute(&mut *transaction)
+                    .await?;
             }
             transaction.commit().await?;
             Ok(Some(Written { incidents: rows.incidents.len(), alerts, rejected: rows.rejected.len() }))
@@ -85,7 +99,10 @@ impl Store {
     }
 
     async fn holds(&self, lease: &Lease, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-        let fence = sqlx::query(include_str!("sql/check_fence.sql")).bind(lease.tenant.0).bind(lease.fence).bind(&self.instance);
+        let fence = sqlx::query(include_str!("sql/check_fence.sql"))
+            .bind(lease.tenant.0)
+            .bind(lease.fence)
+            .bind(&self.instance);
         Ok(fence.fetch_optional(connection).await?.is_some())
     }
 }
@@ -152,15 +169,32 @@ macro_rules! bind_columns {
     (@copy $value:expr) => { $value };
 }
 
-async fn write_incidents(connection: &mut PgConnection, lease: &Lease, rows: &[IncidentRow<'_>]) -> Result<(), sqlx::Error> {
-    let query = sqlx::query(include_str!("sql/upsert_incidents.sql")).bind(lease.tenant.0).bind(column(rows, |row| row.incident_id));
-    let query = bind_columns!(query, rows, incident {
-        incident_uri: text, redirect_incident_id: copy, incident_name: text, created_time: copy,
-    });
+async fn write_incidents(
+    connection: &mut PgConnection,
+    lease: &Lease,
+    rows: &[IncidentRow<'_>],
+) -> Result<(), sqlx::Error> {
+    let query = sqlx::query(include_str!("sql/upsert_incidents.sql"))
+        .bind(lease.tenant.0)
+        .bind(column(rows, |row| row.incident_id));
+    let query = bind_columns!(
+        query,
+        rows,
+        incident { incident_uri: text, redirect_incident_id: copy, incident_name: text, created_time: copy }
+    );
     let query = query.bind(column(rows, |row| row.last_update_time));
-    let query = bind_columns!(query, rows, incident {
-        assigned_to: text, classification: text, determination: text, status: text, severity: text, detection_source: text,
-    });
+    let query = bind_columns!(
+        query,
+        rows,
+        incident {
+            assigned_to: text,
+            classification: text,
+            determination: text,
+            status: text,
+            severity: text,
+            detection_source: text,
+        }
+    );
     query.bind(array_column(rows, |row| row.incident.tags.as_ref())).execute(&mut *connection).await?;
     sqlx::query(include_str!("sql/upsert_payloads.sql"))
         .bind(lease.tenant.0)
@@ -180,18 +214,42 @@ struct AlertsWritten {
     refused: Vec<String>,
 }
 
-async fn write_alerts(connection: &mut PgConnection, lease: &Lease, rows: &[AlertRow<'_>]) -> Result<AlertsWritten, sqlx::Error> {
+async fn write_alerts(
+    connection: &mut PgConnection,
+    lease: &Lease,
+    rows: &[AlertRow<'_>],
+) -> Result<AlertsWritten, sqlx::Error> {
     let query = sqlx::query(include_str!("sql/upsert_alerts.sql"))
         .bind(lease.tenant.0)
         .bind(column(rows, |row| row.alert_id.as_ref()))
         .bind(column(rows, |row| row.incident_id));
-    let query = bind_columns!(query, rows, alert {
-        provider_alert_id: text, service_source: text, detection_source: text, detector_id: text, creation_time: copy,
-        last_updated_time: copy, resolved_time: copy, first_activity: copy, last_activity: copy, title: text,
-        description: text, category: text, status: text, severity: text, investigation_id: copy,
-        investigation_state: text, classification: text, determination: text, assigned_to: text, actor_name: text,
-        threat_family_name: text,
-    });
+    let query = bind_columns!(
+        query,
+        rows,
+        alert {
+            provider_alert_id: text,
+            service_source: text,
+            detection_source: text,
+            detector_id: text,
+            creation_time: copy,
+            last_updated_time: copy,
+            resolved_time: copy,
+            first_activity: copy,
+            last_activity: copy,
+            title: text,
+            description: text,
+            category: text,
+            status: text,
+            severity: text,
+            investigation_id: copy,
+            investigation_state: text,
+            classification: text,
+            determination: text,
+            assigned_to: text,
+            actor_name: text,
+            threat_family_name: text,
+        }
+    );
     let query = query
         .bind(array_column(rows, |row| row.alert.mitre_techniques.as_ref()))
         .bind(column(rows, |row| row.last_seen));
@@ -238,17 +296,38 @@ async fn write_alert_devices(
     Ok(())
 }
 
-async fn write_devices(connection: &mut PgConnection, lease: &Lease, rows: &[DeviceRow<'_>]) -> Result<(), sqlx::Error> {
+async fn write_devices(
+    connection: &mut PgConnection,
+    lease: &Lease,
+    rows: &[DeviceRow<'_>],
+) -> Result<(), sqlx::Error> {
     let query = sqlx::query(include_str!("sql/upsert_devices.sql"))
         .bind(lease.tenant.0)
         .bind(column(rows, |row| row.device_id.as_ref()));
-    let query = bind_columns!(query, rows, device {
-        aad_device_id: text, device_dns_name: text, os_platform: text, version: text, os_processor: text, os_build: copy,
-        health_status: text, risk_score: text, rbac_group_id: copy, rbac_group_name: text, first_seen: copy,
-    });
+    let query = bind_columns!(
+        query,
+        rows,
+        device {
+            aad_device_id: text,
+            device_dns_name: text,
+            os_platform: text,
+            version: text,
+            os_processor: text,
+            os_build: copy,
+            health_status: text,
+            risk_score: text,
+            rbac_group_id: copy,
+            rbac_group_name: text,
+            first_seen: copy,
+        }
+    );
     let query = query.bind(array_column(rows, |row| row.device.tags.as_ref()));
     let query = bind_columns!(query, rows, device { defender_av_status: text, onboarding_status: text });
-    query.bind(column(rows, |row| row.device.vm_metadata())).bind(column(rows, |row| row.last_seen)).execute(connection).await?;
+    query
+        .bind(column(rows, |row| row.device.vm_metadata()))
+        .bind(column(rows, |row| row.last_seen))
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -270,21 +349,59 @@ async fn write_evidence(
             .await?;
     }
     let query = sqlx::query(include_str!("sql/upsert_evidence.sql")).bind(lease.tenant.0).bind(alert_ids).bind(hashes);
-    let query = bind_columns!(query, rows, entity {
-        entity_type: text, evidence_creation_time: copy, verdict: text, remediation_status: text, sha1: text, sha256: text,
-        file_name: text, file_path: text, process_id: copy, process_command_line: text, process_creation_time: copy,
-        parent_process_id: copy, parent_process_creation_time: copy, ip_address: text, url: text, account_name: text,
-        domain_name: text, user_sid: text, aad_user_id: text, user_principal_name: text, mailbox_display_name: text,
-        mailbox_address: text, cluster_by: text, cluster_by_value: text, email_count: copy, sender: text, recipient: text,
-        subject: text, internet_message_id: text, delivery_action: text, security_group_id: text,
-        security_group_name: text, registry_hive: text, registry_key: text, registry_value_type: text,
-        registry_value: text, device_id: text,
-    });
+    let query = bind_columns!(
+        query,
+        rows,
+        entity {
+            entity_type: text,
+            evidence_creation_time: copy,
+            verdict: text,
+            remediation_status: text,
+            sha1: text,
+            sha256: text,
+            file_name: text,
+            file_path: text,
+            process_id: copy,
+            process_command_line: text,
+            process_creation_time: copy,
+            parent_process_id: copy,
+            parent_process_creation_time: copy,
+            ip_address: text,
+            url: text,
+            account_name: text,
+            domain_name: text,
+            user_sid: text,
+            aad_user_id: text,
+            user_principal_name: text,
+            mailbox_display_name: text,
+            mailbox_address: text,
+            cluster_by: text,
+            cluster_by_value: text,
+            email_count: copy,
+            sender: text,
+            recipient: text,
+            subject: text,
+            internet_message_id: text,
+            delivery_action: text,
+            security_group_id: text,
+            security_group_name: text,
+            registry_hive: text,
+            registry_key: text,
+            registry_value_type: text,
+            registry_value: text,
+            device_id: text,
+        }
+    );
     query.bind(column(rows, |row| row.extra.as_deref())).bind(&alerts.refused).execute(connection).await?;
     Ok(())
 }
 
-async fn write_comments(connection: &mut PgConnection, lease: &Lease, rows: &PageRows<'_>, ids: &[i64]) -> Result<(), sqlx::Error> {
+async fn write_comments(
+    connection: &mut PgConnection,
+    lease: &Lease,
+    rows: &PageRows<'_>,
+    ids: &[i64],
+) -> Result<(), sqlx::Error> {
     let comments = rows.comments.as_slice();
     let incident_ids = column(comments, |row| row.incident_id);
     let hashes = column(comments, |row| row.comment_hash);
@@ -298,8 +415,11 @@ async fn write_comments(connection: &mut PgConnection, lease: &Lease, rows: &Pag
     if comments.is_empty() {
         return Ok(());
     }
-    let query = sqlx::query(include_str!("sql/upsert_comments.sql")).bind(lease.tenant.0).bind(incident_ids).bind(hashes);
-    bind_columns!(query, comments, comment { comment: text, created_by: text, created_time: copy }).execute(connection).await?;
+    let query =
+        sqlx::query(include_str!("sql/upsert_comments.sql")).bind(lease.tenant.0).bind(incident_ids).bind(hashes);
+    bind_columns!(query, comments, comment { comment: text, created_by: text, created_time: copy })
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

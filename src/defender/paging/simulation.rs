@@ -16,7 +16,8 @@ enum Order {
     Random,
 }
 
-const STABLE: [Order; 5] = [Order::NewestFirst, Order::OldestFirst, Order::ById, Order::ByIdDescending, Order::Scattered];
+const STABLE: [Order; 5] =
+    [Order::NewestFirst, Order::OldestFirst, Order::ById, Order::ByIdDescending, Order::Scattered];
 
 /// The server: incidents with a last update, a clock in milliseconds, and a small generator.
 struct Server {
@@ -257,7 +258,11 @@ fn a_refused_upper_edge_is_left_out() {
 fn a_next_link_is_followed_to_its_end() {
     let row = |id: i64| Row { id, updated: Some(time(id)) };
     let mut plan = Plan::new(Scope { from: Some(time(0)), lookback: Duration::from_secs(86_400), status: None });
-    let page = |rows: Vec<Row>, link: Option<&str>| PageFacts { rows, server_time: time(86_400_000), next_link: link.map(str::to_owned) };
+    let page = |rows: Vec<Row>, link: Option<&str>| PageFacts {
+        rows,
+        server_time: time(86_400_000),
+        next_link: link.map(str::to_owned),
+    };
     plan.accept(&page(vec![row(1)], Some("a"))).unwrap();
     // The opening page told of more: the window is read from its start, now bounded.
     assert_eq!(plan.request().unwrap().link, None);

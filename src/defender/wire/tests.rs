@@ -119,7 +119,9 @@ fn every_code_unit_becomes_storable() {
 
 #[test]
 fn a_head_is_read_from_anywhere_in_the_text() {
-    let raw: Box<RawValue> = serde_json::from_str(r#"{"x":[{"incidentId":9}],"lastUpdateTime":"2026-01-01T00:00:00Z","incidentId":3}"#).unwrap();
+    let raw: Box<RawValue> =
+        serde_json::from_str(r#"{"x":[{"incidentId":9}],"lastUpdateTime":"2026-01-01T00:00:00Z","incidentId":3}"#)
+            .unwrap();
     let head = head(raw.get());
     assert_eq!(head.incident_id, Some(3));
     assert!(head.last_update_time.is_some());
