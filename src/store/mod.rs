@@ -9,6 +9,7 @@ use sqlx::{ConnectOptions, Connection, PgPool};
 use crate::error::SyncError;
 
 pub mod lease;
+mod records;
 pub mod runs;
 pub mod tenants;
 pub mod upsert;

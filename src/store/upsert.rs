@@ -4,11 +4,12 @@
 //! no faster with `ON CONFLICT` behind it (README, "How fast").
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 
+use super::records::{AlertRecord, EvidenceRecord};
 use super::{Lease, Store, within};
 use crate::error::SyncError;
 use crate::rows::{AlertRow, DeviceRow, Element, EvidenceRow, Hash, IncidentRow, PageRows};
@@ -116,7 +117,7 @@ async fn write_rows(connection: &mut PgConnection, lease: &Lease, rows: &PageRow
         write_incidents(connection, lease, &rows.incidents).await?;
         sqlx::query(include_str!("sql/delete_healed.sql")).bind(tenant).bind(&ids).execute(&mut *connection).await?;
         let alerts = write_alerts(connection, lease, &rows.alerts).await?;
-        written = alerts.inserted + alerts.updated.len();
+        written = alerts.inserted.len() + alerts.updated.len();
         write_alert_devices(connection, lease, rows, &alerts).await?;
         write_devices(connection, lease, &rows.devices).await?;
         write_evidence(connection, lease, &rows.evidence, &alerts).await?;
@@ -140,7 +141,7 @@ fn column<'r, R, T>(rows: &'r [R], pick: impl Fn(&'r R) -> T) -> Vec<T> {
 }
 
 /// Postgres's text form of a `text[]`: arrays of arrays cannot be unnested by row.
-fn array_literal(values: &[Cow<'_, str>]) -> String {
+pub(super) fn array_literal(values: &[Cow<'_, str>]) -> String {
     let mut literal = String::from("{");
     for (at, value) in values.iter().enumerate() {
         literal.push_str(if at == 0 { "\"" } else { ",\"" });
@@ -206,12 +207,11 @@ async fn write_incidents(
     Ok(())
 }
 
-/// What became of a page's alerts.
+/// What became of a page's alerts. The devices and entities of one whose newer state is stored are old as well: it is in
+/// neither list, and they are left out.
 struct AlertsWritten {
-    inserted: usize,
-    updated: Vec<String>,
-    /// A newer state is stored: their devices and entities are old as well.
-    refused: Vec<String>,
+    inserted: HashSet<String>,
+    updated: HashSet<String>,
 }
 
 async fn write_alerts(
@@ -219,54 +219,14 @@ async fn write_alerts(
     lease: &Lease,
     rows: &[AlertRow<'_>],
 ) -> Result<AlertsWritten, sqlx::Error> {
-    let query = sqlx::query(include_str!("sql/upsert_alerts.sql"))
+    let accepted = sqlx::query_as::<_, (String, bool)>(include_str!("sql/upsert_alerts.sql"))
         .bind(lease.tenant.0)
-        .bind(column(rows, |row| row.alert_id.as_ref()))
-        .bind(column(rows, |row| row.incident_id));
-    let query = bind_columns!(
-        query,
-        rows,
-        alert {
-            provider_alert_id: text,
-            service_source: text,
-            detection_source: text,
-            detector_id: text,
-            creation_time: copy,
-            last_updated_time: copy,
-            resolved_time: copy,
-            first_activity: copy,
-            last_activity: copy,
-            title: text,
-            description: text,
-            category: text,
-            status: text,
-            severity: text,
-            investigation_id: copy,
-            investigation_state: text,
-            classification: text,
-            determination: text,
-            assigned_to: text,
-            actor_name: text,
-            threat_family_name: text,
-        }
-    );
-    let query = query
-        .bind(array_column(rows, |row| row.alert.mitre_techniques.as_ref()))
-        .bind(column(rows, |row| row.last_seen));
-    let accepted = query.fetch_all(connection).await?;
-    let mut written = AlertsWritten { inserted: 0, updated: Vec::new(), refused: Vec::new() };
-    let mut seen: HashMap<String, bool> = HashMap::with_capacity(accepted.len());
-    for row in accepted {
-        seen.insert(row.try_get("alert_id")?, row.try_get("inserted")?);
-    }
-    for row in rows {
-        match seen.get(row.alert_id.as_ref()) {
-            Some(true) => written.inserted += 1,
-            Some(false) => written.updated.push(row.alert_id.clone().into_owned()),
-            None => written.refused.push(row.alert_id.clone().into_owned()),
-        }
-    }
-    Ok(written)
+        .bind(column(rows, AlertRecord::from))
+        .fetch_all(connection)
+        .await?;
+    let (inserted, updated): (Vec<_>, Vec<_>) = accepted.into_iter().partition(|(_, is_new)| *is_new);
+    let ids = |alerts: Vec<(String, bool)>| alerts.into_iter().map(|(id, _)| id).collect();
+    Ok(AlertsWritten { inserted: ids(inserted), updated: ids(updated) })
 }
 
 async fn write_alert_devices(
@@ -275,25 +235,35 @@ async fn write_alert_devices(
     rows: &PageRows<'_>,
     alerts: &AlertsWritten,
 ) -> Result<(), sqlx::Error> {
-    let alert_ids = column(&rows.alert_devices, |(alert_id, _)| alert_id.as_ref());
-    let device_ids = column(&rows.alert_devices, |(_, device_id)| device_id.as_ref());
-    if !alerts.updated.is_empty() {
-        sqlx::query(include_str!("sql/delete_stale_alert_devices.sql"))
-            .bind(lease.tenant.0)
-            .bind(&alerts.updated)
-            .bind(&alert_ids)
-            .bind(&device_ids)
-            .execute(&mut *connection)
-            .await?;
+    let of = |chosen: &HashSet<String>| -> (Vec<&str>, Vec<&str>) {
+        let rows = rows.alert_devices.iter().filter(|(alert_id, _)| chosen.contains(alert_id.as_ref()));
+        rows.map(|(alert_id, device_id)| (alert_id.as_ref(), device_id.as_ref())).unzip()
+    };
+    let (alert_ids, device_ids) = of(&alerts.inserted);
+    if !alert_ids.is_empty() {
+        let insert = sqlx::query(include_str!("sql/insert_alert_devices.sql"));
+        insert.bind(lease.tenant.0).bind(alert_ids).bind(device_ids).execute(&mut *connection).await?;
     }
-    sqlx::query(include_str!("sql/upsert_alert_devices.sql"))
+    if alerts.updated.is_empty() {
+        return Ok(());
+    }
+    let (alert_ids, device_ids) = of(&alerts.updated);
+    sqlx::query(include_str!("sql/delete_stale_alert_devices.sql"))
         .bind(lease.tenant.0)
-        .bind(alert_ids)
-        .bind(device_ids)
-        .bind(&alerts.refused)
-        .execute(connection)
+        .bind(sorted(&alerts.updated))
+        .bind(&alert_ids)
+        .bind(&device_ids)
+        .execute(&mut *connection)
         .await?;
+    let upsert = sqlx::query(include_str!("sql/upsert_alert_devices.sql"));
+    upsert.bind(lease.tenant.0).bind(alert_ids).bind(device_ids).execute(connection).await?;
     Ok(())
+}
+
+fn sorted(ids: &HashSet<String>) -> Vec<&str> {
+    let mut ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    ids.sort_unstable();
+    ids
 }
 
 async fn write_devices(
@@ -337,62 +307,31 @@ async fn write_evidence(
     rows: &[EvidenceRow<'_>],
     alerts: &AlertsWritten,
 ) -> Result<(), sqlx::Error> {
-    let alert_ids = column(rows, |row| row.alert_id.as_ref());
-    let hashes = column(rows, |row| row.evidence_hash);
-    if !alerts.updated.is_empty() {
-        sqlx::query(include_str!("sql/delete_stale_evidence.sql"))
+    let of = |chosen: &HashSet<String>| -> Vec<&EvidenceRow<'_>> {
+        rows.iter().filter(|row| chosen.contains(row.alert_id.as_ref())).collect()
+    };
+    let new = of(&alerts.inserted);
+    if !new.is_empty() {
+        let insert = sqlx::query(include_str!("sql/insert_evidence.sql"));
+        insert
             .bind(lease.tenant.0)
-            .bind(&alerts.updated)
-            .bind(&alert_ids)
-            .bind(&hashes)
+            .bind(column(&new, |row| EvidenceRecord::from(*row)))
             .execute(&mut *connection)
             .await?;
     }
-    let query = sqlx::query(include_str!("sql/upsert_evidence.sql")).bind(lease.tenant.0).bind(alert_ids).bind(hashes);
-    let query = bind_columns!(
-        query,
-        rows,
-        entity {
-            entity_type: text,
-            evidence_creation_time: copy,
-            verdict: text,
-            remediation_status: text,
-            sha1: text,
-            sha256: text,
-            file_name: text,
-            file_path: text,
-            process_id: copy,
-            process_command_line: text,
-            process_creation_time: copy,
-            parent_process_id: copy,
-            parent_process_creation_time: copy,
-            ip_address: text,
-            url: text,
-            account_name: text,
-            domain_name: text,
-            user_sid: text,
-            aad_user_id: text,
-            user_principal_name: text,
-            mailbox_display_name: text,
-            mailbox_address: text,
-            cluster_by: text,
-            cluster_by_value: text,
-            email_count: copy,
-            sender: text,
-            recipient: text,
-            subject: text,
-            internet_message_id: text,
-            delivery_action: text,
-            security_group_id: text,
-            security_group_name: text,
-            registry_hive: text,
-            registry_key: text,
-            registry_value_type: text,
-            registry_value: text,
-            device_id: text,
-        }
-    );
-    query.bind(column(rows, |row| row.extra.as_deref())).bind(&alerts.refused).execute(connection).await?;
+    if alerts.updated.is_empty() {
+        return Ok(());
+    }
+    let listed = of(&alerts.updated);
+    sqlx::query(include_str!("sql/delete_stale_evidence.sql"))
+        .bind(lease.tenant.0)
+        .bind(sorted(&alerts.updated))
+        .bind(column(&listed, |row| row.alert_id.as_ref()))
+        .bind(column(&listed, |row| row.evidence_hash))
+        .execute(&mut *connection)
+        .await?;
+    let upsert = sqlx::query(include_str!("sql/upsert_evidence.sql"));
+    upsert.bind(lease.tenant.0).bind(column(&listed, |row| EvidenceRecord::from(*row))).execute(connection).await?;
     Ok(())
 }
 

@@ -8,14 +8,7 @@ SELECT $1, u.alert_id, u.incident_id, u.provider_alert_id, u.service_source, u.d
     u.description, u.category, u.status, u.severity, u.investigation_id, u.investigation_state,
     u.classification, u.determination, u.assigned_to, u.actor_name, u.threat_family_name,
     u.mitre_techniques::text[], u.last_seen
-FROM unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
-            $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::text[],
-            $14::text[], $15::text[], $16::text[], $17::text[], $18::bigint[], $19::text[], $20::text[],
-            $21::text[], $22::text[], $23::text[], $24::text[], $25::text[], $26::timestamptz[])
-    AS u(alert_id, incident_id, provider_alert_id, service_source, detection_source, detector_id, creation_time,
-         last_updated_time, resolved_time, first_activity, last_activity, title, description, category,
-         status, severity, investigation_id, investigation_state, classification, determination,
-         assigned_to, actor_name, threat_family_name, mitre_techniques, last_seen)
+FROM unnest($2::defender.alert_record[]) AS u
 ON CONFLICT (tenant_id, alert_id) DO UPDATE SET
     incident_id = excluded.incident_id,
     provider_alert_id = excluded.provider_alert_id,

@@ -12,20 +12,7 @@ SELECT $1, u.alert_id, u.evidence_hash, u.entity_type, u.evidence_creation_time,
     u.cluster_by_value, u.email_count, u.sender, u.recipient, u.subject, u.internet_message_id,
     u.delivery_action, u.security_group_id, u.security_group_name, u.registry_hive, u.registry_key,
     u.registry_value_type, u.registry_value, u.device_id, u.extra::jsonb
-FROM unnest($2::text[], $3::bytea[], $4::text[], $5::timestamptz[], $6::text[], $7::text[], $8::text[], $9::text[],
-            $10::text[], $11::text[], $12::bigint[], $13::text[], $14::timestamptz[], $15::bigint[],
-            $16::timestamptz[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[],
-            $22::text[], $23::text[], $24::text[], $25::text[], $26::text[], $27::text[], $28::bigint[],
-            $29::text[], $30::text[], $31::text[], $32::text[], $33::text[], $34::text[], $35::text[],
-            $36::text[], $37::text[], $38::text[], $39::text[], $40::text[], $41::text[])
-    AS u(alert_id, evidence_hash, entity_type, evidence_creation_time, verdict, remediation_status, sha1, sha256,
-         file_name, file_path, process_id, process_command_line, process_creation_time, parent_process_id,
-         parent_process_creation_time, ip_address, url, account_name, domain_name, user_sid, aad_user_id,
-         user_principal_name, mailbox_display_name, mailbox_address, cluster_by, cluster_by_value,
-         email_count, sender, recipient, subject, internet_message_id, delivery_action, security_group_id,
-         security_group_name, registry_hive, registry_key, registry_value_type, registry_value, device_id,
-         extra)
-WHERE u.alert_id <> ALL ($42::text[])
+FROM unnest($2::defender.evidence_record[]) AS u
 ON CONFLICT (tenant_id, alert_id, evidence_hash) DO UPDATE SET
     verdict = excluded.verdict,
     remediation_status = excluded.remediation_status
