@@ -30,8 +30,9 @@ use crate::simulator::{Behaviour, Clock, Encoding, Options, Simulator, TenantSpe
 use crate::store::MIGRATIONS;
 use crate::telemetry;
 use crate::tenant::{Endpoints, Tenant, TenantId, TokenVersion};
-use crate::tenant_run::{Asked, Parties};
+use crate::tenant_run::{Asked, Parties, writers};
 
+const DATABASE_CONNECTIONS: u32 = 4;
 /// Often enough that a watcher sees rows arrive.
 const POLL: &str = "*/5 * * * * *";
 const OPEN: &str = "30 * * * * *";
@@ -83,7 +84,7 @@ FROM defender.tenants t JOIN defender.sync_state s USING (tenant_id) ORDER BY s.
 pub async fn run(once: bool, incidents: usize) -> Result<(), Failure> {
     let settings = EmbeddedSettings { dir: config::state_dir().join("demo"), postgres_bin: None };
     let server = DatabaseServer::Embedded(settings);
-    let database = Database { server, max_connections: 4 };
+    let database = Database { server, max_connections: DATABASE_CONNECTIONS };
     let database = OpenDatabase::open(&database, Hold::Daemon, true).await?;
     let simulator = start_simulator(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), NAMES.len(), incidents).await?;
     let result = with_parties(once, &database, &simulator).await;
@@ -201,8 +202,13 @@ async fn engine(
     database.store.sync_tenants(&tenants).await.map_err(SetupError::from)?;
     let client = http::client();
     let incidents = Incidents::new(client.clone(), CALLS_PER_MINUTE, CALLS_PER_HOUR);
-    let parties =
-        Parties { tokens: Tokens::new(client), incidents, store: database.store.clone(), pace: Pace::default() };
+    let parties = Parties {
+        tokens: Tokens::new(client),
+        incidents,
+        store: database.store.clone(),
+        pace: Pace::default(),
+        writers: writers(DATABASE_CONNECTIONS),
+    };
     let schedule = Schedule::new(POLL, OPEN, RECONCILE).expect("the demonstration's cron lines are constants");
     let settings = Settings {
         tenants: tenants.into_iter().map(|tenant| (tenant.id.0, tenant)).collect::<HashMap<_, _>>(),

@@ -228,6 +228,7 @@ impl<'a> PageRows<'a> {
         self.alerts.sort_by(|a, b| a.alert_id.cmp(&b.alert_id).then_with(|| version(b).cmp(&version(a))));
         self.alerts.dedup_by(|later, first| later.alert_id == first.alert_id);
         for row in &mut self.alerts {
+            let (first_device, first_entity) = (self.alert_devices.len(), self.evidence.len());
             for mut device in row.alert.devices.take().unwrap_or_default() {
                 self.mistyped.append(&mut device.mistyped);
                 let Some(device_id) = device.device_id.take() else {
@@ -242,6 +243,10 @@ impl<'a> PageRows<'a> {
                 let (extra, evidence_hash) = (extra(&entity), evidence_hash(&entity));
                 self.evidence.push(EvidenceRow { alert_id: row.alert_id.clone(), evidence_hash, entity, extra });
             }
+            // The alerts are in order, so ordering the few rows of each is ordering them all, without moving a
+            // thousand wide rows about.
+            self.alert_devices[first_device..].sort_unstable();
+            self.evidence[first_entity..].sort_by_key(|row| row.evidence_hash);
         }
     }
 
@@ -251,9 +256,7 @@ impl<'a> PageRows<'a> {
         self.incidents.sort_unstable_by_key(|row| row.incident_id);
         self.devices.sort_by(|a, b| a.device_id.cmp(&b.device_id).then_with(|| b.last_seen.cmp(&a.last_seen)));
         self.devices.dedup_by(|later, first| later.device_id == first.device_id);
-        self.alert_devices.sort_unstable();
         self.alert_devices.dedup();
-        self.evidence.sort_by(|a, b| (&a.alert_id, a.evidence_hash).cmp(&(&b.alert_id, b.evidence_hash)));
         self.evidence
             .dedup_by(|later, first| (&later.alert_id, later.evidence_hash) == (&first.alert_id, first.evidence_hash));
         self.comments.sort_by_key(|row| (row.incident_id, row.comment_hash));

@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::retry::Pace;
 use crate::schedule::Schedule;
 use crate::store::Store;
-use crate::tenant_run::Parties;
+use crate::tenant_run::{Parties, writers};
 
 /// Why a command could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +118,12 @@ pub async fn engine(
     let client = http::client();
     let incidents = Incidents::new(client.clone(), config.sync.calls_per_minute, config.sync.calls_per_hour);
     store.sync_tenants(&config.tenants).await?;
-    let parties = Parties { tokens: Tokens::new(client), incidents, store, pace: Pace::default() };
+    let parties = Parties {
+        tokens: Tokens::new(client),
+        incidents,
+        store,
+        pace: Pace::default(),
+        writers: writers(config.database.max_connections),
+    };
     Ok(Arc::new(Engine::new(parties, settings(config), progress, stop)))
 }

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::defender::paging::{PageFacts, Plan, Request, Scope};
@@ -16,6 +17,7 @@ use crate::retry::{Pace, with_retries};
 use crate::rows::{self, Element};
 use crate::store::lease::RunKind;
 use crate::store::runs::Counts;
+use crate::store::upsert::Place;
 use crate::store::{Claim, Store};
 use crate::tenant::Tenant;
 use crate::window::{poll_from, to_delta};
@@ -34,6 +36,14 @@ pub struct Parties {
     pub store: Store,
     /// How failures are tried again.
     pub pace: Pace,
+    /// Pages that are decoded and written at once: work for processors, theirs or Postgres's. The others wait as text.
+    pub writers: Semaphore,
+}
+
+/// Permits for [`Parties::writers`]: one for each processor, as far as there are connections.
+pub fn writers(max_connections: u32) -> Semaphore {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Semaphore::new(processors.min(usize::try_from(max_connections).unwrap_or(1)).max(1))
 }
 
 /// How far a run reaches.
@@ -167,7 +177,14 @@ impl TenantRun<'_> {
             let edge = plan.accept(&facts)?;
             let watermark = edge.filter(|_| self.moves_watermark(scope)).filter(|edge| Some(*edge) > *reached);
             self.count(counts, |counts| counts.incidents_seen += elements.len());
-            let store = self.store_page(elements, watermark, counts);
+            // Before the next page is asked for, so that a tenant that waits here holds one page, not two.
+            let permit = self.parties.writers.acquire().await;
+            let store = async {
+                let place = if edge.is_some() { Place::End(watermark) } else { Place::Midway };
+                let stored = self.store_page(elements, place, counts).await;
+                drop(permit);
+                stored
+            };
             if edge.is_some() && pages >= self.reach.pages_max && plan.request().is_some() {
                 store.await?;
                 *reached = watermark.or(*reached);
@@ -219,7 +236,7 @@ impl TenantRun<'_> {
     async fn store_page(
         &self,
         elements: Vec<Element<'_>>,
-        watermark: Option<DateTime<Utc>>,
+        place: Place,
         counts: &Mutex<Counts>,
     ) -> Result<(), SyncError> {
         let store = &self.parties.store;
@@ -228,29 +245,24 @@ impl TenantRun<'_> {
         let never = CancellationToken::new();
         let known = with_retries(self.parties.pace, &never, || store.known_versions(lease, &elements)).await?;
         let unknown = known.without_known(elements);
-        match self.write(&unknown, watermark, counts).await {
+        match self.write(&unknown, place, counts).await {
             Err(error) if is_poison(&error) => {}
             other => return other,
         }
         // Something in this page is more than Postgres takes: store what can be stored, and set the rest aside.
         for element in &unknown {
             let alone = std::slice::from_ref(element);
-            match self.write(alone, None, counts).await {
+            match self.write(alone, Place::Midway, counts).await {
                 Err(error) if is_poison(&error) => self.set_aside(element, &error, counts).await?,
                 other => other?,
             }
         }
-        self.write(&[], watermark, counts).await
+        self.write(&[], place, counts).await
     }
 
-    async fn write(
-        &self,
-        elements: &[Element<'_>],
-        watermark: Option<DateTime<Utc>>,
-        counts: &Mutex<Counts>,
-    ) -> Result<(), SyncError> {
+    async fn write(&self, elements: &[Element<'_>], place: Place, counts: &Mutex<Counts>) -> Result<(), SyncError> {
         let rows = rows::of_page(self.tenant.id, elements)?;
-        self.write_rows(rows, watermark, counts).await
+        self.write_rows(rows, place, counts).await
     }
 
     async fn set_aside(
@@ -260,13 +272,13 @@ impl TenantRun<'_> {
         counts: &Mutex<Counts>,
     ) -> Result<(), SyncError> {
         let rejected = vec![rows::rejected(element, error.to_string())];
-        self.write_rows(rows::PageRows { rejected, ..rows::PageRows::default() }, None, counts).await
+        self.write_rows(rows::PageRows { rejected, ..rows::PageRows::default() }, Place::Midway, counts).await
     }
 
     async fn write_rows(
         &self,
         mut rows: rows::PageRows<'_>,
-        watermark: Option<DateTime<Utc>>,
+        place: Place,
         counts: &Mutex<Counts>,
     ) -> Result<(), SyncError> {
         let store = &self.parties.store;
@@ -274,7 +286,7 @@ impl TenantRun<'_> {
         store.forget_known_rejects(lease, &mut rows).await?;
         // A page that was fetched is written even while we stop: it takes less time than reading it again.
         let never = CancellationToken::new();
-        let written = with_retries(self.parties.pace, &never, || store.write_page(lease, &rows, watermark)).await?;
+        let written = with_retries(self.parties.pace, &never, || store.write_page(lease, &rows, place)).await?;
         if !rows.mistyped.is_empty() {
             tracing::debug!(tenant.id = %self.tenant.id, fields = ?rows.mistyped, "fields of an unexpected type");
         }

@@ -1,10 +1,43 @@
 //! Rows of the two widest tables as composite values: one array of records instead of one array for each column.
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::{PgHasArrayType, PgTypeInfo};
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo};
+use sqlx::{Encode, Postgres, Type};
 
 use super::upsert::array_literal;
 use crate::rows::{AlertRow, EvidenceRow};
+
+/// JSON as the text that it came in: the server parses it once, where a cast from `text` would copy it twice more.
+pub(super) struct JsonText<'a>(pub(super) &'a str);
+
+/// Fixed in `pg_type.dat`.
+const JSONB: PgTypeInfo = PgTypeInfo::with_oid(Oid(3802));
+const JSONB_ARRAY: PgTypeInfo = PgTypeInfo::with_oid(Oid(3807));
+/// The only version of the binary form: a 1 and the text.
+const JSONB_VERSION: u8 = 1;
+
+impl Type<Postgres> for JsonText<'_> {
+    fn type_info() -> PgTypeInfo {
+        JSONB
+    }
+}
+
+impl PgHasArrayType for JsonText<'_> {
+    fn array_type_info() -> PgTypeInfo {
+        JSONB_ARRAY
+    }
+}
+
+impl Encode<'_, Postgres> for JsonText<'_> {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buffer.push(JSONB_VERSION);
+        buffer.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+}
 
 /// `defender.alert_record`: fields in the order of the type.
 #[derive(sqlx::Encode)]
@@ -83,7 +116,7 @@ pub(super) struct EvidenceRecord<'a> {
 
 macro_rules! composite {
     ($record:ident, $name:literal) => {
-        impl sqlx::Type<sqlx::Postgres> for $record<'_> {
+        impl Type<Postgres> for $record<'_> {
             fn type_info() -> PgTypeInfo {
                 PgTypeInfo::with_name($name)
             }

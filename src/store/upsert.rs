@@ -9,10 +9,19 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::records::{AlertRecord, EvidenceRecord};
+use super::records::{AlertRecord, EvidenceRecord, JsonText};
 use super::{Lease, Store, within};
 use crate::error::SyncError;
 use crate::rows::{AlertRow, DeviceRow, Element, EvidenceRow, Hash, IncidentRow, PageRows};
+
+/// Where a page stands in its window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// More pages follow.
+    Midway,
+    /// With this page the window is drained, and the watermark may move here.
+    End(Option<DateTime<Utc>>),
+}
 
 /// What a page changed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -71,18 +80,17 @@ impl Store {
     }
 
     /// Stores a page, and with it the watermark that its window's end allows. Nothing to store is no transaction.
-    pub async fn write_page(
-        &self,
-        lease: &Lease,
-        rows: &PageRows<'_>,
-        watermark: Option<DateTime<Utc>>,
-    ) -> Result<Written, SyncError> {
+    pub async fn write_page(&self, lease: &Lease, rows: &PageRows<'_>, place: Place) -> Result<Written, SyncError> {
+        let watermark = match place {
+            Place::Midway => None,
+            Place::End(watermark) => watermark,
+        };
         if rows.incidents.is_empty() && rows.rejected.is_empty() && watermark.is_none() {
             return Ok(Written::default());
         }
         let write = async {
             let mut transaction = self.pool.begin().await?;
-            if !self.holds(lease, &mut transaction).await? {
+            if !self.holds(lease, place != Place::Midway, &mut transaction).await? {
                 return Ok(None);
             }
             let alerts = write_rows(&mut transaction, lease, rows).await?;
@@ -99,11 +107,14 @@ impl Store {
         within("writing a page", write).await?.ok_or(SyncError::LeaseLost)
     }
 
-    async fn holds(&self, lease: &Lease, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    /// In the middle of a window rows may reach the disk a moment after their commit: the end of the window takes all
+    /// before it to the disk, and should the server crash in between, the window is read again.
+    async fn holds(&self, lease: &Lease, is_durable: bool, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
         let fence = sqlx::query(include_str!("sql/check_fence.sql"))
             .bind(lease.tenant.0)
             .bind(lease.fence)
-            .bind(&self.instance);
+            .bind(&self.instance)
+            .bind(is_durable);
         Ok(fence.fetch_optional(connection).await?.is_some())
     }
 }
@@ -201,7 +212,7 @@ async fn write_incidents(
         .bind(lease.tenant.0)
         .bind(column(rows, |row| row.incident_id))
         .bind(column(rows, |row| row.content_hash))
-        .bind(column(rows, |row| row.payload))
+        .bind(column(rows, |row| JsonText(row.payload)))
         .execute(connection)
         .await?;
     Ok(())

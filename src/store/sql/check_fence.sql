@@ -1,6 +1,8 @@
 -- check_fence
 -- The first statement of every write transaction. KEY SHARE keeps the lease from being claimed until we commit and does
 -- not wait for its renewal.
-SELECT lease_fence FROM defender.sync_state
+SELECT lease_fence,
+    set_config('synchronous_commit', CASE WHEN $4 THEN current_setting('synchronous_commit') ELSE 'off' END, true)
+FROM defender.sync_state
 WHERE tenant_id = $1 AND lease_fence = $2 AND lease_owner = $3 AND lease_expires_at > clock_timestamp()
 FOR KEY SHARE
