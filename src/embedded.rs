@@ -599,8 +599,6 @@ fn server_settings(socket: &Path) -> Vec<String> {
         "shared_buffers=128MB".to_owned(),
         // A first sync writes for minutes; a checkpoint for each gigabyte would write the same pages again and again.
         "max_wal_size=2GB".to_owned(),
-        // A new log segment is not filled with zeros before it is filled with records; durability does not depend on it.
-        "wal_init_zero=off".to_owned(),
         // Compiling our short statements costs more than it saves.
         "jit=off".to_owned(),
         "timezone=UTC".to_owned(),
