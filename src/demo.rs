@@ -5,14 +5,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
 
 use crate::cli::Failure;
-use crate::config::{self, Database, DatabaseServer};
+use crate::config;
 use crate::daemon;
 use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE, Incidents};
 use crate::embedded::{Embedded, EmbeddedSettings, Hold};
@@ -25,9 +25,9 @@ use crate::progress::Progress;
 use crate::report;
 use crate::retry::Pace;
 use crate::schedule::{self, Schedule};
-use crate::setup::{OpenDatabase, SetupError};
+use crate::setup::{self, OpenDatabase, SetupError};
 use crate::simulator::{Behaviour, Clock, Encoding, Options, Simulator, TenantSpec, World};
-use crate::store::MIGRATIONS;
+use crate::store::Store;
 use crate::telemetry;
 use crate::tenant::{Endpoints, Tenant, TenantId, TokenVersion};
 use crate::tenant_run::{Asked, Parties, writers};
@@ -82,10 +82,7 @@ FROM defender.tenants t JOIN defender.sync_state s USING (tenant_id) ORDER BY s.
 
 /// The demonstration; with `once` a single pass and its answers.
 pub async fn run(once: bool, incidents: usize) -> Result<(), Failure> {
-    let settings = EmbeddedSettings { dir: config::state_dir().join("demo"), postgres_bin: None };
-    let server = DatabaseServer::Embedded(settings);
-    let database = Database { server, max_connections: DATABASE_CONNECTIONS };
-    let database = OpenDatabase::open(&database, Hold::Daemon, true).await?;
+    let database = open_database().await?;
     let simulator = start_simulator(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), NAMES.len(), incidents).await?;
     let result = with_parties(once, &database, &simulator).await;
     simulator.stop().await;
@@ -94,7 +91,6 @@ pub async fn run(once: bool, incidents: usize) -> Result<(), Failure> {
 }
 
 async fn with_parties(once: bool, database: &OpenDatabase, simulator: &Simulator) -> Result<(), Failure> {
-    begin_anew(database).await?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(daemon::watch_signals(stop.clone()));
     let result = if once { one_pass(database, simulator, stop).await } else { live(database, simulator, stop).await };
@@ -102,17 +98,23 @@ async fn with_parties(once: bool, database: &OpenDatabase, simulator: &Simulator
     result
 }
 
-/// The simulator's world is new at each start; rows of an earlier one would be newer than its incidents.
-async fn begin_anew(database: &OpenDatabase) -> Result<(), Failure> {
-    let pool = database.store.pool();
-    let reset = async {
-        sqlx::query("DROP SCHEMA defender CASCADE").execute(pool).await?;
-        sqlx::query("DROP TABLE _sqlx_migrations").execute(pool).await?;
-        MIGRATIONS.run(pool).await
+/// The simulator's world is new at each start, and rows of an earlier one would be newer than its incidents: the
+/// database begins anew as well.
+async fn open_database() -> Result<OpenDatabase, Failure> {
+    let settings = EmbeddedSettings { dir: config::state_dir().join("demo"), postgres_bin: None };
+    let embedded = Embedded::start(&settings, Hold::Daemon).await.map_err(SetupError::from)?;
+    let options = embedded.connect_options();
+    let empty = async {
+        let mut connection = PgConnection::connect_with(&options).await?;
+        sqlx::query("DROP SCHEMA IF EXISTS defender CASCADE").execute(&mut connection).await?;
+        sqlx::query("DROP TABLE IF EXISTS _sqlx_migrations").execute(&mut connection).await?;
+        connection.close().await
     };
-    reset
+    empty
         .await
-        .map_err(|error| Failure::Database(format!("the demonstration's database could not be emptied: {error}")))
+        .map_err(|error| Failure::Database(format!("the demonstration's database could not be emptied: {error}")))?;
+    let store = Store::open(&options, DATABASE_CONNECTIONS, setup::instance(), true).await.map_err(SetupError::from)?;
+    Ok(OpenDatabase { store, embedded: Some(embedded) })
 }
 
 /// The simulator alone, until Ctrl-C.
@@ -246,7 +248,7 @@ async fn one_pass(database: &OpenDatabase, simulator: &Simulator, stop: Cancella
 /// Runs a query whose columns are all text.
 async fn answer(pool: &PgPool, sql: &'static str) -> Result<String, Failure> {
     use sqlx::{Column, Row};
-    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(pool).await;
+    let rows = sqlx::query(sql).fetch_all(pool).await;
     let rows = rows.map_err(|error| Failure::Database(format!("the query failed: {error}")))?;
     let columns = rows.first().map_or(&[][..], |first| first.columns());
     let mut table = report::table(columns.iter().map(|column| column.name()));

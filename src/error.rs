@@ -128,6 +128,12 @@ pub enum SyncError {
         /// The error without row data.
         what: String,
     },
+    /// The database's schema is not the one that this binary knows.
+    #[error("database schema: {what}")]
+    Schema {
+        /// What does not fit.
+        what: String,
+    },
     /// Another instance works on this tenant.
     #[error("the lease of this tenant was lost to another instance or has expired")]
     LeaseLost,

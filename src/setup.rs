@@ -85,7 +85,7 @@ impl OpenDatabase {
 }
 
 /// Who this process is in leases and runs.
-fn instance() -> String {
+pub(crate) fn instance() -> String {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let unique = Uuid::new_v4().simple().to_string();
     format!("{host}/{}/{}", std::process::id(), &unique[..8])

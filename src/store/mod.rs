@@ -86,11 +86,7 @@ impl Store {
         if within("looking for the schema", found).await? {
             return Ok(());
         }
-        Err(SyncError::Database {
-            step: "looking for the schema",
-            sqlstate: Some("3F000".to_owned()),
-            what: "there are no tables of incident-sync; run: incident-sync migrate".to_owned(),
-        })
+        Err(SyncError::Schema { what: "there are no tables of incident-sync".to_owned() })
     }
 
     /// How many migrations this binary knows that the database has not seen.
@@ -118,7 +114,7 @@ pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncErro
     let migrated = match tokio::time::timeout(MIGRATE_DEADLINE, MIGRATIONS.run(&mut connection)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(sqlx::migrate::MigrateError::Execute(error))) => Err(database_error(step, &error)),
-        Ok(Err(error)) => Err(SyncError::Database { step, sqlstate: None, what: error.to_string() }),
+        Ok(Err(error)) => Err(SyncError::Schema { what: error.to_string() }),
         Err(_) => {
             Err(SyncError::Database { step, sqlstate: None, what: "another migration holds the lock".to_owned() })
         }
