@@ -273,6 +273,12 @@ impl SyncError {
                 "The API's listing cannot be read without loss; report it",
             ),
             Self::Database { sqlstate, .. } => database_verdict(sqlstate.as_deref()),
+            Self::Schema { .. } => Verdict::new(
+                "schema",
+                Actor::Operator,
+                Wait::UntilActed,
+                "The database's schema does not fit this version; run incident-sync migrate with the newest version installed",
+            ),
             Self::LeaseLost => {
                 Verdict::new("lease_lost", Actor::Nobody, Wait::NextRun, "Another instance has taken this tenant over")
             }
