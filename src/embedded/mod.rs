@@ -74,7 +74,7 @@ pub enum EmbeddedError {
     /// We are root, Postgres may not be, and the account that it gets cannot enter the directory.
     #[error(
         "user {user}, as whom PostgreSQL runs, cannot reach {dir}: {parent} is closed to it; \
-         set database.embedded_dir to another place, or open that directory with `chmod o+x`"
+         start the service that it belongs to, or set database.embedded_dir to another place"
     )]
     Unreachable {
         /// The account that runs the server.

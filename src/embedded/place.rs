@@ -86,7 +86,6 @@ pub(super) fn prepare_dir(layout: &Layout) -> Result<Option<Account>, EmbeddedEr
         let given = std::os::unix::fs::lchown(dir, Some(account.uid), Some(account.gid));
         given.map_err(EmbeddedError::io("give away", dir))?;
     }
-    check_reach(dir, &account)?;
     Ok(Some(account))
 }
 
@@ -108,8 +107,9 @@ fn server_account(layout: &Layout) -> io::Result<Account> {
     Err(io::Error::other("neither user postgres nor user nobody exists"))
 }
 
-/// Tells a closed parent directory now and by name, where initdb would only say "permission denied".
-fn check_reach(dir: &Path, account: &Account) -> Result<(), EmbeddedError> {
+/// Tells a closed parent directory now and by name, where initdb would only say "permission denied". A guest needs no
+/// such way: root enters `/var/lib/private`, where systemd keeps what belongs to a service's passing account.
+pub(super) fn check_reach(dir: &Path, account: &Account) -> Result<(), EmbeddedError> {
     let real = dir.canonicalize().map_err(EmbeddedError::io("resolve", dir))?;
     for parent in real.ancestors().skip(1) {
         let meta = fs::metadata(parent).map_err(EmbeddedError::io("read", parent))?;

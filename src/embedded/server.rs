@@ -16,7 +16,7 @@ use sqlx::{ConnectOptions, Connection, Executor};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::place::{Account, Layout, PORT, last_lines, open_private};
+use super::place::{Account, Layout, PORT, check_reach, last_lines, open_private};
 use super::programs::find_programs;
 use super::{EmbeddedError, EmbeddedSettings, NAME};
 
@@ -38,6 +38,9 @@ pub(super) async fn run_server(
     settings: &EmbeddedSettings,
     account: Option<Account>,
 ) -> Result<Server, EmbeddedError> {
+    if let Some(account) = &account {
+        check_reach(&layout.dir, account)?;
+    }
     let programs = find_programs(settings.postgres_bin.as_deref(), layout.data_version())?;
     outlive_predecessor(layout).await?;
     if layout.data_version().is_none() {

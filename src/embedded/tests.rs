@@ -64,6 +64,19 @@ async fn a_guest_sees_the_owner_s_data_and_leaves_the_server_running() {
 }
 
 #[tokio::test]
+async fn a_guest_needs_no_way_for_the_server_s_account() {
+    let dir = open_tempdir();
+    let owner = Embedded::start(&settings(&dir), Hold::Daemon).await.unwrap();
+    make_table(&owner).await;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let guest = Embedded::start(&settings(&dir), Hold::Command).await.unwrap();
+    assert!(!guest.is_owner());
+    assert_eq!(count(&guest).await, 7);
+    guest.stop().await;
+    owner.stop().await;
+}
+
+#[tokio::test]
 async fn a_command_that_owns_the_server_waits_for_its_guests() {
     let dir = open_tempdir();
     let owner = Embedded::start(&settings(&dir), Hold::Command).await.unwrap();
