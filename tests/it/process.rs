@@ -164,6 +164,7 @@ fn proc_text(pid: u32, file: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 async fn the_daemon_serves_reloads_and_ends_within_ten_seconds() {
     let site = Site::with(vec![
         spec(1, 150),
