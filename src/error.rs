@@ -228,6 +228,7 @@ fn throttled(peer: Peer, retry_after: Option<Duration>) -> Verdict {
 
 impl SyncError {
     /// The one place where a failure is judged.
+    #[expect(clippy::too_many_lines, reason = "one table, a row for each kind of failure")]
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Entra { status: 429, retry_after, .. } => throttled(Peer::Entra, *retry_after),

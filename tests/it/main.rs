@@ -1,0 +1,8 @@
+//! End-to-end tests: a real Postgres of their own, real HTTP to the simulator, and the real binary where a process matters.
+
+mod content;
+mod errors;
+mod process;
+mod schema;
+mod support;
+mod sync;

@@ -1,0 +1,38 @@
+//! Every statement fits the schema, and every file is used.
+
+use std::path::Path;
+
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+use crate::support::postgres;
+
+#[tokio::test]
+async fn every_statement_prepares_and_is_used() {
+    let mut connection = PgConnection::connect_with(&postgres::database().await).await.unwrap();
+    let store = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
+    let sources: String = std::fs::read_dir(&store)
+        .unwrap()
+        .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
+        .collect();
+    let mut count = 0;
+    for entry in std::fs::read_dir(store.join("sql")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let statement = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            statement.starts_with(&format!("-- {}", name.trim_end_matches(".sql"))),
+            "{name} does not begin with its name"
+        );
+        assert!(sources.contains(&format!("sql/{name}")), "{name} is used nowhere");
+        connection
+            .prepare(sqlx::SqlStr::from_static(Box::leak(statement.into_boxed_str())))
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        count += 1;
+    }
+    assert!(count > 20);
+    let commented = "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+        WHERE nspname = 'defender' AND relkind = 'r' AND obj_description(c.oid) IS NULL";
+    let without: i64 = sqlx::query_scalar(AssertSqlSafe(commented)).fetch_one(&mut connection).await.unwrap();
+    assert_eq!(without, 0, "every table has a comment");
+}

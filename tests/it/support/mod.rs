@@ -1,0 +1,5 @@
+//! What the tests work with.
+
+pub(crate) mod postgres;
+pub(crate) mod truth;
+pub(crate) mod world;

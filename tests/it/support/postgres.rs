@@ -1,0 +1,53 @@
+//! One Postgres for all tests of this process, one database for each test.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use incident_sync::embedded::{Embedded, EmbeddedSettings, Hold};
+use incident_sync::store::apply_migrations;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+/// A folder that Postgres can enter although it runs as another user when we are root.
+pub(crate) fn open_folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("is").tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    folder
+}
+
+struct Server {
+    embedded: Embedded,
+    _folder: TempDir,
+}
+
+static SERVER: OnceCell<Server> = OnceCell::const_new();
+static DATABASES: AtomicUsize = AtomicUsize::new(0);
+
+async fn server() -> &'static Server {
+    let start = async || {
+        let folder = open_folder();
+        let settings = EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: None };
+        let embedded = Embedded::start(&settings, Hold::Daemon).await.unwrap();
+        let options = embedded.connect_options();
+        execute(&options, "CREATE DATABASE template_migrated".to_owned()).await;
+        apply_migrations(&options.clone().database("template_migrated")).await.unwrap();
+        Server { embedded, _folder: folder }
+    };
+    SERVER.get_or_init(start).await
+}
+
+async fn execute(options: &PgConnectOptions, statement: String) {
+    let mut connection = PgConnection::connect_with(options).await.unwrap();
+    sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+/// A fresh database with the current schema.
+pub(crate) async fn database() -> PgConnectOptions {
+    let options = server().await.embedded.connect_options();
+    let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+    execute(&options, format!("CREATE DATABASE {name} TEMPLATE template_migrated")).await;
+    options.database(&name)
+}

@@ -1,0 +1,150 @@
+//! What the tables must hold, worked out from the simulator's incidents without the product's own decoder and mapper.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, SubsecRound, Utc};
+use serde_json::{Map, Value};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+type Row = BTreeMap<String, Value>;
+
+/// The rows of one tenant, by table; nulls are left out.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tables {
+    pub(crate) incidents: BTreeMap<i64, Row>,
+    pub(crate) alerts: BTreeMap<String, Row>,
+    pub(crate) alert_devices: BTreeSet<(String, String)>,
+    /// By alert, as JSON text.
+    pub(crate) evidence: BTreeSet<(String, String)>,
+    pub(crate) comments: BTreeSet<(i64, String)>,
+    pub(crate) payloads: BTreeMap<i64, Value>,
+}
+
+/// From the incidents that the service would serve now.
+pub(crate) fn expected(incidents: &[Value]) -> Tables {
+    let mut tables = Tables::default();
+    for incident in incidents {
+        let id = incident["incidentId"].as_i64().unwrap();
+        let fields = incident.as_object().unwrap();
+        tables.incidents.insert(id, row(fields, &["alerts", "comments"]));
+        tables.payloads.insert(id, incident.clone());
+        for comment in list(incident, "comments") {
+            tables.comments.insert((id, text_of(row(comment.as_object().unwrap(), &[]))));
+        }
+        for alert in list(incident, "alerts") {
+            add_alert(&mut tables, id, alert);
+        }
+    }
+    tables
+}
+
+fn add_alert(tables: &mut Tables, incident: i64, alert: &Value) {
+    let id = alert["alertId"].as_str().unwrap().to_owned();
+    let mut fields = row(alert.as_object().unwrap(), &["devices", "entities"]);
+    fields.insert("incident_id".to_owned(), incident.into());
+    tables.alerts.insert(id.clone(), fields);
+    for device in list(alert, "devices") {
+        tables.alert_devices.insert((id.clone(), device["mdatpDeviceId"].as_str().unwrap().to_owned()));
+    }
+    let mut seen = BTreeSet::new();
+    for entity in list(alert, "entities") {
+        let fields = row(entity.as_object().unwrap(), &[]);
+        let mut lasting = fields.clone();
+        lasting.remove("verdict");
+        lasting.remove("remediation_status");
+        if seen.insert(text_of(lasting)) {
+            tables.evidence.insert((id.clone(), text_of(fields)));
+        }
+    }
+}
+
+fn list<'a>(object: &'a Value, key: &str) -> &'a [Value] {
+    object[key].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn row(fields: &Map<String, Value>, without: &[&str]) -> Row {
+    let known = fields.iter().filter(|(key, value)| !without.contains(&key.as_str()) && !value.is_null());
+    known.map(|(key, value)| (snake_case(key), normal(key, value))).collect()
+}
+
+fn snake_case(key: &str) -> String {
+    let key = if key == "mdatpDeviceId" { "deviceId" } else { key };
+    let split =
+        |letter: char| if letter.is_uppercase() { format!("_{}", letter.to_lowercase()) } else { letter.to_string() };
+    key.chars().map(split).collect()
+}
+
+/// Times become microseconds, truncated down; all else stays.
+fn normal(key: &str, value: &Value) -> Value {
+    let is_time =
+        ["Time", "_time", "irstActivity", "astActivity", "first_activity", "last_activity", "firstSeen", "first_seen"];
+    match value.as_str().filter(|_| is_time.iter().any(|end| key.ends_with(end))) {
+        Some(text) => text.parse::<DateTime<Utc>>().unwrap().trunc_subsecs(6).timestamp_micros().into(),
+        None => value.clone(),
+    }
+}
+
+fn text_of(row: Row) -> String {
+    serde_json::to_string(&row).unwrap()
+}
+
+/// What the database holds of a tenant.
+pub(crate) async fn stored(pool: &PgPool, tenant: Uuid) -> Tables {
+    let rows = async |table: &str, without: &str| -> Vec<Row> {
+        let query = format!("SELECT to_jsonb(t) - 'tenant_id' {without} FROM defender.{table} t WHERE tenant_id = $1");
+        let rows = sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(
+            query.replacen("to_jsonb(t)", "(to_jsonb(t)", 1).replacen(" FROM", ")::text FROM", 1),
+        ));
+        let rows = rows.bind(tenant).fetch_all(pool).await.unwrap();
+        rows.iter().map(|text| row(serde_json::from_str::<Value>(text).unwrap().as_object().unwrap(), &[])).collect()
+    };
+    let text = |row: &Row, key: &str| row[key].as_str().unwrap().to_owned();
+    let mut tables = Tables::default();
+    for row in rows("incidents", "- 'first_synced_at' - 'changed_at'").await {
+        tables.incidents.insert(row["incident_id"].as_i64().unwrap(), row);
+    }
+    for row in rows("alerts", "- 'last_seen' - 'changed_at'").await {
+        tables.alerts.insert(text(&row, "alert_id"), row);
+    }
+    for row in rows("alert_devices", "").await {
+        tables.alert_devices.insert((text(&row, "alert_id"), text(&row, "device_id")));
+    }
+    for mut row in rows("evidence", "- 'evidence_hash'").await {
+        let alert = row.remove("alert_id").unwrap().as_str().unwrap().to_owned();
+        if let Some(Value::Object(extra)) = row.remove("extra") {
+            row.extend(extra.iter().map(|(key, value)| (snake_case(key), value.clone())));
+        }
+        tables.evidence.insert((alert, text_of(row)));
+    }
+    for mut row in rows("incident_comments", "- 'comment_hash'").await {
+        let incident = row.remove("incident_id").unwrap().as_i64().unwrap();
+        tables.comments.insert((incident, text_of(row)));
+    }
+    for row in rows("incident_payloads", "- 'content_hash'").await {
+        tables.payloads.insert(row["incident_id"].as_i64().unwrap(), row["payload"].clone());
+    }
+    tables
+}
+
+/// Fails with the first difference, which is easier to read than two dumps.
+pub(crate) fn assert_same(stored: &Tables, expected: &Tables, tenant: &str) {
+    assert_eq!(
+        stored.incidents.keys().collect::<Vec<_>>(),
+        expected.incidents.keys().collect::<Vec<_>>(),
+        "incidents of {tenant}"
+    );
+    for (id, row) in &expected.incidents {
+        assert_eq!(&stored.incidents[id], row, "incident {id} of {tenant}");
+        assert_eq!(stored.payloads[id], expected.payloads[id], "payload {id} of {tenant}");
+    }
+    for (id, row) in &expected.alerts {
+        assert_eq!(stored.alerts.get(id), Some(row), "alert {id} of {tenant}");
+    }
+    assert_eq!(stored.alerts.len(), expected.alerts.len(), "alerts of {tenant}");
+    let missing: Vec<_> = expected.evidence.difference(&stored.evidence).take(2).collect();
+    let extra: Vec<_> = stored.evidence.difference(&expected.evidence).take(2).collect();
+    assert!(missing.is_empty() && extra.is_empty(), "evidence of {tenant}: missing {missing:?}, extra {extra:?}");
+    assert_eq!(stored.alert_devices, expected.alert_devices, "alert_devices of {tenant}");
+    assert_eq!(stored.comments, expected.comments, "comments of {tenant}");
+}

@@ -1,0 +1,212 @@
+//! A simulated service, a database, and an engine between them, in the words of the domain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use incident_sync::defender::Incidents;
+use incident_sync::entra::Tokens;
+use incident_sync::entra::credential::{App, Credential};
+use incident_sync::http;
+use incident_sync::pass::{Engine, Settings, TenantResult};
+use incident_sync::progress::Progress;
+use incident_sync::retry::Pace;
+use incident_sync::schedule::Schedule;
+use incident_sync::simulator::{Clock, Encoding, Options, Simulator, TenantSpec, World as Service};
+use incident_sync::store::Store;
+use incident_sync::store::runs::Outcome;
+use incident_sync::tenant::{Endpoints, Tenant, TenantId, TokenVersion};
+use incident_sync::tenant_run::{Asked, Parties, writers};
+use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{postgres, truth};
+
+/// Recognisable wherever it must not be.
+pub(crate) const SECRET: &str = "canary-secret-5f2d";
+const CONNECTIONS: u32 = 4;
+const PLENTY: u32 = 1_000_000;
+
+pub(crate) struct World {
+    simulator: Simulator,
+    pub(crate) database: PgConnectOptions,
+    pub(crate) store: Store,
+    pub(crate) engine: Arc<Engine>,
+    tenants: Vec<Arc<Tenant>>,
+    pub(crate) lease_term: Duration,
+}
+
+pub(crate) fn id(number: u128) -> Uuid {
+    Uuid::from_u128(0xaaaa_0000_0000_4000_8000_0000_0000_0000 + number)
+}
+
+impl World {
+    /// Serves the given tenants.
+    pub(crate) async fn with(specs: Vec<TenantSpec>) -> Self {
+        Self::with_version(specs, TokenVersion::V2).await
+    }
+
+    pub(crate) async fn with_version(specs: Vec<TenantSpec>, token_version: TokenVersion) -> Self {
+        let options = Options {
+            clock: Clock::Manual("2026-11-23T12:00:00Z".parse().unwrap()),
+            client_secret: SECRET.to_owned(),
+            encoding: Encoding::Deflate,
+            ..Options::default()
+        };
+        let client_id = options.client_id.clone();
+        let simulator = Simulator::start(options).await.unwrap();
+        let app = Arc::new(App { client_id, credential: Credential::Secret(SECRET.into()) });
+        let url = simulator.url();
+        let scope = format!("{url}.default");
+        let endpoints = Endpoints { authority: url.clone(), base_url: url, scope, token_version };
+        let mut tenants = Vec::new();
+        for spec in specs {
+            let (id, name) = (TenantId(spec.id), spec.name.clone());
+            let (endpoints, app) = (endpoints.clone(), Arc::clone(&app));
+            tenants.push(Arc::new(Tenant {
+                id,
+                name,
+                labels: std::collections::BTreeMap::new(),
+                enabled: true,
+                endpoints,
+                app,
+            }));
+            simulator.world().add_tenant(spec);
+        }
+        let database = postgres::database().await;
+        let lease_term = Duration::from_secs(60);
+        let (store, engine) = engine(&database, "test", &tenants, 8, lease_term).await;
+        store.sync_tenants(&tenants).await.unwrap();
+        Self { simulator, database, store, engine, tenants, lease_term }
+    }
+
+    /// One healthy tenant with so many incidents.
+    pub(crate) async fn of(incidents: usize) -> Self {
+        Self::with(vec![spec(1, incidents)]).await
+    }
+
+    /// Another instance on the same database and service.
+    pub(crate) async fn other_instance(&self, name: &str, concurrency: usize) -> (Store, Arc<Engine>) {
+        engine(&self.database, name, &self.tenants, concurrency, self.lease_term).await
+    }
+
+    pub(crate) fn service(&self) -> &Service {
+        self.simulator.world()
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
+        self.store.pool()
+    }
+
+    pub(crate) fn tenants(&self) -> &[Arc<Tenant>] {
+        &self.tenants
+    }
+
+    /// Every tenant once.
+    pub(crate) async fn pass(&self) -> Vec<TenantResult> {
+        self.pass_for(Asked::News).await
+    }
+
+    pub(crate) async fn pass_for(&self, asked: Asked) -> Vec<TenantResult> {
+        let ids: Vec<Uuid> = self.tenants.iter().map(|tenant| tenant.id.0).collect();
+        self.engine.run_once(&ids, asked).await.unwrap()
+    }
+
+    /// Every tenant once, which must go well.
+    pub(crate) async fn good_pass(&self) {
+        for result in self.pass().await {
+            assert_eq!(result.outcome, Outcome::Ok, "{}: {:?}", result.tenant.name, result.report.failure);
+        }
+    }
+
+    /// Time passes, so that all that changed is behind the service's consistency lag.
+    pub(crate) fn later(&self) {
+        self.service().advance(Duration::from_secs(60));
+    }
+
+    /// The tables hold what the service knows.
+    pub(crate) async fn assert_truth(&self) {
+        for tenant in &self.tenants {
+            let expected = truth::expected(&self.service().truth(tenant.id.0));
+            truth::assert_same(&truth::stored(self.pool(), tenant.id.0).await, &expected, &tenant.name);
+        }
+    }
+
+    /// The tables hold what the service knows, and another pass writes no tuple to any data table.
+    pub(crate) async fn assert_settled(&self) {
+        self.assert_truth().await;
+        let before = self.tuples().await;
+        self.later();
+        self.good_pass().await;
+        assert_eq!(self.tuples().await, before, "a pass without news wrote something");
+    }
+
+    /// A fingerprint of every tuple of the data tables: where it is and who wrote it.
+    pub(crate) async fn tuples(&self) -> Vec<Option<String>> {
+        const TABLES: [&str; 9] = [
+            "incidents",
+            "alerts",
+            "devices",
+            "alert_devices",
+            "evidence",
+            "incident_comments",
+            "incident_changes",
+            "incident_payloads",
+            "rejected_payloads",
+        ];
+        let mut fingerprints = Vec::new();
+        for table in TABLES {
+            let query = format!(
+                "SELECT md5(string_agg(ctid::text || xmin::text || xmax::text, ',' ORDER BY ctid)) FROM defender.{table}"
+            );
+            fingerprints.push(sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(self.pool()).await.unwrap());
+        }
+        fingerprints
+    }
+
+    /// One value of the tenant's `sync_state`, as text.
+    pub(crate) async fn state(&self, tenant: Uuid, column: &str) -> Option<String> {
+        let query = format!("SELECT {column}::text FROM defender.sync_state WHERE tenant_id = $1");
+        sqlx::query_scalar(sqlx::AssertSqlSafe(query)).bind(tenant).fetch_one(self.pool()).await.unwrap()
+    }
+
+    /// A count, or any other number.
+    pub(crate) async fn number(&self, query: &'static str) -> i64 {
+        sqlx::query_scalar(query).fetch_one(self.pool()).await.unwrap()
+    }
+}
+
+/// A healthy tenant that our own quota does not slow down.
+pub(crate) fn spec(number: u128, incidents: usize) -> TenantSpec {
+    let spec = TenantSpec::new(id(number), &format!("tenant-{number}"));
+    TenantSpec { incidents, calls_per_minute: PLENTY, calls_per_hour: PLENTY, ..spec }
+}
+
+async fn engine(
+    database: &PgConnectOptions,
+    instance: &str,
+    tenants: &[Arc<Tenant>],
+    concurrency: usize,
+    lease_term: Duration,
+) -> (Store, Arc<Engine>) {
+    let store =
+        Store::open(database, CONNECTIONS, instance.to_owned(), false).await.unwrap().with_lease_term(lease_term);
+    let client = http::client();
+    let parties = Parties {
+        tokens: Tokens::new(client.clone()),
+        incidents: Incidents::new(client, PLENTY, PLENTY),
+        store: store.clone(),
+        pace: Pace { first_pause: Duration::from_millis(1), retries: 3 },
+        writers: writers(CONNECTIONS),
+    };
+    let settings = Settings {
+        tenants: tenants.iter().map(|tenant| (tenant.id.0, Arc::clone(tenant))).collect(),
+        concurrency,
+        overlap: Duration::from_secs(600),
+        lookback: Duration::from_secs(180 * 86_400),
+        reconcile: Duration::from_secs(7 * 86_400),
+        schedule: Schedule::new("0 */5 * * * *", "0 20 * * * *", "0 30 3 * * *").unwrap(),
+    };
+    (store, Arc::new(Engine::new(parties, settings, Progress::hidden(), CancellationToken::new())))
+}

@@ -1,0 +1,226 @@
+//! The pass: complete, once, and free where nothing changed.
+
+use std::time::Duration;
+
+use incident_sync::rows::PageRows;
+use incident_sync::simulator::{Endpoint, Order, Reply, TenantSpec};
+use incident_sync::store::runs::Outcome;
+use incident_sync::store::upsert::Place;
+use incident_sync::tenant_run::Asked;
+use tokio::sync::Notify;
+
+use crate::support::world::{World, id, spec};
+
+#[tokio::test]
+async fn a_first_pass_stores_everything_and_a_second_one_writes_nothing() {
+    let world = World::of(350).await;
+    world.good_pass().await;
+    world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn twenty_tenants_that_change_while_they_are_paged_lose_nothing_in_any_order() {
+    let orders = [Order::NewestFirst, Order::OldestFirst, Order::ById, Order::ByCreated, Order::Hashed];
+    let specs = (0..20).map(|at| TenantSpec { order: orders[at % 5], ..spec(at as u128, 350) }).collect();
+    let world = World::with(specs).await;
+    for tenant in world.tenants() {
+        world.service().churn(tenant.id.0, 3);
+    }
+    for _ in 0..3 {
+        world.good_pass().await;
+        assert_eq!(world.number(STALE_BELOW_WATERMARK).await, 0);
+        world.service().advance(Duration::from_secs(300));
+    }
+    for tenant in world.tenants() {
+        world.service().churn_stop(tenant.id.0);
+    }
+    world.later();
+    world.good_pass().await;
+    world.assert_settled().await;
+}
+
+/// Rows that claim to be newer than what their tenant's watermark allows to miss cannot be counted in SQL alone; rows
+/// without payload or with a payload of another version can.
+const STALE_BELOW_WATERMARK: &str = "SELECT count(*) FROM defender.incidents i LEFT JOIN defender.incident_payloads p
+    USING (tenant_id, incident_id)
+    WHERE date_trunc('milliseconds', (p.payload->>'lastUpdateTime')::timestamptz) - date_trunc('milliseconds', i.last_update_time)
+        NOT BETWEEN interval '-2 ms' AND interval '2 ms'";
+
+#[tokio::test]
+async fn a_listing_in_no_order_loses_nothing() {
+    let world = World::with(vec![TenantSpec { order: Order::Random, ..spec(1, 450) }]).await;
+    world.good_pass().await;
+    world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn a_failed_page_leaves_the_watermark_and_the_next_pass_goes_on_there() {
+    let world = World::of(1_200).await;
+    let storm = std::iter::repeat_with(|| Reply::defender(500, "InternalServerError")).take(40);
+    let replies = std::iter::repeat_with(|| Reply::Pass).take(6).chain(storm).collect();
+    world.service().script(id(1), Endpoint::Incidents, replies);
+    let results = world.pass().await;
+    assert_eq!(results[0].outcome, Outcome::Failed);
+    let watermark = world.state(id(1), "watermark").await.expect("whole windows were stored before the storm");
+    assert_eq!(world.state(id(1), "backfilled_at").await, None);
+    assert_eq!(world.state(id(1), "consecutive_failures").await.as_deref(), Some("1"));
+    let stored = world.number("SELECT count(*) FROM defender.incidents").await;
+    assert!((100..1_200).contains(&stored), "{stored}");
+
+    world.service().script(id(1), Endpoint::Incidents, vec![]);
+    world.service().clear_calls(id(1));
+    for _ in 0..40 {
+        if world.pass().await[0].outcome == Outcome::Ok {
+            break;
+        }
+    }
+    let calls = world.service().calls(id(1));
+    let first = calls.iter().find(|call| call.status == 200 && call.endpoint == Endpoint::Incidents).unwrap();
+    let day = &watermark[..10].replace(' ', "T");
+    assert!(first.query.contains(day), "{} does not begin at {watermark}", first.query);
+    assert_eq!(world.state(id(1), "error_class").await, None);
+    world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn incidents_live_and_the_tables_follow() {
+    let world = World::with((1..=4).map(|at| spec(at, 60)).collect()).await;
+    world.good_pass().await;
+    for _ in 0..5 {
+        for tenant in world.tenants() {
+            world.service().live(tenant.id.0, 20);
+        }
+        world.service().advance(Duration::from_secs(300));
+        world.good_pass().await;
+    }
+    // Alerts that changed without their incident are found by a reading of everything.
+    world.later();
+    for result in world.pass_for(Asked::Everything).await {
+        assert_eq!(result.outcome, Outcome::Ok);
+    }
+    world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn a_merged_incident_keeps_its_row_and_its_alerts_move() {
+    let world = World::of(5).await;
+    world.good_pass().await;
+    let alerts_before = world.number("SELECT count(*) FROM defender.alerts WHERE incident_id = 2").await;
+    assert!(alerts_before > 0);
+    world.later();
+    assert!(world.service().merge(id(1), 2, 3));
+    world.later();
+    world.good_pass().await;
+    assert_eq!(world.number("SELECT count(*) FROM defender.alerts WHERE incident_id = 2").await, 0);
+    assert_eq!(world.number("SELECT redirect_incident_id FROM defender.incidents WHERE incident_id = 2").await, 3);
+    let changes = "SELECT count(*) FROM defender.incident_changes WHERE incident_id = 2 AND field IN ('status', 'redirect_incident_id')
+        AND new_value IN ('Redirected', '3')";
+    assert_eq!(world.number(changes).await, 2);
+    world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn an_alert_moves_there_and_back() {
+    let world = World::of(5).await;
+    world.good_pass().await;
+    let alert: String = sqlx::query_scalar("SELECT min(alert_id) FROM defender.alerts WHERE incident_id = 1")
+        .fetch_one(world.pool())
+        .await
+        .unwrap();
+    for (from, to) in [(1, 4), (4, 1)] {
+        world.later();
+        assert!(world.service().move_alert(id(1), &alert, from, to));
+        world.later();
+        world.good_pass().await;
+        let now: i64 = sqlx::query_scalar("SELECT incident_id FROM defender.alerts WHERE alert_id = $1")
+            .bind(&alert)
+            .fetch_one(world.pool())
+            .await
+            .unwrap();
+        assert_eq!(now, to);
+    }
+    world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn an_alert_that_changes_without_its_incident_is_found_by_the_open_run() {
+    let world = World::of(20).await;
+    world.good_pass().await;
+    let open: i64 = world.number("SELECT min(incident_id) FROM defender.incidents WHERE status = 'Active'").await;
+    world.later();
+    assert!(world.service().touch_alert_only(id(1), open));
+    world.later();
+    world.good_pass().await;
+    sqlx::query("UPDATE defender.sync_state SET poll_due_at = now() + interval '1 hour', open_due_at = now()")
+        .execute(world.pool())
+        .await
+        .unwrap();
+    let wake = Notify::new();
+    let found = async {
+        while world.number("SELECT count(*) FROM defender.sync_runs WHERE kind = 'open' AND outcome = 'ok' AND incidents_written = 1").await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        world.engine.stop.cancel();
+    };
+    let both = async { tokio::join!(world.engine.run(&wake), found) };
+    tokio::time::timeout(Duration::from_secs(20), both).await.expect("the open run finds the alert");
+    world.assert_truth().await;
+}
+
+#[tokio::test]
+async fn changes_are_recorded_once_with_old_and_new_value() {
+    let world = World::of(3).await;
+    world.good_pass().await;
+    assert_eq!(world.number("SELECT count(*) FROM defender.incident_changes WHERE field = 'created'").await, 3);
+    assert_eq!(world.number("SELECT count(*) FROM defender.incident_changes").await, 3);
+    sqlx::query("UPDATE defender.incidents SET status = 'Active' WHERE incident_id = 1")
+        .execute(world.pool())
+        .await
+        .unwrap();
+    world.later();
+    assert!(world.service().resolve(id(1), 1));
+    world.later();
+    world.good_pass().await;
+    let change = "SELECT count(*) FROM defender.incident_changes WHERE incident_id = 1 AND field = 'status'
+        AND old_value = 'Active' AND new_value = 'Resolved' AND changed_at > '2026-11-23'";
+    assert_eq!(world.number(change).await, 1);
+    world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn equal_ids_of_two_tenants_stay_apart() {
+    let world = World::with(vec![TenantSpec { seed: 9, ..spec(1, 40) }, TenantSpec { seed: 9, ..spec(2, 40) }]).await;
+    world.good_pass().await;
+    let shared = "SELECT count(*) FROM defender.alerts a JOIN defender.alerts b USING (alert_id) WHERE a.tenant_id < b.tenant_id";
+    assert!(world.number(shared).await > 0, "the simulator's tenants share alert ids");
+    world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn two_instances_never_run_one_tenant_together() {
+    let world = World::with((1..=6).map(|at| spec(at, 150)).collect()).await;
+    let (_, other) = world.other_instance("other", 8).await;
+    let ids: Vec<_> = world.tenants().iter().map(|tenant| tenant.id.0).collect();
+    let (first, second) = tokio::join!(world.engine.run_once(&ids, Asked::News), other.run_once(&ids, Asked::News));
+    let results: Vec<_> = first.unwrap().into_iter().chain(second.unwrap()).collect();
+    assert!(results.iter().all(|result| result.outcome == Outcome::Ok));
+    // Whoever came second to a tenant found it done, and wrote nothing twice.
+    let written: usize = results.iter().map(|result| result.report.counts.incidents_written).sum();
+    assert_eq!(written, 6 * 150);
+    world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn a_holder_that_lost_its_lease_writes_nothing() {
+    let world = World::of(1).await;
+    let tenant = [id(1)];
+    let slow = world.store.clone().with_lease_term(Duration::from_millis(1));
+    let lost = slow.claim_named(&tenant, 1).await.unwrap().remove(0).lease;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let (other, _) = world.other_instance("other", 1).await;
+    assert_eq!(other.claim_named(&tenant, 1).await.unwrap().len(), 1, "an expired lease is free");
+    let watermark = Place::End(Some("2026-01-01T00:00:00Z".parse().unwrap()));
+    let refused = slow.write_page(&lost, &PageRows::default(), watermark).await;
+    assert!(matches!(refused, Err(incident_sync::error::SyncError::LeaseLost)), "{refused:?}");
+    assert_eq!(world.state(id(1), "watermark").await, None);
+}
