@@ -9,7 +9,7 @@ use crate::entra::credential::Credential;
 use crate::tenant::{Cloud, TokenVersion};
 
 const CANARY: &str = "canary8Q~secret.value";
-const APP: &str = "[app]\nclient_id = '11111111-2222-3333-4444-555555555555'\nclient_secret_file = 'client-secret'\n";
+const APP: &str = "[app]\nclient_id = '11111111-2222-3333-4444-555555555555'\nclient_secret_file = 'client_secret'\n";
 const CONTOSO: &str = "[[tenants]]\nid = 'aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee'\nname = 'Contoso'\n";
 const FABRIKAM: &str = "[[tenants]]\nid = 'aaaaaaaa-bbbb-cccc-dddd-ffffffffffff'\nname = 'Fabrikam'\n";
 
@@ -22,7 +22,7 @@ struct Etc {
 impl Etc {
     fn with(text: &str) -> Self {
         let etc = Self { dir: tempfile::tempdir().unwrap(), environment: Variables::new() };
-        etc.secret("client-secret", &format!("{CANARY}\n"));
+        etc.secret("client_secret", &format!("{CANARY}\n"));
         etc.file("incident-sync.toml", text)
     }
 
@@ -225,14 +225,14 @@ fn duplicates_name_both_places() {
 fn secret_files_are_checked() {
     let text = format!("{APP}{CONTOSO}");
     let etc = Etc::with(&text);
-    let path = etc.dir.path().join("client-secret");
+    let path = etc.dir.path().join("client_secret");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     etc.refuses(&["app.client_secret_file", "chmod 600"]);
     let guarded = Etc::with(&text).set("CREDENTIALS_DIRECTORY", &etc.dir.path().display().to_string());
     assert_eq!(secret_of(&guarded.good().tenants[0]), CANARY, "systemd guards its credentials by itself");
 
     for (content, problem) in [("\n", "is empty"), ("one\ntwo\n", "more than one line")] {
-        etc.secret("client-secret", content);
+        etc.secret("client_secret", content);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         etc.refuses(&["app.client_secret_file", problem]);
     }
@@ -240,7 +240,7 @@ fn secret_files_are_checked() {
     etc.refuses(&["app.client_secret_file", "cannot read"]);
     fs::create_dir(&path).unwrap();
     etc.refuses(&["not a regular file"]);
-    Etc::with(&text.replace("client-secret", CANARY))
+    Etc::with(&text.replace("client_secret", CANARY))
         .errors()
         .iter()
         .for_each(|error| assert!(!error.contains(CANARY)));
