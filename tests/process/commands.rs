@@ -1,0 +1,254 @@
+//! What the commands print, where, and with which exit status they end.
+
+use incident_sync::simulator::{Behaviour, TenantSpec};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::site::{Running, Settings, Site, events, id, number, spec, stored, until};
+
+fn without_consent(number: u128) -> TenantSpec {
+    TenantSpec { behaviour: Behaviour { consent_missing: true, ..Behaviour::default() }, ..spec(number, 5) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sync_prints_its_result_and_nothing_else_and_its_status_says_how_it_went() {
+    let site = Site::with(vec![spec(1, 130), without_consent(2)]).await;
+    let some_failed = site.does(&["sync", "--json", "--log-format", "json"]);
+    assert_eq!(some_failed.code(), Some(1));
+    let result = some_failed.json();
+    assert_eq!((&result["ok"], &result["left_out"]), (&json!(false), &json!([])));
+    let [good, bad] = result["tenants"].as_array().unwrap().as_slice() else { panic!("{result}") };
+    assert_eq!((&good["name"], &good["outcome"], &good["tenant_id"]), (&json!("tenant-1"), &json!("ok"), &json!(id(1))));
+    assert_eq!(
+        (&good["incidents_written"], &good["alerts_written"], &good["rejected"], &good["error"]),
+        (&json!(130), &json!(390), &json!(0), &Value::Null)
+    );
+    assert!(good["watermark"].is_string() && good["api_calls"].as_u64() >= Some(2), "{good}");
+    assert_eq!((&bad["outcome"], &bad["who_must_act"]), (&json!("parked"), &json!("customer_admin")));
+    assert!(bad["say"].as_str().is_some_and(|say| say.contains("consent")), "{bad}");
+    assert!(!events(&some_failed.stderr).is_empty(), "the log is on standard error");
+
+    let text = site.does(&["sync", "--tenant", "tenant-1"]);
+    assert!(text.stderr.contains("tenant run done") && !text.stdout.contains("tenant run done"));
+    let table = text.good();
+    assert!(table.contains("tenant-1") && !table.contains("tenant-2"), "{table}");
+    let by_id = site.does(&["sync", "--tenant", &id(1).to_string().to_uppercase(), "--json"]);
+    assert_eq!((by_id.code(), by_id.json()["ok"].clone()), (Some(0), json!(true)), "{}", by_id.stderr);
+
+    let (embedded, pool) = site.open_database().await;
+    let before = tuples(&pool).await;
+    pool.close().await;
+    embedded.stop().await;
+    let full = site.does(&["sync", "--tenant", "tenant-1", "--full", "--json"]);
+    let tenant = &full.json()["tenants"][0];
+    assert!(tenant["incidents_seen"].as_u64() >= Some(130), "{tenant}");
+    assert_eq!((&tenant["incidents_written"], &tenant["alerts_written"]), (&json!(0), &json!(0)));
+    let since = site.does(&["sync", "--tenant", "tenant-1", "--since", "2020-01-01T00:00:00Z", "--json"]);
+    assert_eq!(since.json()["tenants"][0]["incidents_written"], 0);
+    let (embedded, pool) = site.open_database().await;
+    assert_eq!(tuples(&pool).await, before, "an unchanged tenant is not written");
+    site.assert_truth(&pool, 1).await;
+    pool.close().await;
+    embedded.stop().await;
+    assert_eq!(site.servers(), [0; 0]);
+}
+
+/// How often each data table was written, dead rows included: where its rows are, and who wrote them.
+async fn tuples(pool: &sqlx::PgPool) -> Vec<Option<String>> {
+    let mut tuples = Vec::new();
+    for table in ["incidents", "alerts", "devices", "alert_devices", "evidence", "incident_changes", "incident_payloads"] {
+        let query = format!("SELECT md5(string_agg(ctid::text || xmin::text || xmax::text, ',' ORDER BY ctid)) FROM defender.{table}");
+        tuples.push(sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(pool).await.unwrap());
+    }
+    tuples
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_usage_and_a_wrong_configuration_end_with_status_2_and_tell_everything_at_once() {
+    let site = Site::with(vec![spec(1, 1)]).await;
+    for arguments in [
+        &["sync", "--tenant", "nobody"][..],
+        &["check", "--tenant", "nobody"],
+        &["sync", "--since", "yesterday"],
+        &["sync", "--full", "--since", "2026-01-01T00:00:00Z"],
+        &["frobnicate"],
+        &["consent-url", "--tenant", "nobody"],
+    ] {
+        let done = site.does(arguments);
+        assert_eq!((done.code(), done.stdout.as_str()), (Some(2), ""), "{arguments:?}: {}", done.stderr);
+        assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
+    }
+    let none = site.does(&["sync", "--tenant", "nobody"]);
+    assert!(none.stderr.contains("nobody") && none.stderr.contains("tenant list"), "{}", none.stderr);
+
+    let more = "[sink]\n[[tenants]]\nid = \"x\"\nname = \"\"\n[[tenants]]\nid = \"bbbb0000-0000-4000-8000-000000000001\"\nname = \"again\"\n";
+    site.configure(&Settings { poll: "every minute", tenants: vec![1], more: more.to_owned(), ..site.settings() });
+    for command in ["sync", "run", "status", "migrate"] {
+        let done = site.does(&[command]);
+        assert_eq!((done.code(), done.stdout.as_str()), (Some(2), ""));
+        let file = site.config().display().to_string();
+        for word in [file.as_str(), "schedule.poll", "sink", "tenants[1].id", "tenants[1].name", "tenants[2]"] {
+            assert!(done.stderr.contains(word), "{command}: {word} is missing in {}", done.stderr);
+        }
+    }
+    std::fs::remove_file(site.config()).unwrap();
+    let gone = site.does(&["status"]);
+    assert_eq!(gone.code(), Some(2));
+    assert!(gone.stderr.contains("incident-sync.toml"), "{}", gone.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_cannot_be_used_ends_a_command_with_status_3_and_the_cure() {
+    let site = Site::with(vec![spec(1, 1)]).await;
+    let with = |database: String| site.configure(&Settings { database, tenants: vec![1], ..site.settings() });
+    with("url = \"postgres://nobody:canary5f2d77c0@127.0.0.1:1/none\"".to_owned());
+    for command in [&["sync"][..], &["status", "--json"], &["migrate"]] {
+        let done = site.does(command);
+        assert_eq!((done.code(), done.stdout.as_str()), (Some(3), ""), "{}", done.stderr);
+    }
+    let check = site.does(&["check", "--json"]);
+    assert_eq!(check.code(), Some(3), "{}", check.stderr);
+    let findings = check.json();
+    assert_eq!((&finding(&findings, "database")["result"], &finding(&findings, "tenant-1")["result"]), (&json!("failure"), &json!("ok")));
+
+    let nothing = site.path("nothing");
+    std::fs::create_dir(&nothing).unwrap();
+    with(format!("embedded_dir = {:?}\npostgres_bin = {nothing:?}", site.path("pg")));
+    for command in ["sync", "run"] {
+        let done = site.does(&[command]);
+        assert_eq!(done.code(), Some(3), "{}", done.stderr);
+        for cure in ["apt-get install postgresql", "database.postgres_bin", "database.url"] {
+            assert!(done.stderr.contains(cure), "{cure} is missing in {}", done.stderr);
+        }
+        assert!(done.stderr.contains(&nothing.display().to_string()), "{}", done.stderr);
+    }
+    let long = site.path(&"a-path-that-no-socket-takes/".repeat(5));
+    with(format!("embedded_dir = {long:?}"));
+    let done = site.does(&["sync"]);
+    assert_eq!(done.code(), Some(3));
+    assert!(done.stderr.contains("107") && done.stderr.contains("database.embedded_dir"), "{}", done.stderr);
+}
+
+fn finding<'a>(findings: &'a Value, what: &str) -> &'a Value {
+    let all = findings.as_array().unwrap();
+    all.iter().find(|finding| finding["what"] == what).unwrap_or_else(|| panic!("{what} is missing in {findings}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reports_tell_people_and_scripts_how_every_tenant_is() {
+    let site = Site::with(vec![spec(1, 40), without_consent(2)]).await;
+    assert_eq!(site.does(&["migrate"]).good(), "the schema is current\n");
+    assert_eq!(site.does(&["migrate"]).good(), "the schema is current\n");
+
+    let check = site.does(&["check", "--json"]);
+    assert_eq!(check.code(), Some(1));
+    let findings = check.json();
+    for good in ["configuration", "database", "tenant-1"] {
+        assert_eq!(finding(&findings, good)["result"], "ok", "{findings}");
+    }
+    let consent = finding(&findings, "tenant-2");
+    assert_eq!((&consent["result"], &consent["who"]), (&json!("failure"), &json!("customer_admin")));
+    let table = site.does(&["check"]);
+    assert!(table.stdout.contains("FAILURE") && table.stdout.contains("customer_admin"), "{}", table.stdout);
+    assert!(site.does(&["check", "--tenant", "tenant-1"]).good().contains("one call"));
+
+    assert_eq!(site.does(&["sync"]).code(), Some(1));
+    let status = site.does(&["status", "--json"]);
+    assert_eq!(status.code(), Some(1), "a parked tenant is told by the status too");
+    let status = status.json();
+    let [first, second] = status.as_array().unwrap().as_slice() else { panic!("{status}") };
+    assert_eq!((&first["name"], &first["incidents"], &first["last_outcome"]), (&json!("tenant-1"), &json!(40), &json!("ok")));
+    assert!(first["freshness_seconds"].as_f64().is_some_and(|age| age >= 0.0) && first["error_class"].is_null(), "{first}");
+    assert_eq!((&second["who_must_act"], &second["last_success_at"]), (&json!("customer_admin"), &Value::Null));
+    let table = site.does(&["status"]).stdout;
+    assert!(table.contains("ok") && table.contains("parked") && table.contains("never"), "{table}");
+
+    let list = site.does(&["tenant", "list", "--json"]).json();
+    assert_eq!((&list[0]["tenant_id"], &list[1]["name"], &list[0]["enabled"]), (&json!(id(1)), &json!("tenant-2"), &json!(true)));
+    assert!(site.does(&["tenant", "list"]).good().contains(&id(2).to_string()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_consent_link_is_the_v2_form_of_the_right_cloud() {
+    let site = Site::with(vec![]).await;
+    let more = "[[tenants]]\nid = \"bbbb0000-0000-4000-8000-000000000001\"\nname = \"commercial\"\ncloud = \"commercial\"\n\
+        [[tenants]]\nid = \"bbbb0000-0000-4000-8000-000000000002\"\nname = \"high\"\ncloud = \"gcc-high\"\n";
+    site.configure(&Settings { more: more.to_owned(), ..site.settings() });
+    for (tenant, number, login, scope) in [
+        ("commercial", 1, "login.microsoftonline.com", "https://api.security.microsoft.com/.default"),
+        ("high", 2, "login.microsoftonline.us", ".us/.default"),
+    ] {
+        let printed = site.does(&["consent-url", "--tenant", tenant, "--redirect-uri", "https://partner.example/done"]).good();
+        let url: url::Url = printed.trim_end().parse().unwrap();
+        assert_eq!((url.host_str(), url.path()), (Some(login), format!("/{}/v2.0/adminconsent", id(number)).as_str()));
+        let of = |name: &str| url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned()).unwrap();
+        assert_eq!((of("client_id").len(), of("redirect_uri").as_str()), (36, "https://partner.example/done"));
+        assert!(of("scope").ends_with(scope) && !of("state").is_empty(), "{url}");
+    }
+    let new = site.does(&["consent-url", "--tenant", &id(77).to_string(), "--json"]).json();
+    assert!(new["url"].as_str().unwrap().contains(&format!("/{}/v2.0/adminconsent?", id(77))), "{new}");
+    assert!(new["url"].as_str().unwrap().contains(new["state"].as_str().unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_and_psql_reach_the_data_of_a_running_daemon() {
+    let site = Site::with(vec![spec(1, 25)]).await;
+    let daemon = site.run();
+    let line = daemon.logs("the embedded Postgres runs").await["psql"].as_str().unwrap().to_owned();
+    let pool = site.connect().await;
+    until("the rows", async || stored(&pool, 1).await == 25).await;
+
+    let status = site.does(&["status", "--json"]);
+    assert_eq!((status.code(), status.json()[0]["incidents"].clone()), (Some(0), json!(25)), "{}", status.stderr);
+    let mut psql = std::process::Command::new("sh");
+    psql.arg("-c").arg(format!("{line} -At -c 'SELECT count(*) FROM defender.incidents'"));
+    assert_eq!(Running::start(psql, site.folder.path()).ends().good(), "25\n");
+    let sync = site.does(&["sync", "--json"]);
+    assert!(matches!(sync.code(), Some(0 | 1)), "{}", sync.stderr);
+    let result = sync.json();
+    let ran = result["tenants"].as_array().unwrap().len() + result["left_out"].as_array().unwrap().len();
+    assert_eq!(ran, 1, "the tenant ran here, or the daemon had it: {result}");
+    assert_eq!(site.does(&["migrate"]).code(), Some(0));
+    assert_eq!(site.does(&["check"]).code(), Some(0));
+
+    assert!(daemon.get("/readyz").await.0 == 200, "no guest ends the daemon's server");
+    pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+    assert_eq!(site.does(&["status", "--json"]).json()[0]["incidents"], 25, "and without the daemon");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_is_interrupted_keeps_what_it_has_and_ends_in_time() {
+    let site = Site::with(vec![spec(1, 800)]).await;
+    site.slow_down(1, std::time::Duration::from_millis(150));
+    let sync = Running::start(site.command(&["sync", "--json"]), site.folder.path());
+    until("the middle", async || site.pages(1) > 2).await;
+    let done = sync.ends_on(Signal::SIGINT);
+    assert_eq!(done.code(), Some(1), "{}", done.stderr);
+    assert_eq!(done.json()["tenants"][0]["outcome"], "stopped");
+    assert_eq!(site.servers(), [0; 0]);
+    let (embedded, pool) = site.open_database().await;
+    let kept = stored(&pool, 1).await;
+    assert!((1..800).contains(&kept), "{kept}");
+    assert_eq!(number(&pool, "SELECT count(*) FROM defender.sync_state WHERE lease_owner IS NOT NULL").await, 0);
+    pool.close().await;
+    embedded.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_simulator_alone_prints_a_configuration_that_sync_can_read() {
+    let folder = crate::site::open_folder();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_incident-sync"));
+    command.args(["simulate", "--listen", "127.0.0.1:0", "--tenants", "2", "--incidents", "15"]);
+    let simulator = Running::start(command, folder.path());
+    until("the configuration", async || simulator.stdout().matches("[[tenants]]").count() == 2).await;
+    let config = folder.path().join("incident-sync.toml");
+    let database = format!("[database]\nembedded_dir = {:?}\n", folder.path().join("pg"));
+    std::fs::write(&config, database + &simulator.stdout()).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_incident-sync"));
+    command.arg("--config").arg(&config).args(["sync", "--json"]);
+    let done = Running::start(command, folder.path()).ends();
+    assert_eq!(done.code(), Some(0), "{}", done.stderr);
+    assert_eq!(done.json()["tenants"][1]["incidents_written"], 15);
+    assert_eq!(simulator.ends_on(Signal::SIGINT).code(), Some(0));
+}

@@ -1,0 +1,218 @@
+//! A start, a service, an end.
+
+use std::time::{Duration, Instant};
+
+use incident_sync::embedded::{Embedded, Hold};
+use incident_sync::simulator::{Behaviour, TenantSpec};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use sqlx::{Connection, PgConnection};
+
+use crate::site::{PROMISED_END, Running, Settings, Site, id, number, spec, stored, until};
+use crate::systemd::Systemd;
+
+/// What design.md section 6 names, as far as a calm day shows it.
+const METRICS: [&str; 10] = [
+    "incident_sync_tenant_freshness_seconds{tenant=\"tenant-1\"}",
+    "incident_sync_tenant_up{tenant=\"tenant-2\"} 1",
+    "incident_sync_passes_total{outcome=\"ok\"",
+    "incident_sync_api_calls_total{status=\"200\"",
+    "incident_sync_incidents_written_total{tenant=\"tenant-1\"}",
+    "incident_sync_rejected_total{tenant=\"tenant-1\"} 0",
+    "incident_sync_pass_duration_seconds",
+    "incident_sync_token_requests_total{result=\"ok\"",
+    "incident_sync_build_info{version=",
+    "# HELP incident_sync_passes_total",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_tells_systemd_serves_every_tenant_and_ends_on_sigterm() {
+    let site = Site::with(vec![spec(1, 150), spec(2, 30), spec(3, 7)]).await;
+    let mut systemd = Systemd::listen(site.path("notify"));
+    let mut command = site.command(&["run", "--log-format", "json"]);
+    command.env("NOTIFY_SOCKET", systemd.address()).env("WATCHDOG_USEC", "600000");
+    let daemon = Running::start(command, site.folder.path());
+
+    systemd.hears("READY=1");
+    // Not "eventually": whoever was told READY may connect.
+    let options = sqlx::postgres::PgConnectOptions::new_without_pgpass().socket(site.path("pg/socket"));
+    let options = options.username("incident_sync").database("incident_sync");
+    let mut connection = PgConnection::connect_with(&options).await.unwrap();
+    let tenants = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM defender.tenants").fetch_one(&mut connection);
+    assert_eq!(tenants.await.unwrap(), 3);
+    connection.close().await.unwrap();
+    assert!(systemd.heard.iter().any(|line| line == "STATUS=synchronising 3 tenants"), "{:?}", systemd.heard);
+    systemd.hears("WATCHDOG=1");
+    systemd.hears("WATCHDOG=1");
+
+    let pool = site.connect().await;
+    until("every tenant's history", async || {
+        number(&pool, "SELECT count(*) FROM defender.sync_state WHERE backfilled_at IS NOT NULL").await == 3
+    })
+    .await;
+    assert!(site.world().update(id(2), 7));
+    let news = site.world().create(id(3));
+    until("the news, by the next poll", async || {
+        let query = "SELECT count(*) FROM defender.incidents WHERE changed_at > first_synced_at";
+        stored(&pool, 3).await == 8 && number(&pool, query).await == 1
+    })
+    .await;
+    assert_eq!(news, 8);
+    for tenant in 1..=3 {
+        site.assert_truth(&pool, tenant).await;
+    }
+
+    assert_eq!(daemon.get("/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(daemon.get("/readyz").await, (200, "ready\n".to_owned()));
+    assert_eq!(daemon.get("/no-such-page").await.0, 404);
+    let (_, metrics) = daemon.get("/metrics").await;
+    for name in METRICS {
+        assert!(metrics.contains(name), "{name} is missing in\n{metrics}");
+    }
+    daemon.assert_silent_to_neighbours();
+
+    pool.close().await;
+    let done = daemon.ends_on(Signal::SIGTERM);
+    assert_eq!((done.code(), done.stdout.as_str()), (Some(0), ""));
+    assert_eq!(site.servers(), [0; 0], "Postgres ends with the daemon");
+    let heard = systemd.hears_the_rest();
+    let place = |line: &str| heard.iter().position(|heard| heard == line);
+    assert!(place("READY=1") < place("STOPPING=1"), "{heard:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_in_a_backfill_beside_a_hanging_tenant_ends_in_time_and_the_next_start_completes() {
+    let hanging = TenantSpec { behaviour: Behaviour { hang: true, ..Behaviour::default() }, ..spec(2, 40) };
+    let site = Site::with(vec![spec(1, 700), hanging]).await;
+    site.slow_down(1, Duration::from_millis(150));
+    let mut systemd = Systemd::listen(site.path("notify"));
+    let mut command = site.command(&["run", "--log-format", "json"]);
+    command.env("NOTIFY_SOCKET", systemd.address());
+    let daemon = Running::start(command, site.folder.path());
+    until("the middle of the backfill", async || site.pages(1) > 2 && !site.world().calls(id(2)).is_empty()).await;
+    daemon.signal(Signal::SIGTERM);
+    systemd.hears("STOPPING=1");
+    let done = daemon.ends_in_time();
+    assert_eq!(done.code(), Some(0), "{}", done.stderr);
+    assert_eq!(site.servers(), [0; 0]);
+
+    let (embedded, pool) = site.open_database().await;
+    let before = stored(&pool, 1).await;
+    assert!((1..700).contains(&before), "the signal hit the backfill: {before}");
+    let query = "SELECT count(*) FROM defender.sync_state WHERE error_class IS NOT NULL OR lease_owner IS NOT NULL";
+    assert_eq!(number(&pool, query).await, 0, "a stop is nobody's failure");
+    pool.close().await;
+    embedded.stop().await;
+
+    site.world().set_behaviour(id(2), Behaviour::default());
+    let daemon = site.run();
+    let pool = site.connect().await;
+    until("both histories", async || {
+        number(&pool, "SELECT count(*) FROM defender.sync_state WHERE backfilled_at IS NOT NULL").await == 2
+    })
+    .await;
+    site.assert_truth(&pool, 1).await;
+    site.assert_truth(&pool, 2).await;
+    pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_waits_for_a_database_that_comes_later_and_work_goes_on_after_it_was_away() {
+    let site = Site::with(vec![spec(1, 20)]).await;
+    let url = format!("url = \"postgres://incident_sync@localhost/incident_sync?host={}\"", site.path("pg/socket").display());
+    site.configure(&Settings { database: url, tenants: vec![1], ..site.settings() });
+    let mut systemd = Systemd::listen(site.path("notify"));
+    let mut command = site.command(&["run", "--log-format", "json"]);
+    // The watchdog of another process is none of ours.
+    command.env("NOTIFY_SOCKET", systemd.address()).env("WATCHDOG_USEC", "100000").env("WATCHDOG_PID", "1");
+    let daemon = Running::start(command, site.folder.path());
+    systemd.hears("STATUS=waiting for the database");
+    assert!(!systemd.heard.contains(&"READY=1".to_owned()));
+
+    let (embedded, pool) = site.open_database().await;
+    systemd.hears("READY=1");
+    until("the rows", async || stored(&pool, 1).await == 20).await;
+    pool.close().await;
+    embedded.stop().await;
+    until("that it is not ready", async || daemon.get("/readyz").await.0 == 503).await;
+    assert_eq!(daemon.get("/healthz").await.0, 200);
+    site.world().create(id(1));
+
+    let embedded = Embedded::start(&site.embedded(), Hold::Daemon).await.unwrap();
+    let pool = site.connect().await;
+    until("the row that came while the database was away", async || stored(&pool, 1).await == 21).await;
+    assert_eq!(daemon.get("/readyz").await.0, 200);
+    pool.close().await;
+    let done = daemon.ends_on(Signal::SIGTERM);
+    assert_eq!(done.code(), Some(0), "{}", done.stderr);
+    assert!(!systemd.hears_the_rest().contains(&"WATCHDOG=1".to_owned()));
+    embedded.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_a_start_that_still_waits_for_its_database() {
+    let site = Site::with(vec![spec(1, 1)]).await;
+    let database = "url = \"postgres://nobody@127.0.0.1:1/none\"".to_owned();
+    site.configure(&Settings { database, tenants: vec![1], ..site.settings() });
+    let daemon = site.run();
+    daemon.logs("waiting for the database").await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_postgres_holds_the_end_up_no_longer_than_promised() {
+    let site = Site::with(vec![spec(1, 700)]).await;
+    site.slow_down(1, Duration::from_millis(50));
+    let daemon = site.run();
+    until("the middle of the backfill", async || site.pages(1) > 1).await;
+    // As a disk that hangs would do it: nothing answers, nothing ends on a polite signal.
+    let frozen = site.servers();
+    let signal = |signal| {
+        for pid in &frozen {
+            let _ = nix::sys::signal::kill(Pid::from_raw(*pid), signal); // Some have ended meanwhile.
+        }
+    };
+    signal(Signal::SIGSTOP);
+    let started = Instant::now();
+    let done = daemon.ends_on(Signal::SIGTERM);
+    signal(Signal::SIGCONT);
+    assert!(started.elapsed() < PROMISED_END && done.code().is_some(), "{}", done.stderr);
+    until("that Postgres is gone", async || site.servers().is_empty()).await;
+
+    let daemon = site.run();
+    let pool = site.connect().await;
+    until("the whole history", async || stored(&pool, 1).await == 700).await;
+    pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_whose_postgres_dies_says_so_and_ends() {
+    let site = Site::with(vec![spec(1, 5)]).await;
+    let daemon = site.run();
+    daemon.logs("started").await;
+    let pid = std::fs::read_to_string(site.path("pg/data/postmaster.pid")).unwrap();
+    let pid = Pid::from_raw(pid.lines().next().unwrap().parse().unwrap());
+    nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
+    let done = daemon.ends();
+    assert_eq!(done.code(), Some(3), "{}", done.stderr);
+    assert!(done.stderr.contains("embedded Postgres ended by itself"), "{}", done.stderr);
+    let daemon = site.run();
+    daemon.logs("started").await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_address_ends_the_start_and_leaves_no_postgres() {
+    let site = Site::with(vec![spec(1, 5)]).await;
+    let daemon = site.run();
+    let taken = daemon.logs("started").await["listen"].as_str().unwrap().to_owned();
+    let mut other = site.command(&["run", "--log-format", "json"]);
+    other.env("INCIDENT_SYNC__DATABASE__EMBEDDED_DIR", site.path("other")).env("INCIDENT_SYNC__HTTP__LISTEN", &taken);
+    let done = Running::start(other, site.folder.path()).ends();
+    assert_eq!(done.code(), Some(2), "{}", done.stderr);
+    assert!(done.stderr.contains("http.listen") && done.stderr.contains("choose another port"), "{}", done.stderr);
+    until("that its Postgres is gone", async || crate::site::servers_below(&site.path("other")).is_empty()).await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}

@@ -1,0 +1,63 @@
+//! What the log says, and what it never says.
+
+use incident_sync::simulator::{Behaviour, Endpoint, Reply, TenantSpec};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::site::{Running, Site, events, id, spec, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_is_json_and_each_run_leaves_one_that_says_whose_it_was_and_how_it_ended() {
+    let without_consent = Behaviour { consent_missing: true, ..Behaviour::default() };
+    let site = Site::with(vec![spec(1, 10), TenantSpec { behaviour: without_consent, ..spec(2, 5) }]).await;
+    let daemon = site.run();
+    let runs = |log: &str| {
+        let done = events(log).into_iter().filter(|event| event["message"] == "tenant run done");
+        done.collect::<Vec<Value>>()
+    };
+    let of = |log: &str, tenant: u128| {
+        let whose = id(tenant).to_string();
+        runs(log).into_iter().find(|event| event["tenant.id"] == whose.as_str())
+    };
+    until("a run of each tenant", async || of(&daemon.stderr(), 1).is_some() && of(&daemon.stderr(), 2).is_some()).await;
+    let done = daemon.ends_on(Signal::SIGTERM);
+    for event in events(&done.stderr) {
+        assert!(event["timestamp"].is_string() && event["level"].is_string() && event["message"].is_string(), "{event}");
+    }
+    for run in runs(&done.stderr) {
+        for field in ["tenant.id", "tenant.name", "kind", "outcome", "watermark"] {
+            assert!(run[field].is_string(), "{field} is missing in {run}");
+        }
+        for field in ["api_calls", "incidents_seen", "incidents_written", "alerts_written", "rejected", "duration_ms"] {
+            assert!(run[field].is_u64(), "{field} is missing in {run}");
+        }
+    }
+    let good = of(&done.stderr, 1).unwrap();
+    assert_eq!((&good["level"], &good["outcome"], &good["incidents_written"]), (&"INFO".into(), &"ok".into(), &10.into()));
+    let bad = of(&done.stderr, 2).unwrap();
+    assert_eq!((&bad["level"], &bad["outcome"], &bad["who"]), (&"ERROR".into(), &"parked".into(), &"customer_admin".into()));
+    assert!(bad["say"].as_str().is_some_and(|say| !say.is_empty()), "{bad}");
+}
+
+/// The other tests look for the secret and for tokens too; here every library may say all that it knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_and_no_token_is_told_even_where_everything_is() {
+    let site = Site::with(vec![spec(1, 8), spec(2, 8), spec(3, 8)]).await;
+    // The service may repeat what it was sent; we do not.
+    let echo = "{\"error\":\"invalid_client\",\"error_description\":\"AADSTS7000215: Invalid client secret provided: Qx8~canary5f2d77c0.~\",\"error_codes\":[7000215]}";
+    let refusal = Reply::Status { code: 401, body: echo.to_owned(), headers: Vec::new() };
+    site.world().script(id(2), Endpoint::Token, vec![refusal]);
+    site.world().script(id(3), Endpoint::Incidents, vec![Reply::ExpireToken, Reply::CutBody { after_bytes: 30 }]);
+    for format in ["json", "text"] {
+        let mut command = site.command(&["sync", "-vvv", "--json", "--log-format", format]);
+        command.env("RUST_LOG", "trace");
+        let done = Running::start(command, site.folder.path()).ends();
+        assert!(matches!(done.code(), Some(0 | 1)), "{}", done.stderr);
+        assert!(done.stderr.contains("TRACE"), "the log tells everything");
+        done.json();
+    }
+    let mut command = site.command(&["status", "--json"]);
+    command.env("INCIDENT_SYNC__APP__CLIENT_SECRET", "Qx8~other.~");
+    let done = Running::start(command, site.folder.path()).ends();
+    assert!(!done.stderr.contains("Qx8~other") && !done.stdout.contains("Qx8~other"));
+}

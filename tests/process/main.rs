@@ -1,0 +1,14 @@
+//! The real binary, as systemd, an operator and a power cut meet it: started, signalled, reloaded, killed and asked.
+//! The simulator runs in this process; the binary reaches it over real sockets.
+#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
+mod commands;
+mod demonstration;
+mod kills;
+mod life;
+mod log;
+mod reload;
+mod site;
+mod systemd;
+#[path = "../it/support/truth.rs"]
+mod truth;

@@ -1,0 +1,381 @@
+//! A machine for the binary: a folder with its configuration, the service that it reads, and its processes.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use incident_sync::embedded::{Embedded, EmbeddedSettings, Hold};
+use incident_sync::simulator::{Endpoint, Options, Reply, Simulator, TenantSpec, World};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::truth;
+
+/// The client secret. Its middle survives every encoding that a text may meet.
+const SECRET: &str = "Qx8~canary5f2d77c0.~";
+const CANARY: &str = "canary5f2d77c0";
+/// How every signed token begins: base64 of `{"`.
+const TOKEN: &str = "eyJ";
+const PLENTY: u32 = 1_000_000;
+/// What the design promises from SIGTERM to the end.
+pub(crate) const PROMISED_END: Duration = Duration::from_secs(10);
+/// Longer than any step takes, even beside other builds; whoever waits so long waits for nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(20);
+
+pub(crate) fn id(number: u128) -> Uuid {
+    Uuid::from_u128(0xbbbb_0000_0000_4000_8000_0000_0000_0000 + number)
+}
+
+/// A healthy tenant whose quota slows nobody down.
+pub(crate) fn spec(number: u128, incidents: usize) -> TenantSpec {
+    let spec = TenantSpec::new(id(number), &format!("tenant-{number}"));
+    TenantSpec { incidents, calls_per_minute: PLENTY, calls_per_hour: PLENTY, ..spec }
+}
+
+/// A folder that Postgres can enter although it runs as another user when we are root.
+pub(crate) fn open_folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("is-proc-").tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    folder
+}
+
+/// The part of the configuration that tests change.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) database: String,
+    pub(crate) poll: &'static str,
+    pub(crate) tenants: Vec<u128>,
+    /// Written after everything else.
+    pub(crate) more: String,
+}
+
+pub(crate) struct Site {
+    pub(crate) simulator: Simulator,
+    pub(crate) folder: TempDir,
+}
+
+impl Site {
+    /// Serves these tenants and configures them all.
+    pub(crate) async fn with(specs: Vec<TenantSpec>) -> Self {
+        let simulator = Simulator::start(Options { client_secret: SECRET.to_owned(), ..Options::default() });
+        let site = Self { simulator: simulator.await.unwrap(), folder: open_folder() };
+        let mut options = std::fs::OpenOptions::new();
+        let mut secret = options.create(true).write(true).truncate(true).mode(0o600).open(site.path("secret")).unwrap();
+        writeln!(secret, "{SECRET}").unwrap();
+        let tenants = specs.iter().map(|spec| spec.id.as_u128() - id(0).as_u128()).collect();
+        for spec in specs {
+            site.world().add_tenant(spec);
+        }
+        site.configure(&Settings { tenants, ..site.settings() });
+        site
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            database: format!("embedded_dir = {:?}", self.path("pg")),
+            poll: "*/2 * * * * *",
+            tenants: Vec::new(),
+            more: String::new(),
+        }
+    }
+
+    pub(crate) fn configure(&self, settings: &Settings) {
+        let (url, client_id) = (self.simulator.url(), Options::default().client_id);
+        let Settings { database, poll, tenants, more } = settings;
+        let mut text = format!(
+            "[database]\n{database}\n[schedule]\npoll = \"{poll}\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
+             [app]\nclient_id = \"{client_id}\"\nclient_secret_file = \"secret\"\n\
+             [api]\nauthority = \"{url}\"\nbase_url = \"{url}\"\n\
+             [sync]\ncalls_per_minute = {PLENTY}\ncalls_per_hour = {PLENTY}\n"
+        );
+        for number in tenants {
+            text.push_str(&format!("[[tenants]]\nid = \"{}\"\nname = \"tenant-{number}\"\n", id(*number)));
+        }
+        std::fs::write(self.config(), text + more).unwrap();
+    }
+
+    pub(crate) fn world(&self) -> &World {
+        self.simulator.world()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path("incident-sync.toml")
+    }
+
+    /// The next pages of a tenant arrive that much later.
+    pub(crate) fn slow_down(&self, number: u128, pause: Duration) {
+        let slowly = std::iter::repeat_with(|| Reply::Delay(pause)).take(1_000).collect();
+        self.world().script(id(number), Endpoint::Incidents, slowly);
+    }
+
+    /// Pages that the tenant was asked for so far.
+    pub(crate) fn pages(&self, number: u128) -> usize {
+        let calls = self.world().calls(id(number));
+        calls.iter().filter(|call| call.endpoint == Endpoint::Incidents && call.status == 200).count()
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_incident-sync"));
+        command.arg("--config").arg(self.config()).args(arguments).env("STATE_DIRECTORY", self.path("state"));
+        command
+    }
+
+    /// Starts the daemon with its log as JSON.
+    pub(crate) fn run(&self) -> Running {
+        Running::start(self.command(&["run", "--log-format", "json"]), self.folder.path())
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn does(&self, arguments: &[&str]) -> Done {
+        Running::start(self.command(arguments), self.folder.path()).ends()
+    }
+
+    pub(crate) fn embedded(&self) -> EmbeddedSettings {
+        EmbeddedSettings { dir: self.path("pg"), postgres_bin: None }
+    }
+
+    /// The private database while no daemon has it.
+    pub(crate) async fn open_database(&self) -> (Embedded, PgPool) {
+        let embedded = Embedded::start(&self.embedded(), Hold::Daemon).await.unwrap();
+        let pool = PgPool::connect_with(embedded.connect_options()).await.unwrap();
+        (embedded, pool)
+    }
+
+    /// The database of the daemon, as `psql` would reach it.
+    pub(crate) async fn connect(&self) -> PgPool {
+        let options = PgConnectOptions::new_without_pgpass().socket(self.path("pg/socket"));
+        let options = options.username("incident_sync").database("incident_sync");
+        eventually("the private Postgres answers", async || PgPool::connect_with(options.clone()).await.ok()).await
+    }
+
+    /// The tables hold what the service knows: ids, times, alerts, entities and payloads.
+    pub(crate) async fn assert_truth(&self, pool: &PgPool, number: u128) {
+        let expected = truth::expected(&self.world().truth(id(number)));
+        truth::assert_same(&truth::stored(pool, id(number)).await, &expected, &format!("tenant-{number}"));
+    }
+
+    /// Processes that work in the private Postgres's directories.
+    pub(crate) fn servers(&self) -> Vec<i32> {
+        servers_below(self.folder.path())
+    }
+}
+
+impl Drop for Site {
+    /// What a failed test left running. Everything below this folder was started by us.
+    fn drop(&mut self) {
+        let started = Instant::now();
+        while !self.servers().is_empty() && started.elapsed() < Duration::from_secs(3) {
+            std::thread::sleep(PAUSE);
+        }
+        for pid in self.servers() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL); // It may have ended meanwhile.
+        }
+    }
+}
+
+/// Processes whose working directory is below this one; Postgres works in its data.
+pub(crate) fn servers_below(folder: &Path) -> Vec<i32> {
+    let folder = folder.canonicalize().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let inside = |process: std::fs::DirEntry| {
+        let pid = process.file_name().to_str()?.parse().ok()?;
+        std::fs::read_link(process.path().join("cwd")).ok()?.starts_with(&folder).then_some(pid)
+    };
+    processes.filter_map(inside).collect()
+}
+
+/// A started process. It is killed when the test forgets it.
+pub(crate) struct Running {
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+/// How a process ended.
+pub(crate) struct Done {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+static STARTED: AtomicUsize = AtomicUsize::new(0);
+
+impl Running {
+    /// Its output goes to files below `folder`.
+    pub(crate) fn start(mut command: Command, folder: &Path) -> Self {
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let (stdout, stderr) = (folder.join(format!("stdout-{number}")), folder.join(format!("stderr-{number}")));
+        command.stdin(Stdio::null()).stdout(File::create(&stdout).unwrap()).stderr(File::create(&stderr).unwrap());
+        for name in ["RUST_LOG", "JOURNAL_STREAM", "INCIDENT_SYNC_CONFIG", "CREDENTIALS_DIRECTORY"] {
+            if !command.get_envs().any(|(set, _)| set == name) {
+                command.env_remove(name);
+            }
+        }
+        Self { child: command.spawn().unwrap(), stdout, stderr }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        checked(&self.stdout)
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        checked(&self.stderr)
+    }
+
+    /// The first event with this message, once it is there.
+    pub(crate) async fn logs(&self, message: &str) -> Value {
+        let written = async || events(&self.stderr()).into_iter().find(|event| event["message"] == message);
+        eventually(&format!("in the log: {message}"), written).await
+    }
+
+    /// What a GET of the daemon's own listener answers.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let started = self.logs("started").await;
+        let address = started["listen"].as_str().unwrap();
+        let answer = incident_sync::http::client().get(format!("http://{address}{path}")).send().await.unwrap();
+        let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
+        assert_keeps_secrets(&text, path);
+        (status, text)
+    }
+
+    /// Nothing secret where other users of the machine can look.
+    pub(crate) fn assert_silent_to_neighbours(&self) {
+        for file in ["cmdline", "environ"] {
+            let bytes = std::fs::read(format!("/proc/{}/{file}", self.child.id())).unwrap();
+            assert!(!bytes.is_empty());
+            assert_keeps_secrets(&String::from_utf8_lossy(&bytes), file);
+        }
+    }
+
+    /// Waits for the end, however long a command may take.
+    pub(crate) fn ends(self) -> Done {
+        self.ends_within(PATIENCE)
+    }
+
+    /// Signals, and waits as long as the design promises.
+    pub(crate) fn ends_on(self, signal: Signal) -> Done {
+        self.signal(signal);
+        self.ends_in_time()
+    }
+
+    /// After a signal: as long as the design promises.
+    pub(crate) fn ends_in_time(self) -> Done {
+        self.ends_within(PROMISED_END)
+    }
+
+    fn ends_within(mut self, limit: Duration) -> Done {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return Done { status, stdout: self.stdout(), stderr: self.stderr() };
+            }
+            assert!(started.elapsed() < limit, "no end within {limit:?}; standard error:\n{}", self.stderr());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A power cut for this process alone.
+    pub(crate) fn is_killed(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        drop((self.stdout(), self.stderr()));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // After the end there is nothing to kill.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Done {
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Standard output, which must be one JSON value and nothing else.
+    pub(crate) fn json(&self) -> Value {
+        let parsed = serde_json::from_str(&self.stdout);
+        parsed.unwrap_or_else(|error| panic!("{error} in standard output:\n{}\nand error:\n{}", self.stdout, self.stderr))
+    }
+
+    /// Standard output of a command that must have gone well.
+    pub(crate) fn good(self) -> String {
+        assert!(self.status.success(), "{}\n{}\n{}", self.status, self.stdout, self.stderr);
+        self.stdout
+    }
+}
+
+/// The lines of a log in JSON.
+pub(crate) fn events(log: &str) -> Vec<Value> {
+    // The last line may be half written.
+    let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in the log line {line}"));
+    whole.lines().map(parse).collect()
+}
+
+fn checked(path: &Path) -> String {
+    let text = String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
+    assert_keeps_secrets(&text, &path.display().to_string());
+    text
+}
+
+fn assert_keeps_secrets(text: &str, place: &str) {
+    for secret in [CANARY, TOKEN] {
+        let line = text.lines().find(|line| line.contains(secret));
+        assert!(line.is_none(), "{secret} in {place}: {line:?}");
+    }
+}
+
+/// Looks until there is a value; bounded, so that a failure says what never came.
+pub(crate) async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Looks until it is so.
+pub(crate) async fn until(what: &str, look: impl AsyncFn() -> bool) {
+    eventually(what, async || look().await.then_some(())).await;
+}
+
+/// One number from the database; -1 where it does not answer.
+pub(crate) async fn number(pool: &PgPool, query: &'static str) -> i64 {
+    sqlx::query_scalar(query).fetch_one(pool).await.unwrap_or(-1)
+}
+
+/// Incidents stored of a tenant.
+pub(crate) async fn stored(pool: &PgPool, tenant: u128) -> usize {
+    let query = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM defender.incidents WHERE tenant_id = $1");
+    let count = query.bind(id(tenant)).fetch_one(pool).await;
+    count.map_or(0, |count| usize::try_from(count).unwrap())
+}
