@@ -20,7 +20,7 @@ async fn a_backfill_that_is_killed_again_and_again_loses_nothing_and_ends_comple
     let mut before = [0; 2];
     let mut in_the_middle = 0;
     // After so many more pages, and so many milliseconds later: between request, answer, statement and commit.
-    for (pages, pause) in [(1, 0), (2, 10), (2, 25), (3, 45), (3, 70), (4, 5)] {
+    for (pages, pause) in [(1, 0), (5, 10), (8, 60), (9, 130), (10, 200), (12, 30)] {
         let asked = site.pages(1) + site.pages(2);
         let daemon = site.run();
         until("pages were read", async || site.pages(1) + site.pages(2) >= asked + pages).await;
