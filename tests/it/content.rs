@@ -16,6 +16,7 @@ async fn rows(world: &World, query: &str) -> Value {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 async fn the_documented_incidents_land_field_by_field() {
     let world = World::of(0).await;
     world.service().add_documented_sample(id(1), SAMPLE);

@@ -1,4 +1,5 @@
 //! End-to-end tests: a real Postgres of their own, real HTTP to the simulator, and the real binary where a process matters.
+#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 mod content;
 mod errors;

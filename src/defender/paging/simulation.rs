@@ -270,3 +270,11 @@ fn a_next_link_is_followed_to_its_end() {
     assert_eq!(plan.request().unwrap().link.as_deref(), Some("b"));
     assert_eq!(plan.accept(&page(vec![row(2)], None)).unwrap(), Some(time(2)));
 }
+
+#[test]
+fn a_row_from_the_future_does_not_carry_the_watermark_away() {
+    let mut plan = Plan::new(Scope { from: Some(time(0)), lookback: Duration::from_secs(86_400), status: None });
+    let rows = vec![Row { id: 1, updated: Some(time(90_000_000)) }];
+    let page = PageFacts { rows, server_time: time(60_000), next_link: None };
+    assert_eq!(plan.accept(&page).unwrap(), Some(time(55_000)));
+}

@@ -30,7 +30,7 @@ pub(crate) fn expected(incidents: &[Value]) -> Tables {
         tables.incidents.insert(id, row(fields, &["alerts", "comments"]));
         tables.payloads.insert(id, incident.clone());
         for comment in list(incident, "comments") {
-            tables.comments.insert((id, text_of(row(comment.as_object().unwrap(), &[]))));
+            tables.comments.insert((id, text_of(&row(comment.as_object().unwrap(), &[]))));
         }
         for alert in list(incident, "alerts") {
             add_alert(&mut tables, id, alert);
@@ -53,8 +53,8 @@ fn add_alert(tables: &mut Tables, incident: i64, alert: &Value) {
         let mut lasting = fields.clone();
         lasting.remove("verdict");
         lasting.remove("remediation_status");
-        if seen.insert(text_of(lasting)) {
-            tables.evidence.insert((id.clone(), text_of(fields)));
+        if seen.insert(text_of(&lasting)) {
+            tables.evidence.insert((id.clone(), text_of(&fields)));
         }
     }
 }
@@ -85,8 +85,8 @@ fn normal(key: &str, value: &Value) -> Value {
     }
 }
 
-fn text_of(row: Row) -> String {
-    serde_json::to_string(&row).unwrap()
+fn text_of(row: &Row) -> String {
+    serde_json::to_string(row).unwrap()
 }
 
 /// What the database holds of a tenant.
@@ -115,11 +115,11 @@ pub(crate) async fn stored(pool: &PgPool, tenant: Uuid) -> Tables {
         if let Some(Value::Object(extra)) = row.remove("extra") {
             row.extend(extra.iter().map(|(key, value)| (snake_case(key), value.clone())));
         }
-        tables.evidence.insert((alert, text_of(row)));
+        tables.evidence.insert((alert, text_of(&row)));
     }
     for mut row in rows("incident_comments", "- 'comment_hash'").await {
         let incident = row.remove("incident_id").unwrap().as_i64().unwrap();
-        tables.comments.insert((incident, text_of(row)));
+        tables.comments.insert((incident, text_of(&row)));
     }
     for row in rows("incident_payloads", "- 'content_hash'").await {
         tables.payloads.insert(row["incident_id"].as_i64().unwrap(), row["payload"].clone());
