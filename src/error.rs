@@ -98,6 +98,12 @@ pub enum SyncError {
         /// What happened, without the URL.
         what: String,
     },
+    /// No answer in time.
+    #[error("{peer} did not answer within the deadline")]
+    Timeout {
+        /// Who was asked.
+        peer: Peer,
+    },
     /// A next link that leaves the configured host.
     #[error("the API's next link points to {origin}, which is not the configured API host")]
     ForeignNextLink {
@@ -260,6 +266,13 @@ impl SyncError {
                 Actor::Nobody,
                 Wait::Soon,
                 "The network or the service is unwell; it is tried again",
+            ),
+            // Not again in this run: the wait has held its place long enough, and others want it.
+            Self::Timeout { .. } => Verdict::new(
+                "transport",
+                Actor::Nobody,
+                Wait::NextRun,
+                "The network or the service hangs; it is tried again after a pause",
             ),
             Self::ForeignNextLink { .. } | Self::ForeignIncident { .. } => Verdict::new(
                 "security",

@@ -9,7 +9,7 @@ use reqwest::{Client, Response};
 use crate::error::{Peer, SyncError};
 
 /// A whole exchange. A slow drip keeps a read timeout happy for ever; only the total ends it.
-const TOTAL_DEADLINE: Duration = Duration::from_secs(120);
+const TOTAL_DEADLINE: Duration = Duration::from_secs(60);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Below the idle timeouts of the load balancers on the way, so that we rarely write to a connection they have closed.
 const IDLE_CONNECTION: Duration = Duration::from_secs(45);
@@ -36,8 +36,10 @@ pub fn client() -> Client {
 
 /// A failed exchange without its URL, which may hold what does not belong into a log.
 pub(crate) fn transport(peer: Peer, error: reqwest::Error) -> SyncError {
+    if error.is_timeout() {
+        return SyncError::Timeout { peer };
+    }
     let kind = match &error {
-        error if error.is_timeout() => "no answer within the deadline",
         error if error.is_connect() => "no connection",
         error if error.is_decode() || error.is_body() => "the body broke off or does not inflate",
         _ => "the exchange failed",

@@ -19,6 +19,8 @@ use crate::schedule::Schedule;
 use crate::store::Store;
 use crate::tenant_run::{Parties, writers};
 
+const POOL_CLOSES: Duration = Duration::from_secs(1);
+
 /// Why a command could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
@@ -77,7 +79,8 @@ impl OpenDatabase {
 
     /// Closes the connections, and ends the private server.
     pub async fn close(self) {
-        self.store.close().await;
+        // A run that did not stop in time still holds a connection; it ends with the process.
+        drop(tokio::time::timeout(POOL_CLOSES, self.store.close()).await);
         if let Some(embedded) = self.embedded {
             embedded.stop().await;
         }

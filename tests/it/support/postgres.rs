@@ -10,9 +10,22 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+const PREFIX: &str = "incident-sync-test-";
+
+/// The server lives until this process ends, when nobody is left to tidy up: the next process does.
+fn remove_abandoned() {
+    let entries = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
+        let lock = std::fs::File::open(entry.path().join("pg/lock"));
+        if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+            drop(std::fs::remove_dir_all(entry.path()));
+        }
+    }
+}
+
 /// A folder that Postgres can enter although it runs as another user when we are root.
 pub(crate) fn open_folder() -> TempDir {
-    let folder = tempfile::Builder::new().prefix("is").tempdir().unwrap();
+    let folder = tempfile::Builder::new().prefix(PREFIX).tempdir().unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     folder
 }
@@ -27,6 +40,7 @@ static DATABASES: AtomicUsize = AtomicUsize::new(0);
 
 async fn server() -> &'static Server {
     let start = async || {
+        remove_abandoned();
         let folder = open_folder();
         let settings = EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: None };
         let embedded = Embedded::start(&settings, Hold::Daemon).await.unwrap();
