@@ -1,6 +1,6 @@
 //! The commands, and what each exit status means.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -231,8 +231,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
+/// A reader that has gone, as behind `head`, is no failure.
 fn print(json: bool, value: &Value, text: impl FnOnce() -> String) {
-    if json { println!("{value:#}") } else { println!("{}", text()) }
+    let text = if json { format!("{value:#}") } else { text() };
+    drop(writeln!(std::io::stdout(), "{text}"));
 }
 
 /// The tenants that the operator named, or all enabled ones.

@@ -301,7 +301,7 @@ impl SyncError {
                 Actor::Operator,
                 Wait::AtLeast(BREAKER_PROBE),
                 format!(
-                    "The app's own credential was refused (AADSTS{code}) for several tenants; renew it, then reload"
+                    "The app's own credential was refused (AADSTS{code}) for several tenants; renew it, then restart the service"
                 ),
             ),
             Self::Stopped => Verdict::new(

@@ -308,7 +308,8 @@ fn tell(claim: &Claim, result: &TenantResult) {
                 api_calls = counts.api_calls, incidents_seen = counts.incidents_seen,
                 incidents_written = counts.incidents_written, alerts_written = counts.alerts_written,
                 rejected = counts.rejected, watermark = %Shown(report.watermark),
-                duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), $($extra)* "tenant run done"
+                duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), $($extra)*
+                "tenant run done: {} {} {}", tenant.name, claim.kind.as_str(), outcome.as_str()
             )
         };
     }

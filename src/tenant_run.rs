@@ -36,14 +36,13 @@ pub struct Parties {
     pub store: Store,
     /// How failures are tried again.
     pub pace: Pace,
-    /// Pages that are decoded and written at once: work for processors, theirs or Postgres's. The others wait as text.
+    /// Pages that are decoded and written at once; the others wait as text.
     pub writers: Semaphore,
 }
 
-/// Permits for [`Parties::writers`]: one for each processor, as far as there are connections.
+/// Permits for [`Parties::writers`]: all connections but one, which is left for claims, renewals and the listener.
 pub fn writers(max_connections: u32) -> Semaphore {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    Semaphore::new(processors.min(usize::try_from(max_connections).unwrap_or(1)).max(1))
+    Semaphore::new(usize::try_from(max_connections).unwrap_or(1).saturating_sub(1).max(1))
 }
 
 /// How far a run reaches.

@@ -1,6 +1,11 @@
 //! What the README says of the configuration is what the sample says, which the configuration's own tests hold to the
 //! code.
 
+use std::fs;
+use std::io;
+use std::path::Path;
+
+const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
 const README: &str = include_str!("../README.md");
 const SAMPLE: &str = include_str!("../config/incident-sync.toml");
 
@@ -65,4 +70,36 @@ fn the_readme_and_the_sample_show_the_same_defaults() {
         }
     }
     assert!(compared > 12, "only {compared} defaults were compared");
+}
+
+/// All Rust sources below a folder, as one text.
+fn sources(folder: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            text += &sources(&path)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text += &fs::read_to_string(path)?;
+        }
+    }
+    Ok(text)
+}
+
+#[test]
+fn the_files_and_tests_that_the_architecture_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let code = sources(&root.join("src")).unwrap() + &sources(&root.join("tests")).unwrap();
+    let mut named = 0;
+    for word in ARCHITECTURE.split('`').skip(1).step_by(2) {
+        let is_test = word.matches('_').count() >= 3 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        if is_test {
+            assert!(code.contains(&format!("fn {word}(")), "there is no test {word}");
+            named += 1;
+        } else if ["src/", "tests/", "benches/", "scripts/", "systemd/"].iter().any(|folder| word.starts_with(folder)) {
+            assert!(root.join(word).exists(), "there is no {word}");
+            named += 1;
+        }
+    }
+    assert!(named > 40, "only {named} names were found");
 }

@@ -84,7 +84,7 @@ pub struct Sync {
     pub reconcile_days: u32,
 }
 
-/// The listener for health, metrics and the status page.
+/// The listener for health, metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
     /// A loopback address: nothing there asks who you are.

@@ -89,15 +89,16 @@ pub(super) fn prepare_dir(layout: &Layout) -> Result<Option<Account>, EmbeddedEr
     Ok(Some(account))
 }
 
-/// Existing data stays with its owner (root may look into the database of the daemon's service account); new data goes
-/// to `postgres`, which the packages make, or to `nobody`.
+/// What exists already stays with its owner: root may look into the database of the daemon's service account, and what
+/// root makes in a service's state directory must be the service's. Else `postgres`, which the packages make, or
+/// `nobody`.
 fn server_account(layout: &Layout) -> io::Result<Account> {
-    if let Ok(data) = fs::metadata(&layout.data)
-        && data.uid() != 0
-    {
-        let user = User::from_uid(Uid::from_raw(data.uid()))?;
-        let name = user.map_or_else(|| data.uid().to_string(), |user| user.name);
-        return Ok(Account { name, uid: data.uid(), gid: data.gid() });
+    let nearest = [Some(layout.data.as_path()), Some(layout.dir.as_path()), layout.dir.parent()];
+    let mut owners = nearest.into_iter().flatten().filter_map(|path| fs::metadata(path).ok());
+    if let Some(owned) = owners.find(|meta| meta.uid() != 0) {
+        let user = User::from_uid(Uid::from_raw(owned.uid()))?;
+        let name = user.map_or_else(|| owned.uid().to_string(), |user| user.name);
+        return Ok(Account { name, uid: owned.uid(), gid: owned.gid() });
     }
     for name in ["postgres", "nobody"] {
         if let Some(user) = User::from_name(name)? {

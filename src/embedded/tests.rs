@@ -1,9 +1,9 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::geteuid;
+use nix::unistd::{User, geteuid};
 use sqlx::{ConnectOptions, Executor};
 use tokio::time::sleep;
 
@@ -74,6 +74,22 @@ async fn a_guest_needs_no_way_for_the_server_s_account() {
     assert_eq!(count(&guest).await, 7);
     guest.stop().await;
     owner.stop().await;
+}
+
+#[tokio::test]
+async fn what_root_makes_in_a_service_s_directory_is_the_service_s() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let dir = open_tempdir();
+    // Not `postgres`, which would be taken where nothing says otherwise.
+    let service = User::from_name("nobody").unwrap().unwrap().uid.as_raw();
+    std::os::unix::fs::chown(dir.path(), Some(service), None).unwrap();
+    let embedded = Embedded::start(&settings(&dir), Hold::Command).await.unwrap();
+    for made in ["", "lock", "guests", "data", "socket", "postgres.log"] {
+        assert_eq!(fs::metadata(settings(&dir).dir.join(made)).unwrap().uid(), service, "{made}");
+    }
+    embedded.stop().await;
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! Writes the rows of a page: one transaction, one statement a table, all or nothing.
 //!
-//! Arrays and `unnest` carry the rows: `COPY` cannot upsert, is refused on tables with row-level security, and measured
-//! no faster with `ON CONFLICT` behind it (README, "How fast").
+//! Arrays and `unnest` carry the rows: `COPY` cannot upsert, and is refused on tables with row-level security.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
