@@ -185,7 +185,12 @@ pub fn main() -> ExitCode {
     telemetry::start_log(cli.log_format, level);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(run(cli)),
+        Ok(runtime) => {
+            let result = runtime.block_on(run(cli));
+            // A name look-up cannot be interrupted, and waiting for it would break the promise of ten seconds.
+            runtime.shutdown_background();
+            result
+        }
         Err(error) => Err(Failure::Configuration(format!("the runtime did not start: {error}"))),
     };
     match result {
