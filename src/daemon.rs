@@ -7,6 +7,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Failure;
@@ -20,8 +21,10 @@ use crate::schedule;
 use crate::setup::{self, OpenDatabase, SetupError};
 use crate::telemetry;
 
-/// Runs in flight have this long to finish their page; systemd waits ten seconds in all.
+/// Runs in flight have this long to finish their page.
 const SOFT_STOP: Duration = Duration::from_secs(6);
+/// From the signal until even a frozen Postgres is killed: the promise is ten seconds in all.
+const HARD_STOP: Duration = Duration::from_secs(9);
 const DATABASE_RETRY: Duration = Duration::from_secs(3);
 
 /// Runs until SIGTERM or SIGINT. `file` is read again on SIGHUP.
@@ -29,7 +32,6 @@ pub async fn run(config: Config, file: Option<PathBuf>, migrate: bool) -> Result
     let stop = CancellationToken::new();
     let signals = tokio::spawn(watch_signals(stop.clone()));
     let result = serve(&config, file, migrate, &stop).await;
-    notify(&[NotifyState::Stopping]);
     signals.abort();
     result
 }
@@ -66,14 +68,16 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
         () = stop.cancelled() => false,
         () = lost => true,
     };
+    let deadline = Instant::now() + HARD_STOP;
     stop.cancel();
+    notify(&[NotifyState::Stopping]);
     if tokio::time::timeout(SOFT_STOP, running).await.is_err() {
         tracing::warn!("runs did not finish in time; their leases expire by themselves");
     }
     reloads.abort();
     watchdog.abort();
     drop(ticks.shutdown().await);
-    database.close().await;
+    database.close_by(deadline).await;
     if is_lost {
         return Err(Failure::Database(
             "the embedded Postgres ended by itself; its log is postgres.log in database.embedded_dir".to_owned(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -79,11 +80,23 @@ impl OpenDatabase {
 
     /// Closes the connections, and ends the private server.
     pub async fn close(self) {
-        // A run that did not stop in time still holds a connection; it ends with the process.
-        drop(tokio::time::timeout(POOL_CLOSES, self.store.close()).await);
+        self.close_pool().await;
         if let Some(embedded) = self.embedded {
             embedded.stop().await;
         }
+    }
+
+    /// The same, the hard way if the deadline wants it.
+    pub async fn close_by(self, deadline: Instant) {
+        self.close_pool().await;
+        if let Some(embedded) = self.embedded {
+            embedded.stop_by(deadline).await;
+        }
+    }
+
+    async fn close_pool(&self) {
+        // A run that did not stop in time still holds a connection; it ends with the process.
+        drop(tokio::time::timeout(POOL_CLOSES, self.store.close()).await);
     }
 }
 

@@ -27,6 +27,8 @@ use server::{Server, run_server};
 const NAME: &str = "incident_sync";
 /// How long a daemon waits for a command to finish with the database.
 const DAEMON_WAITS: Duration = Duration::from_secs(60);
+/// How long a server may take to end, the hard way included.
+const SERVER_ENDS: Duration = Duration::from_secs(8);
 /// How long a command waits until the server of another process accepts it.
 const COMMAND_WAITS: Duration = Duration::from_secs(30);
 
@@ -251,14 +253,27 @@ impl Embedded {
 
     /// Shuts our server down and waits until it is gone; a guest only leaves. A command lets its guests finish first.
     pub async fn stop(self) {
-        let Role::Owner { server, hold, .. } = &self.role else { return };
-        let patience = if *hold == Hold::Daemon { Duration::from_secs(2) } else { Duration::from_secs(60) };
-        let deadline = Instant::now() + patience;
+        let guests_finish = match &self.role {
+            Role::Owner { hold: Hold::Command, .. } => Duration::from_secs(60),
+            Role::Owner { hold: Hold::Daemon, .. } | Role::Guest { .. } => Duration::from_secs(2),
+        };
+        self.stop_in(guests_finish, Instant::now() + guests_finish + SERVER_ENDS).await;
+    }
+
+    /// The same, but whatever still runs shortly before the deadline is killed.
+    pub async fn stop_by(self, deadline: Instant) {
+        let guests_finish = deadline.saturating_duration_since(Instant::now() + SERVER_ENDS);
+        self.stop_in(guests_finish.min(Duration::from_secs(2)), deadline).await;
+    }
+
+    async fn stop_in(self, guests_finish: Duration, deadline: Instant) {
+        let Role::Owner { server, .. } = &self.role else { return };
+        let patience = Instant::now() + guests_finish;
         // From here on a newcomer cannot become a guest: it waits for our lock and owns the server itself.
-        while self.guests.try_lock().is_err() && Instant::now() < deadline && !server.has_exited() {
+        while self.guests.try_lock().is_err() && Instant::now() < patience && !server.has_exited() {
             sleep(Duration::from_millis(20)).await;
         }
-        server.shut_down().await;
+        server.shut_down(deadline).await;
     }
 }
 

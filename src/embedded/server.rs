@@ -26,8 +26,7 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 const RECOVERY_LIMIT: Duration = Duration::from_secs(600);
 /// How long the server of a killed predecessor may take to vanish.
 const PREDECESSOR_LIMIT: Duration = Duration::from_secs(30);
-/// A fast shutdown writes a checkpoint; one that takes longer is cut short, and the next start replays the log. The
-/// daemon promises to be gone 10 s after SIGTERM.
+/// A fast shutdown writes a checkpoint; one that takes longer is cut short, and the next start replays the log.
 const FAST_SHUTDOWN_LIMIT: Duration = Duration::from_secs(6);
 /// The server's log begins anew above this size.
 const LARGEST_LOG: u64 = 16 * 1024 * 1024;
@@ -251,12 +250,16 @@ impl Server {
         }
     }
 
-    pub(super) async fn shut_down(&self) {
-        let steps = [
-            (Signal::SIGINT, FAST_SHUTDOWN_LIMIT), // fast: end the sessions, write a checkpoint
-            (Signal::SIGQUIT, Duration::from_secs(2)), // immediate: the next start recovers
-            (Signal::SIGKILL, Duration::from_millis(1_000)), // a hung kernel call, perhaps
+    /// Asks politely for as long as the deadline allows, and ends what is left.
+    pub(super) async fn shut_down(&self, deadline: Instant) {
+        let hard = [
+            (Signal::SIGQUIT, Duration::from_secs(1)), // immediate: the next start recovers
+            (Signal::SIGKILL, Duration::from_secs(1)), // a hung kernel call, perhaps
         ];
+        let reserved: Duration = hard.iter().map(|(_, patience)| *patience).sum();
+        let polite = deadline.saturating_duration_since(Instant::now() + reserved).min(FAST_SHUTDOWN_LIMIT);
+        let fast = (Signal::SIGINT, polite); // end the sessions, write a checkpoint
+        let steps = std::iter::once(fast).chain(hard);
         let mut exited = self.exited.clone();
         for (signal, patience) in steps {
             self.signal(signal);
