@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,9 @@ pub async fn run(config: Config, file: Option<PathBuf>, migrate: bool) -> Result
 }
 
 async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &CancellationToken) -> Result<(), Failure> {
+    // Before READY: until it is caught, SIGHUP kills.
+    let hangup = signal(SignalKind::hangup());
+    let hangup = hangup.map_err(|error| Failure::Configuration(format!("SIGHUP cannot be watched: {error}")))?;
     let metrics = telemetry::start_metrics();
     let Some(database) = await_database(config, migrate, stop).await? else { return Ok(()) };
     if let Some(embedded) = &database.embedded {
@@ -57,7 +60,7 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
     let status = format!("synchronising {tenants} tenants");
     notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
     tracing::info!(tenants, listen = %address, version = env!("CARGO_PKG_VERSION"), "started");
-    let reloads = tokio::spawn(watch_reloads(Arc::clone(&engine), file, Arc::clone(&wake)));
+    let reloads = tokio::spawn(watch_reloads(hangup, Arc::clone(&engine), file, Arc::clone(&wake)));
     let watchdog = tokio::spawn(feed_watchdog());
     let lost = lost_database(&database);
     let running = tokio::spawn({
@@ -146,8 +149,7 @@ pub(crate) async fn watch_signals(stop: CancellationToken) {
     }
 }
 
-async fn watch_reloads(engine: Arc<Engine>, file: Option<PathBuf>, wake: Arc<Notify>) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+async fn watch_reloads(mut hangup: Signal, engine: Arc<Engine>, file: Option<PathBuf>, wake: Arc<Notify>) {
     while hangup.recv().await.is_some() {
         notify(&[NotifyState::Reloading]);
         reload(&engine, file.as_deref()).await;
