@@ -1,5 +1,7 @@
 //! A start, a service, an end.
 
+use std::net::UdpSocket;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use incident_sync::embedded::{Embedded, Hold};
@@ -120,6 +122,9 @@ async fn sigterm_in_a_backfill_beside_a_hanging_tenant_ends_in_time_and_the_next
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_waits_for_a_database_that_comes_later_and_work_goes_on_after_it_was_away() {
     let site = Site::with(vec![spec(1, 20)]).await;
+    let (embedded, pool) = site.open_database().await; // Makes the database.
+    pool.close().await;
+    embedded.stop().await;
     let url = format!("url = \"postgres://incident_sync@localhost/incident_sync?host={}\"", site.path("pg/socket").display());
     site.configure(&Settings { database: url, tenants: vec![1], ..site.settings() });
     let mut systemd = Systemd::listen(site.path("notify"));
@@ -127,6 +132,8 @@ async fn ready_waits_for_a_database_that_comes_later_and_work_goes_on_after_it_w
     // The watchdog of another process is none of ours.
     command.env("NOTIFY_SOCKET", systemd.address()).env("WATCHDOG_USEC", "100000").env("WATCHDOG_PID", "1");
     let daemon = Running::start(command, site.folder.path());
+    systemd.hears("STATUS=waiting for the database");
+    daemon.signal(Signal::SIGHUP);
     systemd.hears("STATUS=waiting for the database");
     assert!(!systemd.heard.contains(&"READY=1".to_owned()));
 
@@ -164,7 +171,10 @@ async fn sigterm_ends_a_start_that_still_waits_for_its_database() {
 async fn a_frozen_postgres_holds_the_end_up_no_longer_than_promised() {
     let site = Site::with(vec![spec(1, 700)]).await;
     site.slow_down(1, Duration::from_millis(50));
-    let daemon = site.run();
+    let mut systemd = Systemd::listen(site.path("notify"));
+    let mut command = site.command(&["run", "--log-format", "json"]);
+    command.env("NOTIFY_SOCKET", systemd.address());
+    let mut daemon = Running::start(command, site.folder.path());
     until("the middle of the backfill", async || site.pages(1) > 1).await;
     // As a disk that hangs would do it: nothing answers, nothing ends on a polite signal.
     let frozen = site.servers();
@@ -175,15 +185,39 @@ async fn a_frozen_postgres_holds_the_end_up_no_longer_than_promised() {
     };
     signal(Signal::SIGSTOP);
     let started = Instant::now();
-    let done = daemon.ends_on(Signal::SIGTERM);
+    daemon.signal(Signal::SIGTERM);
+    systemd.hears("STOPPING=1");
+    assert!(daemon.is_alive(), "systemd is told at the beginning of the end");
+    let done = daemon.ends_in_time();
     signal(Signal::SIGCONT);
-    assert!(started.elapsed() < PROMISED_END && done.code().is_some(), "{}", done.stderr);
+    assert!(started.elapsed() < PROMISED_END, "{:?}: {}", started.elapsed(), done.stderr);
+    assert_eq!(done.code(), Some(0));
     until("that Postgres is gone", async || site.servers().is_empty()).await;
 
     let daemon = site.run();
     let pool = site.connect().await;
     until("the whole history", async || stored(&pool, 1).await == 700).await;
     pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
+
+/// Names are looked up by the system, in a thread that nobody can interrupt.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_server_that_never_answers_holds_the_end_up_no_longer_than_promised() {
+    let Ok(silent) = UdpSocket::bind("127.0.0.77:53") else { return }; // Only root can be a name server.
+    let site = Site::with(vec![]).await;
+    let tenant = "[[tenants]]\nid = \"bbbb0000-0000-4000-8000-000000000001\"\nname = \"tenant-1\"\n\
+        authority = \"https://login.example.com\"\n";
+    site.configure(&Settings { more: tenant.to_owned(), ..site.settings() });
+    let (names, ours) = (site.path("resolv.conf"), site.command(&["run", "--log-format", "json"]));
+    std::fs::write(&names, "nameserver 127.0.0.77\noptions timeout:20 attempts:2\n").unwrap();
+    let mut command = Command::new("unshare");
+    let script = format!("mount --bind {} /etc/resolv.conf && exec \"$0\" \"$@\"", names.display());
+    command.args(["--mount", "sh", "-c", &script]).arg(ours.get_program()).args(ours.get_args());
+    command.env("STATE_DIRECTORY", site.path("state"));
+    let daemon = Running::start(command, site.folder.path());
+    silent.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    silent.recv(&mut [0; 512]).unwrap();
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
 

@@ -232,6 +232,10 @@ impl Running {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
     }
