@@ -18,7 +18,10 @@ async fn sync_prints_its_result_and_nothing_else_and_its_status_says_how_it_went
     let result = some_failed.json();
     assert_eq!((&result["ok"], &result["left_out"]), (&json!(false), &json!([])));
     let [good, bad] = result["tenants"].as_array().unwrap().as_slice() else { panic!("{result}") };
-    assert_eq!((&good["name"], &good["outcome"], &good["tenant_id"]), (&json!("tenant-1"), &json!("ok"), &json!(id(1))));
+    assert_eq!(
+        (&good["name"], &good["outcome"], &good["tenant_id"]),
+        (&json!("tenant-1"), &json!("ok"), &json!(id(1)))
+    );
     assert_eq!(
         (&good["incidents_written"], &good["alerts_written"], &good["rejected"], &good["error"]),
         (&json!(130), &json!(390), &json!(0), &Value::Null)
@@ -56,8 +59,12 @@ async fn sync_prints_its_result_and_nothing_else_and_its_status_says_how_it_went
 /// How often each data table was written, dead rows included: where its rows are, and who wrote them.
 async fn tuples(pool: &sqlx::PgPool) -> Vec<Option<String>> {
     let mut tuples = Vec::new();
-    for table in ["incidents", "alerts", "devices", "alert_devices", "evidence", "incident_changes", "incident_payloads"] {
-        let query = format!("SELECT md5(string_agg(ctid::text || xmin::text || xmax::text, ',' ORDER BY ctid)) FROM defender.{table}");
+    for table in
+        ["incidents", "alerts", "devices", "alert_devices", "evidence", "incident_changes", "incident_payloads"]
+    {
+        let query = format!(
+            "SELECT md5(string_agg(ctid::text || xmin::text || xmax::text, ',' ORDER BY ctid)) FROM defender.{table}"
+        );
         tuples.push(sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(pool).await.unwrap());
     }
     tuples
@@ -109,7 +116,10 @@ async fn a_database_that_cannot_be_used_ends_a_command_with_status_3_and_the_cur
     let check = site.does(&["check", "--json"]);
     assert_eq!(check.code(), Some(3), "{}", check.stderr);
     let findings = check.json();
-    assert_eq!((&finding(&findings, "database")["result"], &finding(&findings, "tenant-1")["result"]), (&json!("failure"), &json!("ok")));
+    assert_eq!(
+        (&finding(&findings, "database")["result"], &finding(&findings, "tenant-1")["result"]),
+        (&json!("failure"), &json!("ok"))
+    );
 
     let nothing = site.path("nothing");
     std::fs::create_dir(&nothing).unwrap();
@@ -157,14 +167,23 @@ async fn the_reports_tell_people_and_scripts_how_every_tenant_is() {
     assert_eq!(status.code(), Some(1), "a parked tenant is told by the status too");
     let status = status.json();
     let [first, second] = status.as_array().unwrap().as_slice() else { panic!("{status}") };
-    assert_eq!((&first["name"], &first["incidents"], &first["last_outcome"]), (&json!("tenant-1"), &json!(40), &json!("ok")));
-    assert!(first["freshness_seconds"].as_f64().is_some_and(|age| age >= 0.0) && first["error_class"].is_null(), "{first}");
+    assert_eq!(
+        (&first["name"], &first["incidents"], &first["last_outcome"]),
+        (&json!("tenant-1"), &json!(40), &json!("ok"))
+    );
+    assert!(
+        first["freshness_seconds"].as_f64().is_some_and(|age| age >= 0.0) && first["error_class"].is_null(),
+        "{first}"
+    );
     assert_eq!((&second["who_must_act"], &second["last_success_at"]), (&json!("customer_admin"), &Value::Null));
     let table = site.does(&["status"]).stdout;
     assert!(table.contains("ok") && table.contains("parked") && table.contains("never"), "{table}");
 
     let list = site.does(&["tenant", "list", "--json"]).json();
-    assert_eq!((&list[0]["tenant_id"], &list[1]["name"], &list[0]["enabled"]), (&json!(id(1)), &json!("tenant-2"), &json!(true)));
+    assert_eq!(
+        (&list[0]["tenant_id"], &list[1]["name"], &list[0]["enabled"]),
+        (&json!(id(1)), &json!("tenant-2"), &json!(true))
+    );
     assert!(site.does(&["tenant", "list"]).good().contains(&id(2).to_string()));
 }
 
@@ -178,10 +197,12 @@ async fn the_consent_link_is_the_v2_form_of_the_right_cloud() {
         ("commercial", 1, "login.microsoftonline.com", "https://api.security.microsoft.com/.default"),
         ("high", 2, "login.microsoftonline.us", ".us/.default"),
     ] {
-        let printed = site.does(&["consent-url", "--tenant", tenant, "--redirect-uri", "https://partner.example/done"]).good();
+        let printed =
+            site.does(&["consent-url", "--tenant", tenant, "--redirect-uri", "https://partner.example/done"]).good();
         let url: url::Url = printed.trim_end().parse().unwrap();
         assert_eq!((url.host_str(), url.path()), (Some(login), format!("/{}/v2.0/adminconsent", id(number)).as_str()));
-        let of = |name: &str| url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned()).unwrap();
+        let of =
+            |name: &str| url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned()).unwrap();
         assert_eq!((of("client_id").len(), of("redirect_uri").as_str()), (36, "https://partner.example/done"));
         assert!(of("scope").ends_with(scope) && !of("state").is_empty(), "{url}");
     }

@@ -10,8 +10,11 @@ use tempfile::TempDir;
 use crate::site::{Running, open_folder, servers_below, until};
 
 const NOBODY: u32 = 65_534;
-const ANSWERS: [&str; 3] =
-    ["Open incidents by tenant and severity", "Devices with the most alerts", "How current each tenant is, and who must act"];
+const ANSWERS: [&str; 3] = [
+    "Open incidents by tenant and severity",
+    "Devices with the most alerts",
+    "How current each tenant is, and who must act",
+];
 
 /// The demonstration with all its state below the folder.
 fn demo(folder: &Path, arguments: &[&str]) -> Command {
@@ -84,7 +87,12 @@ async fn the_demonstration_works_for_an_ordinary_user() {
     }
     let (folder, program) = home_of(NOBODY);
     let mut command = Command::new(setpriv);
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program).args(["demo", "--once", "--incidents", "30"]);
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program).args([
+        "demo",
+        "--once",
+        "--incidents",
+        "30",
+    ]);
     command.env("STATE_DIRECTORY", folder.path().join("state")).env("HOME", "/nonexistent").current_dir("/");
     let done = Running::start(command, folder.path()).ends();
     assert_shows_everything(&done.good());

@@ -12,7 +12,7 @@ use crate::site::{Site, id, number, spec, stored, until};
 const SIZES: [(u128, usize); 2] = [(1, 1_000), (2, 600)];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backfill_that_is_killed_again_and_again_loses_nothing_and_ends_complete() {
+async fn a_backfill_that_dies_again_and_again_loses_nothing_and_ends_complete() {
     let site = Site::with(SIZES.map(|(tenant, incidents)| spec(tenant, incidents)).to_vec()).await;
     for (tenant, _) in SIZES {
         site.slow_down(tenant, Duration::from_millis(40));
@@ -25,7 +25,7 @@ async fn a_backfill_that_is_killed_again_and_again_loses_nothing_and_ends_comple
         let daemon = site.run();
         until("pages were read", async || site.pages(1) + site.pages(2) >= asked + pages).await;
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        daemon.is_killed();
+        daemon.dies();
         until("the orphaned Postgres is gone", async || site.servers().is_empty()).await;
 
         let (embedded, pool) = site.open_database().await;
@@ -70,7 +70,10 @@ async fn assert_nothing_missing_below_the_watermark(site: &Site, pool: &PgPool, 
     for incident in site.world().truth(id(tenant)) {
         let updated: DateTime<Utc> = incident["lastUpdateTime"].as_str().unwrap().parse().unwrap();
         let incident = incident["incidentId"].as_i64().unwrap();
-        assert!(updated >= watermark || rows.contains(&incident), "{incident} ({updated}) is missing below {watermark}");
+        assert!(
+            updated >= watermark || rows.contains(&incident),
+            "{incident} ({updated}) is missing below {watermark}"
+        );
     }
 }
 
@@ -85,12 +88,12 @@ async fn assert_nothing_twice(pool: &PgPool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_start_that_is_killed_while_it_sets_up_leaves_no_half_of_a_database() {
+async fn a_first_start_that_dies_while_it_sets_up_leaves_no_half_of_a_database() {
     let site = Site::with(vec![spec(1, 12)]).await;
     for milliseconds in [60, 150, 300, 500, 800, 1_200] {
         let daemon = site.run();
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
-        daemon.is_killed();
+        daemon.dies();
     }
     let daemon = site.run();
     daemon.logs("started").await;

@@ -12,17 +12,22 @@ async fn every_line_is_json_and_each_run_leaves_one_that_says_whose_it_was_and_h
     let site = Site::with(vec![spec(1, 10), TenantSpec { behaviour: without_consent, ..spec(2, 5) }]).await;
     let daemon = site.run();
     let runs = |log: &str| {
-        let done = events(log).into_iter().filter(|event| event["message"].as_str().unwrap().starts_with("tenant run done"));
+        let done =
+            events(log).into_iter().filter(|event| event["message"].as_str().unwrap().starts_with("tenant run done"));
         done.collect::<Vec<Value>>()
     };
     let of = |log: &str, tenant: u128| {
         let whose = id(tenant).to_string();
         runs(log).into_iter().find(|event| event["tenant.id"] == whose.as_str())
     };
-    until("a run of each tenant", async || of(&daemon.stderr(), 1).is_some() && of(&daemon.stderr(), 2).is_some()).await;
+    until("a run of each tenant", async || of(&daemon.stderr(), 1).is_some() && of(&daemon.stderr(), 2).is_some())
+        .await;
     let done = daemon.ends_on(Signal::SIGTERM);
     for event in events(&done.stderr) {
-        assert!(event["timestamp"].is_string() && event["level"].is_string() && event["message"].is_string(), "{event}");
+        assert!(
+            event["timestamp"].is_string() && event["level"].is_string() && event["message"].is_string(),
+            "{event}"
+        );
     }
     for run in runs(&done.stderr) {
         for field in ["tenant.id", "tenant.name", "kind", "outcome", "watermark"] {
@@ -33,9 +38,15 @@ async fn every_line_is_json_and_each_run_leaves_one_that_says_whose_it_was_and_h
         }
     }
     let good = of(&done.stderr, 1).unwrap();
-    assert_eq!((&good["level"], &good["outcome"], &good["incidents_written"]), (&"INFO".into(), &"ok".into(), &10.into()));
+    assert_eq!(
+        (&good["level"], &good["outcome"], &good["incidents_written"]),
+        (&"INFO".into(), &"ok".into(), &10.into())
+    );
     let bad = of(&done.stderr, 2).unwrap();
-    assert_eq!((&bad["level"], &bad["outcome"], &bad["who"]), (&"ERROR".into(), &"parked".into(), &"customer_admin".into()));
+    assert_eq!(
+        (&bad["level"], &bad["outcome"], &bad["who"]),
+        (&"ERROR".into(), &"parked".into(), &"customer_admin".into())
+    );
     assert!(bad["say"].as_str().is_some_and(|say| !say.is_empty()), "{bad}");
 }
 

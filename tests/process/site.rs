@@ -301,7 +301,7 @@ impl Running {
     }
 
     /// A power cut for this process alone.
-    pub(crate) fn is_killed(mut self) {
+    pub(crate) fn dies(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         drop((self.stdout(), self.stderr()));
@@ -324,7 +324,8 @@ impl Done {
     /// Standard output, which must be one JSON value and nothing else.
     pub(crate) fn json(&self) -> Value {
         let parsed = serde_json::from_str(&self.stdout);
-        parsed.unwrap_or_else(|error| panic!("{error} in standard output:\n{}\nand error:\n{}", self.stdout, self.stderr))
+        parsed
+            .unwrap_or_else(|error| panic!("{error} in standard output:\n{}\nand error:\n{}", self.stdout, self.stderr))
     }
 
     /// Standard output of a command that must have gone well.
@@ -338,7 +339,8 @@ impl Done {
 pub(crate) fn events(log: &str) -> Vec<Value> {
     // The last line may be half written.
     let whole = log.rfind('\n').map_or("", |end| &log[..end]);
-    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in the log line {line}"));
+    let parse =
+        |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in the log line {line}"));
     whole.lines().map(parse).collect()
 }
 
