@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::Clock;
 use super::fault::{Call, Endpoint, Reply};
 use super::json::Object;
-use super::store::{Incident, Order};
+use super::store::Incident;
 use super::tenant::{Behaviour, Tenant, TenantSpec};
 use super::time;
 
