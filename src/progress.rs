@@ -36,11 +36,6 @@ impl Progress {
         Self { total: lines.add(ProgressBar::hidden()), lines }
     }
 
-    /// Writes a line above the bars, or not at all where there are none.
-    pub fn is_visible(&self) -> bool {
-        !self.lines.is_hidden()
-    }
-
     /// Begins a tenant's line.
     pub fn tenant(&self, name: &str) -> TenantProgress {
         let style = ProgressStyle::with_template("{spinner} {prefix:24!} {msg}")

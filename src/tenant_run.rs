@@ -305,7 +305,8 @@ impl TenantRun<'_> {
     }
 }
 
-/// Classes 22 (data) and 54 (limits): this very content is refused, now and for ever.
+/// Classes 22 (data), 23 (constraints) and 54 (limits): this very content is refused, now and for ever.
 fn is_poison(error: &SyncError) -> bool {
-    matches!(error, SyncError::Database { sqlstate: Some(code), .. } if code.starts_with("22") || code.starts_with("54"))
+    let refused = |code: &String| ["22", "23", "54"].iter().any(|class| code.starts_with(class));
+    matches!(error, SyncError::Database { sqlstate: Some(code), .. } if refused(code))
 }

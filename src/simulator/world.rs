@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::Clock;
 use super::fault::{Call, Endpoint, Reply};
 use super::json::Object;
-use super::store::{Incident, Order};
+use super::store::Incident;
 use super::tenant::{Behaviour, Tenant, TenantSpec};
 use super::time;
 
@@ -100,22 +100,9 @@ impl World {
         self.with(tenant, |tenant| tenant.spec.behaviour = behaviour);
     }
 
-    /// Lists a tenant's incidents in another order from now on.
-    pub fn set_order(&self, tenant: Uuid, order: Order) {
-        self.with(tenant, |tenant| tenant.spec.order = order);
-    }
-
     /// The application gets another secret; tokens given out stay good.
     pub fn set_client_secret(&self, secret: &str) {
         secret.clone_into(&mut lock(&self.0.client_secret));
-    }
-
-    /// Adds or replaces an incident as the service would send it. `incidentId` must be a number; a missing
-    /// `lastUpdateTime` counts as now.
-    pub fn add_incident(&self, tenant: Uuid, incident: &Value) {
-        let id = incident["incidentId"].as_i64().expect("an incident has a numeric incidentId");
-        let updated = incident["lastUpdateTime"].as_str().and_then(time::parse);
-        self.add_raw(tenant, id, updated.unwrap_or_else(|| self.now()), &incident.to_string());
     }
 
     /// Adds or replaces an incident whose text is sent as it is, whatever it is.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::lease::RunKind;
 use super::{Lease, Store, within};
-use crate::error::{Actor, SyncError, Verdict, Wait};
+use crate::error::{SyncError, Verdict, Wait};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -219,9 +219,4 @@ pub struct TenantStatus {
 /// Back-off after failures: one minute, doubled each time, at most an hour.
 pub fn back_off(failures: u32) -> Duration {
     Duration::from_secs(60).saturating_mul(1 << failures.min(6)).min(Duration::from_secs(3600))
-}
-
-/// Who must act, for a summary; nobody where nothing is wrong.
-pub fn actor(failure: Option<&(Verdict, String)>) -> Actor {
-    failure.map_or(Actor::Nobody, |(verdict, _)| verdict.who)
 }
