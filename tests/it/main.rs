@@ -1,9 +1,8 @@
-//! End-to-end tests: a real Postgres of their own, real HTTP to the simulator, and the real binary where a process matters.
+//! End-to-end tests: a real Postgres of their own, real HTTP to the simulator.
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 mod content;
 mod errors;
-mod process;
 mod schema;
 mod support;
 mod sync;

@@ -1,4 +1,4 @@
-//! SIGKILL at any instant loses at most the page in flight, and the next start goes on where it stopped.
+//! After SIGKILL at any instant the window that was being read is read again, and nothing else is lost.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
