@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
+use crate::store::runs::Freshness;
 
 #[derive(Clone)]
 struct Shared {
@@ -51,12 +52,37 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
 async fn render(State(shared): State<Shared>) -> (StatusCode, String) {
     let Some(metrics) = shared.metrics else { return (StatusCode::NOT_FOUND, String::new()) };
     match shared.store.freshness().await {
-        Ok(tenants) => {
-            for (tenant, seconds) in tenants {
-                metrics::gauge!("incident_sync_tenant_freshness_seconds", "tenant" => tenant).set(seconds);
-            }
-            (StatusCode::OK, metrics.render())
-        }
+        Ok(tenants) => (StatusCode::OK, metrics.render() + &tenant_gauges(&tenants)),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("# {error}\n")),
+    }
+}
+
+/// Written by hand: the recorder would show a tenant that left the configuration, or was renamed, for ever as it was last.
+fn tenant_gauges(tenants: &[Freshness]) -> String {
+    let mut text = String::new();
+    let mut gauge = |name: &str, help: &str, value: fn(&Freshness) -> f64| {
+        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
+        for tenant in tenants {
+            let label = tenant.name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            text.push_str(&format!("{name}{{tenant=\"{label}\"}} {}\n", value(tenant)));
+        }
+    };
+    gauge("incident_sync_tenant_freshness_seconds", "Seconds since everything up to then was stored", |tenant| {
+        tenant.freshness_seconds
+    });
+    gauge("incident_sync_tenant_up", "1 when the tenant's last run ended well", |tenant| f64::from(tenant.is_up));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_break_out_of_its_label() {
+        let tenants = [Freshness { name: "a\"b\\c".to_owned(), freshness_seconds: 1.5, is_up: false }];
+        let text = tenant_gauges(&tenants);
+        assert!(text.contains("incident_sync_tenant_freshness_seconds{tenant=\"a\\\"b\\\\c\"} 1.5\n"), "{text}");
+        assert!(text.ends_with("incident_sync_tenant_up{tenant=\"a\\\"b\\\\c\"} 0\n"), "{text}");
     }
 }

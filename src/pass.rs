@@ -290,11 +290,6 @@ fn tell(claim: &Claim, result: &TenantResult) {
         .increment(counts.incidents_written as u64);
     metrics::counter!("incident_sync_rejected_total", "tenant" => name.clone()).increment(counts.rejected as u64);
     metrics::histogram!("incident_sync_pass_duration_seconds").record(took.as_secs_f64());
-    metrics::gauge!("incident_sync_tenant_up", "tenant" => name.clone()).set(if *outcome == Outcome::Ok {
-        1.0
-    } else {
-        0.0
-    });
     if let Some(Wait::AtLeast(pause)) = verdict.as_ref().map(|verdict| verdict.wait) {
         metrics::counter!("incident_sync_throttled_seconds_total", "tenant" => name).increment(pause.as_secs());
     }

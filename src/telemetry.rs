@@ -54,11 +54,6 @@ pub fn start_metrics() -> Option<PrometheusHandle> {
     metrics::describe_counter!("incident_sync_throttled_seconds_total", "Seconds of pause that the service asked for");
     metrics::describe_counter!("incident_sync_quota_waits_total", "Waits for our own quota");
     metrics::describe_histogram!("incident_sync_pass_duration_seconds", "Duration of tenant runs");
-    metrics::describe_gauge!("incident_sync_tenant_up", "1 when the tenant's last run ended well");
-    metrics::describe_gauge!(
-        "incident_sync_tenant_freshness_seconds",
-        "Seconds since everything up to then was stored"
-    );
     metrics::gauge!("incident_sync_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Some(handle)
 }

@@ -154,9 +154,9 @@ impl Store {
         within("recording a run", finish.execute(&self.pool)).await.map(drop)
     }
 
-    /// Seconds since each enabled tenant was last complete, by name.
-    pub async fn freshness(&self) -> Result<Vec<(String, f64)>, SyncError> {
-        let query = sqlx::query_as::<_, (String, f64)>(include_str!("sql/freshness.sql"));
+    /// How fresh the data of each enabled tenant is.
+    pub async fn freshness(&self) -> Result<Vec<Freshness>, SyncError> {
+        let query = sqlx::query_as::<_, Freshness>(include_str!("sql/freshness.sql"));
         within("reading the freshness", query.fetch_all(&self.pool)).await
     }
 
@@ -165,6 +165,17 @@ impl Store {
         let query = sqlx::query_as::<_, TenantStatus>(include_str!("sql/tenant_status.sql"));
         within("reading the status", query.fetch_all(&self.pool)).await
     }
+}
+
+/// What the metrics say of a tenant.
+#[derive(Debug, Clone, FromRow)]
+pub struct Freshness {
+    /// The operator's name for it.
+    pub name: String,
+    /// Seconds since everything up to then was stored.
+    pub freshness_seconds: f64,
+    /// Whether its last run ended well.
+    pub is_up: bool,
 }
 
 /// A tenant's state as `status` shows it.

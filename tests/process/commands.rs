@@ -1,6 +1,6 @@
 //! What the commands print, where, and with which exit status they end.
 
-use incident_sync::simulator::{Behaviour, TenantSpec};
+use incident_sync::simulator::{Behaviour, Endpoint, TenantSpec};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -254,6 +254,22 @@ async fn a_sync_that_is_interrupted_keeps_what_it_has_and_ends_in_time() {
     assert_eq!(number(&pool, "SELECT count(*) FROM defender.sync_state WHERE lease_owner IS NOT NULL").await, 0);
     pool.close().await;
     embedded.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_stopped_does_not_make_a_parked_tenant_look_well() {
+    let site = Site::with(vec![without_consent(1)]).await;
+    assert_eq!(site.does(&["sync"]).code(), Some(1));
+    site.world().set_behaviour(id(1), Behaviour { hang: true, ..Behaviour::default() });
+    let sync = Running::start(site.command(&["sync", "--json"]), site.folder.path());
+    let asked = async || site.world().calls(id(1)).iter().any(|call| call.endpoint == Endpoint::Incidents);
+    until("the call that hangs", asked).await;
+    assert_eq!(sync.ends_on(Signal::SIGINT).json()["tenants"][0]["outcome"], "stopped");
+    let status = site.does(&["status", "--json"]);
+    let tenant = &status.json()[0];
+    assert_eq!((status.code(), &tenant["last_outcome"]), (Some(1), &json!("stopped")), "{tenant}");
+    assert_eq!((&tenant["who_must_act"], &tenant["consecutive_failures"]), (&json!("customer_admin"), &json!(1)));
+    assert!(tenant["parked_reason"].is_string() && tenant["error_class"].is_string(), "{tenant}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,7 +57,10 @@ async fn a_reload_starts_and_stops_tenants_and_a_bad_file_changes_nothing() {
     assert_eq!(site.world().calls(id(1)).len(), calls, "nobody asks for the removed tenant");
     assert_eq!(stored(&pool, 1).await, 31, "its data stays");
     let (_, metrics) = daemon.get("/metrics").await;
-    assert!(!metrics.contains("incident_sync_tenant_freshness_seconds{tenant=\"tenant-1\"}"), "{metrics}");
+    for gauge in ["freshness_seconds", "up"] {
+        let of = |tenant| format!("incident_sync_tenant_{gauge}{{tenant=\"tenant-{tenant}\"}}");
+        assert!(metrics.contains(&of(2)) && !metrics.contains(&of(1)), "{metrics}");
+    }
 
     configure(&[1, 2], "");
     daemon.signal(Signal::SIGHUP);

@@ -1,19 +1,24 @@
 -- finish_run
+-- A run that was stopped found nothing out: what the last one said of the tenant stays.
 WITH released AS (
     UPDATE defender.sync_state SET
         lease_owner = NULL,
         lease_expires_at = NULL,
         backfilled_at = CASE WHEN $4 THEN coalesce(backfilled_at, now()) ELSE backfilled_at END,
         last_success_at = CASE WHEN $4 THEN now() ELSE last_success_at END,
-        consecutive_failures = CASE WHEN $5::text IS NULL THEN 0 ELSE consecutive_failures + 1 END,
+        consecutive_failures = CASE
+            WHEN $15::text = 'stopped' THEN consecutive_failures
+            WHEN $5::text IS NULL THEN 0
+            ELSE consecutive_failures + 1
+        END,
         next_attempt_at = coalesce($8, now()),
         poll_due_at = coalesce($9, poll_due_at),
         open_due_at = coalesce($10, open_due_at),
         reconcile_due_at = coalesce($11, reconcile_due_at),
-        error_class = $5,
-        error_message = $6,
-        who_must_act = $7,
-        parked_reason = $12
+        error_class = CASE WHEN $15 = 'stopped' THEN error_class ELSE $5 END,
+        error_message = CASE WHEN $15 = 'stopped' THEN error_message ELSE $6 END,
+        who_must_act = CASE WHEN $15 = 'stopped' THEN who_must_act ELSE $7 END,
+        parked_reason = CASE WHEN $15 = 'stopped' THEN parked_reason ELSE $12 END
     WHERE tenant_id = $1 AND lease_fence = $2 AND lease_owner = $3
 )
 INSERT INTO defender.sync_runs (tenant_id, instance, kind, started_at, finished_at, outcome, window_from, window_to,
