@@ -178,19 +178,14 @@ async fn a_frozen_postgres_holds_the_end_up_no_longer_than_promised() {
     let mut daemon = Running::start(command, site.folder.path());
     until("the middle of the backfill", async || site.pages(1) > 1).await;
     // As a disk that hangs would do it: nothing answers, nothing ends on a polite signal.
-    let frozen = site.servers();
-    let signal = |signal| {
-        for pid in &frozen {
-            let _ = nix::sys::signal::kill(Pid::from_raw(*pid), signal); // Some have ended meanwhile.
-        }
-    };
-    signal(Signal::SIGSTOP);
+    let servers = site.servers();
+    signal_all(&servers, Signal::SIGSTOP);
     let started = Instant::now();
     daemon.signal(Signal::SIGTERM);
     systemd.hears("STOPPING=1");
     assert!(daemon.is_alive(), "systemd is told at the beginning of the end");
     let done = daemon.ends_in_time();
-    signal(Signal::SIGCONT);
+    signal_all(&servers, Signal::SIGCONT);
     assert!(started.elapsed() < PROMISED_END, "{:?}: {}", started.elapsed(), done.stderr);
     assert_eq!(done.code(), Some(0));
     until("that Postgres is gone", async || site.servers().is_empty()).await;
@@ -200,6 +195,33 @@ async fn a_frozen_postgres_holds_the_end_up_no_longer_than_promised() {
     until("the whole history", async || stored(&pool, 1).await == 700).await;
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_the_daemon_at_once() {
+    let site = Site::with(vec![spec(1, 700)]).await;
+    site.slow_down(1, Duration::from_millis(50));
+    let mut systemd = Systemd::listen(site.path("notify"));
+    let mut command = site.command(&["run", "--log-format", "json"]);
+    command.env("NOTIFY_SOCKET", systemd.address());
+    let daemon = Running::start(command, site.folder.path());
+    until("the middle of the backfill", async || site.pages(1) > 1).await;
+    let servers = site.servers();
+    // So that the polite way takes long.
+    signal_all(&servers, Signal::SIGSTOP);
+    daemon.signal(Signal::SIGTERM);
+    systemd.hears("STOPPING=1");
+    let done = daemon.ends_on(Signal::SIGINT);
+    signal_all(&servers, Signal::SIGCONT);
+    assert_eq!(done.code(), Some(1), "{}", done.stderr);
+    assert!(done.stderr.contains("stopped hard by a second signal"), "{}", done.stderr);
+    until("that Postgres is gone too", async || site.servers().is_empty()).await;
+}
+
+fn signal_all(servers: &[i32], signal: Signal) {
+    for pid in servers {
+        let _ = nix::sys::signal::kill(Pid::from_raw(*pid), signal); // Some have ended meanwhile.
+    }
 }
 
 /// Names are looked up by the system, in a thread that nobody can interrupt.
