@@ -239,9 +239,7 @@ async fn one_pass(database: &OpenDatabase, simulator: &Simulator, stop: Cancella
     for (question, sql) in QUERIES {
         println!("{question}\n{sql};\n{}\n", answer(database.store.pool(), sql).await?);
     }
-    println!(
-        "The data stays in the demonstration's database until the next demo. To look at it, run `demo` without --once."
-    );
+    println!("To look at the rows with psql, run `demo` without --once: it begins anew and stays until Ctrl-C.");
     Ok(())
 }
 
