@@ -22,7 +22,7 @@ use crate::store::{Claim, Store};
 use crate::tenant::Tenant;
 use crate::window::{poll_from, to_delta};
 
-/// A run of the daemon ends at the first drained window after so many pages, so that a long history lets others in.
+/// A run of the daemon ends at the first move of the watermark after so many pages, so that a long history lets others in.
 pub const PAGES_PER_SLICE: usize = 50;
 
 /// The parties that every run works with.
@@ -56,7 +56,7 @@ pub struct Reach {
     pub reconcile: Duration,
     /// What a person asked for.
     pub asked: Asked,
-    /// Pages after which the run ends at the next drained window.
+    /// Pages after which the run ends at the next move of the watermark.
     pub pages_max: usize,
 }
 
@@ -184,7 +184,8 @@ impl TenantRun<'_> {
                 drop(permit);
                 stored
             };
-            if edge.is_some() && pages >= self.reach.pages_max && plan.request().is_some() {
+            // Only where the watermark moved: the next run goes on from there, and would begin anew anywhere else.
+            if watermark.is_some() && pages >= self.reach.pages_max && plan.request().is_some() {
                 store.await?;
                 *reached = watermark.or(*reached);
                 return Ok(false);

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use incident_sync::progress::Progress;
 use incident_sync::rows::PageRows;
 use incident_sync::simulator::{Endpoint, Order, Reply, TenantSpec};
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::upsert::Place;
-use incident_sync::tenant_run::Asked;
+use incident_sync::tenant_run::{Asked, Reach, TenantRun};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::world::{World, id, spec};
 
@@ -80,6 +82,43 @@ async fn a_failed_page_leaves_the_watermark_and_the_next_pass_goes_on_there() {
     assert!(first.query.contains(day), "{} does not begin at {watermark}", first.query);
     assert_eq!(world.state(id(1), "error_class").await, None);
     world.assert_settled().await;
+}
+
+/// One run of the only tenant that ends after two pages, if it can go on later.
+async fn short_run(world: &World, asked: Asked) -> (bool, bool) {
+    let claim = world.store.claim_named(&[id(1)], 1).await.unwrap().remove(0);
+    let day = Duration::from_secs(86_400);
+    let reach = Reach { overlap: day / 144, lookback: day * 180, reconcile: day * 7, asked, pages_max: 2 };
+    let (stop, progress) = (CancellationToken::new(), Progress::hidden().tenant("tenant-1"));
+    let tenant = &world.tenants()[0];
+    let run = TenantRun { parties: world.engine.parties(), tenant, claim: &claim, reach, stop: &stop, progress };
+    let report = run.run().await;
+    assert!(report.failure.is_none(), "{:?}", report.failure);
+    sqlx::query("UPDATE defender.sync_state SET lease_owner = NULL, lease_expires_at = NULL")
+        .execute(world.pool())
+        .await
+        .unwrap();
+    (report.is_drained, report.watermark > claim.watermark)
+}
+
+#[tokio::test]
+async fn a_run_is_cut_short_only_where_the_next_one_goes_on() {
+    let world = World::of(900).await;
+    assert_eq!(short_run(&world, Asked::News).await, (false, true), "a first sync goes on from its watermark");
+    while short_run(&world, Asked::News).await != (true, false) {}
+    // The watermark stands still here, so that a run that was cut short would begin anew for ever.
+    assert_eq!(short_run(&world, Asked::Everything).await, (true, false));
+    world.assert_truth().await;
+}
+
+#[tokio::test]
+async fn a_success_is_as_old_as_the_start_of_its_run() {
+    let world = World::of(20).await;
+    world.service().script(id(1), Endpoint::Incidents, vec![Reply::Delay(Duration::from_millis(400))]);
+    world.good_pass().await;
+    let late = "SELECT count(*) FROM defender.sync_state s JOIN defender.sync_runs r USING (tenant_id)
+        WHERE s.last_success_at = r.started_at AND r.finished_at > r.started_at + interval '300 ms'";
+    assert_eq!(world.number(late).await, 1);
 }
 
 #[tokio::test]

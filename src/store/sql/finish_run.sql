@@ -1,11 +1,12 @@
 -- finish_run
+-- What changed after a run began may be missing, however long it took: a success is as old as its start.
 -- A run that was stopped found nothing out: what the last one said of the tenant stays.
 WITH released AS (
     UPDATE defender.sync_state SET
         lease_owner = NULL,
         lease_expires_at = NULL,
         backfilled_at = CASE WHEN $4 THEN coalesce(backfilled_at, now()) ELSE backfilled_at END,
-        last_success_at = CASE WHEN $4 THEN now() ELSE last_success_at END,
+        last_success_at = CASE WHEN $4 THEN $14 ELSE last_success_at END,
         consecutive_failures = CASE
             WHEN $15::text = 'stopped' THEN consecutive_failures
             WHEN $5::text IS NULL THEN 0
