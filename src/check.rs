@@ -8,6 +8,8 @@ use crate::defender::paging::Request;
 use crate::entra::Tokens;
 use crate::entra::claims::Look;
 use crate::error::SyncError;
+use crate::store::Store;
+use crate::store::quota::Quota;
 use crate::tenant::Tenant;
 use crate::window::Window;
 
@@ -67,13 +69,26 @@ impl Finding {
 }
 
 /// Asks for a token and makes one call that answers an empty page.
-pub async fn tenant(tenant: &Tenant, tokens: &Tokens, incidents: &Incidents) -> Finding {
+/// With a database the call counts in the tenant's quota.
+pub async fn tenant(
+    tenant: &Tenant,
+    tokens: &Tokens,
+    incidents: &Incidents,
+    quota: Option<(&Store, Quota)>,
+) -> Finding {
     let token = match tokens.get(tenant).await {
         Ok(token) => token,
         Err(error) => return Finding::failure(&tenant.name, &error),
     };
+    if let Some((store, quota)) = quota {
+        match store.reserve_call(tenant.id, &quota).await {
+            Ok(wait) => tokio::time::sleep(wait).await,
+            Err(error @ SyncError::Paused { .. }) => return Finding::failure(&tenant.name, &error),
+            // Not in the database before the daemon's first start.
+            Err(_) => {}
+        }
+    }
     let window = Window { from: DateTime::from_timestamp(4_102_444_800, 0), to: None, status: None };
-    incidents.await_quota(tenant.id, |_| {}).await;
     match incidents.page(tenant, &token, &Request { window, skip: 0, link: None }).await {
         Err(error) => Finding::failure(&tenant.name, &error),
         Ok(_) => match token.look() {

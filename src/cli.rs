@@ -310,9 +310,8 @@ async fn check(config: &Config, named: &[String], json: bool) -> Result<(), Fail
     let file = config.file.as_ref().map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string());
     let mut findings = vec![Finding::ok("configuration", format!("{file}, {} tenants", config.tenants.len()))];
     findings.extend(config.warnings.iter().map(|warning| Finding::warning("configuration", warning.clone())));
-    let database = OpenDatabase::open(&config.database, Hold::Command, false).await;
-    let is_database_good = database.is_ok();
-    match database {
+    let opened = OpenDatabase::open(&config.database, Hold::Command, false).await;
+    let database = match opened {
         Ok(database) => {
             let pending = database.store.pending_migrations().await;
             findings.push(match pending {
@@ -323,7 +322,7 @@ async fn check(config: &Config, named: &[String], json: bool) -> Result<(), Fail
                 ),
                 Err(error) => Finding::failure("database", &error),
             });
-            database.close().await;
+            Some(database)
         }
         Err(error) => {
             findings.push(Finding {
@@ -332,15 +331,21 @@ async fn check(config: &Config, named: &[String], json: bool) -> Result<(), Fail
                 who: "operator",
                 detail: error.to_string(),
             });
+            None
         }
-    }
+    };
     let client = http::client();
     let tokens = Tokens::new(client.clone());
-    let incidents = Incidents::new(client, config.sync.calls_per_minute, config.sync.calls_per_hour);
-    let calls = tenants.iter().map(|tenant| check::tenant(tenant, &tokens, &incidents));
-    let mut calls = futures::stream::StreamExt::buffered(futures::stream::iter(calls), config.sync.concurrency);
-    while let Some(finding) = futures::stream::StreamExt::next(&mut calls).await {
-        findings.push(finding);
+    let incidents = Incidents::new(client);
+    {
+        let quota = database.as_ref().map(|database| (&database.store, setup::quota(config)));
+        let calls = tenants.iter().map(|tenant| check::tenant(tenant, &tokens, &incidents, quota));
+        let calls = futures::stream::StreamExt::buffered(futures::stream::iter(calls), config.sync.concurrency);
+        findings.extend(futures::stream::StreamExt::collect::<Vec<_>>(calls).await);
+    }
+    let is_database_good = database.is_some();
+    if let Some(database) = database {
+        database.close().await;
     }
     print(json, &json!(findings), || report::check_table(&findings));
     if !is_database_good {

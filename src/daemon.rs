@@ -74,7 +74,8 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
     let deadline = Instant::now() + HARD_STOP;
     stop.cancel();
     notify(&[NotifyState::Stopping]);
-    if tokio::time::timeout(SOFT_STOP, running).await.is_err() {
+    let ended = tokio::time::timeout(SOFT_STOP, running).await;
+    if ended.is_err() {
         tracing::warn!("runs did not finish in time; their leases expire by themselves");
     }
     reloads.abort();
@@ -85,6 +86,9 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
         return Err(Failure::Database(
             "the embedded Postgres ended by itself; its log is postgres.log in database.embedded_dir".to_owned(),
         ));
+    }
+    if let Ok(Ok(Err(error))) = ended {
+        return Err(SetupError::from(error).into());
     }
     tracing::info!("stopped");
     Ok(())

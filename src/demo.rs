@@ -20,6 +20,7 @@ use crate::entra::Tokens;
 use crate::entra::credential::{App, Credential};
 use crate::http;
 use crate::listener;
+use crate::pages::{Parties, writers};
 use crate::pass::{Engine, Settings};
 use crate::progress::Progress;
 use crate::report;
@@ -28,9 +29,10 @@ use crate::schedule::{self, Schedule};
 use crate::setup::{self, OpenDatabase, SetupError};
 use crate::simulator::{Behaviour, Clock, Encoding, Options, Simulator, TenantSpec, World};
 use crate::store::Store;
+use crate::store::quota::Quota;
 use crate::telemetry;
 use crate::tenant::{Endpoints, Tenant, TenantId, TokenVersion};
-use crate::tenant_run::{Asked, Parties, writers};
+use crate::tenant_run::Asked;
 
 const DATABASE_CONNECTIONS: u32 = 4;
 /// Often enough that a watcher sees rows arrive.
@@ -203,11 +205,11 @@ async fn engine(
     let tenants = tenants(url);
     database.store.sync_tenants(&tenants).await.map_err(SetupError::from)?;
     let client = http::client();
-    let incidents = Incidents::new(client.clone(), CALLS_PER_MINUTE, CALLS_PER_HOUR);
     let parties = Parties {
-        tokens: Tokens::new(client),
-        incidents,
+        tokens: Tokens::new(client.clone()),
+        incidents: Incidents::new(client),
         store: database.store.clone(),
+        quota: Quota::new(CALLS_PER_MINUTE, CALLS_PER_HOUR),
         pace: Pace::default(),
         writers: writers(DATABASE_CONNECTIONS),
     };
@@ -282,7 +284,7 @@ async fn live(database: &OpenDatabase, simulator: &Simulator, stop: Cancellation
     let mut ticks = ticks.map_err(|error| Failure::Configuration(format!("the schedule did not start: {error}")))?;
     let life = tokio::spawn(live_on(simulator.world().clone()));
     let watch = tokio::spawn(tell_totals(database.store.pool().clone()));
-    engine.run(&wake).await;
+    engine.run(&wake).await.map_err(SetupError::from)?;
     life.abort();
     watch.abort();
     drop(ticks.shutdown().await);

@@ -140,6 +140,12 @@ pub enum SyncError {
         /// What does not fit.
         what: String,
     },
+    /// The service asked for a pause in an earlier run, or in another instance's.
+    #[error("not tried: the Defender API asked for a pause that lasts {} s more", wait.as_secs())]
+    Paused {
+        /// The rest of it.
+        wait: Duration,
+    },
     /// Another instance works on this tenant.
     #[error("the lease of this tenant was lost to another instance or has expired")]
     LeaseLost,
@@ -293,6 +299,7 @@ impl SyncError {
                 Wait::UntilActed,
                 "The database's schema does not fit this version; run incident-sync migrate with the newest version installed",
             ),
+            Self::Paused { wait } => throttled(Peer::Defender, Some(*wait)),
             Self::LeaseLost => {
                 Verdict::new("lease_lost", Actor::Nobody, Wait::NextRun, "Another instance has taken this tenant over")
             }

@@ -60,17 +60,24 @@ async fn render(State(shared): State<Shared>) -> (StatusCode, String) {
 /// Written by hand: the recorder would show a tenant that left the configuration, or was renamed, for ever as it was last.
 fn tenant_gauges(tenants: &[Freshness]) -> String {
     let mut text = String::new();
-    let mut gauge = |name: &str, help: &str, value: fn(&Freshness) -> f64| {
-        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
+    let mut each = |name: &str, kind: &str, help: &str, value: fn(&Freshness) -> f64| {
+        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
         for tenant in tenants {
             let label = tenant.name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             text.push_str(&format!("{name}{{tenant=\"{label}\"}} {}\n", value(tenant)));
         }
     };
-    gauge("incident_sync_tenant_freshness_seconds", "Seconds since everything up to then was stored", |tenant| {
-        tenant.freshness_seconds
+    each(
+        "incident_sync_tenant_freshness_seconds",
+        "gauge",
+        "Seconds since everything up to then was stored",
+        |tenant| tenant.freshness_seconds,
+    );
+    each("incident_sync_tenant_up", "gauge", "1 when the tenant's last run ended well", |tenant| {
+        f64::from(tenant.is_up)
     });
-    gauge("incident_sync_tenant_up", "1 when the tenant's last run ended well", |tenant| f64::from(tenant.is_up));
+    let help = "Incident versions that no poll had found and a later reading did; should stay 0";
+    each("incident_sync_found_late_total", "counter", help, |tenant| tenant.found_late as f64);
     text
 }
 
@@ -80,9 +87,9 @@ mod tests {
 
     #[test]
     fn a_name_cannot_break_out_of_its_label() {
-        let tenants = [Freshness { name: "a\"b\\c".to_owned(), freshness_seconds: 1.5, is_up: false }];
+        let tenants = [Freshness { name: "a\"b\\c".to_owned(), freshness_seconds: 1.5, is_up: false, found_late: 0 }];
         let text = tenant_gauges(&tenants);
         assert!(text.contains("incident_sync_tenant_freshness_seconds{tenant=\"a\\\"b\\\\c\"} 1.5\n"), "{text}");
-        assert!(text.ends_with("incident_sync_tenant_up{tenant=\"a\\\"b\\\\c\"} 0\n"), "{text}");
+        assert!(text.contains("incident_sync_tenant_up{tenant=\"a\\\"b\\\\c\"} 0\n"), "{text}");
     }
 }

@@ -3,23 +3,26 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::error::{SyncError, Verdict, Wait};
+use crate::pages::{Pages, Parties};
 use crate::progress::{Progress, TenantProgress};
 use crate::schedule::Schedule;
 use crate::store::Claim;
 use crate::store::lease::RunKind;
 use crate::store::runs::{Due, Outcome, RunRecord, back_off};
 use crate::tenant::Tenant;
-use crate::tenant_run::{Asked, PAGES_PER_SLICE, Parties, Reach, RunReport, TenantRun};
+use crate::tenant_run::{Asked, PAGES_PER_SLICE, Reach, RunReport, TenantRun};
+use crate::trust::Trust;
 use crate::window::to_delta;
 
 /// A parked tenant is probed this often: consent comes without telling us.
@@ -58,6 +61,7 @@ pub struct Engine {
     parties: Parties,
     settings: RwLock<Arc<Settings>>,
     progress: Progress,
+    trust: Trust,
     /// Stops claiming and ends runs between two pages.
     pub stop: CancellationToken,
 }
@@ -80,7 +84,8 @@ pub struct TenantResult {
 impl Engine {
     /// Brings the parties and the settings together.
     pub fn new(parties: Parties, settings: Settings, progress: Progress, stop: CancellationToken) -> Self {
-        Self { parties, settings: RwLock::new(Arc::new(settings)), progress, stop }
+        let trust = Trust::new(parties.store.lease_term());
+        Self { parties, settings: RwLock::new(Arc::new(settings)), progress, trust, stop }
     }
 
     /// The settings in force.
@@ -103,17 +108,25 @@ impl Engine {
         Ok(())
     }
 
-    /// Runs what is due whenever `wake` is notified, until told to stop; then waits for the runs in flight.
-    pub async fn run(self: &Arc<Self>, wake: &Notify) {
+    /// Runs what is due whenever `wake` is notified, until told to stop; then waits for the runs in flight. Fails when a newer
+    /// version has changed the schema so that this one cannot go on.
+    pub async fn run(self: &Arc<Self>, wake: &Notify) -> Result<(), SyncError> {
         let mut runs = JoinSet::new();
         let mut renewal = tokio::time::interval(self.parties.store.renewal_period());
         renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         wake.notify_one();
+        let mut ended = Ok(());
         loop {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
-                _ = renewal.tick() => self.renew(!runs.is_empty()).await,
+                _ = renewal.tick() => {
+                    self.renew(!runs.is_empty()).await;
+                    ended = self.check_schema().await;
+                    if ended.is_err() {
+                        self.stop.cancel();
+                    }
+                }
                 Some(_) = runs.join_next() => self.claim_due(&mut runs).await,
                 () = wake.notified() => self.claim_due(&mut runs).await,
             }
@@ -122,11 +135,28 @@ impl Engine {
         if let Err(error) = self.parties.store.release_leases().await {
             tracing::warn!(error = %error, "leases were not given back; they expire by themselves");
         }
+        ended
     }
 
+    /// Bounded by the period: the next renewal may find the database back.
     async fn renew(&self, has_leases: bool) {
-        if has_leases && let Err(error) = self.parties.store.renew_leases().await {
-            tracing::warn!(error = %error, "leases were not renewed; runs end when they expire");
+        if !has_leases {
+            return;
+        }
+        let (store, asked) = (&self.parties.store, Instant::now());
+        match tokio::time::timeout(store.renewal_period(), store.renew_leases()).await {
+            Ok(Ok(renewed)) => self.trust.extend(renewed, asked),
+            Ok(Err(error)) => tracing::warn!(error = %error, "leases were not renewed; runs end when they expire"),
+            Err(_) => tracing::warn!("leases were not renewed in time; runs end when they expire"),
+        }
+    }
+
+    /// Another instance may have migrated. A database that is away says nothing about its schema.
+    async fn check_schema(&self) -> Result<(), SyncError> {
+        let store = &self.parties.store;
+        match tokio::time::timeout(store.renewal_period(), store.check_schema()).await {
+            Ok(Err(error @ SyncError::Schema { .. })) => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -136,6 +166,7 @@ impl Engine {
         if free == 0 {
             return;
         }
+        let asked = Instant::now();
         let claims = match self.parties.store.claim_due(&settings.enabled(), free).await {
             Ok(claims) => claims,
             Err(error) => {
@@ -144,6 +175,7 @@ impl Engine {
                 return;
             }
         };
+        self.trust.extend(claims.iter().map(|claim| claim.lease.tenant), asked);
         for claim in claims {
             let Some(tenant) = settings.tenants.get(&claim.lease.tenant.0).cloned() else { continue };
             let (engine, reach) = (Arc::clone(self), settings.reach(Asked::News, PAGES_PER_SLICE));
@@ -153,9 +185,9 @@ impl Engine {
 
     /// Runs the named tenants once, due or not, and answers how each ended; a tenant that another instance works on is
     /// left out.
-    pub async fn run_once(self: &Arc<Self>, tenants: &[Uuid], asked: Asked) -> Result<Vec<TenantResult>, SyncError> {
+    pub async fn run_once(self: &Arc<Self>, tenants: &[Uuid], what: Asked) -> Result<Vec<TenantResult>, SyncError> {
         let settings = self.settings();
-        let reach = settings.reach(asked, usize::MAX);
+        let reach = settings.reach(what, usize::MAX);
         let mut waiting = tenants.to_vec();
         let mut runs = JoinSet::new();
         let mut results = Vec::new();
@@ -163,7 +195,9 @@ impl Engine {
         loop {
             let free = settings.concurrency.saturating_sub(runs.len());
             if free > 0 && !waiting.is_empty() && !self.stop.is_cancelled() {
+                let asked = Instant::now();
                 let claims = self.parties.store.claim_named(&waiting, free).await?;
+                self.trust.extend(claims.iter().map(|claim| claim.lease.tenant), asked);
                 if claims.len() < free.min(waiting.len()) {
                     waiting.clear();
                 }
@@ -198,26 +232,24 @@ impl Engine {
         if let Err(error) = self.parties.store.finish_run(&claim.lease, &record).await {
             tracing::error!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "the end of the run was not recorded");
         }
+        self.trust.forget(tenant.id);
         let result = TenantResult { tenant, report, outcome, verdict, took };
         tell(&claim, &result);
         result
     }
 
-    /// A panic fails this run only.
+    /// A panic fails this run only, and so does a lease that could not be renewed.
     async fn guarded(&self, tenant: &Tenant, claim: &Claim, reach: Reach, progress: TenantProgress) -> RunReport {
-        let run = TenantRun { parties: &self.parties, tenant, claim, reach, stop: &self.stop, progress };
-        let caught = AssertUnwindSafe(run.run()).catch_unwind().await;
-        caught.unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let what = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            RunReport {
-                counts: crate::store::runs::Counts::default(),
-                window_from: None,
-                watermark: claim.watermark,
-                is_drained: false,
-                failure: Some(SyncError::Panicked { what }),
-            }
-        })
+        let pages = Pages::new(&self.parties, tenant, &self.stop, progress);
+        let run = TenantRun { parties: &self.parties, tenant, claim, reach, pages: &pages };
+        let outcome = tokio::select! {
+            biased;
+            caught = AssertUnwindSafe(run.run()).catch_unwind() => caught.map_err(|panic| panicked(&*panic)),
+            () = self.trust.lost(tenant.id) => Err(SyncError::LeaseLost),
+        };
+        let mut report = outcome.unwrap_or_else(|failure| RunReport::cut_short(claim, failure));
+        report.counts = pages.finished();
+        report
     }
 
     fn record(
@@ -260,6 +292,11 @@ impl Engine {
     }
 }
 
+fn panicked(panic: &(dyn std::any::Any + Send)) -> SyncError {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    SyncError::Panicked { what: text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default() }
+}
+
 /// How long a failed tenant is left alone; `None` is not at all.
 fn next_wait(verdict: &Verdict, outcome: Outcome, claim: &Claim) -> Option<Duration> {
     match (outcome, verdict.wait) {
@@ -290,6 +327,12 @@ fn tell(claim: &Claim, result: &TenantResult) {
         .increment(counts.incidents_written as u64);
     metrics::counter!("incident_sync_rejected_total", "tenant" => name.clone()).increment(counts.rejected as u64);
     metrics::histogram!("incident_sync_pass_duration_seconds").record(took.as_secs_f64());
+    if counts.found_late > 0 {
+        tracing::error!(
+            tenant.id = %tenant.id, tenant.name = name, found_late = counts.found_late, who = "operator",
+            "incidents behind the watermark had not been found by a poll; they are stored now. The API lists changes later than sync.overlap: make it longer"
+        );
+    }
     if let Some(Wait::AtLeast(pause)) = verdict.as_ref().map(|verdict| verdict.wait) {
         metrics::counter!("incident_sync_throttled_seconds_total", "tenant" => name).increment(pause.as_secs());
     }

@@ -13,12 +13,13 @@ use crate::embedded::{Embedded, EmbeddedError, Hold};
 use crate::entra::Tokens;
 use crate::error::SyncError;
 use crate::http;
+use crate::pages::{Parties, writers};
 use crate::pass::{Engine, Settings};
 use crate::progress::Progress;
 use crate::retry::Pace;
 use crate::schedule::Schedule;
 use crate::store::Store;
-use crate::tenant_run::{Parties, writers};
+use crate::store::quota::Quota;
 
 const POOL_CLOSES: Duration = Duration::from_secs(1);
 
@@ -124,6 +125,11 @@ pub fn settings(config: &Config) -> Settings {
     }
 }
 
+/// The calls that each tenant allows.
+pub fn quota(config: &Config) -> Quota {
+    Quota::new(config.sync.calls_per_minute, config.sync.calls_per_hour)
+}
+
 /// Everything that runs need, with the configured tenants written to the database.
 pub async fn engine(
     config: &Config,
@@ -132,12 +138,12 @@ pub async fn engine(
     stop: CancellationToken,
 ) -> Result<Arc<Engine>, SyncError> {
     let client = http::client();
-    let incidents = Incidents::new(client.clone(), config.sync.calls_per_minute, config.sync.calls_per_hour);
     store.sync_tenants(&config.tenants).await?;
     let parties = Parties {
-        tokens: Tokens::new(client),
-        incidents,
+        tokens: Tokens::new(client.clone()),
+        incidents: Incidents::new(client),
         store,
+        quota: quota(config),
         pace: Pace::default(),
         writers: writers(config.database.max_connections),
     };

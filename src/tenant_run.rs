@@ -1,49 +1,24 @@
 //! Brings one tenant up to date: pages in, rows out, and the watermark moves only with the last rows of a window.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::defender::paging::{PageFacts, Plan, Request, Scope};
-use crate::defender::{Answer, Incidents};
-use crate::entra::Tokens;
-use crate::error::{SyncError, Wait};
-use crate::progress::TenantProgress;
-use crate::retry::{Pace, with_retries};
+use crate::defender::paging::{PageFacts, Plan, Scope};
+use crate::error::SyncError;
+use crate::pages::{Pages, Parties};
+use crate::retry::with_retries;
 use crate::rows::{self, Element};
+use crate::store::Claim;
 use crate::store::lease::RunKind;
 use crate::store::runs::Counts;
-use crate::store::upsert::Place;
-use crate::store::{Claim, Store};
+use crate::store::upsert::{KnownVersions, Place};
 use crate::tenant::Tenant;
 use crate::window::{poll_from, to_delta};
 
 /// A run of the daemon ends at the first move of the watermark after so many pages, so that a long history lets others in.
 pub const PAGES_PER_SLICE: usize = 50;
-
-/// The parties that every run works with.
-#[derive(Debug)]
-pub struct Parties {
-    /// Entra.
-    pub tokens: Tokens,
-    /// Defender.
-    pub incidents: Incidents,
-    /// Postgres.
-    pub store: Store,
-    /// How failures are tried again.
-    pub pace: Pace,
-    /// Pages that are decoded and written at once; the others wait as text.
-    pub writers: Semaphore,
-}
-
-/// Permits for [`Parties::writers`]: all connections but one, which is left for claims, renewals and the listener.
-pub fn writers(max_connections: u32) -> Semaphore {
-    Semaphore::new(usize::try_from(max_connections).unwrap_or(1).saturating_sub(1).max(1))
-}
 
 /// How far a run reaches.
 #[derive(Debug, Clone, Copy)]
@@ -97,26 +72,30 @@ pub struct TenantRun<'a> {
     pub claim: &'a Claim,
     /// How far.
     pub reach: Reach,
-    /// Ends the run between two steps.
-    pub stop: &'a CancellationToken,
-    /// Where it is shown.
-    pub progress: TenantProgress,
+    /// Where its pages come from, and what counts them.
+    pub pages: &'a Pages<'a>,
+}
+
+impl RunReport {
+    /// Nothing done yet.
+    fn beginning(claim: &Claim) -> Self {
+        let counts = Counts::default();
+        Self { counts, window_from: None, watermark: claim.watermark, is_drained: true, failure: None }
+    }
+
+    /// Of a run that could not tell itself what it did.
+    pub fn cut_short(claim: &Claim, failure: SyncError) -> Self {
+        Self { is_drained: false, failure: Some(failure), ..Self::beginning(claim) }
+    }
 }
 
 impl TenantRun<'_> {
-    /// Runs to the end and tells what was done.
+    /// Runs to the end and tells what was done; the counts are left to the pages.
     pub async fn run(self) -> RunReport {
-        let counts = Mutex::new(Counts::default());
-        let mut report = RunReport {
-            counts: Counts::default(),
-            window_from: None,
-            watermark: self.claim.watermark,
-            is_drained: true,
-            failure: None,
-        };
+        let mut report = RunReport::beginning(self.claim);
         for scope in self.scopes() {
             report.window_from = report.window_from.or(scope.from);
-            match self.drain(scope, &counts, &mut report.watermark).await {
+            match Box::pin(self.drain(scope, &mut report.watermark)).await {
                 Ok(is_drained) => report.is_drained &= is_drained,
                 Err(error) => {
                     report.is_drained = false;
@@ -125,8 +104,6 @@ impl TenantRun<'_> {
                 }
             }
         }
-        self.progress.finished();
-        report.counts = counts.into_inner().unwrap_or_else(PoisonError::into_inner);
         report
     }
 
@@ -156,14 +133,9 @@ impl TenantRun<'_> {
     }
 
     /// Reads and stores one scope; answers whether all of it. A page is written while the next one is fetched.
-    async fn drain(
-        &self,
-        scope: Scope,
-        counts: &Mutex<Counts>,
-        reached: &mut Option<DateTime<Utc>>,
-    ) -> Result<bool, SyncError> {
+    async fn drain(&self, scope: Scope, reached: &mut Option<DateTime<Utc>>) -> Result<bool, SyncError> {
         let mut plan = Plan::new(scope);
-        let mut next = self.fetch(&mut plan, counts).await?;
+        let mut next = self.pages.next(&mut plan).await?;
         let mut pages = 0;
         while let Some(answer) = next {
             pages += 1;
@@ -175,12 +147,12 @@ impl TenantRun<'_> {
             };
             let edge = plan.accept(&facts)?;
             let watermark = edge.filter(|_| self.moves_watermark(scope)).filter(|edge| Some(*edge) > *reached);
-            self.count(counts, |counts| counts.incidents_seen += elements.len());
+            self.pages.count(|counts| counts.incidents_seen += elements.len());
             // Before the next page is asked for, so that a tenant that waits here holds one page, not two.
             let permit = self.parties.writers.acquire().await;
             let store = async {
                 let place = if edge.is_some() { Place::End(watermark) } else { Place::Midway };
-                let stored = self.store_page(elements, place, counts).await;
+                let stored = self.store_page(elements, place).await;
                 drop(permit);
                 stored
             };
@@ -190,7 +162,7 @@ impl TenantRun<'_> {
                 *reached = watermark.or(*reached);
                 return Ok(false);
             }
-            let (fetched, stored) = tokio::join!(self.fetch(&mut plan, counts), store);
+            let (fetched, stored) = tokio::join!(self.pages.next(&mut plan), store);
             stored?;
             *reached = watermark.or(*reached);
             next = fetched?;
@@ -198,89 +170,55 @@ impl TenantRun<'_> {
         Ok(true)
     }
 
-    /// The next page of the plan; `None` when it is drained. A refused request is asked differently where that is possible.
-    async fn fetch(&self, plan: &mut Plan, counts: &Mutex<Counts>) -> Result<Option<Answer>, SyncError> {
-        loop {
-            let Some(request) = plan.request() else { return Ok(None) };
-            match self.page(&request, counts).await {
-                Err(SyncError::Api { status: 400, .. }) if plan.refused() => {}
-                other => return other.map(Some),
-            }
-        }
-    }
-
-    /// A token that the API refuses is asked for anew, once; the same request then goes on.
-    async fn page(&self, request: &Request, counts: &Mutex<Counts>) -> Result<Answer, SyncError> {
-        match with_retries(self.parties.pace, self.stop, || self.page_once(request, counts)).await {
-            Err(error) if error.verdict().wait == Wait::NewToken => {
-                self.parties.tokens.forget(self.tenant).await;
-                with_retries(self.parties.pace, self.stop, || self.page_once(request, counts)).await
-            }
-            other => other,
-        }
-    }
-
-    async fn page_once(&self, request: &Request, counts: &Mutex<Counts>) -> Result<Answer, SyncError> {
-        let waiting = |wait| self.progress.waiting(wait);
-        let token = self.parties.tokens.get(self.tenant).await?;
-        self.parties.incidents.await_quota(self.tenant.id, waiting).await;
-        let answer = self.parties.incidents.page(self.tenant, &token, request).await;
-        let is_throttled = matches!(answer, Err(SyncError::Api { status: 429, .. }));
-        self.count(counts, |counts| {
-            counts.api_calls += 1;
-            counts.throttled += usize::from(is_throttled);
-        });
-        answer
-    }
-
-    async fn store_page(
-        &self,
-        elements: Vec<Element<'_>>,
-        place: Place,
-        counts: &Mutex<Counts>,
-    ) -> Result<(), SyncError> {
+    async fn store_page(&self, elements: Vec<Element<'_>>, place: Place) -> Result<(), SyncError> {
         let store = &self.parties.store;
         let lease = &self.claim.lease;
         let elements = rows::newest_of_each(elements);
         let never = CancellationToken::new();
         let known = with_retries(self.parties.pace, &never, || store.known_versions(lease, &elements)).await?;
         let unknown = known.without_known(elements);
-        match self.write(&unknown, place, counts).await {
+        let late = self.found_late(&unknown, &known);
+        match self.write(&unknown, place).await {
+            Ok(()) => {
+                self.pages.count(|counts| counts.found_late += late);
+                return Ok(());
+            }
             Err(error) if is_poison(&error) => {}
             other => return other,
         }
         // Something in this page is more than Postgres takes: store what can be stored, and set the rest aside.
         for element in &unknown {
             let alone = std::slice::from_ref(element);
-            match self.write(alone, Place::Midway, counts).await {
-                Err(error) if is_poison(&error) => self.set_aside(element, &error, counts).await?,
+            match self.write(alone, Place::Midway).await {
+                Err(error) if is_poison(&error) => self.set_aside(element, &error).await?,
                 other => other?,
             }
         }
-        self.write(&[], place, counts).await
+        self.write(&[], place).await
     }
 
-    async fn write(&self, elements: &[Element<'_>], place: Place, counts: &Mutex<Counts>) -> Result<(), SyncError> {
+    /// Versions that lie so far behind the watermark that no poll would look for them any more.
+    fn found_late(&self, unknown: &[Element<'_>], known: &KnownVersions) -> usize {
+        let looks_back = matches!(self.claim.kind, RunKind::Open | RunKind::Reconcile);
+        let Some(watermark) = self.claim.watermark.filter(|_| looks_back) else { return 0 };
+        let polled_from = poll_from(watermark, self.reach.overlap);
+        let is_late = |element: &&Element<'_>| {
+            element.head.last_update_time.is_some_and(|served| served < polled_from) && known.is_news(element)
+        };
+        unknown.iter().filter(is_late).count()
+    }
+
+    async fn write(&self, elements: &[Element<'_>], place: Place) -> Result<(), SyncError> {
         let rows = rows::of_page(self.tenant.id, elements)?;
-        self.write_rows(rows, place, counts).await
+        self.write_rows(rows, place).await
     }
 
-    async fn set_aside(
-        &self,
-        element: &Element<'_>,
-        error: &SyncError,
-        counts: &Mutex<Counts>,
-    ) -> Result<(), SyncError> {
+    async fn set_aside(&self, element: &Element<'_>, error: &SyncError) -> Result<(), SyncError> {
         let rejected = vec![rows::rejected(element, error.to_string())];
-        self.write_rows(rows::PageRows { rejected, ..rows::PageRows::default() }, Place::Midway, counts).await
+        self.write_rows(rows::PageRows { rejected, ..rows::PageRows::default() }, Place::Midway).await
     }
 
-    async fn write_rows(
-        &self,
-        mut rows: rows::PageRows<'_>,
-        place: Place,
-        counts: &Mutex<Counts>,
-    ) -> Result<(), SyncError> {
+    async fn write_rows(&self, mut rows: rows::PageRows<'_>, place: Place) -> Result<(), SyncError> {
         let store = &self.parties.store;
         let lease = &self.claim.lease;
         store.forget_known_rejects(lease, &mut rows).await?;
@@ -290,19 +228,13 @@ impl TenantRun<'_> {
         if !rows.mistyped.is_empty() {
             tracing::debug!(tenant.id = %self.tenant.id, fields = ?rows.mistyped, "fields of an unexpected type");
         }
-        self.count(counts, |counts| {
+        self.pages.count(|counts| {
             counts.incidents_written += written.incidents;
             counts.alerts_written += written.alerts;
             counts.rejected += written.rejected;
             counts.mistyped_fields += rows.mistyped.len();
         });
         Ok(())
-    }
-
-    fn count(&self, counts: &Mutex<Counts>, add: impl FnOnce(&mut Counts)) {
-        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-        add(&mut counts);
-        self.progress.counted(&counts);
     }
 }
 

@@ -23,6 +23,7 @@ use nix::unistd::{User, geteuid};
 pub use database::{Database, DatabaseServer, DatabaseUrl};
 pub use reader::{ConfigError, ConfigErrors};
 
+use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE};
 use crate::tenant::Tenant;
 use reader::{ENV_PREFIX, ENV_SEPARATOR, Report, Section};
 use secrets::SecretFiles;
@@ -33,9 +34,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The API keeps no incident longer.
 const RETENTION_DAYS: u32 = 180;
-/// What Microsoft documents for each application and tenant.
-const DOCUMENTED_CALLS_PER_MINUTE: u32 = 50;
-const DOCUMENTED_CALLS_PER_HOUR: u32 = 1_500;
 
 /// A valid configuration.
 #[derive(Debug)]
@@ -225,13 +223,13 @@ fn read_sync(mut section: Section, report: &mut Report) -> Sync {
         concurrency: section.number("concurrency", 1..=1_000, 16) as usize,
         overlap: section.duration("overlap", day, 10 * MINUTE),
         lookback: section.duration("lookback", MINUTE..=RETENTION_DAYS * DAY, RETENTION_DAYS * DAY),
-        calls_per_minute: section.number("calls_per_minute", 1..=1_000_000, DOCUMENTED_CALLS_PER_MINUTE),
-        calls_per_hour: section.number("calls_per_hour", 1..=1_000_000, DOCUMENTED_CALLS_PER_HOUR),
+        calls_per_minute: section.number("calls_per_minute", 1..=1_000_000, CALLS_PER_MINUTE),
+        calls_per_hour: section.number("calls_per_hour", 1..=1_000_000, CALLS_PER_HOUR),
         reconcile_days: section.number("reconcile_days", 1..=RETENTION_DAYS, 7),
     };
     for (key, set, documented) in [
-        ("calls_per_minute", sync.calls_per_minute, DOCUMENTED_CALLS_PER_MINUTE),
-        ("calls_per_hour", sync.calls_per_hour, DOCUMENTED_CALLS_PER_HOUR),
+        ("calls_per_minute", sync.calls_per_minute, CALLS_PER_MINUTE),
+        ("calls_per_hour", sync.calls_per_hour, CALLS_PER_HOUR),
     ] {
         if set > documented {
             let place = section.name_of(key);

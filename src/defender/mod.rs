@@ -1,12 +1,9 @@
-//! The Defender incidents API: one GET at a time within the tenant's quota.
+//! The Defender incidents API: one GET.
 
-use std::num::NonZeroU32;
 use std::ops::Range;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use reqwest::{Client, Url};
 use serde::Deserialize;
 
@@ -14,7 +11,7 @@ use crate::entra::Token;
 use crate::entra::claims::Look;
 use crate::error::{Peer, SyncError};
 use crate::http;
-use crate::tenant::{Tenant, TenantId};
+use crate::tenant::Tenant;
 
 pub mod paging;
 pub mod wire;
@@ -26,7 +23,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Documented limits for listing incidents (`api-list-incidents.md`), by tenant and app.
 pub const CALLS_PER_MINUTE: u32 = 50;
 /// See [`CALLS_PER_MINUTE`].
-pub const CALLS_PER_HOUR: u32 = 1500;
+pub const CALLS_PER_HOUR: u32 = 1_500;
 
 /// A page as it came, split into its incidents.
 #[derive(Debug)]
@@ -50,27 +47,12 @@ impl Answer {
 #[derive(Debug)]
 pub struct Incidents {
     client: Client,
-    quotas: [DefaultKeyedRateLimiter<TenantId>; 2],
 }
 
 impl Incidents {
-    /// Keeps within these limits for each tenant, in every minute and every hour.
-    pub fn new(client: Client, calls_per_minute: u32, calls_per_hour: u32) -> Self {
-        let minute = quota(calls_per_minute, Duration::from_secs(60));
-        let hour = quota(calls_per_hour, Duration::from_secs(3600));
-        Self { client, quotas: [RateLimiter::keyed(minute), RateLimiter::keyed(hour)] }
-    }
-
-    /// Waits until the tenant's quota allows a call; `waiting` is told of a wait.
-    pub async fn await_quota(&self, tenant: TenantId, waiting: impl Fn(Duration)) {
-        for quota in &self.quotas {
-            while let Err(not_until) = quota.check_key(&tenant) {
-                let wait = not_until.wait_time_from(DefaultClock::default().now());
-                waiting(wait);
-                metrics::counter!("incident_sync_quota_waits_total").increment(1);
-                tokio::time::sleep(wait).await;
-            }
-        }
+    /// Works with this client.
+    pub fn new(client: Client) -> Self {
+        Self { client }
     }
 
     /// Gets one page.
@@ -96,13 +78,6 @@ impl Incidents {
             server_time.ok_or_else(|| SyncError::ApiReply { what: "it has no Date header".to_owned() })?;
         read_page(text, server_time, &tenant.endpoints.base_url)
     }
-}
-
-/// A burst and a steady rate that together stay within `calls` in every window of `period`, wherever it begins.
-fn quota(calls: u32, period: Duration) -> Quota {
-    let burst = NonZeroU32::new(calls * 2 / 5).unwrap_or(NonZeroU32::MIN);
-    let steady = calls.saturating_sub(burst.get()).max(1);
-    Quota::with_period(period / steady).expect("the period is longer than nothing").allow_burst(burst)
 }
 
 fn page_url(base: &Url, request: &Request) -> Url {
@@ -207,23 +182,5 @@ mod tests {
         );
         let SyncError::Api { hint, .. } = refusal(403, "<html>", None, Look::RoleMissing) else { panic!("wrong kind") };
         assert!(hint.contains("Incident.Read.All"));
-    }
-
-    #[test]
-    fn no_minute_sees_more_calls_than_the_quota() {
-        use governor::clock::FakeRelativeClock;
-        let clock = FakeRelativeClock::default();
-        let limiter = RateLimiter::direct_with_clock(quota(50, Duration::from_secs(60)), clock.clone());
-        let mut calls = Vec::new();
-        for tick in 0..6_000_u64 {
-            while limiter.check().is_ok() {
-                calls.push(tick);
-            }
-            clock.advance(Duration::from_millis(100));
-        }
-        let worst =
-            calls.iter().map(|start| calls.iter().filter(|at| (*start..start + 600).contains(*at)).count()).max();
-        assert!(worst <= Some(50), "{worst:?}");
-        assert!(calls.len() > 290, "{}", calls.len());
     }
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::FromRow;
 use sqlx::postgres::types::PgInterval;
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
-use super::{Store, within};
+use super::{Rights, Store};
 use crate::error::SyncError;
 use crate::tenant::TenantId;
 
@@ -111,45 +111,64 @@ pub(crate) fn interval(duration: Duration) -> PgInterval {
 impl Store {
     /// Claims at most `limit` of `tenants` that are due, the longest waiting first.
     pub async fn claim_due(&self, tenants: &[Uuid], limit: usize) -> Result<Vec<Claim>, SyncError> {
-        let claim = sqlx::query_as::<_, ClaimRow>(include_str!("sql/claim_due.sql"))
-            .bind(tenants)
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .bind(&self.instance)
-            .bind(interval(TICK_TOLERANCE))
-            .bind(interval(self.lease_term));
-        let rows = within("claiming due tenants", claim.fetch_all(&self.pool)).await?;
+        let claim = async |connection: &mut PgConnection| {
+            sqlx::query_as::<_, ClaimRow>(include_str!("sql/claim_due.sql"))
+                .bind(tenants)
+                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                .bind(&self.instance)
+                .bind(interval(TICK_TOLERANCE))
+                .bind(interval(self.lease_term))
+                .fetch_all(connection)
+                .await
+        };
+        let rows = self.transact("claiming due tenants", Rights::Dispatcher, claim).await?;
         Ok(rows.into_iter().map(Claim::from).collect())
     }
 
     /// Claims at most `limit` of `tenants`, due or not, unless another instance has them or the service asked for a pause.
     pub async fn claim_named(&self, tenants: &[Uuid], limit: usize) -> Result<Vec<Claim>, SyncError> {
-        let claim = sqlx::query_as::<_, ClaimRow>(include_str!("sql/claim_named.sql"))
-            .bind(tenants)
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .bind(&self.instance)
-            .bind(interval(self.lease_term));
-        let rows = within("claiming tenants", claim.fetch_all(&self.pool)).await?;
+        let claim = async |connection: &mut PgConnection| {
+            sqlx::query_as::<_, ClaimRow>(include_str!("sql/claim_named.sql"))
+                .bind(tenants)
+                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                .bind(&self.instance)
+                .bind(interval(self.lease_term))
+                .fetch_all(connection)
+                .await
+        };
+        let rows = self.transact("claiming tenants", Rights::Dispatcher, claim).await?;
         Ok(rows.into_iter().map(Claim::from).collect())
     }
 
-    /// Prolongs every lease of this process.
-    pub async fn renew_leases(&self) -> Result<(), SyncError> {
-        let renew =
-            sqlx::query(include_str!("sql/renew_leases.sql")).bind(&self.instance).bind(interval(self.lease_term));
-        within("renewing leases", renew.execute(&self.pool)).await.map(drop)
+    /// Prolongs the leases of this process, and answers of which tenants.
+    pub async fn renew_leases(&self) -> Result<Vec<TenantId>, SyncError> {
+        let renew = async |connection: &mut PgConnection| {
+            let renew = sqlx::query_scalar::<_, Uuid>(include_str!("sql/renew_leases.sql"));
+            renew.bind(&self.instance).bind(interval(self.lease_term)).fetch_all(connection).await
+        };
+        let renewed = self.transact("renewing leases", Rights::Dispatcher, renew).await?;
+        Ok(renewed.into_iter().map(TenantId).collect())
     }
 
     /// Gives back every lease of this process.
     pub async fn release_leases(&self) -> Result<(), SyncError> {
-        let release = sqlx::query(include_str!("sql/release_leases.sql")).bind(&self.instance);
-        within("releasing leases", release.execute(&self.pool)).await.map(drop)
+        let release = async |connection: &mut PgConnection| {
+            sqlx::query(include_str!("sql/release_leases.sql")).bind(&self.instance).execute(connection).await
+        };
+        self.transact("releasing leases", Rights::Dispatcher, release).await.map(drop)
     }
 
     /// Ends every lease. Only for the owner of a private database, which knows that no other instance can be alive.
     pub async fn forget_leases(&self) -> Result<(), SyncError> {
-        within("forgetting leases", sqlx::query(include_str!("sql/forget_leases.sql")).execute(&self.pool))
-            .await
-            .map(drop)
+        let forget = async |connection: &mut PgConnection| {
+            sqlx::query(include_str!("sql/forget_leases.sql")).execute(connection).await
+        };
+        self.transact("forgetting leases", Rights::Dispatcher, forget).await.map(drop)
+    }
+
+    /// How long a lease lasts without renewal.
+    pub fn lease_term(&self) -> Duration {
+        self.lease_term
     }
 
     /// How often [`Store::renew_leases`] must be called.

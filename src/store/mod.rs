@@ -1,14 +1,17 @@
 //! The database: one connection pool, a deadline on every wait, and errors without row data.
 
 use std::future::Future;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgPool};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
 
 use crate::error::SyncError;
+use crate::tenant::TenantId;
 
 pub mod lease;
+pub mod quota;
 mod records;
 pub mod runs;
 pub mod tenants;
@@ -16,8 +19,13 @@ pub mod upsert;
 
 pub use lease::{Claim, Lease};
 
-/// The schema. Shipped with the binary; applied by `run`, `migrate` and every command that needs it.
-pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+/// The schema. Shipped with the binary; applied by `run`, `migrate` and every command that needs it. What a newer version has
+/// applied besides is left alone: whether we can work with it is told by `schema_info`.
+pub static MIGRATIONS: LazyLock<sqlx::migrate::Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!();
+    migrator.set_ignore_missing(true);
+    migrator
+});
 
 /// A statement that takes longer is given up here and on the server: a frozen backend must not hold a tenant for ever.
 const STATEMENT_DEADLINE: Duration = Duration::from_secs(60);
@@ -36,6 +44,20 @@ pub struct Store {
 /// How long a lease lasts without renewal.
 pub const LEASE_TERM: Duration = Duration::from_secs(60);
 
+/// What a transaction may do. The connection's own user may be a superuser, whom no policy stops, so each transaction
+/// takes on one of the roles of `migrations/0002_isolation.sql`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Rights {
+    /// The books of all tenants: names, due times, leases.
+    Dispatcher,
+    /// The data of one tenant.
+    Writer(TenantId),
+    /// Reading all tenants.
+    Reader,
+    /// What the connection's user may do: for questions about the schema and for making roles.
+    Login,
+}
+
 impl Store {
     /// Connects, and brings the schema up to date when `migrate` is set. `instance` must be unique to this process.
     pub async fn open(
@@ -44,14 +66,7 @@ impl Store {
         instance: String,
         migrate: bool,
     ) -> Result<Self, SyncError> {
-        let options = options
-            .clone()
-            .application_name("incident-sync")
-            .options([
-                ("statement_timeout", format!("{}s", STATEMENT_DEADLINE.as_secs())),
-                ("timezone", "UTC".to_owned()),
-            ])
-            .disable_statement_logging();
+        let options = options.clone().application_name("incident-sync").disable_statement_logging();
         if migrate {
             apply_migrations(&options).await?;
         }
@@ -75,25 +90,83 @@ impl Store {
         &self.pool
     }
 
-    /// Whether the database answers.
-    pub async fn ping(&self) -> Result<(), SyncError> {
-        within("reaching the database", sqlx::query("SELECT 1").execute(&self.pool)).await.map(drop)
+    /// A transaction with these rights. All that it sets ends with it, so that a pooler in transaction mode may stand in
+    /// between.
+    async fn begin(&self, rights: Rights) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        let (role, tenant) = match rights {
+            Rights::Dispatcher => ("incident_sync_dispatcher", String::new()),
+            Rights::Writer(tenant) => ("incident_sync_writer", tenant.to_string()),
+            Rights::Reader => ("incident_sync_reader", String::new()),
+            Rights::Login => ("none", String::new()),
+        };
+        let seconds = STATEMENT_DEADLINE.as_secs();
+        self.pool
+            .begin_with(AssertSqlSafe(format!(
+                "BEGIN; SET LOCAL ROLE {role}; SET LOCAL incident_sync.tenant_id = '{tenant}'; \
+                 SET LOCAL statement_timeout = '{seconds}s'"
+            )))
+            .await
     }
 
-    async fn check_schema(&self) -> Result<(), SyncError> {
-        let found = sqlx::query_scalar::<_, bool>("SELECT to_regclass('defender.sync_state') IS NOT NULL")
-            .fetch_one(&self.pool);
-        if within("looking for the schema", found).await? {
-            return Ok(());
+    /// Does `work` in a transaction with these rights, and waits for it, but not for ever.
+    pub(crate) async fn transact<T>(
+        &self,
+        step: &'static str,
+        rights: Rights,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, SyncError> {
+        let whole = async {
+            let mut transaction = self.begin(rights).await?;
+            let done = work(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(done)
+        };
+        within(step, whole).await
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), SyncError> {
+        let select = async |connection: &mut PgConnection| sqlx::query("SELECT 1").execute(connection).await;
+        self.transact("reaching the database", Rights::Reader, select).await.map(drop)
+    }
+
+    /// Whether this version can work with the schema that it finds.
+    pub async fn check_schema(&self) -> Result<(), SyncError> {
+        let step = "looking for the schema";
+        let look = async |connection: &mut PgConnection| {
+            let tables = "SELECT to_regclass('defender.sync_state') IS NOT NULL, to_regclass('defender.schema_info') IS NOT NULL";
+            sqlx::query_as::<_, (bool, bool)>(tables).fetch_one(connection).await
+        };
+        match self.transact(step, Rights::Login, look).await? {
+            (false, _) => return Err(SyncError::Schema { what: "there are no tables of incident-sync".to_owned() }),
+            (true, false) => return Err(older_than(2)),
+            (true, true) => {}
         }
-        Err(SyncError::Schema { what: "there are no tables of incident-sync".to_owned() })
+        let read = async |connection: &mut PgConnection| {
+            let info = "SELECT oldest_supported, (SELECT max(version) FROM _sqlx_migrations WHERE success) FROM defender.schema_info";
+            sqlx::query_as::<_, (i64, i64)>(info).fetch_one(connection).await
+        };
+        let (oldest_supported, applied) = self.transact(step, Rights::Login, read).await?;
+        let ours = newest_migration();
+        if applied < ours {
+            return Err(older_than(ours));
+        }
+        if ours < oldest_supported {
+            let what = format!(
+                "a newer version has changed it (migration {applied}) so that this one cannot go on; install the newest version"
+            );
+            return Err(SyncError::Schema { what });
+        }
+        Ok(())
     }
 
     /// How many migrations this binary knows that the database has not seen.
     pub async fn pending_migrations(&self) -> Result<usize, SyncError> {
-        let query =
-            sqlx::query_scalar::<_, i64>("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(&self.pool);
-        let applied = within("reading the schema's version", query).await?;
+        let read = async |connection: &mut PgConnection| {
+            let versions = "SELECT version FROM _sqlx_migrations WHERE success";
+            sqlx::query_scalar::<_, i64>(versions).fetch_all(connection).await
+        };
+        let applied = self.transact("reading the schema's version", Rights::Login, read).await?;
         Ok(MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).count())
     }
 
@@ -101,6 +174,14 @@ impl Store {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+fn newest_migration() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+fn older_than(version: i64) -> SyncError {
+    SyncError::Schema { what: format!("it is older than this version, which needs migration {version}") }
 }
 
 /// Applies what is missing of the schema. On a connection of its own: the migrator keeps its lock on the session when it

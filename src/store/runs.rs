@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::FromRow;
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::lease::RunKind;
-use super::{Lease, Store, within};
+use super::{Lease, Rights, Store};
 use crate::error::{SyncError, Verdict, Wait};
 
 /// How a run ended.
@@ -66,6 +66,8 @@ pub struct Counts {
     pub alerts_written: usize,
     /// Incidents put into quarantine.
     pub rejected: usize,
+    /// Incident versions that an earlier poll should have found.
+    pub found_late: usize,
     /// Optional fields of a wrong type.
     pub mistyped_fields: usize,
 }
@@ -126,44 +128,53 @@ impl Store {
         let message = failure.map(|(verdict, error)| format!("{} ({error})", verdict.say));
         let parked = verdict.filter(|_| *outcome == Outcome::Parked).map(|verdict| verdict.say.as_str());
         let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
-        let finish = sqlx::query(include_str!("sql/finish_run.sql"))
-            .bind(lease.tenant.0)
-            .bind(lease.fence)
-            .bind(&self.instance)
-            .bind(is_complete)
-            .bind(verdict.map(|verdict| verdict.class))
-            .bind(message)
-            .bind(verdict.map(|verdict| verdict.who.as_str()))
-            .bind(next_attempt_at)
-            .bind(due.poll)
-            .bind(due.open)
-            .bind(due.reconcile)
-            .bind(parked)
-            .bind(kind.as_str())
-            .bind(started_at)
-            .bind(outcome.as_str())
-            .bind(window_from)
-            .bind(window_to)
-            .bind(count(counts.api_calls))
-            .bind(count(counts.throttled))
-            .bind(count(counts.incidents_seen))
-            .bind(count(counts.incidents_written))
-            .bind(count(counts.alerts_written))
-            .bind(count(counts.rejected))
-            .bind(count(counts.mistyped_fields));
-        within("recording a run", finish.execute(&self.pool)).await.map(drop)
+        let finish = async |connection: &mut PgConnection| {
+            sqlx::query(include_str!("sql/finish_run.sql"))
+                .bind(lease.tenant.0)
+                .bind(lease.fence)
+                .bind(&self.instance)
+                .bind(is_complete)
+                .bind(verdict.map(|verdict| verdict.class))
+                .bind(message)
+                .bind(verdict.map(|verdict| verdict.who.as_str()))
+                .bind(next_attempt_at)
+                .bind(due.poll)
+                .bind(due.open)
+                .bind(due.reconcile)
+                .bind(parked)
+                .bind(kind.as_str())
+                .bind(started_at)
+                .bind(outcome.as_str())
+                .bind(window_from)
+                .bind(window_to)
+                .bind(count(counts.api_calls))
+                .bind(count(counts.throttled))
+                .bind(count(counts.incidents_seen))
+                .bind(count(counts.incidents_written))
+                .bind(count(counts.alerts_written))
+                .bind(count(counts.rejected))
+                .bind(count(counts.mistyped_fields))
+                .bind(count(counts.found_late))
+                .execute(connection)
+                .await
+        };
+        self.transact("recording a run", Rights::Writer(lease.tenant), finish).await.map(drop)
     }
 
     /// How fresh the data of each enabled tenant is.
     pub async fn freshness(&self) -> Result<Vec<Freshness>, SyncError> {
-        let query = sqlx::query_as::<_, Freshness>(include_str!("sql/freshness.sql"));
-        within("reading the freshness", query.fetch_all(&self.pool)).await
+        let read = async |connection: &mut PgConnection| {
+            sqlx::query_as::<_, Freshness>(include_str!("sql/freshness.sql")).fetch_all(connection).await
+        };
+        self.transact("reading the freshness", Rights::Reader, read).await
     }
 
     /// The state of every tenant, by name.
     pub async fn tenant_status(&self) -> Result<Vec<TenantStatus>, SyncError> {
-        let query = sqlx::query_as::<_, TenantStatus>(include_str!("sql/tenant_status.sql"));
-        within("reading the status", query.fetch_all(&self.pool)).await
+        let read = async |connection: &mut PgConnection| {
+            sqlx::query_as::<_, TenantStatus>(include_str!("sql/tenant_status.sql")).fetch_all(connection).await
+        };
+        self.transact("reading the status", Rights::Reader, read).await
     }
 }
 
@@ -176,6 +187,8 @@ pub struct Freshness {
     pub freshness_seconds: f64,
     /// Whether its last run ended well.
     pub is_up: bool,
+    /// Incident versions that no poll had found and a later reading did.
+    pub found_late: i64,
 }
 
 /// A tenant's state as `status` shows it.
@@ -225,6 +238,8 @@ pub struct TenantStatus {
     pub open_incidents: i64,
     /// Incidents in quarantine.
     pub rejected: i64,
+    /// Incident versions that no poll had found and a later reading did.
+    pub found_late: Option<i64>,
 }
 
 /// Back-off after failures: one minute, doubled each time, at most an hour.

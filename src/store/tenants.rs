@@ -1,8 +1,9 @@
 //! The configured tenants as rows.
 
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Store, within};
+use super::{Rights, Store};
 use crate::error::SyncError;
 use crate::tenant::Tenant;
 
@@ -13,25 +14,25 @@ impl Store {
         let names: Vec<&str> = tenants.iter().map(|tenant| tenant.name.as_str()).collect();
         let labels: Vec<String> = tenants.iter().map(|tenant| serde_json::json!(tenant.labels).to_string()).collect();
         let enabled: Vec<bool> = tenants.iter().map(|tenant| tenant.enabled).collect();
-        let write = async {
-            let mut transaction = self.pool.begin().await?;
+        let write = async |connection: &mut PgConnection| {
             sqlx::query(include_str!("sql/sync_tenants.sql"))
                 .bind(&ids)
                 .bind(names)
                 .bind(labels)
                 .bind(enabled)
-                .execute(&mut *transaction)
+                .execute(&mut *connection)
                 .await?;
-            sqlx::query(include_str!("sql/mark_removed_tenants.sql")).bind(&ids).execute(&mut *transaction).await?;
-            sqlx::query(include_str!("sql/create_sync_states.sql")).bind(&ids).execute(&mut *transaction).await?;
-            transaction.commit().await
+            sqlx::query(include_str!("sql/mark_removed_tenants.sql")).bind(&ids).execute(&mut *connection).await?;
+            sqlx::query(include_str!("sql/create_sync_states.sql")).bind(&ids).execute(connection).await
         };
-        within("writing the configured tenants", write).await
+        self.transact("writing the configured tenants", Rights::Dispatcher, write).await.map(drop)
     }
 
     /// Lets parked tenants try at once, because the configuration was read again.
     pub async fn unpark(&self, tenants: &[Uuid]) -> Result<(), SyncError> {
-        let unpark = sqlx::query(include_str!("sql/unpark_tenants.sql")).bind(tenants);
-        within("letting parked tenants try again", unpark.execute(&self.pool)).await.map(drop)
+        let unpark = async |connection: &mut PgConnection| {
+            sqlx::query(include_str!("sql/unpark_tenants.sql")).bind(tenants).execute(connection).await
+        };
+        self.transact("letting parked tenants try again", Rights::Dispatcher, unpark).await.map(drop)
     }
 }

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::records::{AlertRecord, EvidenceRecord, JsonText};
-use super::{Lease, Store, within};
+use super::{Lease, Rights, Store};
 use crate::error::SyncError;
 use crate::rows::{AlertRow, DeviceRow, Element, EvidenceRow, Hash, IncidentRow, PageRows};
 
@@ -49,6 +49,12 @@ impl KnownVersions {
         });
         elements
     }
+
+    /// Whether the element is an incident version later than the stored one.
+    pub fn is_news(&self, element: &Element<'_>) -> bool {
+        let stored = element.head.incident_id.and_then(|id| self.0.get(&id));
+        stored.is_none_or(|(time, _)| element.head.last_update_time.is_some_and(|served| *time < served))
+    }
 }
 
 impl Store {
@@ -58,10 +64,11 @@ impl Store {
         if ids.is_empty() {
             return Ok(KnownVersions(HashMap::new()));
         }
-        let query = sqlx::query_as::<_, (i64, DateTime<Utc>, Vec<u8>)>(include_str!("sql/known_versions.sql"))
-            .bind(lease.tenant.0)
-            .bind(ids);
-        let known = within("looking up stored versions", query.fetch_all(&self.pool)).await?;
+        let look = async |connection: &mut PgConnection| {
+            let query = sqlx::query_as::<_, (i64, DateTime<Utc>, Vec<u8>)>(include_str!("sql/known_versions.sql"));
+            query.bind(lease.tenant.0).bind(ids).fetch_all(connection).await
+        };
+        let known = self.transact("looking up stored versions", Rights::Writer(lease.tenant), look).await?;
         Ok(KnownVersions(known.into_iter().map(|(id, time, hash)| (id, (time, hash))).collect()))
     }
 
@@ -71,9 +78,11 @@ impl Store {
             return Ok(());
         }
         let hashes: Vec<Hash> = rows.rejected.iter().map(|row| row.content_hash).collect();
-        let query =
-            sqlx::query_scalar::<_, Vec<u8>>(include_str!("sql/known_rejected.sql")).bind(lease.tenant.0).bind(hashes);
-        let known = within("looking up the quarantine", query.fetch_all(&self.pool)).await?;
+        let look = async |connection: &mut PgConnection| {
+            let query = sqlx::query_scalar::<_, Vec<u8>>(include_str!("sql/known_rejected.sql"));
+            query.bind(lease.tenant.0).bind(hashes).fetch_all(connection).await
+        };
+        let known = self.transact("looking up the quarantine", Rights::Writer(lease.tenant), look).await?;
         rows.rejected.retain(|row| !known.iter().any(|hash| hash == &row.content_hash));
         Ok(())
     }
@@ -87,23 +96,19 @@ impl Store {
         if rows.incidents.is_empty() && rows.rejected.is_empty() && watermark.is_none() {
             return Ok(Written::default());
         }
-        let write = async {
-            let mut transaction = self.pool.begin().await?;
-            if !self.holds(lease, place != Place::Midway, &mut transaction).await? {
+        let write = async |connection: &mut PgConnection| {
+            if !self.holds(lease, place != Place::Midway, connection).await? {
                 return Ok(None);
             }
-            let alerts = write_rows(&mut transaction, lease, rows).await?;
+            let alerts = write_rows(connection, lease, rows).await?;
             if let Some(watermark) = watermark {
-                sqlx::query(include_str!("sql/advance_watermark.sql"))
-                    .bind(lease.tenant.0)
-                    .bind(watermark)
-                    .execute(&mut *transaction)
-                    .await?;
+                let advance = sqlx::query(include_str!("sql/advance_watermark.sql"));
+                advance.bind(lease.tenant.0).bind(watermark).execute(connection).await?;
             }
-            transaction.commit().await?;
             Ok(Some(Written { incidents: rows.incidents.len(), alerts, rejected: rows.rejected.len() }))
         };
-        within("writing a page", write).await?.ok_or(SyncError::LeaseLost)
+        let written = self.transact("writing a page", Rights::Writer(lease.tenant), write).await?;
+        written.ok_or(SyncError::LeaseLost)
     }
 
     /// In the middle of a window rows may reach the disk a moment after their commit: the end of the window takes all

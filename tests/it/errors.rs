@@ -118,7 +118,10 @@ async fn a_long_pause_ends_the_run_and_is_kept_in_the_database() {
         // Not even a person shortens a pause that the service asked for.
         assert!(world.store.claim_due(&[id(1)], 1).await.unwrap().is_empty());
         assert!(world.store.claim_named(&[id(1)], 1).await.unwrap().is_empty());
-        sqlx::query("UPDATE defender.sync_state SET next_attempt_at = now()").execute(world.pool()).await.unwrap();
+        sqlx::query("UPDATE defender.sync_state SET next_attempt_at = now(), no_calls_before = now()")
+            .execute(world.pool())
+            .await
+            .unwrap();
     }
     world.good_pass().await;
     world.assert_settled().await;
@@ -223,7 +226,7 @@ async fn a_hanging_tenant_delays_no_other() {
         }
         engine.stop.cancel();
     };
-    let both = async { tokio::join!(engine.run(&wake), others) };
+    let both = async { tokio::join!(engine.run(&wake), others).0.unwrap() };
     tokio::time::timeout(Duration::from_secs(30), both).await.expect("five tenants are done beside one that hangs");
     assert_eq!(world.state(id(1), "last_success_at").await, None);
     assert_eq!(world.state(id(1), "lease_owner").await, None, "a stopped run gives its lease back");

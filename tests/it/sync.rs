@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use incident_sync::pages::Pages;
 use incident_sync::progress::Progress;
 use incident_sync::rows::PageRows;
 use incident_sync::simulator::{Endpoint, Order, Reply, TenantSpec};
@@ -90,8 +91,9 @@ async fn short_run(world: &World, asked: Asked) -> (bool, bool) {
     let day = Duration::from_secs(86_400);
     let reach = Reach { overlap: day / 144, lookback: day * 180, reconcile: day * 7, asked, pages_max: 2 };
     let (stop, progress) = (CancellationToken::new(), Progress::hidden().tenant("tenant-1"));
-    let tenant = &world.tenants()[0];
-    let run = TenantRun { parties: world.engine.parties(), tenant, claim: &claim, reach, stop: &stop, progress };
+    let (tenant, parties) = (&world.tenants()[0], world.engine.parties());
+    let pages = Pages::new(parties, tenant, &stop, progress);
+    let run = TenantRun { parties, tenant, claim: &claim, reach, pages: &pages };
     let report = run.run().await;
     assert!(report.failure.is_none(), "{:?}", report.failure);
     sqlx::query("UPDATE defender.sync_state SET lease_owner = NULL, lease_expires_at = NULL")
@@ -201,7 +203,7 @@ async fn an_alert_that_changes_without_its_incident_is_found_by_the_open_run() {
         }
         world.engine.stop.cancel();
     };
-    let both = async { tokio::join!(world.engine.run(&wake), found) };
+    let both = async { tokio::join!(world.engine.run(&wake), found).0.unwrap() };
     tokio::time::timeout(Duration::from_secs(20), both).await.expect("the open run finds the alert");
     world.assert_truth().await;
 }

@@ -4,10 +4,10 @@ WITH due AS (
     FROM defender.sync_state
     WHERE tenant_id = ANY ($1::uuid[])
         AND (lease_expires_at IS NULL OR lease_expires_at < now())
-        AND next_attempt_at <= now() + $4
+        AND greatest(next_attempt_at, no_calls_before) <= now() + $4
         AND (poll_due_at <= now() + $4
             OR backfilled_at IS NOT NULL AND least(open_due_at, reconcile_due_at) <= now() + $4)
-    ORDER BY greatest(next_attempt_at, least(poll_due_at, open_due_at, reconcile_due_at)), tenant_id
+    ORDER BY greatest(next_attempt_at, no_calls_before, least(poll_due_at, open_due_at, reconcile_due_at)), tenant_id
     LIMIT $2
     FOR UPDATE SKIP LOCKED
 )

@@ -5,6 +5,7 @@ WITH free AS (
     FROM defender.sync_state
     WHERE tenant_id = ANY ($1::uuid[])
         AND (lease_expires_at IS NULL OR lease_expires_at < now())
+        AND no_calls_before <= now()
         AND NOT (error_class = 'throttled' AND next_attempt_at > now())
     ORDER BY tenant_id
     LIMIT $2

@@ -19,10 +19,11 @@ WITH released AS (
         error_class = CASE WHEN $15 = 'stopped' THEN error_class ELSE $5 END,
         error_message = CASE WHEN $15 = 'stopped' THEN error_message ELSE $6 END,
         who_must_act = CASE WHEN $15 = 'stopped' THEN who_must_act ELSE $7 END,
-        parked_reason = CASE WHEN $15 = 'stopped' THEN parked_reason ELSE $12 END
+        parked_reason = CASE WHEN $15 = 'stopped' THEN parked_reason ELSE $12 END,
+        found_late = found_late + $25
     WHERE tenant_id = $1 AND lease_fence = $2 AND lease_owner = $3
 )
 INSERT INTO defender.sync_runs (tenant_id, instance, kind, started_at, finished_at, outcome, window_from, window_to,
-    api_calls, throttled, incidents_seen, incidents_written, alerts_written, rejected, mistyped_fields, error_class,
-    error_message)
-VALUES ($1, $3, $13, $14, now(), $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $5, $6)
+    api_calls, throttled, incidents_seen, incidents_written, alerts_written, rejected, mistyped_fields, found_late,
+    error_class, error_message)
+VALUES ($1, $3, $13, $14, now(), $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $5, $6)

@@ -2,7 +2,8 @@
 -- A tenant that never succeeded is as old as we know it.
 SELECT t.name,
     extract(epoch FROM now() - coalesce(s.last_success_at, t.first_seen_at))::double precision AS freshness_seconds,
-    s.last_success_at IS NOT NULL AND s.error_class IS NULL AS is_up
+    s.last_success_at IS NOT NULL AND s.error_class IS NULL AS is_up,
+    s.found_late
 FROM defender.tenants t
 JOIN defender.sync_state s USING (tenant_id)
 WHERE t.enabled

@@ -7,15 +7,17 @@ use incident_sync::defender::Incidents;
 use incident_sync::entra::Tokens;
 use incident_sync::entra::credential::{App, Credential};
 use incident_sync::http;
+use incident_sync::pages::{Parties, writers};
 use incident_sync::pass::{Engine, Settings, TenantResult};
 use incident_sync::progress::Progress;
 use incident_sync::retry::Pace;
 use incident_sync::schedule::Schedule;
 use incident_sync::simulator::{Clock, Encoding, Options, Simulator, TenantSpec, World as Service};
 use incident_sync::store::Store;
+use incident_sync::store::quota::Quota;
 use incident_sync::store::runs::Outcome;
 use incident_sync::tenant::{Endpoints, Tenant, TenantId, TokenVersion};
-use incident_sync::tenant_run::{Asked, Parties, writers};
+use incident_sync::tenant_run::Asked;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
@@ -195,7 +197,8 @@ async fn engine(
     let client = http::client();
     let parties = Parties {
         tokens: Tokens::new(client.clone()),
-        incidents: Incidents::new(client, PLENTY, PLENTY),
+        incidents: Incidents::new(client),
+        quota: Quota::new(PLENTY, PLENTY),
         store: store.clone(),
         pace: Pace { first_pause: Duration::from_millis(1), retries: 3 },
         writers: writers(CONNECTIONS),

@@ -1,0 +1,132 @@
+//! Gets the pages that a plan asks for: token, the tenant's turn, one request, and another try where that helps.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::defender::paging::{Plan, Request};
+use crate::defender::{Answer, Incidents};
+use crate::entra::Tokens;
+use crate::error::{SyncError, Wait};
+use crate::progress::TenantProgress;
+use crate::retry::{Pace, with_retries};
+use crate::store::Store;
+use crate::store::quota::Quota;
+use crate::store::runs::Counts;
+use crate::tenant::Tenant;
+
+/// The parties that every run works with.
+#[derive(Debug)]
+pub struct Parties {
+    /// Entra.
+    pub tokens: Tokens,
+    /// Defender.
+    pub incidents: Incidents,
+    /// Postgres.
+    pub store: Store,
+    /// The calls that each tenant allows.
+    pub quota: Quota,
+    /// How failures are tried again.
+    pub pace: Pace,
+    /// Pages that are decoded and written at once; the others wait as text.
+    pub writers: Semaphore,
+}
+
+/// Permits for [`Parties::writers`]: all connections but one, which is left for claims, renewals and the listener.
+pub fn writers(max_connections: u32) -> Semaphore {
+    Semaphore::new(usize::try_from(max_connections).unwrap_or(1).saturating_sub(1).max(1))
+}
+
+/// The pages of one tenant.
+#[derive(Debug)]
+pub struct Pages<'a> {
+    parties: &'a Parties,
+    tenant: &'a Tenant,
+    stop: &'a CancellationToken,
+    progress: TenantProgress,
+    counts: Mutex<Counts>,
+}
+
+impl<'a> Pages<'a> {
+    /// Nothing read yet. `stop` ends waits.
+    pub fn new(
+        parties: &'a Parties,
+        tenant: &'a Tenant,
+        stop: &'a CancellationToken,
+        progress: TenantProgress,
+    ) -> Self {
+        Self { parties, tenant, stop, progress, counts: Mutex::default() }
+    }
+
+    /// The next page of the plan; `None` when it is drained. A refused request is asked differently where that is possible.
+    pub async fn next(&self, plan: &mut Plan) -> Result<Option<Answer>, SyncError> {
+        loop {
+            let Some(request) = plan.request() else { return Ok(None) };
+            match self.page(&request).await {
+                Err(SyncError::Api { status: 400, .. }) if plan.refused() => {}
+                other => return other.map(Some),
+            }
+        }
+    }
+
+    /// A token that the API refuses is asked for anew, once; the same request then goes on.
+    async fn page(&self, request: &Request) -> Result<Answer, SyncError> {
+        match with_retries(self.parties.pace, self.stop, || self.page_once(request)).await {
+            Err(error) if error.verdict().wait == Wait::NewToken => {
+                self.parties.tokens.forget(self.tenant).await;
+                with_retries(self.parties.pace, self.stop, || self.page_once(request)).await
+            }
+            other => other,
+        }
+    }
+
+    async fn page_once(&self, request: &Request) -> Result<Answer, SyncError> {
+        let token = self.parties.tokens.get(self.tenant).await?;
+        self.parties.await_turn(self.tenant, |wait| self.progress.waiting(wait)).await?;
+        let answer = self.parties.incidents.page(self.tenant, &token, request).await;
+        let is_throttled = matches!(answer, Err(SyncError::Api { status: 429, .. }));
+        self.count(|counts| {
+            counts.api_calls += 1;
+            counts.throttled += usize::from(is_throttled);
+        });
+        if let Err(error) = &answer {
+            self.parties.obey(self.tenant, error).await;
+        }
+        answer
+    }
+
+    /// Adds to what the run has counted.
+    pub fn count(&self, add: impl FnOnce(&mut Counts)) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        add(&mut counts);
+        self.progress.counted(&counts);
+    }
+
+    /// What was counted.
+    pub fn finished(self) -> Counts {
+        self.progress.finished();
+        self.counts.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Parties {
+    /// Waits until the tenant's quota allows a call; `waiting` is told of a wait.
+    pub async fn await_turn(&self, tenant: &Tenant, waiting: impl Fn(std::time::Duration)) -> Result<(), SyncError> {
+        let wait = self.store.reserve_call(tenant.id, &self.quota).await?;
+        if !wait.is_zero() {
+            waiting(wait);
+            metrics::counter!("incident_sync_quota_waits_total").increment(1);
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    /// A pause that the API asked for holds for every instance, and over a restart.
+    pub async fn obey(&self, tenant: &Tenant, error: &SyncError) {
+        let Wait::AtLeast(pause) = error.verdict().wait else { return };
+        if let Err(error) = self.store.hold_calls(tenant.id, pause).await {
+            tracing::warn!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "a pause was not noted; only this process obeys it");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The API's limits for each tenant, kept in the database: they hold for all instances together and over restarts.
+
+use std::time::Duration;
+
+use super::lease::interval;
+use super::{Rights, Store};
+use crate::error::SyncError;
+use crate::tenant::TenantId;
+
+/// A pause that the service asked for and that is longer than this ends the run: its slot is worth more to another tenant.
+pub const LONGEST_PAUSE_WITHIN_A_RUN: Duration = Duration::from_secs(30);
+
+/// A burst and a steady rate that together stay within `calls` in every window of `period`, wherever it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rate {
+    /// One call takes up so much of the line.
+    spacing: Duration,
+    /// So far ahead of its turn a call may go.
+    ahead: Duration,
+}
+
+impl Rate {
+    fn of(calls: u32, period: Duration) -> Self {
+        let burst = (calls * 2 / 5).max(1);
+        let spacing = period / calls.saturating_sub(burst).max(1);
+        Self { spacing, ahead: spacing * (burst - 1) }
+    }
+}
+
+/// The calls that one tenant allows.
+#[derive(Debug, Clone, Copy)]
+pub struct Quota {
+    minute: Rate,
+    hour: Rate,
+}
+
+impl Quota {
+    /// Keeps within these limits in every minute and every hour.
+    pub fn new(calls_per_minute: u32, calls_per_hour: u32) -> Self {
+        Self {
+            minute: Rate::of(calls_per_minute, Duration::from_secs(60)),
+            hour: Rate::of(calls_per_hour, Duration::from_secs(3600)),
+        }
+    }
+}
+
+impl Store {
+    /// Takes the next call's place in the tenant's line, and answers how long to wait for it. Fails while the service wants
+    /// a longer pause.
+    pub async fn reserve_call(&self, tenant: TenantId, quota: &Quota) -> Result<Duration, SyncError> {
+        let Quota { minute, hour } = *quota;
+        let reserve = async |connection: &mut sqlx::PgConnection| {
+            sqlx::query_as::<_, (f64, bool)>(include_str!("sql/reserve_call.sql"))
+                .bind(tenant.0)
+                .bind(interval(minute.spacing))
+                .bind(interval(minute.ahead))
+                .bind(interval(hour.spacing))
+                .bind(interval(hour.ahead))
+                .bind(interval(LONGEST_PAUSE_WITHIN_A_RUN))
+                .fetch_optional(connection)
+                .await
+        };
+        let turn = self.transact("reserving a call", Rights::Writer(tenant), reserve).await?;
+        let (seconds, is_paused) = turn.ok_or(SyncError::LeaseLost)?;
+        let wait = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        if is_paused { Err(SyncError::Paused { wait }) } else { Ok(wait) }
+    }
+
+    /// Lets nobody call for the tenant before the pause is over that the service asked for.
+    pub async fn hold_calls(&self, tenant: TenantId, pause: Duration) -> Result<(), SyncError> {
+        let hold = async |connection: &mut sqlx::PgConnection| {
+            let hold = sqlx::query(include_str!("sql/hold_calls.sql")).bind(tenant.0).bind(interval(pause));
+            hold.execute(connection).await
+        };
+        self.transact("noting a pause", Rights::Writer(tenant), hold).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The statement's arithmetic over a model of the clock.
+    #[test]
+    fn no_minute_sees_more_calls_than_the_quota() {
+        for calls in [1, 2, 5, 50, 1_000] {
+            let Rate { spacing, ahead } = Rate::of(calls, Duration::from_secs(60));
+            let (mut used_up, mut now, mut times) = (Duration::ZERO, Duration::from_secs(1_000), Vec::new());
+            while now < Duration::from_secs(1_600) {
+                now = now.max(used_up.saturating_sub(ahead));
+                used_up = used_up.max(now) + spacing;
+                times.push(now);
+            }
+            let minute = Duration::from_secs(60);
+            let within = |start: &Duration| times.iter().filter(|at| (*start..*start + minute).contains(*at)).count();
+            let worst = times.iter().map(within).max().unwrap();
+            assert!(worst <= calls as usize, "{worst} of {calls}");
+            assert!(times.len() >= calls as usize * 5, "{} in ten minutes of {calls}", times.len());
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Until when a lease can be relied on without asking: work never outlives its lease, even where Postgres cannot be reached.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::tenant::TenantId;
+
+/// The leases of this process, by this machine's monotonic clock.
+#[derive(Debug)]
+pub struct Trust {
+    term: Duration,
+    until: Mutex<HashMap<TenantId, Instant>>,
+}
+
+impl Trust {
+    /// For leases of this term.
+    pub fn new(term: Duration) -> Self {
+        // Five sixths: what is on its way to Postgres when trust ends must still arrive within the lease.
+        Self { term: term / 6 * 5, until: Mutex::default() }
+    }
+
+    /// The leases of these tenants were claimed or renewed by a statement that was sent at `asked`.
+    pub fn extend(&self, tenants: impl IntoIterator<Item = TenantId>, asked: Instant) {
+        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.extend(tenants.into_iter().map(|tenant| (tenant, asked + self.term)));
+    }
+
+    /// A run has ended.
+    pub fn forget(&self, tenant: TenantId) {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).remove(&tenant);
+    }
+
+    /// Returns when the tenant's lease can be relied on no more.
+    pub async fn lost(&self, tenant: TenantId) {
+        while let Some(until) = self.until(tenant).filter(|until| Instant::now() < *until) {
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    fn until(&self, tenant: TenantId) -> Option<Instant> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).get(&tenant).copied()
+    }
+}
