@@ -178,6 +178,11 @@ impl World {
         texts.into_iter().map(|(id, text)| (id, String::from_utf8_lossy(&text).into_owned())).collect()
     }
 
+    /// The `lastUpdateTime` of every incident's current version.
+    pub fn versions(&self, tenant: Uuid) -> BTreeMap<i64, DateTime<Utc>> {
+        self.with(tenant, |tenant| tenant.store.iter().map(|(id, incident)| (id, incident.updated)).collect())
+    }
+
     /// The next requests to that endpoint get these replies, one each, after those that were scripted before.
     pub fn script(&self, tenant: Uuid, endpoint: Endpoint, replies: Vec<Reply>) {
         self.with(tenant, |tenant| {

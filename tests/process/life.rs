@@ -125,9 +125,7 @@ async fn ready_waits_for_a_database_that_comes_later_and_work_goes_on_after_it_w
     let (embedded, pool) = site.open_database().await; // Makes the database.
     pool.close().await;
     embedded.stop().await;
-    let url =
-        format!("url = \"postgres://incident_sync@localhost/incident_sync?host={}\"", site.path("pg/socket").display());
-    site.configure(&Settings { database: url, tenants: vec![1], ..site.settings() });
+    site.configure(&Settings { database: site.shared_database(), tenants: vec![1], ..site.settings() });
     let mut systemd = Systemd::listen(site.path("notify"));
     let mut command = site.command(&["run", "--log-format", "json"]);
     // The watchdog of another process is none of ours.

@@ -89,6 +89,12 @@ impl Site {
         }
     }
 
+    /// The private server as somebody else's, which several instances can share; the test starts and ends it.
+    pub(crate) fn shared_database(&self) -> String {
+        let socket = self.path("pg/socket");
+        format!("url = \"postgres://incident_sync@localhost/incident_sync?host={}\"", socket.display())
+    }
+
     pub(crate) fn configure(&self, settings: &Settings) {
         let (url, client_id) = (self.simulator.url(), Options::default().client_id);
         let Settings { database, poll, tenants, more } = settings;
