@@ -106,16 +106,18 @@ fn number(name: &str, value: &str) -> Result<usize, Answer> {
 
 /// The page is taken under the tenant's lock, put together outside of it, and the list moves on after it.
 fn page(service: &Service, tenant: Uuid, listing: &Listing) -> Answer {
-    let texts = service.world.with(tenant, |tenant| {
+    let rows = service.world.with(tenant, |tenant| {
         let random = &mut tenant.author.random;
-        tenant.store.page(&listing.filter, tenant.spec.order, random, listing.skip, listing.top)
+        let rows = tenant.store.page(&listing.filter, tenant.spec.order, random, listing.skip, listing.top);
+        rows.iter().all(|(id, _)| !tenant.poison.contains(id)).then_some(rows)
     });
     service.world.stir(tenant);
+    let Some(rows) = rows else { return poisoned() };
     let head = format!(r#"{{"@odata.context":"{}api/$metadata#Incidents","value":["#, service.base);
-    let length = texts.iter().map(|text| text.len() + 1).sum::<usize>();
+    let length = rows.iter().map(|(_, text)| text.len() + 1).sum::<usize>();
     let mut body = Vec::with_capacity(head.len() + length + 2);
     body.extend_from_slice(head.as_bytes());
-    for (place, text) in texts.iter().enumerate() {
+    for (place, (_, text)) in rows.iter().enumerate() {
         if place > 0 {
             body.push(b',');
         }
@@ -125,15 +127,22 @@ fn page(service: &Service, tenant: Uuid, listing: &Listing) -> Answer {
     Answer::odata(body)
 }
 
+/// What the service says when it cannot put an answer together.
+fn poisoned() -> Answer {
+    Answer::refusal(500, "InternalServerError", "")
+}
+
 /// The incident's own keys follow the context in the same object; there is no `value` around it.
 fn one(service: &Service, tenant: Uuid, id: &str) -> Answer {
     let text = service.world.with(tenant, |tenant| {
-        let incident = tenant.store.get(id.parse().ok()?)?;
-        Some(incident.text.clone())
+        let id = id.parse().ok()?;
+        let incident = tenant.store.get(id)?;
+        Some((!tenant.poison.contains(&id)).then(|| incident.text.clone()))
     });
     let Some(text) = text else {
         return Answer::refusal(404, "ResourceNotFound", &format!("Incident {id} was not found"));
     };
+    let Some(text) = text else { return poisoned() };
     let head = format!(r#"{{"@odata.context":"{}api/$metadata#Incidents/$entity","#, service.base);
     match text.strip_prefix(b"{\"") {
         Some(rest) => Answer::odata([head.as_bytes(), b"\"", rest].concat()),

@@ -1,5 +1,7 @@
 //! One customer tenant as the service holds it.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
@@ -77,6 +79,8 @@ pub(super) struct Tenant {
     pub(super) traffic: Traffic,
     /// Random updates after each answered page.
     pub(super) churn: usize,
+    /// Incidents that no answer can show.
+    pub(super) poison: BTreeSet<i64>,
 }
 
 impl Tenant {
@@ -86,6 +90,7 @@ impl Tenant {
             store: Store::default(),
             traffic: Traffic::new(Quota::new(spec.calls_per_minute, spec.calls_per_hour)),
             churn: 0,
+            poison: BTreeSet::new(),
             spec,
         };
         tenant.seed(now);

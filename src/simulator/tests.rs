@@ -131,6 +131,23 @@ async fn a_single_incident_carries_its_context() {
 }
 
 #[tokio::test]
+async fn a_poison_incident_fails_what_would_show_it_until_it_heals() {
+    let simulator = start(Encoding::Identity, spec(30)).await;
+    let (client, world) = (Client::new(&simulator).await, simulator.world());
+    let shown = client.page("?$top=10&$skip=10").await;
+    world.poison(TENANT, shown[0]["incidentId"].as_i64().unwrap());
+    for failing in ["", "?$top=10&$skip=10", "?$top=11"] {
+        assert_eq!(client.status(failing).await, 500, "{failing}");
+    }
+    assert_eq!(client.status(&format!("/{}", shown[0]["incidentId"])).await, 500);
+    assert_eq!(client.status(&format!("/{}", shown[1]["incidentId"])).await, 200);
+    assert_eq!(client.page("?$top=10").await.len(), 10);
+    assert_eq!(client.page("?$skip=11").await.len(), 19);
+    world.heal(TENANT);
+    assert_eq!(client.page("").await.len(), 30);
+}
+
+#[tokio::test]
 async fn the_documented_sample_is_served_as_it_stands() {
     let json = include_str!("../../tests/data/defender_docs_list_incidents.json");
     let simulator = start(Encoding::Identity, spec(0)).await;

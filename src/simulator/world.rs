@@ -100,6 +100,16 @@ impl World {
         self.with(tenant, |tenant| tenant.spec.behaviour = behaviour);
     }
 
+    /// From now on every answer that would show this incident is a 500, whatever else it would show.
+    pub fn poison(&self, tenant: Uuid, id: i64) {
+        self.with(tenant, |tenant| tenant.poison.insert(id));
+    }
+
+    /// The service can show all incidents of the tenant again.
+    pub fn heal(&self, tenant: Uuid) {
+        self.with(tenant, |tenant| tenant.poison.clear());
+    }
+
     /// The application gets another secret; tokens given out stay good.
     pub fn set_client_secret(&self, secret: &str) {
         secret.clone_into(&mut lock(&self.0.client_secret));
