@@ -124,6 +124,12 @@ pub enum SyncError {
         /// The window that could not be drained.
         window: String,
     },
+    /// A list that goes on and on.
+    #[error("the listing of the window {window} does not end")]
+    EndlessListing {
+        /// The window that could not be drained.
+        window: String,
+    },
     /// Postgres refused or went away.
     #[error("database: {step}: {what}")]
     Database {
@@ -154,6 +160,12 @@ pub enum SyncError {
     CredentialBreaker {
         /// The AADSTS code that opened the breaker.
         code: u32,
+    },
+    /// Entra asked the app for a pause, at the request for another tenant.
+    #[error("not tried: Entra throttles the app")]
+    EntraHold {
+        /// What is left of it.
+        left: Duration,
     },
     /// We are shutting down.
     #[error("stopped")]
@@ -245,6 +257,7 @@ impl SyncError {
         match self {
             Self::Entra { status: 429, retry_after, .. } => throttled(Peer::Entra, *retry_after),
             Self::Entra { status, error, codes, .. } => aadsts::verdict(*status, error, codes),
+            Self::EntraHold { left } => throttled(Peer::Entra, Some(*left)),
             Self::TokenReply { .. } | Self::ApiReply { .. } => Verdict::new(
                 "bad_reply",
                 Actor::Nobody,
@@ -286,7 +299,7 @@ impl SyncError {
                 Wait::UntilActed,
                 "The answer belongs to another host or tenant; nothing of it was stored. Check base_url and the network path",
             ),
-            Self::UnstableListing { .. } => Verdict::new(
+            Self::UnstableListing { .. } | Self::EndlessListing { .. } => Verdict::new(
                 "unstable_listing",
                 Actor::Us,
                 Wait::NextRun,
@@ -321,6 +334,11 @@ impl SyncError {
                 Verdict::new("bug", Actor::Us, Wait::NextRun, "A defect of incident-sync; report it with the log")
             }
         }
+    }
+
+    /// Whether a smaller part of the list may be served: the API failed at this very request, without asking for a pause.
+    pub fn may_be_the_page(&self) -> bool {
+        matches!(self, Self::Api { status: 408 | 500..=599, .. }) && self.verdict().wait == Wait::Soon
     }
 
     /// The AADSTS code of a failure that all tenants of the app share.

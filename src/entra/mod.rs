@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::error::{BREAKER_PROBE, Peer, SyncError};
+use crate::error::{BREAKER_PROBE, Peer, SyncError, Wait};
 use crate::http;
 use crate::tenant::{Tenant, TenantId, TokenVersion};
 
@@ -59,7 +59,11 @@ pub struct Tokens {
     client: Client,
     slots: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Slot>>>>,
     refusals: Mutex<HashMap<String, Refusals>>,
+    holds: Mutex<HashMap<Application, Instant>>,
 }
+
+/// Entra throttles an application, not a tenant: authority and client id.
+type Application = (Url, String);
 
 /// For which tenants Entra refused an app's own credential.
 #[derive(Debug)]
@@ -72,7 +76,7 @@ struct Refusals {
 impl Tokens {
     /// An empty cache.
     pub fn new(client: Client) -> Self {
-        Self { client, slots: Mutex::default(), refusals: Mutex::default() }
+        Self { client, slots: Mutex::default(), refusals: Mutex::default(), holds: Mutex::default() }
     }
 
     /// The tenant's token, from the cache while it lasts. Callers that wait for the same request share its result.
@@ -86,9 +90,11 @@ impl Tokens {
         if let Some((_, error)) = slot.failure.as_ref().filter(|(failed, _)| *failed >= asked) {
             return Err(error.clone());
         }
+        self.check_hold(tenant)?;
         self.check_breaker(&tenant.app.client_id)?;
         let result = self.request(tenant).await;
         self.note_refusal(tenant, result.as_ref().err());
+        self.note_hold(tenant, result.as_ref().err());
         metrics::counter!("incident_sync_token_requests_total", "result" => if result.is_ok() { "ok" } else { "error" }).increment(1);
         match result {
             Ok(token) => {
@@ -118,6 +124,23 @@ impl Tokens {
         let key = (endpoints.authority.clone(), tenant.id, tenant.app.client_id.clone(), endpoints.scope.clone());
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(slots.entry(key).or_default())
+    }
+
+    /// While Entra holds the application, a request for any of its tenants would only prolong that.
+    fn check_hold(&self, tenant: &Tenant) -> Result<(), SyncError> {
+        let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = holds.get(&application(tenant)).copied();
+        let left = until.and_then(|until| until.checked_duration_since(Instant::now()));
+        left.filter(|left| !left.is_zero()).map_or(Ok(()), |left| Err(SyncError::EntraHold { left }))
+    }
+
+    fn note_hold(&self, tenant: &Tenant, error: Option<&SyncError>) {
+        if let Some(SyncError::Entra { status: 429, .. }) = error
+            && let Some(Wait::AtLeast(pause)) = error.map(|error| error.verdict().wait)
+        {
+            let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+            holds.insert(application(tenant), Instant::now() + pause);
+        }
     }
 
     /// A credential that was refused for two tenants is refused for all: one probe in a while, not one for each tenant.
@@ -177,6 +200,10 @@ impl Tokens {
         }
         Ok(Token { value, renew_at: Instant::now() + lifetime - RENEW_EARLY.min(lifetime / 10), look })
     }
+}
+
+fn application(tenant: &Tenant) -> Application {
+    (tenant.endpoints.authority.clone(), tenant.app.client_id.clone())
 }
 
 /// v1 sends numbers as strings, v2 as numbers.
