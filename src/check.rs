@@ -4,7 +4,7 @@ use chrono::DateTime;
 use serde::Serialize;
 
 use crate::defender::Incidents;
-use crate::defender::paging::Request;
+use crate::defender::paging::{PAGE_ROWS, Request};
 use crate::entra::Tokens;
 use crate::entra::claims::Look;
 use crate::error::SyncError;
@@ -89,7 +89,7 @@ pub async fn tenant(
         }
     }
     let window = Window { from: DateTime::from_timestamp(4_102_444_800, 0), to: None, status: None };
-    match incidents.page(tenant, &token, &Request { window, skip: 0, link: None }).await {
+    match incidents.page(tenant, &token, &Request { window, skip: 0, top: PAGE_ROWS, link: None }).await {
         Err(error) => Finding::failure(&tenant.name, &error),
         Ok(_) => match token.look() {
             Look::Fine => Finding::ok(&tenant.name, "token, tenant, role and one call"),

@@ -109,7 +109,7 @@ impl TenantRun<'_> {
 
     fn scopes(&self) -> Vec<Scope> {
         let watermark = self.claim.watermark;
-        let scope = |from, status| Scope { from, lookback: self.reach.lookback, status };
+        let scope = |from, status| Scope { from, to: None, lookback: self.reach.lookback, status };
         let news = watermark.map(|watermark| poll_from(watermark, self.reach.overlap));
         match (self.claim.kind, self.reach.asked) {
             (RunKind::Open, _) => vec![scope(None, Some("Active")), scope(None, Some("InProgress"))],
@@ -134,7 +134,7 @@ impl TenantRun<'_> {
 
     /// Reads and stores one scope; answers whether all of it. A page is written while the next one is fetched.
     async fn drain(&self, scope: Scope, reached: &mut Option<DateTime<Utc>>) -> Result<bool, SyncError> {
-        let mut plan = Plan::new(scope);
+        let mut plan = Plan::new(scope, &[]);
         let mut next = self.pages.next(&mut plan).await?;
         let mut pages = 0;
         while let Some(answer) = next {

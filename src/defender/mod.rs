@@ -16,7 +16,7 @@ use crate::tenant::Tenant;
 pub mod paging;
 pub mod wire;
 
-use paging::{PAGE_ROWS, Request};
+use paging::Request;
 
 /// A page that inflates beyond this is an error, not an out-of-memory.
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -87,7 +87,7 @@ fn page_url(base: &Url, request: &Request) -> Url {
     if let Some(filter) = request.window.filter() {
         query.append_pair("$filter", &filter);
     }
-    query.append_pair("$top", &PAGE_ROWS.to_string());
+    query.append_pair("$top", &request.top.to_string());
     if request.skip > 0 {
         query.append_pair("$skip", &request.skip.to_string());
     }
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn a_request_is_encoded_so_that_nothing_is_lost() {
         let from = Some("2026-01-02T03:04:05Z".parse().unwrap());
-        let request = Request { window: Window { from, to: None, status: None }, skip: 99, link: None };
+        let request = Request { window: Window { from, to: None, status: None }, skip: 99, top: 100, link: None };
         let expected = "https://api.security.microsoft.com/api/incidents?%24filter=lastUpdateTime+ge+2026-01-02T03%3A04%3A05Z&%24top=100&%24skip=99";
         assert_eq!(page_url(&base(), &request).as_str(), expected);
     }

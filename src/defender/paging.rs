@@ -5,6 +5,8 @@
 //! version that it shows: in any stable order all rows before them were then read, and all rows after them are in this
 //! page. Otherwise the reader steps back. A list in no stable order is cut until each part fits one page, which is
 //! complete by itself.
+//!
+//! What the API cannot serve at all is found and left out, see [`search`].
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -13,6 +15,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::error::SyncError;
 use crate::window::{Window, floor_to_second, to_delta};
+
+mod search;
+
+pub use search::Hole;
+use search::Search;
 
 /// The API's page maximum; more is answered with 400 (demisto/content#12434).
 pub const PAGE_ROWS: usize = 100;
@@ -34,6 +41,12 @@ const RESTARTS_MAX: usize = 3;
 const STEPS_BACK_MAX: usize = 200;
 /// How often one instant with more than a page of rows is read before its rows must all have shown up.
 const SWEEPS_MAX: usize = 40;
+/// A window with more pages than this does not end: links that lead on and on, or rows that are made up for each page.
+const PAGES_MAX: usize = 2_000;
+/// So many full pages without one new row are no window that is read, but a server that ignores where we are.
+const STALE_PAGES_MAX: usize = 20;
+/// A list in no stable order repeats itself by nature, and is given more time.
+const STALE_SWEEP_PAGES_MAX: usize = 200;
 
 /// What the reader must know of a row: which incident, and which version of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +75,8 @@ pub struct Request {
     pub window: Window,
     /// `$skip`.
     pub skip: usize,
+    /// `$top`.
+    pub top: usize,
     /// The server's continuation, asked for instead of window and skip.
     pub link: Option<String>,
 }
@@ -70,15 +85,15 @@ pub struct Request {
 #[derive(Debug)]
 pub struct Plan {
     scope: Scope,
-    /// Windows still to read, the oldest on top.
+    /// Windows still to read, the oldest on top. One without an upper edge gets it from the server's clock.
     pending: Vec<Window>,
     current: Option<Drain>,
-    opening: bool,
     upper: Option<DateTime<Utc>>,
     newest: Option<DateTime<Utc>>,
     window_length: TimeDelta,
     cutting: bool,
     unbounded: bool,
+    search: Search,
 }
 
 /// What a run is to read.
@@ -86,6 +101,8 @@ pub struct Plan {
 pub struct Scope {
     /// From this `lastUpdateTime` on; `None` reads everything that the API retains.
     pub from: Option<DateTime<Utc>>,
+    /// Up to this `lastUpdateTime`; `None` reads up to now.
+    pub to: Option<DateTime<Utc>>,
     /// How far back everything goes.
     pub lookback: Duration,
     /// Only incidents of this status.
@@ -93,39 +110,47 @@ pub struct Scope {
 }
 
 impl Plan {
-    /// Begins with one open-ended page: nearly every poll ends there, and it tells the server's time.
-    pub fn new(scope: Scope) -> Self {
-        let window = Window { from: scope.from, to: None, status: scope.status };
-        Self {
+    /// Begins with one open-ended page: nearly every poll ends there, and it tells the server's time. `holes` are known
+    /// not to be served and are left out.
+    pub fn new(scope: Scope, holes: &[Hole]) -> Self {
+        let mut plan = Self {
             scope,
-            pending: Vec::new(),
-            current: Some(Drain::new(window)),
-            opening: true,
+            pending: search::around(scope, holes),
+            current: None,
             upper: None,
             newest: None,
             window_length: FIRST_WINDOW,
             cutting: false,
             unbounded: false,
-        }
+            search: Search::default(),
+        };
+        plan.current = plan.next_window();
+        plan
     }
 
     /// The next request, or `None` when everything is read.
     pub fn request(&self) -> Option<Request> {
-        self.current.as_ref().map(Drain::request)
+        self.search.probe().or_else(|| self.current.as_ref().map(Drain::request))
     }
 
-    /// Takes a page. When it drains a window, answers the watermark that now holds: store it with this page's rows.
+    /// Takes a page. When it drains a window, answers the watermark that now holds: store it with this page's rows and
+    /// with what [`Plan::take_hole`] gives.
     pub fn accept(&mut self, page: &PageFacts) -> Result<Option<DateTime<Utc>>, SyncError> {
         let upper = *self.upper.get_or_insert(page.server_time - CONSISTENCY_LAG);
+        if self.search.was_probing() {
+            self.halve(upper);
+            return Ok(None);
+        }
         self.newest = self.newest.max(page.rows.iter().filter_map(|row| row.updated).max());
         let Some(mut drain) = self.current.take() else { return Ok(None) };
-        if self.opening {
-            self.opening = false;
-            if is_full(page) {
-                self.open_windows(upper);
-                return Ok(None);
-            }
+        if drain.window.to.is_none() && !self.unbounded && !drain.fits(page) {
+            self.bound(drain.window, upper);
+            return Ok(None);
         }
+        if drain.is_crumbling {
+            return Ok(self.accept_crumbs(drain, page, upper));
+        }
+        self.search.served(page);
         match drain.accept(page) {
             Progress::Continues if self.cutting && !drain.is_sweeping() && page.next_link.is_none() => {
                 self.cut(&drain, page);
@@ -135,7 +160,8 @@ impl Plan {
                 self.current = Some(drain);
                 Ok(None)
             }
-            Progress::Disorder if drain.is_sweeping() || self.unbounded => {
+            Progress::Endless => Err(SyncError::EndlessListing { window: drain.window.to_string() }),
+            Progress::Disorder if drain.is_sweeping() || self.unbounded || self.cutting => {
                 Err(SyncError::UnstableListing { window: drain.window.to_string() })
             }
             Progress::Disorder => {
@@ -150,7 +176,7 @@ impl Plan {
     /// The API refused the last request as wrong. Answers whether there is another way to ask: a deep `$skip` is avoided
     /// by cutting the window, an upper edge (`lt` is not documented) by reading one open-ended window.
     pub fn refused(&mut self) -> bool {
-        let Some(drain) = self.current.as_ref() else { return false };
+        let Some(drain) = self.current.as_ref().filter(|_| !self.search.is_on()) else { return false };
         if drain.skip > 0 && !self.unbounded && !drain.is_sweeping() {
             self.cutting = true;
         } else if drain.skip == 0 && drain.window.to.is_some() {
@@ -165,9 +191,10 @@ impl Plan {
         true
     }
 
-    fn open_windows(&mut self, upper: DateTime<Utc>) {
-        let from = self.scope.from.unwrap_or_else(|| self.oldest(upper));
-        self.pending.push(Window { from: Some(from), to: Some(upper), status: self.scope.status });
+    /// Gives an open-ended window its edges.
+    fn bound(&mut self, window: Window, upper: DateTime<Utc>) {
+        let from = window.from.unwrap_or_else(|| self.oldest(upper));
+        self.pending.push(Window { from: Some(from), to: Some(upper), ..window });
         self.current = self.next_window();
     }
 
@@ -176,7 +203,9 @@ impl Plan {
     }
 
     fn next_window(&mut self) -> Option<Drain> {
-        let window = self.pending.pop()?;
+        let window = self.pending.pop();
+        self.search.went_on(window);
+        let window = window?;
         if let (Some(from), Some(to), false) = (window.from, window.to, self.cutting) {
             let edge = floor_to_second(from + self.window_length);
             if from < edge && edge < to {
@@ -194,8 +223,13 @@ impl Plan {
             3..=PAGES_PER_WINDOW => {}
             _ => self.window_length = (self.window_length / 2).max(SHORTEST_WINDOW),
         }
+        self.pass_over(drain.window, upper)
+    }
+
+    /// Goes on behind a window; answers the watermark that holds there.
+    fn pass_over(&mut self, window: Window, upper: DateTime<Utc>) -> DateTime<Utc> {
         self.current = self.next_window();
-        match drain.window.to {
+        match window.to {
             Some(edge) if self.current.is_some() => edge,
             _ => self
                 .newest
@@ -215,10 +249,6 @@ impl Plan {
             None => self.current = Some(Drain { sweeps: Some(0), ..Drain::new(drain.window) }),
         }
     }
-}
-
-fn is_full(page: &PageFacts) -> bool {
-    page.rows.len() >= PAGE_ROWS || page.next_link.is_some()
 }
 
 fn repeated(rows: &[Row]) -> usize {
@@ -246,22 +276,28 @@ struct Drain {
     /// Place of the row that was read last.
     last: usize,
     skip: usize,
+    top: usize,
     link: Option<String>,
     overlap: usize,
     step: usize,
     steps_back: usize,
     restarts: usize,
     pages: usize,
+    /// Full pages in a row that showed nothing new.
+    stale: usize,
     /// Rows that a page showed twice; they count in `$skip` but are one incident.
     repeated: usize,
     /// Set while one instant in no stable order is read again and again; counts the readings.
     sweeps: Option<usize>,
+    /// Set while a window that fails is read in small pieces, see [`search`].
+    is_crumbling: bool,
 }
 
 enum Progress {
     Continues,
     Drained,
     Disorder,
+    Endless,
 }
 
 impl Drain {
@@ -271,14 +307,17 @@ impl Drain {
             held: HashMap::new(),
             last: 0,
             skip: 0,
+            top: PAGE_ROWS,
             link: None,
             overlap: OVERLAP_FIRST,
             step: 0,
             steps_back: 0,
             restarts: 0,
             pages: 0,
+            stale: 0,
             repeated: 0,
             sweeps: None,
+            is_crumbling: false,
         }
     }
 
@@ -287,7 +326,12 @@ impl Drain {
     }
 
     fn request(&self) -> Request {
-        Request { window: self.window, skip: self.skip, link: self.link.clone() }
+        Request { window: self.window, skip: self.skip, top: self.top, link: self.link.clone() }
+    }
+
+    /// Whether the page shows all that the window holds, as far as its length tells.
+    fn fits(&self, page: &PageFacts) -> bool {
+        page.rows.len() < self.top && page.next_link.is_none()
     }
 
     /// The row's place in the order of reading, if this very version of it is held.
@@ -297,6 +341,9 @@ impl Drain {
 
     fn accept(&mut self, page: &PageFacts) -> Progress {
         self.pages += 1;
+        if self.pages > PAGES_MAX {
+            return Progress::Endless;
+        }
         let was_linked = self.link.take().is_some();
         let mut lead = 0;
         if self.skip > 0 && !was_linked && !self.is_sweeping() {
@@ -311,16 +358,19 @@ impl Drain {
                 return self.step_back();
             }
             self.overlap = if self.step == 0 { (self.overlap / 2).max(1) } else { self.overlap };
-            self.step = 0;
         }
+        self.step = 0;
         self.hold(&page.rows, lead);
+        if !self.fits(page) && self.is_stale() {
+            return if page.next_link.is_some() { Progress::Endless } else { Progress::Disorder };
+        }
         let end = self.skip + page.rows.len();
         if page.next_link.is_some() {
             self.link.clone_from(&page.next_link);
             self.skip = end;
             return Progress::Continues;
         }
-        if page.rows.len() >= PAGE_ROWS && !was_linked {
+        if page.rows.len() >= self.top && !was_linked {
             self.skip = end - self.overlap;
             return Progress::Continues;
         }
@@ -328,12 +378,18 @@ impl Drain {
         if is_complete { Progress::Drained } else { self.restart() }
     }
 
+    fn is_stale(&self) -> bool {
+        self.stale > if self.is_sweeping() { STALE_SWEEP_PAGES_MAX } else { STALE_PAGES_MAX }
+    }
+
     fn hold(&mut self, rows: &[Row], lead: usize) {
+        let before = self.held.len();
         self.repeated += repeated(&rows[lead..]);
         for row in &rows[lead..] {
             let place = self.held.len() + 1;
             self.held.entry(row.id).and_modify(|held| held.0 = row.updated).or_insert((row.updated, place));
         }
+        self.stale = if self.held.len() > before { 0 } else { self.stale + 1 };
         self.last = rows.last().and_then(|row| self.place(row)).unwrap_or(self.last);
     }
 

@@ -1,6 +1,6 @@
 //! A list that changes while it is paged, in every stable order and in none: what the plan says is read must be read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -22,6 +22,9 @@ const STABLE: [Order; 5] =
 /// The server: incidents with a last update, a clock in milliseconds, and a small generator.
 struct Server {
     updated: BTreeMap<i64, i64>,
+    /// A page that would show one of these fails.
+    poison: BTreeSet<i64>,
+    is_down: bool,
     now: i64,
     order: Order,
     random: u64,
@@ -41,7 +44,8 @@ fn mix(mut value: u64) -> u64 {
 
 impl Server {
     fn new(order: Order, seed: u64, incidents: i64, span: i64, lag: i64) -> Self {
-        let mut server = Self { updated: BTreeMap::new(), now: span, order, random: seed, lag, requests: 0 };
+        let (updated, poison) = (BTreeMap::new(), BTreeSet::new());
+        let mut server = Self { updated, poison, is_down: false, now: span, order, random: seed, lag, requests: 0 };
         for id in 1..=incidents {
             let updated = (server.next() % span as u64) as i64;
             server.updated.insert(id, updated);
@@ -63,7 +67,7 @@ impl Server {
         }
     }
 
-    fn page(&mut self, request: &Request) -> PageFacts {
+    fn page(&mut self, request: &Request) -> Option<PageFacts> {
         self.requests += 1;
         let salt = self.next();
         // What the index does not show yet is not in the list, as if it had not changed.
@@ -85,9 +89,12 @@ impl Server {
             Order::Scattered => (mix(*id as u64) as i64, 0),
             Order::Random => (mix(*id as u64 ^ salt) as i64, 0),
         });
-        let rows = rows.into_iter().skip(request.skip).take(PAGE_ROWS);
-        let rows = rows.map(|(id, updated)| Row { id, updated: Some(time(updated)) }).collect();
-        PageFacts { rows, server_time: time(self.now).trunc_subsecs_down(), next_link: None }
+        let rows: Vec<_> = rows.into_iter().skip(request.skip).take(request.top).collect();
+        if self.is_down || rows.iter().any(|(id, _)| self.poison.contains(id)) {
+            return None;
+        }
+        let rows = rows.into_iter().map(|(id, updated)| Row { id, updated: Some(time(updated)) }).collect();
+        Some(PageFacts { rows, server_time: time(self.now).trunc_subsecs_down(), next_link: None })
     }
 }
 
@@ -101,37 +108,75 @@ impl TruncateDown for DateTime<Utc> {
     }
 }
 
+#[derive(Default)]
 struct Client {
     stored: BTreeMap<i64, DateTime<Utc>>,
     watermark: Option<DateTime<Utc>>,
+    holes: Vec<Hole>,
 }
 
 const OVERLAP: Duration = Duration::from_secs(600);
+const EVERYTHING: Scope = Scope { from: None, to: None, lookback: Duration::from_secs(180 * 86_400), status: None };
 
 impl Client {
-    fn pass(&mut self, server: &mut Server, churn: usize) {
+    /// Answers whether everything was read.
+    fn pass(&mut self, server: &mut Server, churn: usize) -> bool {
         let from = self.watermark.map(|watermark| crate::window::poll_from(watermark, OVERLAP));
-        let mut plan = Plan::new(Scope { from, lookback: Duration::from_secs(180 * 86_400), status: None });
+        self.read(server, churn, Scope { from, ..EVERYTHING })
+    }
+
+    fn read(&mut self, server: &mut Server, churn: usize, scope: Scope) -> bool {
+        let mut plan = Plan::new(scope, &self.holes);
         while let Some(request) = plan.request() {
             let page = server.page(&request);
             server.churn(churn);
+            let Some(page) = page else {
+                if plan.failed() {
+                    continue;
+                }
+                return false;
+            };
             for row in &page.rows {
                 let updated = row.updated.expect("the test's rows have times");
                 let stored = self.stored.entry(row.id).or_insert(updated);
                 *stored = updated.max(*stored);
             }
-            if let Some(watermark) = plan.accept(&page).expect("the listing can be read") {
+            let watermark = plan.accept(&page).expect("the listing can be read");
+            self.holes.extend(plan.take_hole());
+            if let Some(watermark) = watermark.filter(|_| scope.to.is_none()) {
                 self.watermark = self.watermark.max(Some(watermark));
                 self.check(server);
             }
             assert!(server.requests < 200_000, "the plan does not end");
         }
+        true
     }
 
-    /// The promise of a watermark: every version that is current and older than it is stored.
+    /// Tries the holes again.
+    fn fill(&mut self, server: &mut Server) {
+        for hole in std::mem::take(&mut self.holes) {
+            let mut plan = Plan::of_hole(hole);
+            while let Some(request) = plan.request() {
+                match server.page(&request) {
+                    Some(page) => {
+                        self.stored.extend(page.rows.iter().map(|row| (row.id, row.updated.expect("rows have times"))));
+                        plan.accept(&page).expect("the hole can be read");
+                    }
+                    None => assert!(plan.failed(), "an outage?"),
+                }
+            }
+            self.holes.extend(plan.take_hole());
+        }
+    }
+
+    fn is_in_a_hole(&self, time: DateTime<Utc>) -> bool {
+        self.holes.iter().any(|hole| hole.from <= time && time < hole.to)
+    }
+
+    /// The promise of a watermark: every version that is current and older than it is stored or lies in a known hole.
     fn check(&self, server: &Server) {
         for (id, updated) in &server.updated {
-            if Some(time(*updated)) < self.watermark {
+            if Some(time(*updated)) < self.watermark && !self.is_in_a_hole(time(*updated)) {
                 assert_eq!(self.stored.get(id), Some(&time(*updated)), "incident {id} is missing below the watermark");
             }
         }
@@ -140,7 +185,7 @@ impl Client {
 
 fn run(order: Order, seed: u64, incidents: i64, churn: usize, lag: i64) -> usize {
     let mut server = Server::new(order, seed, incidents, 20 * 86_400_000, lag);
-    let mut client = Client { stored: BTreeMap::new(), watermark: None };
+    let mut client = Client::default();
     for _ in 0..6 {
         client.pass(&mut server, churn);
         server.churn(30);
@@ -176,7 +221,7 @@ proptest! {
 #[test]
 fn one_instant_with_more_than_a_page_is_read_whole_in_no_order() {
     let mut server = Server::new(Order::Random, 7, 260, 1, 0);
-    let mut client = Client { stored: BTreeMap::new(), watermark: None };
+    let mut client = Client::default();
     client.pass(&mut server, 0);
     assert_eq!(client.stored.len(), 260);
 }
@@ -185,7 +230,7 @@ fn one_instant_with_more_than_a_page_is_read_whole_in_no_order() {
 fn calm_weather_costs_one_row_a_page() {
     for order in STABLE {
         let mut server = Server::new(order, 3, 10_000, 20 * 86_400_000, 0);
-        let mut client = Client { stored: BTreeMap::new(), watermark: None };
+        let mut client = Client::default();
         client.pass(&mut server, 0);
         let needed = 10_000 / PAGE_ROWS + 1;
         assert!(server.requests * 100 <= needed * 105, "{order:?}: {} requests for {needed}", server.requests);
@@ -195,7 +240,7 @@ fn calm_weather_costs_one_row_a_page() {
 #[test]
 fn a_quiet_poll_is_one_request() {
     let mut server = Server::new(Order::NewestFirst, 5, 400, 20 * 86_400_000, 0);
-    let mut client = Client { stored: BTreeMap::new(), watermark: None };
+    let mut client = Client::default();
     client.pass(&mut server, 0);
     let before = server.requests;
     client.pass(&mut server, 0);
@@ -205,7 +250,7 @@ fn a_quiet_poll_is_one_request() {
 #[test]
 fn an_incident_shown_twice_in_a_page_is_no_disorder() {
     let row = |id: i64| Row { id, updated: Some(time(id)) };
-    let mut plan = Plan::new(Scope { from: None, lookback: Duration::from_secs(86_400), status: None });
+    let mut plan = Plan::new(Scope { lookback: Duration::from_secs(86_400), ..EVERYTHING }, &[]);
     let server_time = time(86_400_000);
     let full: Vec<Row> = (1..=100).map(row).collect();
     let page = |rows: Vec<Row>| PageFacts { rows, server_time, next_link: None };
@@ -222,14 +267,14 @@ fn an_incident_shown_twice_in_a_page_is_no_disorder() {
 #[test]
 fn a_refused_deep_skip_cuts_the_window() {
     let mut server = Server::new(Order::ById, 11, 900, 20 * 86_400_000, 0);
-    let mut plan = Plan::new(Scope { from: None, lookback: Duration::from_secs(180 * 86_400), status: None });
+    let mut plan = Plan::new(EVERYTHING, &[]);
     let mut seen = BTreeMap::new();
     while let Some(request) = plan.request() {
         if request.skip > 150 {
             assert!(plan.refused());
             continue;
         }
-        let page = server.page(&request);
+        let page = server.page(&request).unwrap();
         seen.extend(page.rows.iter().map(|row| (row.id, ())));
         plan.accept(&page).unwrap();
     }
@@ -239,14 +284,14 @@ fn a_refused_deep_skip_cuts_the_window() {
 #[test]
 fn a_refused_upper_edge_is_left_out() {
     let mut server = Server::new(Order::OldestFirst, 11, 450, 20 * 86_400_000, 0);
-    let mut plan = Plan::new(Scope { from: None, lookback: Duration::from_secs(180 * 86_400), status: None });
+    let mut plan = Plan::new(EVERYTHING, &[]);
     let mut seen = BTreeMap::new();
     while let Some(request) = plan.request() {
         if request.window.to.is_some() {
             assert!(plan.refused());
             continue;
         }
-        let page = server.page(&request);
+        let page = server.page(&request).unwrap();
         server.churn(2);
         seen.extend(page.rows.iter().map(|row| (row.id, ())));
         plan.accept(&page).unwrap();
@@ -257,7 +302,7 @@ fn a_refused_upper_edge_is_left_out() {
 #[test]
 fn a_next_link_is_followed_to_its_end() {
     let row = |id: i64| Row { id, updated: Some(time(id)) };
-    let mut plan = Plan::new(Scope { from: Some(time(0)), lookback: Duration::from_secs(86_400), status: None });
+    let mut plan = Plan::new(Scope { from: Some(time(0)), ..EVERYTHING }, &[]);
     let page = |rows: Vec<Row>, link: Option<&str>| PageFacts {
         rows,
         server_time: time(86_400_000),
@@ -273,8 +318,165 @@ fn a_next_link_is_followed_to_its_end() {
 
 #[test]
 fn a_row_from_the_future_does_not_carry_the_watermark_away() {
-    let mut plan = Plan::new(Scope { from: Some(time(0)), lookback: Duration::from_secs(86_400), status: None });
+    let mut plan = Plan::new(Scope { from: Some(time(0)), ..EVERYTHING }, &[]);
     let rows = vec![Row { id: 1, updated: Some(time(90_000_000)) }];
     let page = PageFacts { rows, server_time: time(60_000), next_link: None };
     assert_eq!(plan.accept(&page).unwrap(), Some(time(55_000)));
+}
+
+/// Reads a list with poison in it until a calm run has read everything; answers the requests that this took.
+fn run_poisoned(order: Order, seed: u64, incidents: i64, poison: &[i64], churn: usize) -> usize {
+    let mut server = Server::new(order, seed, incidents, 20 * 86_400_000, 0);
+    server.poison = poison.iter().map(|at| 1 + at % incidents).collect();
+    let mut client = Client::default();
+    for _ in 0..4 {
+        client.pass(&mut server, churn);
+        server.churn(30);
+        server.now += 300_000;
+    }
+    server.now += 60_000;
+    let tries = (1..=9).find(|_| client.pass(&mut server, 0));
+    assert!(tries.is_some(), "the rest of the list is never read");
+    let requests = server.requests;
+    let truth: BTreeMap<_, _> = server.updated.iter().map(|(id, updated)| (*id, time(*updated))).collect();
+    let served = |id: &i64| !server.poison.contains(id);
+    for (id, updated) in truth.iter().filter(|(id, updated)| served(id) && !client.is_in_a_hole(**updated)) {
+        assert_eq!(client.stored.get(id), Some(updated), "incident {id} is missing beside the poison");
+    }
+    // What moved in the very second of a poison while that was read, or is in no order, is found when it is tried again.
+    for _ in 0..60 {
+        client.fill(&mut server);
+    }
+    let served = |id: &i64| !server.poison.contains(id);
+    for (id, updated) in truth.iter().filter(|(id, _)| served(id)) {
+        assert_eq!(client.stored.get(id), Some(updated), "incident {id} is missing in the second of a poison");
+    }
+    server.poison.clear();
+    client.fill(&mut server);
+    assert!(client.holes.is_empty(), "a healed hole stays");
+    assert_eq!(client.stored, truth, "something was lost");
+    requests
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn all_but_the_poison_is_read_in_any_order(
+        order in prop::sample::select([STABLE.to_vec(), vec![Order::Random]].concat()),
+        seed: u64,
+        incidents in 1..1_200_i64,
+        poison in prop::collection::vec(0..1_200_i64, 1..4),
+        churn in 0..6_usize,
+    ) {
+        let churn = if order == Order::Random { churn.min(1) } else { churn };
+        run_poisoned(order, seed, incidents, &poison, churn);
+    }
+}
+
+#[test]
+fn the_search_for_a_poison_costs_few_requests_wherever_it_is() {
+    for order in STABLE {
+        for at in [0, 137, 299, 598, 599] {
+            let mut server = Server::new(order, 3, 600, 20 * 86_400_000, 0);
+            server.poison = [at + 1].into();
+            let mut client = Client::default();
+            assert!(client.pass(&mut server, 0));
+            assert_eq!((client.stored.len(), client.holes.len()), (599, 1));
+            assert!(server.requests < 80, "{order:?} {at}: {} requests", server.requests);
+            let before = server.requests;
+            assert!(client.pass(&mut server, 0));
+            assert!(server.requests <= before + 2, "{order:?} {at}: a hole is searched for anew");
+        }
+    }
+}
+
+#[test]
+fn an_outage_at_any_request_costs_few_and_leaves_no_hole() {
+    for order in STABLE {
+        for at in 0..40 {
+            let mut server = Server::new(order, 5, 900, 20 * 86_400_000, 0);
+            server.poison.insert(450);
+            let mut client = Client::default();
+            let mut plan = Plan::new(EVERYTHING, &[]);
+            let mut failures = 0;
+            let mut is_given_up = false;
+            while let Some(request) = plan.request().filter(|_| !is_given_up) {
+                server.is_down = server.requests >= at;
+                match server.page(&request) {
+                    Some(page) => drop(plan.accept(&page).unwrap()),
+                    None => is_given_up = !plan.failed(),
+                }
+                failures += usize::from(server.is_down);
+                client.holes.extend(plan.take_hole().filter(|_| server.is_down));
+            }
+            assert!(is_given_up || at > 20, "{order:?}: the outage after {at} requests was not noticed");
+            assert!(failures <= 9, "{order:?}: {failures} failures after {at} requests");
+            assert_eq!(client.holes, [], "{order:?}: an outage after {at} requests is no hole");
+        }
+    }
+}
+
+#[test]
+fn many_holes_are_an_outage_for_one_run() {
+    let mut server = Server::new(Order::ById, 5, 900, 20 * 86_400_000, 0);
+    server.poison = (1..=8).map(|at| at * 100).collect();
+    let mut client = Client::default();
+    assert!(!client.pass(&mut server, 0), "eight holes are too many for one run");
+    assert_eq!(client.holes.len(), 5);
+    assert!(client.pass(&mut server, 0));
+    assert_eq!((client.holes.len(), client.stored.len()), (8, 892));
+}
+
+#[test]
+fn many_poisons_of_one_second_do_not_hide_what_is_between() {
+    for order in STABLE {
+        let mut server = Server::new(order, 7, 260, 1, 0);
+        server.poison = [20, 137, 138, 260].into();
+        let mut client = Client::default();
+        assert!(client.pass(&mut server, 0));
+        assert_eq!((client.holes.len(), client.stored.len()), (1, 256), "{order:?}");
+    }
+}
+
+fn endless(link: Option<&str>, mut id: impl FnMut(usize) -> i64) -> (usize, SyncError) {
+    let mut plan = Plan::new(Scope { from: Some(time(0)), ..EVERYTHING }, &[]);
+    for page in 0..100_000 {
+        let rows = (0..100).map(|at| id(page * 100 + at)).map(|id| Row { id, updated: Some(time(id % 10_000)) });
+        let link = link.map(|link| format!("{link}{}", page % 3));
+        let facts = PageFacts { rows: rows.collect(), server_time: time(86_400_000), next_link: link };
+        assert!(plan.request().is_some(), "the plan holds an endless list for read");
+        if let Err(error) = plan.accept(&facts) {
+            return (page, error);
+        }
+    }
+    panic!("the plan does not end");
+}
+
+#[test]
+fn a_list_without_end_is_given_up() {
+    let (pages, error) = endless(Some("next"), |at| (at % 300) as i64);
+    assert!(pages < 40 && matches!(error, SyncError::EndlessListing { .. }), "links in a loop: {pages} {error}");
+    let (pages, error) = endless(Some("next"), |at| at as i64);
+    assert!(pages <= 2_001 && matches!(error, SyncError::EndlessListing { .. }), "new rows: {pages} {error}");
+    let (pages, error) = endless(None, |at| (at % 100) as i64);
+    assert!(pages < 400 && matches!(error, SyncError::UnstableListing { .. }), "the same page: {pages} {error}");
+    let (pages, error) = endless(None, |at| at as i64);
+    assert!(pages <= 2_500, "new rows without end: {pages} {error}");
+}
+
+#[test]
+fn a_server_that_ignores_skip_is_read_by_ever_smaller_windows() {
+    for order in STABLE {
+        let mut server = Server::new(order, 11, 900, 20 * 86_400_000, 0);
+        let mut client = Client::default();
+        let mut plan = Plan::new(EVERYTHING, &[]);
+        while let Some(request) = plan.request() {
+            let page = server.page(&Request { skip: 0, ..request }).unwrap();
+            client.stored.extend(page.rows.iter().map(|row| (row.id, row.updated.unwrap())));
+            plan.accept(&page).unwrap();
+            assert!(server.requests < 500, "{order:?}: the plan does not end");
+        }
+        assert_eq!(client.stored.len(), 900, "{order:?}");
+    }
 }
