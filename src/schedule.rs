@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 /// Back-offs and leases of dead instances end between the configured ticks.
-const RETRY_TICK: &str = "*/10 * * * * *";
+const RETRY_TICK: &str = "*/5 * * * * *";
 
 /// When each kind of run is due. Cron lines with seconds, in UTC.
 #[derive(Debug, Clone)]

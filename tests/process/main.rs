@@ -4,6 +4,7 @@
 
 mod commands;
 mod demonstration;
+mod instances;
 mod kill_loop;
 mod kills;
 mod life;
