@@ -121,7 +121,7 @@ impl Engine {
                 biased;
                 () = self.stop.cancelled() => break,
                 _ = renewal.tick() => {
-                    self.renew(!runs.is_empty()).await;
+                    self.renew().await;
                     ended = self.check_schema().await;
                     if ended.is_err() {
                         self.stop.cancel();
@@ -138,13 +138,15 @@ impl Engine {
         ended
     }
 
-    /// Bounded by the period: the next renewal may find the database back.
-    async fn renew(&self, has_leases: bool) {
-        if !has_leases {
+    /// Only for the runs in flight: a lease that could not be given back must expire. Bounded by the period: the next
+    /// renewal may find the database back.
+    async fn renew(&self) {
+        let tenants = self.trust.tenants();
+        if tenants.is_empty() {
             return;
         }
         let (store, asked) = (&self.parties.store, Instant::now());
-        match tokio::time::timeout(store.renewal_period(), store.renew_leases()).await {
+        match tokio::time::timeout(store.renewal_period(), store.renew_leases(&tenants)).await {
             Ok(Ok(renewed)) => self.trust.extend(renewed, asked),
             Ok(Err(error)) => tracing::warn!(error = %error, "leases were not renewed; runs end when they expire"),
             Err(_) => tracing::warn!("leases were not renewed in time; runs end when they expire"),
@@ -175,7 +177,7 @@ impl Engine {
                 return;
             }
         };
-        self.trust.extend(claims.iter().map(|claim| claim.lease.tenant), asked);
+        self.trust.begin(claims.iter().map(|claim| claim.lease.tenant), asked);
         for claim in claims {
             let Some(tenant) = settings.tenants.get(&claim.lease.tenant.0).cloned() else { continue };
             let (engine, reach) = (Arc::clone(self), settings.reach(Asked::News, PAGES_PER_SLICE));
@@ -197,7 +199,7 @@ impl Engine {
             if free > 0 && !waiting.is_empty() && !self.stop.is_cancelled() {
                 let asked = Instant::now();
                 let claims = self.parties.store.claim_named(&waiting, free).await?;
-                self.trust.extend(claims.iter().map(|claim| claim.lease.tenant), asked);
+                self.trust.begin(claims.iter().map(|claim| claim.lease.tenant), asked);
                 if claims.len() < free.min(waiting.len()) {
                     waiting.clear();
                 }
@@ -210,7 +212,7 @@ impl Engine {
             }
             tokio::select! {
                 biased;
-                _ = renewal.tick() => self.renew(!runs.is_empty()).await,
+                _ = renewal.tick() => self.renew().await,
                 ended = runs.join_next() => match ended {
                     Some(ended) => results.extend(ended),
                     None => break,
@@ -225,6 +227,7 @@ impl Engine {
         let started = Instant::now();
         let progress = self.progress.tenant(&tenant.name);
         let report = self.guarded(&tenant, &claim, reach, progress).await;
+        self.trust.forget(tenant.id);
         let took = started.elapsed();
         let verdict = report.failure.as_ref().map(SyncError::verdict);
         let outcome = verdict.as_ref().map_or(Outcome::Ok, Outcome::of);
@@ -232,7 +235,6 @@ impl Engine {
         if let Err(error) = self.parties.store.finish_run(&claim.lease, &record).await {
             tracing::error!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "the end of the run was not recorded");
         }
-        self.trust.forget(tenant.id);
         let result = TenantResult { tenant, report, outcome, verdict, took };
         tell(&claim, &result);
         result

@@ -162,8 +162,9 @@ impl TenantRun<'_> {
                 *reached = watermark.or(*reached);
                 return Ok(false);
             }
-            let (fetched, stored) = tokio::join!(self.pages.next(&mut plan), store);
-            stored?;
+            // What cannot be stored ends the run at once; what cannot be fetched lets the page before it be stored.
+            let fetch = async { Ok::<_, SyncError>(self.pages.next(&mut plan).await) };
+            let (fetched, ()) = tokio::try_join!(fetch, store)?;
             *reached = watermark.or(*reached);
             next = fetched?;
         }

@@ -22,10 +22,24 @@ impl Trust {
         Self { term: term / 6 * 5, until: Mutex::default() }
     }
 
-    /// The leases of these tenants were claimed or renewed by a statement that was sent at `asked`.
-    pub fn extend(&self, tenants: impl IntoIterator<Item = TenantId>, asked: Instant) {
+    /// The leases of these tenants were claimed by a statement that was sent at `asked`; their runs begin.
+    pub fn begin(&self, tenants: impl IntoIterator<Item = TenantId>, asked: Instant) {
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         until.extend(tenants.into_iter().map(|tenant| (tenant, asked + self.term)));
+    }
+
+    /// The leases of these tenants were renewed by a statement that was sent at `asked`. A run that ended meanwhile stays
+    /// ended.
+    pub fn extend(&self, tenants: impl IntoIterator<Item = TenantId>, asked: Instant) {
+        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        for tenant in tenants {
+            until.entry(tenant).and_modify(|until| *until = asked + self.term);
+        }
+    }
+
+    /// The tenants whose runs have not ended.
+    pub fn tenants(&self) -> Vec<TenantId> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
     /// A run has ended.

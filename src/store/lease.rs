@@ -141,10 +141,11 @@ impl Store {
     }
 
     /// Prolongs the leases of this process, and answers of which tenants.
-    pub async fn renew_leases(&self) -> Result<Vec<TenantId>, SyncError> {
+    pub async fn renew_leases(&self, tenants: &[TenantId]) -> Result<Vec<TenantId>, SyncError> {
+        let tenants: Vec<Uuid> = tenants.iter().map(|tenant| tenant.0).collect();
         let renew = async |connection: &mut PgConnection| {
             let renew = sqlx::query_scalar::<_, Uuid>(include_str!("sql/renew_leases.sql"));
-            renew.bind(&self.instance).bind(interval(self.lease_term)).fetch_all(connection).await
+            renew.bind(&self.instance).bind(interval(self.lease_term)).bind(tenants).fetch_all(connection).await
         };
         let renewed = self.transact("renewing leases", Rights::Dispatcher, renew).await?;
         Ok(renewed.into_iter().map(TenantId).collect())

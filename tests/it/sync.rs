@@ -5,7 +5,7 @@ use std::time::Duration;
 use incident_sync::pages::Pages;
 use incident_sync::progress::Progress;
 use incident_sync::rows::PageRows;
-use incident_sync::simulator::{Endpoint, Order, Reply, TenantSpec};
+use incident_sync::simulator::{Behaviour, Endpoint, Order, Reply, TenantSpec};
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::upsert::Place;
 use incident_sync::tenant_run::{Asked, Reach, TenantRun};
@@ -264,4 +264,40 @@ async fn a_holder_that_lost_its_lease_writes_nothing() {
     let refused = slow.write_page(&lost, &PageRows::default(), watermark).await;
     assert!(matches!(refused, Err(incident_sync::error::SyncError::LeaseLost)), "{refused:?}");
     assert_eq!(world.state(id(1), "watermark").await, None);
+}
+
+#[tokio::test]
+async fn a_run_whose_end_was_not_recorded_does_not_keep_its_tenant() {
+    let hanging = TenantSpec { behaviour: Behaviour { hang: true, ..Behaviour::default() }, ..spec(2, 1) };
+    let mut world = World::with(vec![spec(1, 1), hanging]).await;
+    let refuse = format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN IF NEW.tenant_id = '{}' THEN RAISE 'refused'; END IF; RETURN NEW; END$$;
+        CREATE TRIGGER refuse BEFORE INSERT ON defender.sync_runs FOR EACH ROW EXECUTE FUNCTION refuse()",
+        id(1)
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(refuse)).execute(world.pool()).await.unwrap();
+    world.lease_term = Duration::from_secs(2);
+    let (_, engine) = world.other_instance("other", 8).await;
+    let wake = Notify::new();
+    let looks = async {
+        let held = "SELECT count(*) FROM defender.sync_state WHERE lease_expires_at > clock_timestamp()";
+        until(async || world.number("SELECT count(*) FROM defender.incidents").await == 1).await;
+        // The run that hangs keeps the renewals going.
+        until(async || world.number(held).await == 1).await;
+        let expired = "SELECT count(*) FROM defender.sync_state WHERE lease_expires_at <= clock_timestamp()";
+        assert_eq!(world.number(expired).await, 1, "the tenant is free for others");
+        engine.stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(engine.run(&wake), looks);
+    ended.unwrap();
+}
+
+async fn until(is_so: impl AsyncFn() -> bool) {
+    let looks = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), looks).await.expect("it never came to pass");
 }
