@@ -78,6 +78,8 @@ fn tenant_gauges(tenants: &[Freshness]) -> String {
     });
     let help = "Incident versions that no poll had found and a later reading did; should stay 0";
     each("incident_sync_found_late_total", "counter", help, |tenant| tenant.found_late as f64);
+    let help = "Ranges of lastUpdateTime that the API fails to serve; should be 0";
+    each("incident_sync_holes", "gauge", help, |tenant| tenant.holes as f64);
     text
 }
 
@@ -87,9 +89,11 @@ mod tests {
 
     #[test]
     fn a_name_cannot_break_out_of_its_label() {
-        let tenants = [Freshness { name: "a\"b\\c".to_owned(), freshness_seconds: 1.5, is_up: false, found_late: 0 }];
+        let name = "a\"b\\c".to_owned();
+        let tenants = [Freshness { name, freshness_seconds: 1.5, is_up: false, found_late: 0, holes: 2 }];
         let text = tenant_gauges(&tenants);
         assert!(text.contains("incident_sync_tenant_freshness_seconds{tenant=\"a\\\"b\\\\c\"} 1.5\n"), "{text}");
         assert!(text.contains("incident_sync_tenant_up{tenant=\"a\\\"b\\\\c\"} 0\n"), "{text}");
+        assert!(text.contains("incident_sync_holes{tenant=\"a\\\"b\\\\c\"} 2\n"), "{text}");
     }
 }

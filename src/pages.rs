@@ -46,6 +46,8 @@ pub struct Pages<'a> {
     stop: &'a CancellationToken,
     progress: TenantProgress,
     counts: Mutex<Counts>,
+    /// Why the plan was told that a page cannot be served.
+    unserved: Mutex<Option<SyncError>>,
 }
 
 impl<'a> Pages<'a> {
@@ -56,29 +58,49 @@ impl<'a> Pages<'a> {
         stop: &'a CancellationToken,
         progress: TenantProgress,
     ) -> Self {
-        Self { parties, tenant, stop, progress, counts: Mutex::default() }
+        Self { parties, tenant, stop, progress, counts: Mutex::default(), unserved: Mutex::default() }
     }
 
-    /// The next page of the plan; `None` when it is drained. A refused request is asked differently where that is possible.
+    /// The next page of the plan; `None` when it is drained. A request that is refused or cannot be served is asked
+    /// differently where that is possible.
     pub async fn next(&self, plan: &mut Plan) -> Result<Option<Answer>, SyncError> {
         loop {
             let Some(request) = plan.request() else { return Ok(None) };
-            match self.page(&request).await {
+            match self.page(&request, plan.is_searching()).await {
                 Err(SyncError::Api { status: 400, .. }) if plan.refused() => {}
+                Err(error) if error.may_be_the_page() && plan.failed() => {
+                    *self.unserved.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
                 other => return other.map(Some),
             }
         }
     }
 
+    /// Why the last page that could not be served was not.
+    pub fn why_unserved(&self) -> Option<SyncError> {
+        self.unserved.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// A token that the API refuses is asked for anew, once; the same request then goes on.
-    async fn page(&self, request: &Request) -> Result<Answer, SyncError> {
-        match with_retries(self.parties.pace, self.stop, || self.page_once(request)).await {
+    async fn page(&self, request: &Request, is_search: bool) -> Result<Answer, SyncError> {
+        match self.page_with_retries(request, is_search).await {
             Err(error) if error.verdict().wait == Wait::NewToken => {
                 self.parties.tokens.forget(self.tenant).await;
-                with_retries(self.parties.pace, self.stop, || self.page_once(request)).await
+                self.page_with_retries(request, is_search).await
             }
             other => other,
         }
+    }
+
+    /// A search asks in its own way again for what may be unservable.
+    async fn page_with_retries(&self, request: &Request, is_search: bool) -> Result<Answer, SyncError> {
+        let attempt = || async {
+            match self.page_once(request).await {
+                Err(error) if is_search && error.may_be_the_page() => Ok(Err(error)),
+                other => other.map(Ok),
+            }
+        };
+        with_retries(self.parties.pace, self.stop, attempt).await.flatten()
     }
 
     async fn page_once(&self, request: &Request) -> Result<Answer, SyncError> {

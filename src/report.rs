@@ -7,6 +7,7 @@ use comfy_table::{ContentArrangement, Table};
 use serde_json::{Value, json};
 
 use crate::check::Finding;
+use crate::error::Actor;
 use crate::pass::TenantResult;
 use crate::store::runs::{Outcome, TenantStatus};
 use crate::tenant::Tenant;
@@ -99,12 +100,16 @@ pub fn status_table(tenants: &[TenantStatus]) -> String {
         "open",
         "rejected",
         "late",
+        "holes",
         "failures",
         "who must act",
         "what",
     ]);
     for tenant in tenants {
         let last_run = tenant.last_kind.as_deref().zip(tenant.last_outcome.as_deref());
+        let of_holes = (tenant.holes > 0).then(|| (Actor::Operator.as_str().to_owned(), OF_HOLES.to_owned()));
+        let failure = tenant.who_must_act.clone().zip(tenant.error_message.clone());
+        let (who, what) = failure.or(of_holes).unwrap_or_default();
         table.add_row([
             tenant.name.clone(),
             state(tenant).to_owned(),
@@ -114,13 +119,18 @@ pub fn status_table(tenants: &[TenantStatus]) -> String {
             tenant.open_incidents.to_string(),
             tenant.rejected.to_string(),
             tenant.found_late.unwrap_or(0).to_string(),
+            tenant.holes.to_string(),
             tenant.consecutive_failures.unwrap_or(0).to_string(),
-            tenant.who_must_act.clone().unwrap_or_default(),
-            tenant.error_message.clone().unwrap_or_default(),
+            who,
+            what,
         ]);
     }
     table.to_string()
 }
+
+/// What an operator does about a hole.
+const OF_HOLES: &str =
+    "The API fails to serve a part of the list; open a ticket with Microsoft with what defender.sync_holes says of it";
 
 /// One word for how a tenant is.
 pub fn state(tenant: &TenantStatus) -> &'static str {
@@ -130,6 +140,7 @@ pub fn state(tenant: &TenantStatus) -> &'static str {
         TenantStatus { parked_reason: Some(_), .. } => "parked",
         TenantStatus { error_class: Some(_), .. } => "failing",
         TenantStatus { backfilled_at: None, .. } => "first sync",
+        TenantStatus { holes: 1.., .. } => "incomplete",
         _ => "ok",
     }
 }

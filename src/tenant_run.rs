@@ -5,8 +5,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
-use crate::defender::paging::{PageFacts, Plan, Scope};
-use crate::error::SyncError;
+use crate::defender::paging::{Hole, PageFacts, Plan, Scope};
+use crate::error::{Actor, SyncError};
 use crate::pages::{Pages, Parties};
 use crate::retry::with_retries;
 use crate::rows::{self, Element};
@@ -19,6 +19,9 @@ use crate::window::{poll_from, to_delta};
 
 /// A run of the daemon ends at the first move of the watermark after so many pages, so that a long history lets others in.
 pub const PAGES_PER_SLICE: usize = 50;
+
+/// Holes that one run tries again: three calls each while they last.
+const HOLES_PER_RUN: usize = 20;
 
 /// How far a run reaches.
 #[derive(Debug, Clone, Copy)]
@@ -93,18 +96,55 @@ impl TenantRun<'_> {
     /// Runs to the end and tells what was done; the counts are left to the pages.
     pub async fn run(self) -> RunReport {
         let mut report = RunReport::beginning(self.claim);
-        for scope in self.scopes() {
-            report.window_from = report.window_from.or(scope.from);
-            match Box::pin(self.drain(scope, &mut report.watermark)).await {
-                Ok(is_drained) => report.is_drained &= is_drained,
-                Err(error) => {
-                    report.is_drained = false;
-                    report.failure = Some(error);
-                    break;
-                }
-            }
+        if let Err(error) = self.read(&mut report).await {
+            report.is_drained = false;
+            report.failure = Some(error);
         }
         report
+    }
+
+    async fn read(&self, report: &mut RunReport) -> Result<(), SyncError> {
+        let (lease, never) = (&self.claim.lease, CancellationToken::new());
+        let mut holes = with_retries(self.parties.pace, &never, || self.parties.store.holes(lease)).await?;
+        // A poll has no time for what failed an hour ago.
+        if !matches!(self.claim.kind, RunKind::Poll | RunKind::Backfill) {
+            Box::pin(self.try_holes(&mut holes)).await?;
+        }
+        for scope in self.scopes() {
+            report.window_from = report.window_from.or(scope.from);
+            let plan = Plan::new(scope, &holes);
+            report.is_drained &= Box::pin(self.drain(plan, scope, &mut holes, &mut report.watermark)).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads again what the API could not serve; what it can serve by now is no hole any more.
+    async fn try_holes(&self, holes: &mut Vec<Hole>) -> Result<(), SyncError> {
+        let never = CancellationToken::new();
+        let mut still = holes.split_off(holes.len().min(HOLES_PER_RUN));
+        let mut is_outage = false;
+        for hole in std::mem::take(holes) {
+            if is_outage {
+                still.push(hole);
+                continue;
+            }
+            let scope = Scope { from: Some(hole.from), to: Some(hole.to), lookback: Duration::ZERO, status: None };
+            let known = still.len();
+            match Box::pin(self.drain(Plan::of_hole(hole), scope, &mut still, &mut None)).await {
+                Ok(_) if still.len() == known => {
+                    let (store, lease) = (&self.parties.store, &self.claim.lease);
+                    with_retries(self.parties.pace, &never, || store.forget_hole(lease, hole)).await?;
+                }
+                Ok(_) => {}
+                Err(error) if error.may_be_the_page() => {
+                    still.push(hole);
+                    is_outage = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        *holes = still;
+        Ok(())
     }
 
     fn scopes(&self) -> Vec<Scope> {
@@ -129,12 +169,18 @@ impl TenantRun<'_> {
             (Some(_), None) => false,
             (Some(from), Some(watermark)) => from <= watermark,
         };
-        scope.status.is_none() && reaches_back
+        scope.status.is_none() && scope.to.is_none() && reaches_back
     }
 
-    /// Reads and stores one scope; answers whether all of it. A page is written while the next one is fetched.
-    async fn drain(&self, scope: Scope, reached: &mut Option<DateTime<Utc>>) -> Result<bool, SyncError> {
-        let mut plan = Plan::new(scope, &[]);
+    /// Reads and stores one scope; answers whether all of it. A page is written while the next one is fetched. New holes
+    /// are added to `holes`.
+    async fn drain(
+        &self,
+        mut plan: Plan,
+        scope: Scope,
+        holes: &mut Vec<Hole>,
+        reached: &mut Option<DateTime<Utc>>,
+    ) -> Result<bool, SyncError> {
         let mut next = self.pages.next(&mut plan).await?;
         let mut pages = 0;
         while let Some(answer) = next {
@@ -146,13 +192,17 @@ impl TenantRun<'_> {
                 next_link: answer.next_link.clone(),
             };
             let edge = plan.accept(&facts)?;
+            if let Some(hole) = plan.take_hole() {
+                self.note_hole(hole).await?;
+                holes.push(hole);
+            }
             let watermark = edge.filter(|_| self.moves_watermark(scope)).filter(|edge| Some(*edge) > *reached);
             self.pages.count(|counts| counts.incidents_seen += elements.len());
             // Before the next page is asked for, so that a tenant that waits here holds one page, not two.
             let permit = self.parties.writers.acquire().await;
             let store = async {
                 let place = if edge.is_some() { Place::End(watermark) } else { Place::Midway };
-                let stored = self.store_page(elements, place).await;
+                let stored = self.store_page(elements, place, scope).await;
                 drop(permit);
                 stored
             };
@@ -171,14 +221,27 @@ impl TenantRun<'_> {
         Ok(true)
     }
 
-    async fn store_page(&self, elements: Vec<Element<'_>>, place: Place) -> Result<(), SyncError> {
+    /// Before the watermark passes it.
+    async fn note_hole(&self, hole: Hole) -> Result<(), SyncError> {
+        let (store, lease, never) = (&self.parties.store, &self.claim.lease, CancellationToken::new());
+        let Some(why) = self.pages.why_unserved() else { return Ok(()) };
+        tracing::warn!(
+            tenant.id = %self.tenant.id, tenant.name = self.tenant.name, window_from = %hole.from, window_to = %hole.to,
+            class = why.verdict().class, who = Actor::Operator.as_str(), error = %why,
+            say = "Open a ticket with Microsoft and give tenant, window and tracking id; the window is tried again every hour",
+            "the API fails to serve a part of the list; the rest goes on"
+        );
+        with_retries(self.parties.pace, &never, || store.note_hole(lease, hole, &why)).await
+    }
+
+    async fn store_page(&self, elements: Vec<Element<'_>>, place: Place, scope: Scope) -> Result<(), SyncError> {
         let store = &self.parties.store;
         let lease = &self.claim.lease;
         let elements = rows::newest_of_each(elements);
         let never = CancellationToken::new();
         let known = with_retries(self.parties.pace, &never, || store.known_versions(lease, &elements)).await?;
         let unknown = known.without_known(elements);
-        let late = self.found_late(&unknown, &known);
+        let late = if scope.to.is_none() { self.found_late(&unknown, &known) } else { 0 };
         match self.write(&unknown, place).await {
             Ok(()) => {
                 self.pages.count(|counts| counts.found_late += late);
@@ -198,7 +261,8 @@ impl TenantRun<'_> {
         self.write(&[], place).await
     }
 
-    /// Versions that lie so far behind the watermark that no poll would look for them any more.
+    /// Versions that lie so far behind the watermark that no poll would look for them any more. Those of a hole were
+    /// never thought to be stored.
     fn found_late(&self, unknown: &[Element<'_>], known: &KnownVersions) -> usize {
         let looks_back = matches!(self.claim.kind, RunKind::Open | RunKind::Reconcile);
         let Some(watermark) = self.claim.watermark.filter(|_| looks_back) else { return 0 };

@@ -189,6 +189,8 @@ pub struct Freshness {
     pub is_up: bool,
     /// Incident versions that no poll had found and a later reading did.
     pub found_late: i64,
+    /// Ranges that the API fails to serve.
+    pub holes: i64,
 }
 
 /// A tenant's state as `status` shows it.
@@ -240,6 +242,8 @@ pub struct TenantStatus {
     pub rejected: i64,
     /// Incident versions that no poll had found and a later reading did.
     pub found_late: Option<i64>,
+    /// Ranges of `lastUpdateTime` that the API fails to serve.
+    pub holes: i64,
 }
 
 /// Back-off after failures: one minute, doubled each time, at most an hour.

@@ -113,7 +113,12 @@ impl Store {
 
     /// In the middle of a window rows may reach the disk a moment after their commit: the end of the window takes all
     /// before it to the disk, and should the server crash in between, the window is read again.
-    async fn holds(&self, lease: &Lease, is_durable: bool, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    pub(super) async fn holds(
+        &self,
+        lease: &Lease,
+        is_durable: bool,
+        connection: &mut PgConnection,
+    ) -> Result<bool, sqlx::Error> {
         let fence = sqlx::query(include_str!("sql/check_fence.sql"))
             .bind(lease.tenant.0)
             .bind(lease.fence)

@@ -135,7 +135,7 @@ async fn a_storm_of_500_is_tried_again_then_backs_off_then_heals() {
     world.good_pass().await;
     assert_eq!(api_calls(&world, 1), 3);
     for failures in 1..=3_u32 {
-        world.service().script(id(1), Endpoint::Incidents, storm(4));
+        world.service().script(id(1), Endpoint::Incidents, storm(7));
         let results = world.pass().await;
         assert_eq!(judged(&results[0]), (Outcome::Failed, "upstream", "nobody"));
         let pause = seconds_until_next_attempt(&world).await;

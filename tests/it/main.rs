@@ -3,6 +3,7 @@
 
 mod content;
 mod errors;
+mod holes;
 mod schema;
 mod support;
 mod sync;

@@ -3,7 +3,8 @@
 SELECT t.name,
     extract(epoch FROM now() - coalesce(s.last_success_at, t.first_seen_at))::double precision AS freshness_seconds,
     s.last_success_at IS NOT NULL AND s.error_class IS NULL AS is_up,
-    s.found_late
+    s.found_late,
+    (SELECT count(*) FROM defender.sync_holes h WHERE h.tenant_id = t.tenant_id) AS holes
 FROM defender.tenants t
 JOIN defender.sync_state s USING (tenant_id)
 WHERE t.enabled

@@ -3,7 +3,7 @@ SELECT t.tenant_id, t.name, t.enabled, t.removed_at, s.watermark, s.backfilled_a
     s.consecutive_failures, s.next_attempt_at, s.parked_reason, s.error_class, s.error_message, s.who_must_act,
     s.lease_owner, extract(epoch FROM now() - s.last_success_at)::double precision AS freshness_seconds,
     r.kind AS last_kind, r.outcome AS last_outcome, r.finished_at AS last_finished_at,
-    i.incidents, i.open_incidents, q.rejected, s.found_late
+    i.incidents, i.open_incidents, q.rejected, s.found_late, h.holes
 FROM defender.tenants t
 LEFT JOIN defender.sync_state s USING (tenant_id)
 LEFT JOIN LATERAL (
@@ -17,4 +17,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT count(*) AS rejected FROM defender.rejected_payloads WHERE tenant_id = t.tenant_id
 ) q ON true
+LEFT JOIN LATERAL (
+    SELECT count(*) AS holes FROM defender.sync_holes WHERE tenant_id = t.tenant_id
+) h ON true
 ORDER BY t.name, t.tenant_id

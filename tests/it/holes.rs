@@ -1,0 +1,184 @@
+//! An incident that the API cannot serve: the rest of its tenant goes on, and it comes when it can be served.
+
+use incident_sync::pass::TenantResult;
+use incident_sync::report;
+use incident_sync::simulator::{Endpoint, Order, Reply, TenantSpec};
+use incident_sync::store::runs::Outcome;
+use serde_json::Value;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::support::truth;
+use crate::support::world::{World, id, spec};
+
+/// The tables hold everything but this incident.
+async fn assert_all_but(world: &World, tenant: Uuid, poison: i64) {
+    let mut served = world.service().truth(tenant);
+    served.retain(|incident: &Value| incident["incidentId"] != poison);
+    let stored = truth::stored(world.pool(), tenant).await;
+    truth::assert_same(&stored, &truth::expected(&served), &format!("{tenant} without {poison}"));
+}
+
+fn assert_good(results: &[TenantResult]) {
+    for result in results {
+        assert_eq!(result.outcome, Outcome::Ok, "{}: {:?}", result.tenant.name, result.report.failure);
+    }
+}
+
+fn calls(result: &TenantResult) -> usize {
+    result.report.counts.api_calls
+}
+
+async fn states(world: &World) -> Vec<(&'static str, i64)> {
+    let tenants = world.store.tenant_status().await.unwrap();
+    tenants.iter().map(|tenant| (report::state(tenant), tenant.holes)).collect()
+}
+
+async fn holes(world: &World) -> i64 {
+    world.number("SELECT count(*) FROM defender.sync_holes").await
+}
+
+#[tokio::test]
+async fn a_poison_in_a_first_sync_leaves_a_hole_and_the_rest_goes_on() {
+    let places = [1, 300, 200];
+    let mut specs = vec![spec(1, 200), spec(2, 600), spec(3, 200)];
+    specs[1].order = Order::ById;
+    specs.push(spec(4, 20));
+    let world = World::with(specs).await;
+    for (tenant, place) in (1..).zip(places) {
+        world.service().poison(id(tenant), place);
+    }
+    let first = world.pass().await;
+    assert_good(&first);
+    for (tenant, place) in (1..).zip(places) {
+        assert_all_but(&world, id(tenant), place).await;
+    }
+    assert!(first[..3].iter().all(|result| calls(result) < 110), "{:?}", first.iter().map(calls).collect::<Vec<_>>());
+    assert_eq!(states(&world).await, [("incomplete", 1), ("incomplete", 1), ("incomplete", 1), ("ok", 0)]);
+    let precise = "SELECT count(*) FROM defender.sync_holes WHERE window_to - window_from <= interval '1 second'
+        AND error_class = 'upstream' AND error_message LIKE '%InternalServerError (tracking id 43f4cb08-%'";
+    assert_eq!(world.number(precise).await, 3);
+    let metrics = world.store.freshness().await.unwrap();
+    assert_eq!(metrics.iter().map(|tenant| tenant.holes).collect::<Vec<_>>(), [1, 1, 1, 0]);
+
+    // A hole is tried again, not searched for again.
+    world.later();
+    let second = world.pass().await;
+    assert_good(&second);
+    assert!(second.iter().all(|result| calls(result) <= 6), "{:?}", second.iter().map(calls).collect::<Vec<_>>());
+    assert_eq!(holes(&world).await, 3);
+
+    for tenant in 1..=3 {
+        world.service().heal(id(tenant));
+    }
+    assert_good(&world.pass().await);
+    assert_eq!(states(&world).await, [("ok", 0); 4]);
+    assert_eq!(world.number("SELECT sum(found_late)::bigint FROM defender.sync_state").await, 0);
+    world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn a_poison_among_the_news_of_a_poll_leaves_a_hole_and_the_rest_goes_on() {
+    let world = World::with((1..=3).map(|at| spec(at, 40)).collect()).await;
+    world.good_pass().await;
+    world.later();
+    let places = [10, 11, 12];
+    for incident in places {
+        for tenant in 1..=3 {
+            assert!(world.service().update(id(tenant), incident));
+        }
+        world.later();
+    }
+    for (tenant, place) in (1..).zip(places) {
+        world.service().poison(id(tenant), place);
+    }
+    for _ in 0..2 {
+        assert_good(&world.pass().await);
+        assert_eq!(states(&world).await, [("incomplete", 1); 3]);
+        let stored = "SELECT count(*) FROM defender.incidents WHERE incident_id IN (10, 11, 12)
+            AND last_update_time >= '2026-11-23T12:00:00Z'";
+        assert_eq!(world.number(stored).await, 6, "of nine versions three cannot be served");
+    }
+    for tenant in 1..=3 {
+        world.service().heal(id(tenant));
+    }
+    assert_good(&world.pass().await);
+    assert_eq!(holes(&world).await, 0);
+    world.assert_settled().await;
+}
+
+/// Lets the daemon's loop run until the only tenant has so many good runs of a kind.
+async fn daemon_until(world: &World, query: &'static str) {
+    let (_, engine) = world.other_instance("daemon", 1).await;
+    let wake = Notify::new();
+    let done = async {
+        while world.number(query).await == 0 {
+            wake.notify_one();
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        engine.stop.cancel();
+    };
+    let both = async { tokio::join!(engine.run(&wake), done) };
+    tokio::time::timeout(std::time::Duration::from_secs(60), both).await.expect("the run ends well").0.unwrap();
+}
+
+#[tokio::test]
+async fn the_reading_of_open_incidents_finds_a_hole_and_later_closes_it_and_a_poll_goes_around() {
+    let world = World::of(60).await;
+    world.good_pass().await;
+    let open = world.number("SELECT max(incident_id) FROM defender.incidents WHERE status = 'Active'").await;
+    world.service().poison(id(1), open);
+    let make_due = async |kind: &str| {
+        let due = "UPDATE defender.sync_state SET poll_due_at = now() + CASE WHEN $1 = 'poll' THEN '0 h' ELSE '1 h' END::interval,
+            open_due_at = now() + CASE WHEN $1 = 'open' THEN '0 h' ELSE '1 h' END::interval,
+            reconcile_due_at = now() + CASE WHEN $1 = 'reconcile' THEN '0 h' ELSE '1 h' END::interval";
+        sqlx::query(due).bind(kind).execute(world.pool()).await.unwrap();
+    };
+    make_due("open").await;
+    daemon_until(&world, "SELECT count(*) FROM defender.sync_runs WHERE kind = 'open' AND outcome = 'ok'").await;
+    assert_eq!(holes(&world).await, 1);
+
+    // As if the watermark stood right behind the hole: each poll begins before it.
+    let back = "UPDATE defender.sync_state SET watermark = (SELECT window_to FROM defender.sync_holes)";
+    sqlx::query(back).execute(world.pool()).await.unwrap();
+    world.service().clear_calls(id(1));
+    make_due("poll").await;
+    daemon_until(&world, "SELECT count(*) FROM defender.sync_runs WHERE kind = 'poll' AND outcome = 'ok'").await;
+    let asked = world.service().calls(id(1));
+    let statuses: Vec<u16> =
+        asked.iter().filter(|call| call.endpoint == Endpoint::Incidents).map(|call| call.status).collect();
+    assert_eq!(statuses, [200, 200], "one page before the hole, one behind it, none into it");
+    assert_eq!(holes(&world).await, 1);
+
+    world.service().heal(id(1));
+    make_due("reconcile").await;
+    daemon_until(&world, "SELECT count(*) FROM defender.sync_runs WHERE kind = 'reconcile' AND outcome = 'ok'").await;
+    assert_eq!(holes(&world).await, 0);
+    assert_eq!(world.number("SELECT sum(found_late)::bigint FROM defender.sync_state").await, 0);
+    world.assert_truth().await;
+}
+
+#[tokio::test]
+async fn an_outage_of_the_api_is_no_hole_and_costs_few_calls() {
+    let world = World::with((1..=4).map(|at| spec(at, 600)).collect()).await;
+    for (tenant, pages) in (1..).zip([0, 1, 3, 7]) {
+        let outage = std::iter::repeat_with(|| Reply::defender(502, "")).take(60);
+        let script = std::iter::repeat_with(|| Reply::Pass).take(pages).chain(outage).collect();
+        world.service().script(id(tenant), Endpoint::Incidents, script);
+    }
+    for (result, pages) in world.pass().await.iter().zip([0, 1, 3, 7]) {
+        let verdict = result.verdict.as_ref().expect("the run failed");
+        assert_eq!((result.outcome, verdict.class), (Outcome::Failed, "upstream"));
+        assert_eq!(calls(result) - pages, 7, "four tries, two smaller pages, one look whether anything is served");
+    }
+    assert_eq!(holes(&world).await, 0);
+}
+
+#[tokio::test]
+async fn poison_in_a_listing_of_no_order_hides_nothing_else() {
+    let world = World::with(vec![TenantSpec { order: Order::Random, ..spec(1, 250) }]).await;
+    world.service().poison(id(1), 120);
+    assert_good(&world.pass().await);
+    assert_all_but(&world, id(1), 120).await;
+    assert_eq!(states(&world).await, [("incomplete", 1)]);
+}
