@@ -1,13 +1,20 @@
 //! The doctor: database, and for each tenant the token, what it says, and one call. Says who must do what.
 
+use std::sync::Arc;
+
 use chrono::DateTime;
+use futures::StreamExt;
 use serde::Serialize;
 
+use crate::config::Config;
 use crate::defender::Incidents;
 use crate::defender::paging::{PAGE_ROWS, Request};
+use crate::embedded::Hold;
 use crate::entra::Tokens;
 use crate::entra::claims::Look;
 use crate::error::SyncError;
+use crate::http;
+use crate::setup::{self, OpenDatabase};
 use crate::store::Store;
 use crate::store::quota::Quota;
 use crate::tenant::Tenant;
@@ -65,6 +72,47 @@ impl Finding {
         let verdict = error.verdict();
         let detail = format!("{} ({error})", verdict.say);
         Self { what: what.to_owned(), result: CheckResult::Failure, who: verdict.who.as_str(), detail }
+    }
+}
+
+/// Checks everything; the second answer is whether the database is good.
+pub async fn all(config: &Config, tenants: &[Arc<Tenant>]) -> (Vec<Finding>, bool) {
+    let file = config.file.as_ref().map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string());
+    let mut findings = vec![Finding::ok("configuration", format!("{file}, {} tenants", config.tenants.len()))];
+    findings.extend(config.warnings.iter().map(|warning| Finding::warning("configuration", warning.clone())));
+    let database = match OpenDatabase::open(&config.database, Hold::Command, false).await {
+        Ok(database) => {
+            findings.push(schema(&database.store).await);
+            Some(database)
+        }
+        Err(error) => {
+            let (what, detail) = ("database".to_owned(), error.to_string());
+            findings.push(Finding { what, result: CheckResult::Failure, who: "operator", detail });
+            None
+        }
+    };
+    let client = http::client();
+    let (tokens, incidents) = (Tokens::new(client.clone()), Incidents::new(client));
+    {
+        let quota = database.as_ref().map(|database| (&database.store, setup::quota(config)));
+        let calls = tenants.iter().map(|each| tenant(each, &tokens, &incidents, quota));
+        let calls = futures::stream::iter(calls).buffered(config.sync.concurrency);
+        findings.extend(calls.collect::<Vec<_>>().await);
+    }
+    let is_database_good = database.is_some();
+    if let Some(database) = database {
+        database.close().await;
+    }
+    (findings, is_database_good)
+}
+
+async fn schema(store: &Store) -> Finding {
+    match store.pending_migrations().await {
+        Ok(0) => Finding::ok("database", "reached; the schema is current"),
+        Ok(pending) => {
+            Finding::warning("database", format!("{pending} migrations are pending; run: incident-sync migrate"))
+        }
+        Err(error) => Finding::failure("database", &error),
     }
 }
 

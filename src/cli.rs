@@ -13,13 +13,10 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
 
-use crate::check::{self, CheckResult, Finding};
+use crate::check::{self, CheckResult};
 use crate::config::{self, Config};
 use crate::daemon;
-use crate::defender::Incidents;
 use crate::embedded::Hold;
-use crate::entra::Tokens;
-use crate::http;
 use crate::progress::Progress;
 use crate::report;
 use crate::setup::{self, OpenDatabase, SetupError};
@@ -27,6 +24,7 @@ use crate::store::runs::Outcome;
 use crate::telemetry::{self, LogFormat};
 use crate::tenant::Tenant;
 use crate::tenant_run::Asked;
+use crate::verify::{self, Drift, Span};
 
 /// Keeps a Postgres database equal to the Microsoft 365 Defender incidents of many customer tenants.
 ///
@@ -57,6 +55,17 @@ enum Command {
     },
     /// One pass now.
     Sync(SyncArgs),
+    /// Reads the API again and compares it with the database, without writing; exit status 1 if they differ.
+    Verify(VerifyArgs),
+    /// Decodes and stores again what is in quarantine, as after an update of incident-sync.
+    RetryRejected {
+        /// Only this tenant, by name or id; may be repeated.
+        #[arg(long = "tenant", value_name = "TENANT")]
+        tenants: Vec<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// The doctor: configuration, database, and for each tenant token, role and one call.
     Check {
         /// Only this tenant, by name or id; may be repeated.
@@ -125,6 +134,19 @@ struct SyncArgs {
     #[arg(long, conflicts_with = "since")]
     full: bool,
     /// Read everything updated since this time, such as 2026-11-01T00:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    since: Option<DateTime<Utc>>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// Only this tenant, by name or id; may be repeated.
+    #[arg(long = "tenant", value_name = "TENANT")]
+    tenants: Vec<String>,
+    /// Compare only what was updated since this time, such as 2026-11-01T00:00:00Z.
     #[arg(long, value_name = "TIME")]
     since: Option<DateTime<Utc>>,
     /// Print JSON.
@@ -220,7 +242,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     }
     match cli.command {
         Command::Run { no_migrate } => daemon::run(config, cli.config, !no_migrate).await,
-        Command::Sync(args) => sync(&config, args).await,
+        Command::Sync(args) => sync(&config, &args.tenants, args.asked(), args.json).await,
+        Command::Verify(args) => verify(&config, args).await,
+        Command::RetryRejected { tenants, json } => sync(&config, &tenants, Asked::Rejected, json).await,
         Command::Check { tenants, json } => check(&config, &tenants, json).await,
         Command::Status { json } => status(&config, json).await,
         Command::Migrate => migrate(&config).await,
@@ -261,18 +285,23 @@ fn find_tenant<'a>(config: &'a Config, name: &str) -> Option<&'a Arc<Tenant>> {
     config.tenants.iter().find(|tenant| tenant.name == name || Some(tenant.id.0) == id)
 }
 
-async fn sync(config: &Config, args: SyncArgs) -> Result<(), Failure> {
-    let tenants = chosen(config, &args.tenants)?;
-    let asked = match args.since {
-        Some(time) => Asked::Since(time),
-        None if args.full => Asked::Everything,
-        None => Asked::News,
-    };
+impl SyncArgs {
+    fn asked(&self) -> Asked {
+        match self.since {
+            Some(time) => Asked::Since(time),
+            None if self.full => Asked::Everything,
+            None => Asked::News,
+        }
+    }
+}
+
+async fn sync(config: &Config, named: &[String], asked: Asked, json: bool) -> Result<(), Failure> {
+    let tenants = chosen(config, named)?;
     let database = OpenDatabase::open(&config.database, Hold::Command, true).await?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(daemon::watch_signals(stop.clone()));
     let progress = Progress::on_terminal(tenants.len());
-    let result = sync_with(config, &database, &tenants, asked, &progress, stop, args.json).await;
+    let result = sync_with(config, &database, &tenants, asked, &progress, stop, json).await;
     signals.abort();
     database.close().await;
     result
@@ -307,52 +336,30 @@ async fn sync_with(
 
 async fn check(config: &Config, named: &[String], json: bool) -> Result<(), Failure> {
     let tenants = chosen(config, named)?;
-    let file = config.file.as_ref().map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string());
-    let mut findings = vec![Finding::ok("configuration", format!("{file}, {} tenants", config.tenants.len()))];
-    findings.extend(config.warnings.iter().map(|warning| Finding::warning("configuration", warning.clone())));
-    let opened = OpenDatabase::open(&config.database, Hold::Command, false).await;
-    let database = match opened {
-        Ok(database) => {
-            let pending = database.store.pending_migrations().await;
-            findings.push(match pending {
-                Ok(0) => Finding::ok("database", "reached; the schema is current"),
-                Ok(pending) => Finding::warning(
-                    "database",
-                    format!("{pending} migrations are pending; run: incident-sync migrate"),
-                ),
-                Err(error) => Finding::failure("database", &error),
-            });
-            Some(database)
-        }
-        Err(error) => {
-            findings.push(Finding {
-                what: "database".to_owned(),
-                result: CheckResult::Failure,
-                who: "operator",
-                detail: error.to_string(),
-            });
-            None
-        }
-    };
-    let client = http::client();
-    let tokens = Tokens::new(client.clone());
-    let incidents = Incidents::new(client);
-    {
-        let quota = database.as_ref().map(|database| (&database.store, setup::quota(config)));
-        let calls = tenants.iter().map(|tenant| check::tenant(tenant, &tokens, &incidents, quota));
-        let calls = futures::stream::StreamExt::buffered(futures::stream::iter(calls), config.sync.concurrency);
-        findings.extend(futures::stream::StreamExt::collect::<Vec<_>>(calls).await);
-    }
-    let is_database_good = database.is_some();
-    if let Some(database) = database {
-        database.close().await;
-    }
+    let (findings, is_database_good) = check::all(config, &tenants).await;
     print(json, &json!(findings), || report::check_table(&findings));
     if !is_database_good {
         return Err(Failure::Database("the database check failed".to_owned()));
     }
     let failed = findings.iter().any(|finding| finding.result == CheckResult::Failure);
     if failed { Err(Failure::Tenant) } else { Ok(()) }
+}
+
+async fn verify(config: &Config, args: VerifyArgs) -> Result<(), Failure> {
+    let tenants = chosen(config, &args.tenants)?;
+    let database = OpenDatabase::open(&config.database, Hold::Command, false).await?;
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(daemon::watch_signals(stop.clone()));
+    let parties = setup::parties(config, database.store.clone());
+    let span = Span { since: args.since, lookback: config.sync.lookback, overlap: config.sync.overlap };
+    let progress = Progress::on_terminal(tenants.len());
+    let drifts = verify::all(&parties, &tenants, span, config.sync.concurrency, &stop, &progress).await;
+    progress.finish();
+    signals.abort();
+    drop(parties);
+    database.close().await;
+    print(args.json, &json!(drifts), || report::drift_table(&drifts));
+    if drifts.iter().all(Drift::is_clean) { Ok(()) } else { Err(Failure::Tenant) }
 }
 
 async fn status(config: &Config, json: bool) -> Result<(), Failure> {

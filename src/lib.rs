@@ -30,4 +30,5 @@ pub mod telemetry;
 pub mod tenant;
 pub mod tenant_run;
 pub mod trust;
+pub mod verify;
 pub mod window;

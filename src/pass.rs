@@ -265,7 +265,7 @@ impl Engine {
     ) -> RunRecord {
         let now = claim.claimed_at + to_delta(took);
         let is_news = matches!(claim.kind, RunKind::Poll | RunKind::Backfill | RunKind::Manual)
-            && !matches!(reach.asked, Asked::Since(_));
+            && matches!(reach.asked, Asked::News | Asked::Everything);
         let is_complete = report.is_drained && is_news;
         let schedule = &self.settings().schedule;
         let mut due = Due::default();

@@ -11,6 +11,7 @@ use crate::error::Actor;
 use crate::pass::TenantResult;
 use crate::store::runs::{Outcome, TenantStatus};
 use crate::tenant::Tenant;
+use crate::verify::Drift;
 
 /// Sentences wrap at this width; narrower columns stay as they are.
 const TABLE_WIDTH: u16 = 150;
@@ -131,6 +132,48 @@ pub fn status_table(tenants: &[TenantStatus]) -> String {
 /// What an operator does about a hole.
 const OF_HOLES: &str =
     "The API fails to serve a part of the list; open a ticket with Microsoft with what defender.sync_holes says of it";
+
+/// The table of `verify`. Each kind of drift with its first few examples.
+pub fn drift_table(drifts: &[Drift]) -> String {
+    const EXAMPLES: usize = 5;
+    fn told<T: ToString>(found: &[T]) -> String {
+        let examples: Vec<String> = found.iter().take(EXAMPLES).map(ToString::to_string).collect();
+        match found.len() {
+            0 => "0".to_owned(),
+            few @ 1..=EXAMPLES => format!("{few}: {}", examples.join(", ")),
+            many => format!("{many}: {}, ...", examples.join(", ")),
+        }
+    }
+    let mut table = table([
+        "tenant",
+        "compared",
+        "too recent",
+        "missing",
+        "older",
+        "extra",
+        "alerts",
+        "rejected",
+        "holes",
+        "who must act",
+        "what",
+    ]);
+    for drift in drifts {
+        table.add_row([
+            drift.name.clone(),
+            drift.compared.to_string(),
+            drift.too_recent.to_string(),
+            told(&drift.missing),
+            told(&drift.older),
+            told(&drift.extra),
+            told(&drift.alerts),
+            drift.rejected.to_string(),
+            drift.holes.to_string(),
+            drift.who_must_act.unwrap_or_default().to_owned(),
+            drift.failure.clone().unwrap_or_default(),
+        ]);
+    }
+    table.to_string()
+}
 
 /// One word for how a tenant is.
 pub fn state(tenant: &TenantStatus) -> &'static str {

@@ -137,15 +137,19 @@ pub async fn engine(
     progress: Progress,
     stop: CancellationToken,
 ) -> Result<Arc<Engine>, SyncError> {
-    let client = http::client();
     store.sync_tenants(&config.tenants).await?;
-    let parties = Parties {
+    Ok(Arc::new(Engine::new(parties(config, store), settings(config), progress, stop)))
+}
+
+/// The parties that runs and `verify` work with.
+pub fn parties(config: &Config, store: Store) -> Parties {
+    let client = http::client();
+    Parties {
         tokens: Tokens::new(client.clone()),
         incidents: Incidents::new(client),
         store,
         quota: quota(config),
         pace: Pace::default(),
         writers: writers(config.database.max_connections),
-    };
-    Ok(Arc::new(Engine::new(parties, settings(config), progress, stop)))
+    }
 }

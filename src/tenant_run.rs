@@ -9,7 +9,7 @@ use crate::defender::paging::{Hole, PageFacts, Plan, Scope};
 use crate::error::{Actor, SyncError};
 use crate::pages::{Pages, Parties};
 use crate::retry::with_retries;
-use crate::rows::{self, Element};
+use crate::rows::{self, Element, Hash};
 use crate::store::Claim;
 use crate::store::lease::RunKind;
 use crate::store::runs::Counts;
@@ -22,6 +22,9 @@ pub const PAGES_PER_SLICE: usize = 50;
 
 /// Holes that one run tries again: three calls each while they last.
 const HOLES_PER_RUN: usize = 20;
+
+/// Each may be as large as a page.
+const REJECTED_AT_ONCE: i64 = 10;
 
 /// How far a run reaches.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +50,8 @@ pub enum Asked {
     Everything,
     /// All since a time.
     Since(DateTime<Utc>),
+    /// What is in quarantine, once more.
+    Rejected,
 }
 
 /// What a run did, whatever happened.
@@ -96,7 +101,12 @@ impl TenantRun<'_> {
     /// Runs to the end and tells what was done; the counts are left to the pages.
     pub async fn run(self) -> RunReport {
         let mut report = RunReport::beginning(self.claim);
-        if let Err(error) = self.read(&mut report).await {
+        let done = if self.reach.asked == Asked::Rejected {
+            Box::pin(self.retry_rejected()).await
+        } else {
+            self.read(&mut report).await
+        };
+        if let Err(error) = done {
             report.is_drained = false;
             report.failure = Some(error);
         }
@@ -105,7 +115,7 @@ impl TenantRun<'_> {
 
     async fn read(&self, report: &mut RunReport) -> Result<(), SyncError> {
         let (lease, never) = (&self.claim.lease, CancellationToken::new());
-        let mut holes = with_retries(self.parties.pace, &never, || self.parties.store.holes(lease)).await?;
+        let mut holes = with_retries(self.parties.pace, &never, || self.parties.store.holes(lease.tenant)).await?;
         // A poll has no time for what failed an hour ago.
         if !matches!(self.claim.kind, RunKind::Poll | RunKind::Backfill) {
             Box::pin(self.try_holes(&mut holes)).await?;
@@ -158,7 +168,9 @@ impl TenantRun<'_> {
             }
             (_, Asked::Everything) => vec![scope(None, None)],
             (_, Asked::Since(time)) => vec![scope(Some(time), None)],
-            (RunKind::Poll | RunKind::Backfill | RunKind::Manual, Asked::News) => vec![scope(news, None)],
+            (RunKind::Poll | RunKind::Backfill | RunKind::Manual, Asked::News | Asked::Rejected) => {
+                vec![scope(news, None)]
+            }
         }
     }
 
@@ -239,7 +251,7 @@ impl TenantRun<'_> {
         let lease = &self.claim.lease;
         let elements = rows::newest_of_each(elements);
         let never = CancellationToken::new();
-        let known = with_retries(self.parties.pace, &never, || store.known_versions(lease, &elements)).await?;
+        let known = with_retries(self.parties.pace, &never, || store.known_versions(lease.tenant, &elements)).await?;
         let unknown = known.without_known(elements);
         let late = if scope.to.is_none() { self.found_late(&unknown, &known) } else { 0 };
         match self.write(&unknown, place).await {
@@ -259,6 +271,28 @@ impl TenantRun<'_> {
             }
         }
         self.write(&[], place).await
+    }
+
+    /// What this version can decode and Postgres takes leaves the quarantine.
+    async fn retry_rejected(&self) -> Result<(), SyncError> {
+        let (store, lease) = (&self.parties.store, &self.claim.lease);
+        let anywhere = Scope { from: None, to: None, lookback: Duration::ZERO, status: None };
+        let mut after = 0;
+        loop {
+            let batch = store.rejected(lease, after, REJECTED_AT_ONCE).await?;
+            let Some((last, _)) = batch.last() else { return Ok(()) };
+            after = *last;
+            let elements: Vec<Element<'_>> = batch.into_iter().map(|(_, element)| element).collect();
+            self.pages.count(|counts| counts.incidents_seen += elements.len());
+            let known = store.known_versions(lease.tenant, &elements).await?;
+            let (obsolete, elements): (Vec<_>, Vec<_>) =
+                elements.into_iter().partition(|element| element.head.incident_id.is_some() && !known.is_news(element));
+            let hashes: Vec<Hash> = obsolete.iter().map(|element| element.hash).collect();
+            if !hashes.is_empty() {
+                store.forget_obsolete(lease, &hashes).await?;
+            }
+            self.store_page(elements, Place::Midway, anywhere).await?;
+        }
     }
 
     /// Versions that lie so far behind the watermark that no poll would look for them any more. Those of a hole were

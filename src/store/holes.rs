@@ -6,15 +6,16 @@ use sqlx::PgConnection;
 use super::{Lease, Rights, Store};
 use crate::defender::paging::Hole;
 use crate::error::SyncError;
+use crate::tenant::TenantId;
 
 impl Store {
     /// The tenant's holes, those that were not tried for the longest time first.
-    pub async fn holes(&self, lease: &Lease) -> Result<Vec<Hole>, SyncError> {
+    pub async fn holes(&self, tenant: TenantId) -> Result<Vec<Hole>, SyncError> {
         let look = async |connection: &mut PgConnection| {
             let query = sqlx::query_as::<_, (DateTime<Utc>, DateTime<Utc>)>(include_str!("sql/known_holes.sql"));
-            query.bind(lease.tenant.0).fetch_all(connection).await
+            query.bind(tenant.0).fetch_all(connection).await
         };
-        let rows = self.transact("looking up holes", Rights::Writer(lease.tenant), look).await?;
+        let rows = self.transact("looking up holes", Rights::Writer(tenant), look).await?;
         Ok(rows.into_iter().map(|(from, to)| Hole { from, to }).collect())
     }
 

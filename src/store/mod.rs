@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Post
 use crate::error::SyncError;
 use crate::tenant::TenantId;
 
+pub mod compare;
 pub mod holes;
 pub mod lease;
 pub mod quota;

@@ -10,8 +10,10 @@ use sqlx::PgConnection;
 
 use super::records::{AlertRecord, EvidenceRecord, JsonText};
 use super::{Lease, Rights, Store};
+use crate::defender::wire;
 use crate::error::SyncError;
 use crate::rows::{AlertRow, DeviceRow, Element, EvidenceRow, Hash, IncidentRow, PageRows};
+use crate::tenant::TenantId;
 
 /// Where a page stands in its window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,33 +45,66 @@ impl KnownVersions {
     pub fn without_known<'a>(&self, mut elements: Vec<Element<'a>>) -> Vec<Element<'a>> {
         elements.retain(|element| {
             let stored = element.head.incident_id.and_then(|id| self.0.get(&id));
-            stored.is_none_or(|(time, hash)| {
-                hash != &element.hash && element.head.last_update_time.is_none_or(|served| served >= *time)
+            stored.is_none_or(|(time, hash)| match element.head.last_update_time {
+                Some(served) => served > *time || served == *time && hash != &element.hash,
+                None => hash != &element.hash,
             })
         });
         elements
     }
 
+    /// The stored version of an incident.
+    pub fn version(&self, incident_id: i64) -> Option<DateTime<Utc>> {
+        self.0.get(&incident_id).map(|(time, _)| *time)
+    }
+
     /// Whether the element is an incident version later than the stored one.
     pub fn is_news(&self, element: &Element<'_>) -> bool {
-        let stored = element.head.incident_id.and_then(|id| self.0.get(&id));
-        stored.is_none_or(|(time, _)| element.head.last_update_time.is_some_and(|served| *time < served))
+        let stored = element.head.incident_id.and_then(|id| self.version(id));
+        stored.is_none_or(|stored| element.head.last_update_time.is_some_and(|served| stored < served))
     }
 }
 
 impl Store {
     /// Which versions of the incidents of a page are stored.
-    pub async fn known_versions(&self, lease: &Lease, elements: &[Element<'_>]) -> Result<KnownVersions, SyncError> {
+    pub async fn known_versions(&self, tenant: TenantId, elements: &[Element<'_>]) -> Result<KnownVersions, SyncError> {
         let ids: Vec<i64> = elements.iter().filter_map(|element| element.head.incident_id).collect();
         if ids.is_empty() {
             return Ok(KnownVersions(HashMap::new()));
         }
         let look = async |connection: &mut PgConnection| {
             let query = sqlx::query_as::<_, (i64, DateTime<Utc>, Vec<u8>)>(include_str!("sql/known_versions.sql"));
-            query.bind(lease.tenant.0).bind(ids).fetch_all(connection).await
+            query.bind(tenant.0).bind(ids).fetch_all(connection).await
         };
-        let known = self.transact("looking up stored versions", Rights::Writer(lease.tenant), look).await?;
+        let known = self.transact("looking up stored versions", Rights::Writer(tenant), look).await?;
         Ok(KnownVersions(known.into_iter().map(|(id, time, hash)| (id, (time, hash))).collect()))
+    }
+
+    /// At most `limit` elements of the quarantine after the given one, each with its id there.
+    pub async fn rejected(
+        &self,
+        lease: &Lease,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<(i64, Element<'static>)>, SyncError> {
+        let read = async |connection: &mut PgConnection| {
+            let query = sqlx::query_as::<_, (i64, String, Vec<u8>)>(include_str!("sql/rejected_payloads.sql"));
+            query.bind(lease.tenant.0).bind(after).bind(limit).fetch_all(connection).await
+        };
+        let rows = self.transact("reading the quarantine", Rights::Writer(lease.tenant), read).await?;
+        let element = |(id, text, hash): (i64, String, Vec<u8>)| {
+            Some((id, Element { head: wire::head(&text), hash: hash.try_into().ok()?, text: Cow::Owned(text) }))
+        };
+        Ok(rows.into_iter().filter_map(element).collect())
+    }
+
+    /// Takes out of the quarantine what is stored in this version or a later one.
+    pub async fn forget_obsolete(&self, lease: &Lease, hashes: &[Hash]) -> Result<(), SyncError> {
+        let delete = async |connection: &mut PgConnection| {
+            let delete = sqlx::query(include_str!("sql/delete_obsolete.sql"));
+            delete.bind(lease.tenant.0).bind(hashes).execute(connection).await
+        };
+        self.transact("tidying the quarantine", Rights::Writer(lease.tenant), delete).await.map(drop)
     }
 
     /// Leaves out of `rows` what is in quarantine already.
@@ -136,8 +171,13 @@ async fn write_rows(connection: &mut PgConnection, lease: &Lease, rows: &PageRow
         let ids = column(&rows.incidents, |row| row.incident_id);
         write_incidents(connection, lease, &rows.incidents).await?;
         sqlx::query(include_str!("sql/delete_healed.sql")).bind(tenant).bind(&ids).execute(&mut *connection).await?;
-        let alerts = write_alerts(connection, lease, &rows.alerts).await?;
+        let mut alerts = write_alerts(connection, lease, &rows.alerts).await?;
         written = alerts.inserted.len() + alerts.updated.len();
+        // A new alert's devices and evidence are inserted without looking, which is twice as fast. Should somebody have
+        // deleted the alert alone, that fails, and the page is stored again one incident at a time: with a look.
+        if rows.incidents.len() == 1 {
+            alerts.updated.extend(alerts.inserted.drain());
+        }
         write_alert_devices(connection, lease, rows, &alerts).await?;
         write_devices(connection, lease, &rows.devices).await?;
         write_evidence(connection, lease, &rows.evidence, &alerts).await?;

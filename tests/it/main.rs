@@ -4,6 +4,8 @@
 mod content;
 mod errors;
 mod holes;
+mod instances;
+mod repair;
 mod schema;
 mod support;
 mod sync;

@@ -2,8 +2,8 @@
 -- Generic cell rate algorithm: the calls so far stand in line at a steady rate, and a burst of them may go ahead of it. The
 -- row's lock orders all instances. A long pause that the service asked for is told and nothing is reserved.
 WITH line AS (
-    SELECT tenant_id, clock_timestamp() AS at, no_calls_before > clock_timestamp() + $6::interval AS is_paused,
-        greatest(clock_timestamp(), no_calls_before, minute_quota_at - $3::interval, hour_quota_at - $5::interval) AS turn
+    SELECT tenant_id, no_calls_before > now() + $6::interval AS is_paused,
+        greatest(now(), no_calls_before, minute_quota_at - $3::interval, hour_quota_at - $5::interval) AS turn
     FROM defender.sync_state
     WHERE tenant_id = $1
     FOR NO KEY UPDATE
@@ -13,4 +13,4 @@ UPDATE defender.sync_state s SET
     hour_quota_at = CASE WHEN is_paused THEN hour_quota_at ELSE greatest(hour_quota_at, turn) + $4::interval END
 FROM line
 WHERE s.tenant_id = line.tenant_id
-RETURNING extract(epoch FROM turn - at)::double precision AS wait_seconds, is_paused
+RETURNING extract(epoch FROM turn - now())::double precision AS wait_seconds, is_paused
