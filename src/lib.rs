@@ -13,6 +13,7 @@ pub mod demo;
 pub mod embedded;
 pub mod entra;
 pub mod error;
+pub mod failpoint;
 pub mod http;
 pub mod listener;
 pub mod pages;

@@ -9,6 +9,7 @@ use crate::defender::paging::{Plan, Request};
 use crate::defender::{Answer, Incidents};
 use crate::entra::Tokens;
 use crate::error::{SyncError, Wait};
+use crate::failpoint;
 use crate::progress::TenantProgress;
 use crate::retry::{Pace, with_retries};
 use crate::store::Store;
@@ -104,9 +105,12 @@ impl<'a> Pages<'a> {
     }
 
     async fn page_once(&self, request: &Request) -> Result<Answer, SyncError> {
+        failpoint::reach("token.wanted").await;
         let token = self.parties.tokens.get(self.tenant).await?;
+        failpoint::reach("token.held").await;
         self.parties.await_turn(self.tenant, |wait| self.progress.waiting(wait)).await?;
         let answer = self.parties.incidents.page(self.tenant, &token, request).await;
+        failpoint::reach("page.fetched").await;
         let is_throttled = matches!(answer, Err(SyncError::Api { status: 429, .. }));
         self.count(|counts| {
             counts.api_calls += 1;

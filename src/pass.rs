@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::error::{SyncError, Verdict, Wait};
+use crate::failpoint;
 use crate::pages::{Pages, Parties};
 use crate::progress::{Progress, TenantProgress};
 use crate::schedule::Schedule;
@@ -132,6 +133,7 @@ impl Engine {
             }
         }
         while runs.join_next().await.is_some() {}
+        failpoint::reach("release").await;
         if let Err(error) = self.parties.store.release_leases().await {
             tracing::warn!(error = %error, "leases were not given back; they expire by themselves");
         }
@@ -145,6 +147,7 @@ impl Engine {
         if tenants.is_empty() {
             return;
         }
+        failpoint::reach("renewal").await;
         let (store, asked) = (&self.parties.store, Instant::now());
         match tokio::time::timeout(store.renewal_period(), store.renew_leases(&tenants)).await {
             Ok(Ok(renewed)) => self.trust.extend(renewed, asked),
@@ -178,6 +181,7 @@ impl Engine {
             }
         };
         self.trust.begin(claims.iter().map(|claim| claim.lease.tenant), asked);
+        failpoint::reach("claim.committed").await;
         for claim in claims {
             let Some(tenant) = settings.tenants.get(&claim.lease.tenant.0).cloned() else { continue };
             let (engine, reach) = (Arc::clone(self), settings.reach(Asked::News, PAGES_PER_SLICE));
@@ -232,9 +236,11 @@ impl Engine {
         let verdict = report.failure.as_ref().map(SyncError::verdict);
         let outcome = verdict.as_ref().map_or(Outcome::Ok, Outcome::of);
         let record = self.record(&claim, reach, &report, outcome, verdict.clone(), took);
+        failpoint::reach("run.ended").await;
         if let Err(error) = self.parties.store.finish_run(&claim.lease, &record).await {
             tracing::error!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "the end of the run was not recorded");
         }
+        failpoint::reach("run.recorded").await;
         let result = TenantResult { tenant, report, outcome, verdict, took };
         tell(&claim, &result);
         result

@@ -35,6 +35,14 @@ pub fn start_log(format: LogFormat, level: &str) {
         },
         LogFormat::Text => registry.with(text).init(),
     }
+    std::panic::set_hook(Box::new(tell_panic));
+}
+
+/// As an event like any other: the lines that Rust prints by itself are no JSON, and the journal does not know their level.
+fn tell_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let what = panic.payload_as_str().unwrap_or_default();
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(who = "us", error = what, place, "a task panicked; this is a defect of incident-sync");
 }
 
 /// systemd sets `JOURNAL_STREAM` for services whose output goes to the journal.

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{Rights, Store};
 use crate::error::SyncError;
+use crate::failpoint;
 use crate::tenant::TenantId;
 
 /// Cron ticks may come a moment before the database's clock says so.
@@ -112,14 +113,16 @@ impl Store {
     /// Claims at most `limit` of `tenants` that are due, the longest waiting first.
     pub async fn claim_due(&self, tenants: &[Uuid], limit: usize) -> Result<Vec<Claim>, SyncError> {
         let claim = async |connection: &mut PgConnection| {
-            sqlx::query_as::<_, ClaimRow>(include_str!("sql/claim_due.sql"))
+            let claimed = sqlx::query_as::<_, ClaimRow>(include_str!("sql/claim_due.sql"))
                 .bind(tenants)
                 .bind(i64::try_from(limit).unwrap_or(i64::MAX))
                 .bind(&self.instance)
                 .bind(interval(TICK_TOLERANCE))
                 .bind(interval(self.lease_term))
                 .fetch_all(connection)
-                .await
+                .await;
+            failpoint::reach("claim.uncommitted").await;
+            claimed
         };
         let rows = self.transact("claiming due tenants", Rights::Dispatcher, claim).await?;
         Ok(rows.into_iter().map(Claim::from).collect())

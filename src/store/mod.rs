@@ -8,6 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
 
 use crate::error::SyncError;
+use crate::failpoint;
 use crate::tenant::TenantId;
 
 pub mod compare;
@@ -194,6 +195,7 @@ pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncErro
     let options =
         options.clone().options([("statement_timeout", "0"), ("lock_timeout", "30s")]).disable_statement_logging();
     let mut connection = within("connecting to the database", sqlx::PgConnection::connect_with(&options)).await?;
+    failpoint::reach("migration.begin").await;
     let migrated = match tokio::time::timeout(MIGRATE_DEADLINE, MIGRATIONS.run(&mut connection)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(sqlx::migrate::MigrateError::Execute(error))) => Err(database_error(step, &error)),
@@ -202,6 +204,7 @@ pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncErro
             Err(SyncError::Database { step, sqlstate: None, what: "another migration holds the lock".to_owned() })
         }
     };
+    failpoint::reach("migration.end").await;
     drop(connection.close().await);
     migrated
 }

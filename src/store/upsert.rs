@@ -12,6 +12,7 @@ use super::records::{AlertRecord, EvidenceRecord, JsonText};
 use super::{Lease, Rights, Store};
 use crate::defender::wire;
 use crate::error::SyncError;
+use crate::failpoint;
 use crate::rows::{AlertRow, DeviceRow, Element, EvidenceRow, Hash, IncidentRow, PageRows};
 use crate::tenant::TenantId;
 
@@ -136,13 +137,16 @@ impl Store {
                 return Ok(None);
             }
             let alerts = write_rows(connection, lease, rows).await?;
+            failpoint::reach("page.uncommitted").await;
             if let Some(watermark) = watermark {
                 let advance = sqlx::query(include_str!("sql/advance_watermark.sql"));
                 advance.bind(lease.tenant.0).bind(watermark).execute(connection).await?;
+                failpoint::reach("watermark.uncommitted").await;
             }
             Ok(Some(Written { incidents: rows.incidents.len(), alerts, rejected: rows.rejected.len() }))
         };
         let written = self.transact("writing a page", Rights::Writer(lease.tenant), write).await?;
+        failpoint::reach(if watermark.is_some() { "watermark.committed" } else { "page.committed" }).await;
         written.ok_or(SyncError::LeaseLost)
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SubsecRound, Utc};
+use incident_sync::failpoint::NAMES;
 use incident_sync::simulator::{Order, TenantSpec, World};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -53,23 +54,26 @@ async fn two_instances_that_are_killed_again_and_again_lose_nothing_and_never_ru
 
     let rest = CancellationToken::new();
     let life = tokio::spawn(live(site.world().clone(), Random(seed), rest.clone()));
-    let mut instances = vec![run(&site), run(&site)];
+    let mut instances = vec![run(&site, ""), run(&site, "")];
     until("the schema", async || number(&pool, "SELECT count(*) FROM defender.sync_state").await == 7).await;
     let sampler = tokio::spawn(Sampler::default().watch(pool.clone(), site.world().clone(), rest.clone()));
     let mut random = Random(!seed);
-    let mut in_a_run = 0;
-    for _ in 0..kills {
+    let (mut in_a_run, mut at_failpoints, mut is_armed) = (0, 0, false);
+    for kill in 1..=kills {
         await_progress(&pool).await;
         tokio::time::sleep(Duration::from_millis(random.below(400))).await;
-        let victim = usize::try_from(random.below(2)).unwrap();
-        let killed = instances.swap_remove(victim);
+        // The armed one is the last that was started; it has a little more time to meet its end by itself.
+        let mut killed = instances.swap_remove(if is_armed { 1 } else { usize::try_from(random.below(2)).unwrap() });
+        at_failpoints += u64::from(is_armed && died_by_itself(&mut killed).await);
         killed.dies();
         in_a_run += u64::from(let_leases_expire(&pool, &[instances[0].pid()]).await > 0);
         if random.below(3) == 0 {
             // As if the survivor had been frozen for longer than its leases last.
             let_leases_expire(&pool, &[]).await;
         }
-        instances.push(run(&site));
+        is_armed = kill % 2 == 1 && kill < kills;
+        let failpoint = choose_failpoint(&mut random);
+        instances.push(run(&site, if is_armed { &failpoint } else { "" }));
         assert!(!sampler.is_finished(), "the sampler found something");
     }
     await_progress(&pool).await;
@@ -82,8 +86,12 @@ async fn two_instances_that_are_killed_again_and_again_lose_nothing_and_never_ru
     rest.cancel();
     life.await.unwrap();
     let samples = sampler.await.unwrap();
-    println!("{kills} kills, {in_a_run} of them within a run; {samples} samples; {:?}", started.elapsed());
+    println!(
+        "{kills} kills, {in_a_run} of them within a run, {at_failpoints} at failpoints; {samples} samples; {:?}",
+        started.elapsed()
+    );
     assert!(in_a_run * 4 >= kills, "the kills hit idle instances: {in_a_run} of {kills}");
+    assert!(at_failpoints > 0 || kills < KILLS, "no failpoint was met");
     assert!(samples > kills, "too few looks at the watermarks: {samples}");
 
     assert_at_rest(&site, &pool).await;
@@ -111,10 +119,29 @@ async fn living_site(incidents: usize) -> Site {
 
 /// An instance that leaves tenants for the other one, and whose polls begin at the watermark and not before it: nothing
 /// heals what the watermark passed over.
-fn run(site: &Site) -> Running {
+fn run(site: &Site, failpoint: &str) -> Running {
     let mut command = site.command(&["run", "--log-format", "json"]);
+    command.env("INCIDENT_SYNC_FAILPOINTS", failpoint);
     command.env("INCIDENT_SYNC__SYNC__OVERLAP", "0s").env("INCIDENT_SYNC__SYNC__CONCURRENCY", "3");
     Running::start(command, site.folder.path())
+}
+
+/// One that an instance comes by within a second or so. A migration is made once; a renewal comes after twenty seconds, and
+/// leases are released on SIGTERM.
+fn choose_failpoint(random: &mut Random) -> String {
+    let name = NAMES[usize::try_from(random.below(NAMES.len() as u64 - 2)).unwrap()];
+    let time = if name.starts_with("migration") { 1 } else { 1 + random.below(6) };
+    format!("{name}=kill@{time}")
+}
+
+/// Where its failpoint is rarely reached, it does not.
+async fn died_by_itself(armed: &mut Running) -> bool {
+    let waits = async {
+        while armed.is_alive() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(1), waits).await.is_ok()
 }
 
 /// Incidents appear, change, merge and end, in ways that a poll must see.

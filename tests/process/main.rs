@@ -4,6 +4,7 @@
 
 mod commands;
 mod demonstration;
+mod failpoints;
 mod instances;
 mod kill_loop;
 mod kills;
