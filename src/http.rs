@@ -8,17 +8,34 @@ use reqwest::{Client, Response};
 
 use crate::error::{Peer, SyncError};
 
-/// A whole exchange. A slow drip keeps a read timeout happy for ever; only the total ends it.
-const TOTAL_DEADLINE: Duration = Duration::from_secs(60);
-const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long peers may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// To connect, TLS included.
+    pub connect: Duration,
+    /// For a whole exchange. A slow drip keeps a read timeout happy for ever; only the total ends it.
+    pub total: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), total: Duration::from_secs(60) }
+    }
+}
+
 /// Below the idle timeouts of the load balancers on the way, so that we rarely write to a connection they have closed.
 const IDLE_CONNECTION: Duration = Duration::from_secs(45);
 
-/// Builds the client.
+/// The client with our deadlines.
+pub fn client() -> Client {
+    client_within(Deadlines::default())
+}
+
+/// Builds the client; tests that wait for a deadline bring their own.
 ///
 /// # Panics
 /// Never in practice: the options are constants that reqwest accepts.
-pub fn client() -> Client {
+pub fn client_within(deadlines: Deadlines) -> Client {
     // A second call finds the provider installed already, which is what it wants.
     drop(rustls::crypto::ring::default_provider().install_default());
     Client::builder()
@@ -26,8 +43,8 @@ pub fn client() -> Client {
         .referer(false)
         .no_proxy()
         .user_agent(concat!("incident-sync/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_DEADLINE)
-        .timeout(TOTAL_DEADLINE)
+        .connect_timeout(deadlines.connect)
+        .timeout(deadlines.total)
         .pool_idle_timeout(IDLE_CONNECTION)
         .tcp_keepalive(Duration::from_secs(30))
         .build()

@@ -108,7 +108,8 @@ fn number(name: &str, value: &str) -> Result<usize, Answer> {
 fn page(service: &Service, tenant: Uuid, listing: &Listing) -> Answer {
     let rows = service.world.with(tenant, |tenant| {
         let random = &mut tenant.author.random;
-        let rows = tenant.store.page(&listing.filter, tenant.spec.order, random, listing.skip, listing.top);
+        let skip = if tenant.spec.behaviour.ignores_skip { 0 } else { listing.skip };
+        let rows = tenant.store.page(&listing.filter, tenant.spec.order, random, skip, listing.top);
         rows.iter().all(|(id, _)| !tenant.poison.contains(id)).then_some(rows)
     });
     service.world.stir(tenant);

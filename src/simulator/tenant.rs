@@ -68,6 +68,8 @@ pub struct Behaviour {
     pub opaque_token: bool,
     /// The API never answers.
     pub hang: bool,
+    /// The list begins anew whatever `$skip` says.
+    pub ignores_skip: bool,
 }
 
 /// A tenant's whole state.

@@ -5,6 +5,7 @@ mod content;
 mod errors;
 mod holes;
 mod instances;
+mod peers;
 mod repair;
 mod schema;
 mod support;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use incident_sync::defender::Incidents;
 use incident_sync::entra::Tokens;
 use incident_sync::entra::credential::{App, Credential};
-use incident_sync::http;
+use incident_sync::http::{self, Deadlines};
 use incident_sync::pages::{Parties, writers};
 use incident_sync::pass::{Engine, Settings, TenantResult};
 use incident_sync::progress::Progress;
@@ -18,6 +18,7 @@ use incident_sync::store::quota::Quota;
 use incident_sync::store::runs::Outcome;
 use incident_sync::tenant::{Endpoints, Tenant, TenantId, TokenVersion};
 use incident_sync::tenant_run::Asked;
+use reqwest::{Client, Url};
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
@@ -78,7 +79,7 @@ impl World {
         }
         let database = postgres::database().await;
         let lease_term = Duration::from_secs(60);
-        let (store, engine) = engine(&database, "test", &tenants, 8, lease_term).await;
+        let (store, engine) = engine(&database, "test", &tenants, 8, lease_term, http::client()).await;
         store.sync_tenants(&tenants).await.unwrap();
         Self { simulator, database, store, engine, tenants, lease_term }
     }
@@ -90,7 +91,19 @@ impl World {
 
     /// Another instance on the same database and service.
     pub(crate) async fn other_instance(&self, name: &str, concurrency: usize) -> (Store, Arc<Engine>) {
-        engine(&self.database, name, &self.tenants, concurrency, self.lease_term).await
+        engine(&self.database, name, &self.tenants, concurrency, self.lease_term, http::client()).await
+    }
+
+    /// An instance that asks somebody else than the simulator for tokens and incidents.
+    pub(crate) async fn facing(&self, url: &Url, deadlines: Deadlines) -> Arc<Engine> {
+        let elsewhere = |tenant: &Arc<Tenant>| {
+            let endpoints = Endpoints { authority: url.clone(), base_url: url.clone(), ..tenant.endpoints.clone() };
+            let (labels, app) = (tenant.labels.clone(), Arc::clone(&tenant.app));
+            Arc::new(Tenant { id: tenant.id, name: tenant.name.clone(), labels, enabled: true, endpoints, app })
+        };
+        let tenants: Vec<_> = self.tenants.iter().map(elsewhere).collect();
+        let client = http::client_within(deadlines);
+        engine(&self.database, "facing", &tenants, 8, self.lease_term, client).await.1
     }
 
     pub(crate) fn service(&self) -> &Service {
@@ -191,10 +204,10 @@ async fn engine(
     tenants: &[Arc<Tenant>],
     concurrency: usize,
     lease_term: Duration,
+    client: Client,
 ) -> (Store, Arc<Engine>) {
     let store =
         Store::open(database, CONNECTIONS, instance.to_owned(), false).await.unwrap().with_lease_term(lease_term);
-    let client = http::client();
     let parties = Parties {
         tokens: Tokens::new(client.clone()),
         incidents: Incidents::new(client),
