@@ -160,7 +160,7 @@ impl Comparison<'_> {
 
     async fn unlisted(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<i64>, SyncError> {
         let listed: Vec<i64> = self.listed.keys().copied().collect();
-        self.parties.store.unlisted_incidents(self.tenant.id, from, to, &listed).await
+        self.parties.store.unlisted_incidents(self.tenant.id, from, to, &listed, &self.holes).await
     }
 
     /// Reads one scope and compares what is older than `edge`; answers the server's time at its beginning.
@@ -181,6 +181,8 @@ impl Comparison<'_> {
                 next_link: answer.next_link.clone(),
             };
             plan.accept(&facts)?;
+            self.holes.extend(plan.take_hole());
+            self.drift.holes = self.holes.len();
             pages.count(|counts| counts.incidents_seen += elements.len());
             self.compare(rows::newest_of_each(elements), edge).await?;
         }

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection};
 
 use super::{Rights, Store};
+use crate::defender::paging::Hole;
 use crate::error::SyncError;
 use crate::rows::{Element, Hash};
 use crate::tenant::TenantId;
@@ -66,10 +67,13 @@ impl Store {
         from: DateTime<Utc>,
         to: DateTime<Utc>,
         listed: &[i64],
+        holes: &[Hole],
     ) -> Result<Vec<i64>, SyncError> {
+        let (begins, ends): (Vec<_>, Vec<_>) = holes.iter().map(|hole| (hole.from, hole.to)).unzip();
         let read = async |connection: &mut PgConnection| {
             let query = sqlx::query_scalar::<_, i64>(include_str!("sql/unlisted_incidents.sql"));
-            query.bind(tenant.0).bind(from).bind(to).bind(listed).fetch_all(connection).await
+            let query = query.bind(tenant.0).bind(from).bind(to).bind(listed).bind(begins).bind(ends);
+            query.fetch_all(connection).await
         };
         self.transact("looking for incidents that the API does not list", Rights::Reader, read).await
     }
