@@ -1,6 +1,6 @@
 //! Writes the rows of a page: one transaction, one statement a table, all or nothing.
 //!
-//! Arrays and `unnest` carry the rows: `COPY` cannot upsert, and is refused on tables with row-level security.
+//! Arrays and `unnest` carry the rows: `COPY` is refused on tables with row-level security, and measured slower.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};

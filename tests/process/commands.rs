@@ -56,6 +56,42 @@ async fn sync_prints_its_result_and_nothing_else_and_its_status_says_how_it_went
     assert_eq!(site.servers(), [0; 0]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_and_retry_rejected_tell_what_they_found() {
+    let site = Site::with(vec![spec(1, 60), spec(2, 5)]).await;
+    let unsynchronised = site.does(&["migrate"]).code();
+    assert_eq!(unsynchronised, Some(0));
+    let never = site.does(&["verify", "--json"]);
+    assert_eq!(never.code(), Some(1));
+    assert!(never.json()[0]["failure"].as_str().is_some_and(|why| why.contains("nothing was synchronised yet")));
+    site.does(&["sync"]).good();
+    let clean = site.does(&["verify", "--json"]);
+    assert_eq!((clean.code(), clean.json().as_array().map(Vec::len)), (Some(0), Some(2)), "{}", clean.stderr);
+
+    let (embedded, pool) = site.open_database().await;
+    for statement in [
+        "DELETE FROM defender.incidents WHERE incident_id = 3",
+        "WITH lost AS (DELETE FROM defender.incident_payloads WHERE incident_id = 3 RETURNING *)
+            INSERT INTO defender.rejected_payloads (tenant_id, incident_id, reason, payload, content_hash)
+            SELECT tenant_id, incident_id, 'an older version refused it', payload::text, content_hash FROM lost",
+    ] {
+        assert_eq!(sqlx::query(statement).execute(&pool).await.unwrap().rows_affected(), 2);
+    }
+    pool.close().await;
+    embedded.stop().await;
+    let drift = site.does(&["verify", "--tenant", "tenant-1", "--json"]);
+    assert_eq!(
+        (drift.code(), &drift.json()[0]["rejected"], &drift.json()[0]["missing"]),
+        (Some(1), &json!(1), &json!([]))
+    );
+    let table = site.does(&["verify"]).stdout;
+    assert!(table.contains("rejected") && table.contains("tenant-2"), "{table}");
+    let healed = site.does(&["retry-rejected", "--json"]).json();
+    let written: Vec<&Value> = healed["tenants"].as_array().unwrap().iter().map(|t| &t["incidents_written"]).collect();
+    assert_eq!(written, [&json!(1), &json!(1)]);
+    site.does(&["verify"]).good();
+}
+
 /// How often each data table was written, dead rows included: where its rows are, and who wrote them.
 async fn tuples(pool: &sqlx::PgPool) -> Vec<Option<String>> {
     let mut tuples = Vec::new();
