@@ -336,9 +336,11 @@ impl SyncError {
         }
     }
 
-    /// Whether a smaller part of the list may be served: the API failed at this very request, without asking for a pause.
+    /// Whether a smaller part of the list may be served: the API failed at this very request, without asking for a pause,
+    /// or its page was too large.
     pub fn may_be_the_page(&self) -> bool {
-        matches!(self, Self::Api { status: 408 | 500..=599, .. }) && self.verdict().wait == Wait::Soon
+        let has_failed = matches!(self, Self::Api { status: 408 | 500..=599, .. }) && self.verdict().wait == Wait::Soon;
+        has_failed || matches!(self, Self::BodyTooLarge { peer: Peer::Defender, .. })
     }
 
     /// The AADSTS code of a failure that all tenants of the app share.
@@ -470,6 +472,22 @@ mod tests {
         for (status, code, who, wait) in table {
             let verdict = api(status, code, None);
             assert_eq!((verdict.who, verdict.wait), (who, wait), "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn a_smaller_page_helps_only_where_the_page_was_at_fault() {
+        let api = |status, seconds: Option<u64>| {
+            let retry_after = seconds.map(Duration::from_secs);
+            SyncError::Api { status, code: String::new(), target: String::new(), retry_after, hint: String::new() }
+        };
+        let large = |peer| SyncError::BodyTooLarge { peer, bytes_max: 1 };
+        for fault in [api(500, None), api(503, None), api(504, None), api(408, None), large(Peer::Defender)] {
+            assert!(fault.may_be_the_page(), "{fault}");
+        }
+        let timeout = SyncError::Timeout { peer: Peer::Defender };
+        for other in [api(503, Some(5)), api(429, None), api(400, None), api(401, None), large(Peer::Entra), timeout] {
+            assert!(!other.may_be_the_page(), "{other}");
         }
     }
 

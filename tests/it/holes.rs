@@ -214,3 +214,21 @@ async fn a_comparison_tells_a_hole_from_drift() {
     world.good_pass().await;
     assert!(compare().await.is_clean());
 }
+
+#[tokio::test]
+async fn incidents_too_large_for_one_page_are_read_a_few_at_a_time() {
+    let world = World::of(30).await;
+    for number in 1..=7 {
+        let time = format!("2026-11-{:02}T08:00:00Z", 10 + number);
+        let padding = "x".repeat(12 * 1024 * 1024);
+        let raw = format!(
+            r#"{{"incidentId":{},"createdTime":"{time}","lastUpdateTime":"{time}","alerts":[],"padding":"{padding}"}}"#,
+            1_000 + number
+        );
+        world.service().add_raw(id(1), 1_000 + number, time.parse().unwrap(), &raw);
+    }
+    assert_good(&world.pass().await);
+    let whole = "SELECT count(*) FROM defender.incident_payloads WHERE length(payload->>'padding') = 12 * 1024 * 1024";
+    assert_eq!(world.number(whole).await, 7);
+    assert_eq!((world.number("SELECT count(*) FROM defender.incidents").await, holes(&world).await), (37, 0));
+}

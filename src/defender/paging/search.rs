@@ -1,4 +1,5 @@
-//! The search for what the API cannot serve: one incident that makes every page that shows it fail with 5xx, for ever.
+//! The search for what the API cannot serve: one incident that makes every page that shows it fail with 5xx, for ever, or
+//! pages that are larger than we take.
 //!
 //! A page that failed is asked for again with fewer rows. If that fails too, one request that surely can be served tells
 //! an outage from a page that cannot be: then the window is halved, its first half is read, and so on, until a second is
@@ -93,6 +94,8 @@ impl Plan {
         let mut plan = Self::new(scope, &[]);
         plan.upper = Some(hole.to);
         plan.search.until = Some(hole.to);
+        // The first failure asks whether it is an outage: this is how most runs with a hole begin.
+        plan.search.in_a_row = FAILURES_PER_PROBE - 1;
         plan
     }
 
