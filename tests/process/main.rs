@@ -14,5 +14,6 @@ mod proxy;
 mod reload;
 mod site;
 mod systemd;
+mod tls;
 #[path = "../it/support/truth.rs"]
 mod truth;
