@@ -11,14 +11,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Failure;
-use crate::config::{self, Config};
+use crate::config::{self, Config, DatabaseServer};
 use crate::embedded::Hold;
-use crate::error::Wait;
+use crate::error::SyncError;
 use crate::listener;
 use crate::pass::Engine;
 use crate::progress::Progress;
 use crate::schedule;
 use crate::setup::{self, OpenDatabase, SetupError};
+use crate::store::Store;
 use crate::telemetry;
 
 /// Runs in flight have this long to finish their page.
@@ -26,6 +27,7 @@ const SOFT_STOP: Duration = Duration::from_secs(6);
 /// From the signal until even a frozen Postgres is killed: the promise is ten seconds in all.
 const HARD_STOP: Duration = Duration::from_secs(9);
 const DATABASE_RETRY: Duration = Duration::from_secs(3);
+const PASSWORD_LOOK: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT. `file` is read again on SIGHUP.
 pub async fn run(config: Config, file: Option<PathBuf>, migrate: bool) -> Result<(), Failure> {
@@ -60,6 +62,7 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
     let status = format!("synchronising {tenants} tenants");
     notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
     tracing::info!(tenants, listen = %address, version = env!("CARGO_PKG_VERSION"), "started");
+    let passwords = tokio::spawn(watch_password(database.store.clone(), file.clone()));
     let reloads = tokio::spawn(watch_reloads(hangup, Arc::clone(&engine), file, Arc::clone(&wake)));
     let watchdog = tokio::spawn(feed_watchdog());
     let lost = lost_database(&database);
@@ -79,6 +82,7 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
         tracing::warn!("runs did not finish in time; their leases expire by themselves");
     }
     reloads.abort();
+    passwords.abort();
     watchdog.abort();
     drop(ticks.shutdown().await);
     database.close_by(deadline).await;
@@ -106,7 +110,7 @@ async fn await_database(
             opened = OpenDatabase::open(&config.database, Hold::Daemon, migrate) => opened,
         };
         match opened {
-            Err(SetupError::Database { error }) if error.verdict().wait == Wait::Soon => {
+            Err(SetupError::Database { error }) if passes_by_itself(&error) => {
                 notify(&[NotifyState::Status("waiting for the database")]);
                 tracing::warn!(error = %error, "waiting for the database");
             }
@@ -117,6 +121,12 @@ async fn await_database(
             () = tokio::time::sleep(DATABASE_RETRY) => {}
         }
     }
+}
+
+/// A wrong user, password or schema ends us with a plain error instead: somebody is looking, and systemd's next start
+/// reads everything again.
+fn passes_by_itself(error: &SyncError) -> bool {
+    matches!(error.verdict().class, "database" | "database_conflict" | "database_full" | "database_read_only")
 }
 
 /// Ends when the private server does; never, where the server is somebody else's.
@@ -159,6 +169,27 @@ async fn watch_reloads(mut hangup: Signal, engine: Arc<Engine>, file: Option<Pat
         reload(&engine, file.as_deref()).await;
         notify(&[NotifyState::Ready]);
         wake.notify_one();
+    }
+}
+
+/// A password may be changed while we run: when the server refuses ours, its file is read again.
+async fn watch_password(store: Store, file: Option<PathBuf>) {
+    let mut tick = tokio::time::interval(PASSWORD_LOOK);
+    loop {
+        tick.tick().await;
+        if !store.take_refusal() {
+            continue;
+        }
+        match config::load(file.as_deref()) {
+            Ok(config) => reconnect(&store, &config),
+            Err(errors) => tracing::error!(who = "operator", error = %errors, "the password cannot be read again"),
+        }
+    }
+}
+
+fn reconnect(store: &Store, config: &Config) {
+    if let DatabaseServer::Url(url) = &config.database.server {
+        store.reconnect_with(url.connect_options());
     }
 }
 

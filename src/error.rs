@@ -343,6 +343,16 @@ impl SyncError {
         has_failed || matches!(self, Self::BodyTooLarge { peer: Peer::Defender, .. })
     }
 
+    /// Postgres's code, if it was Postgres that spoke.
+    pub fn sqlstate(&self) -> Option<&str> {
+        if let Self::Database { sqlstate, .. } = self { sqlstate.as_deref() } else { None }
+    }
+
+    /// Whether it is the database that is unwell, and every tenant's run will fail alike.
+    pub fn is_of_the_database(&self) -> bool {
+        matches!(self, Self::Database { .. }) && self.verdict().class != "database_data"
+    }
+
     /// The AADSTS code of a failure that all tenants of the app share.
     pub fn shared_credential_code(&self) -> Option<u32> {
         if let Self::Entra { codes, .. } = self

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::error::{SyncError, Verdict, Wait};
 use crate::failpoint;
 use crate::pages::{Pages, Parties};
 use crate::progress::{Progress, TenantProgress};
+use crate::retry::persistently;
 use crate::schedule::Schedule;
 use crate::store::Claim;
 use crate::store::lease::RunKind;
@@ -28,6 +30,9 @@ use crate::window::to_delta;
 
 /// A parked tenant is probed this often: consent comes without telling us.
 const PARKED_PROBE: Duration = Duration::from_secs(3600);
+
+/// Whatever ails the database ails all tenants, and ends for all at once; one of them tries again so soon.
+const DATABASE_PROBE: Duration = Duration::from_secs(5);
 
 /// What the configuration says of runs; replaced as a whole when it is read again.
 #[derive(Debug)]
@@ -63,6 +68,9 @@ pub struct Engine {
     settings: RwLock<Arc<Settings>>,
     progress: Progress,
     trust: Trust,
+    /// Set while runs fail because of the database: only one at a time finds out whether it is well again, because what
+    /// the others would fetch could not be stored.
+    database_is_unwell: AtomicBool,
     /// Stops claiming and ends runs between two pages.
     pub stop: CancellationToken,
 }
@@ -86,7 +94,8 @@ impl Engine {
     /// Brings the parties and the settings together.
     pub fn new(parties: Parties, settings: Settings, progress: Progress, stop: CancellationToken) -> Self {
         let trust = Trust::new(parties.store.lease_term());
-        Self { parties, settings: RwLock::new(Arc::new(settings)), progress, trust, stop }
+        let database_is_unwell = AtomicBool::new(false);
+        Self { parties, settings: RwLock::new(Arc::new(settings)), progress, trust, database_is_unwell, stop }
     }
 
     /// The settings in force.
@@ -167,7 +176,7 @@ impl Engine {
 
     async fn claim_due(self: &Arc<Self>, runs: &mut JoinSet<()>) {
         let settings = self.settings();
-        let free = settings.concurrency.saturating_sub(runs.len());
+        let free = self.free(&settings, runs.len());
         if free == 0 {
             return;
         }
@@ -176,6 +185,7 @@ impl Engine {
             Ok(claims) => claims,
             Err(error) => {
                 let verdict = error.verdict();
+                self.database_is_unwell.store(true, Ordering::Relaxed);
                 tracing::error!(error = %error, class = verdict.class, who = verdict.who.as_str(), say = verdict.say, "no tenant could be claimed");
                 return;
             }
@@ -189,6 +199,11 @@ impl Engine {
         }
     }
 
+    fn free(&self, settings: &Settings, running: usize) -> usize {
+        let concurrency = if self.database_is_unwell.load(Ordering::Relaxed) { 1 } else { settings.concurrency };
+        concurrency.saturating_sub(running)
+    }
+
     /// Runs the named tenants once, due or not, and answers how each ended; a tenant that another instance works on is
     /// left out.
     pub async fn run_once(self: &Arc<Self>, tenants: &[Uuid], what: Asked) -> Result<Vec<TenantResult>, SyncError> {
@@ -199,7 +214,7 @@ impl Engine {
         let mut results = Vec::new();
         let mut renewal = tokio::time::interval(self.parties.store.renewal_period());
         loop {
-            let free = settings.concurrency.saturating_sub(runs.len());
+            let free = self.free(&settings, runs.len());
             if free > 0 && !waiting.is_empty() && !self.stop.is_cancelled() {
                 let asked = Instant::now();
                 let claims = self.parties.store.claim_named(&waiting, free).await?;
@@ -236,8 +251,13 @@ impl Engine {
         let verdict = report.failure.as_ref().map(SyncError::verdict);
         let outcome = verdict.as_ref().map_or(Outcome::Ok, Outcome::of);
         let record = self.record(&claim, reach, &report, outcome, verdict.clone(), took);
+        let is_of_the_database = report.failure.as_ref().is_some_and(SyncError::is_of_the_database);
+        self.database_is_unwell.store(is_of_the_database, Ordering::Relaxed);
         failpoint::reach("run.ended").await;
-        if let Err(error) = self.parties.store.finish_run(&claim.lease, &record).await {
+        let store = &self.parties.store;
+        // Else the tenant would wait for its lease to expire when the database has long been back.
+        let recorded = persistently(store.lease_term(), &self.stop, || store.finish_run(&claim.lease, &record)).await;
+        if let Err(error) = recorded {
             tracing::error!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "the end of the run was not recorded");
         }
         failpoint::reach("run.recorded").await;
@@ -311,6 +331,9 @@ fn next_wait(verdict: &Verdict, outcome: Outcome, claim: &Claim) -> Option<Durat
         (Outcome::Ok | Outcome::Stopped, _) => None,
         (_, Wait::AtLeast(asked)) => Some(asked.max(Duration::from_secs(1)) + asked.mul_f64(jitter(claim) / 10.0)),
         (Outcome::Parked, _) => Some(PARKED_PROBE.mul_f64(0.8 + 0.4 * jitter(claim))),
+        (Outcome::Failed, _) if verdict.class.starts_with("database") => {
+            Some(DATABASE_PROBE.mul_f64(0.8 + 0.4 * jitter(claim)))
+        }
         (Outcome::Failed | Outcome::Throttled, _) => {
             Some(back_off(claim.consecutive_failures).mul_f64(0.8 + 0.4 * jitter(claim)))
         }

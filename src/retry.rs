@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
+use backon::{ConstantBuilder, ExponentialBuilder, Retryable};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{SyncError, Wait};
@@ -44,6 +45,20 @@ where
         () = stop.cancelled() => Err(SyncError::Stopped),
         result = attempts => result,
     }
+}
+
+/// Does what must not be left undone until it succeeds, for as long as it makes sense; once only while we stop.
+pub async fn persistently<F>(
+    patience: Duration,
+    stop: &CancellationToken,
+    work: impl FnMut() -> F,
+) -> Result<(), SyncError>
+where
+    F: Future<Output = Result<(), SyncError>>,
+{
+    let began = Instant::now();
+    let backoff = ConstantBuilder::default().with_delay(Duration::from_secs(2)).without_max_times();
+    work.retry(backoff).when(|_| began.elapsed() < patience && !stop.is_cancelled()).await
 }
 
 fn is_worth_it(error: &SyncError) -> bool {

@@ -1,8 +1,9 @@
 //! The database: one connection pool, a deadline on every wait, and errors without row data.
 
 use std::future::Future;
-use std::sync::LazyLock;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
@@ -30,8 +31,6 @@ pub static MIGRATIONS: LazyLock<sqlx::migrate::Migrator> = LazyLock::new(|| {
     migrator
 });
 
-/// A statement that takes longer is given up here and on the server: a frozen backend must not hold a tenant for ever.
-const STATEMENT_DEADLINE: Duration = Duration::from_secs(60);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const MIGRATE_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -42,7 +41,37 @@ pub struct Store {
     /// Who we are in `lease_owner` and `sync_runs.instance`: unique to this process.
     pub(crate) instance: String,
     pub(crate) lease_term: Duration,
+    stale: Arc<Stale>,
 }
+
+/// What happened to the server that its connections have not noticed.
+#[derive(Debug, Default)]
+struct Stale {
+    /// Connections from before this lead to a server that is the primary no more.
+    before: Mutex<Option<Instant>>,
+    /// The password was refused: it may have been changed.
+    is_refused: AtomicBool,
+}
+
+impl Stale {
+    fn note(&self, error: &SyncError) {
+        match error.sqlstate() {
+            Some(READ_ONLY) => *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now()),
+            Some(code) if code.starts_with(AUTHORIZATION) => self.is_refused.store(true, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    fn is_usable(&self, age: Duration) -> bool {
+        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        before.is_none_or(|before| age < before.elapsed())
+    }
+}
+
+/// SQLSTATE of a write on a standby.
+const READ_ONLY: &str = "25006";
+/// Class of the SQLSTATEs for a wrong user or password.
+const AUTHORIZATION: &str = "28";
 
 /// How long a lease lasts without renewal.
 pub const LEASE_TERM: Duration = Duration::from_secs(60);
@@ -61,6 +90,18 @@ pub(crate) enum Rights {
     Login,
 }
 
+impl Rights {
+    /// A transaction's statement that takes longer is given up here and on the server: a frozen backend must not hold a
+    /// tenant for ever, and the dispatcher hardly at all.
+    fn deadline(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Dispatcher => 10,
+            Self::Writer(_) => 30,
+            Self::Reader | Self::Login => 60,
+        })
+    }
+}
+
 impl Store {
     /// Connects, and brings the schema up to date when `migrate` is set. `instance` must be unique to this process.
     pub async fn open(
@@ -69,15 +110,21 @@ impl Store {
         instance: String,
         migrate: bool,
     ) -> Result<Self, SyncError> {
-        let options = options.clone().application_name("incident-sync").disable_statement_logging();
+        let options = ours(options);
         if migrate {
             apply_migrations(&options).await?;
         }
+        let stale = Arc::new(Stale::default());
+        let usable = Arc::clone(&stale);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(CONNECT_DEADLINE)
+            .before_acquire(move |_, meta| {
+                let is_usable = usable.is_usable(meta.age);
+                Box::pin(async move { Ok(is_usable) })
+            })
             .connect_lazy_with(options);
-        let store = Self { pool, instance, lease_term: LEASE_TERM };
+        let store = Self { pool, instance, lease_term: LEASE_TERM, stale };
         store.check_schema().await?;
         Ok(store)
     }
@@ -86,6 +133,16 @@ impl Store {
     #[must_use]
     pub fn with_lease_term(self, lease_term: Duration) -> Self {
         Self { lease_term, ..self }
+    }
+
+    /// Whether the server has refused our user or password since the last time this was asked.
+    pub fn take_refusal(&self) -> bool {
+        self.stale.is_refused.swap(false, Ordering::Relaxed)
+    }
+
+    /// Uses these options for new connections, as after a change of the password.
+    pub fn reconnect_with(&self, options: &PgConnectOptions) {
+        self.pool.set_connect_options(ours(options));
     }
 
     /// The pool, for reports.
@@ -102,7 +159,7 @@ impl Store {
             Rights::Reader => ("incident_sync_reader", String::new()),
             Rights::Login => ("none", String::new()),
         };
-        let seconds = STATEMENT_DEADLINE.as_secs();
+        let seconds = rights.deadline().as_secs();
         self.pool
             .begin_with(AssertSqlSafe(format!(
                 "BEGIN; SET LOCAL ROLE {role}; SET LOCAL incident_sync.tenant_id = '{tenant}'; \
@@ -124,7 +181,7 @@ impl Store {
             transaction.commit().await?;
             Ok(done)
         };
-        within(step, whole).await
+        within(step, rights.deadline() + CONNECT_DEADLINE, whole).await.inspect_err(|error| self.stale.note(error))
     }
 
     /// Whether the database answers.
@@ -179,6 +236,10 @@ impl Store {
     }
 }
 
+fn ours(options: &PgConnectOptions) -> PgConnectOptions {
+    options.clone().application_name("incident-sync").disable_statement_logging()
+}
+
 fn newest_migration() -> i64 {
     MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
@@ -194,7 +255,8 @@ pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncErro
     // A statement timeout would cut long migrations short; the deadline here bounds the whole.
     let options =
         options.clone().options([("statement_timeout", "0"), ("lock_timeout", "30s")]).disable_statement_logging();
-    let mut connection = within("connecting to the database", sqlx::PgConnection::connect_with(&options)).await?;
+    let connect = sqlx::PgConnection::connect_with(&options);
+    let mut connection = within("connecting to the database", CONNECT_DEADLINE, connect).await?;
     failpoint::reach("migration.begin").await;
     let migrated = match tokio::time::timeout(MIGRATE_DEADLINE, MIGRATIONS.run(&mut connection)).await {
         Ok(Ok(())) => Ok(()),
@@ -210,11 +272,12 @@ pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncErro
 }
 
 /// Waits for the database, but not for ever.
-pub(crate) async fn within<T>(
+async fn within<T>(
     step: &'static str,
+    deadline: Duration,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, SyncError> {
-    match tokio::time::timeout(STATEMENT_DEADLINE + CONNECT_DEADLINE, work).await {
+    match tokio::time::timeout(deadline, work).await {
         Ok(done) => done.map_err(|error| database_error(step, &error)),
         Err(_) => Err(SyncError::Database { step, sqlstate: None, what: "no answer within the deadline".to_owned() }),
     }

@@ -26,4 +26,11 @@ WITH released AS (
 INSERT INTO defender.sync_runs (tenant_id, instance, kind, started_at, finished_at, outcome, window_from, window_to,
     api_calls, throttled, incidents_seen, incidents_written, alerts_written, rejected, mistyped_fields, found_late,
     error_class, error_message)
-VALUES ($1, $3, $13, $14, now(), $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $5, $6)
+SELECT $1, $3, $13, $14, now(), $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $5, $6
+WHERE NOT EXISTS (
+    -- The same statement once more, because the answer to its commit was lost.
+    SELECT FROM (
+        SELECT instance, started_at FROM defender.sync_runs WHERE tenant_id = $1 ORDER BY run_id DESC LIMIT 1
+    ) newest
+    WHERE instance = $3 AND started_at = $14
+)
