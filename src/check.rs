@@ -137,7 +137,10 @@ pub async fn tenant(
         }
     }
     let window = Window { from: DateTime::from_timestamp(4_102_444_800, 0), to: None, status: None };
-    match incidents.page(tenant, &token, &Request { window, skip: 0, top: PAGE_ROWS, link: None }).await {
+    match incidents
+        .page(tenant, &token, &Request { window, skip: 0, top: PAGE_ROWS, link: None }, Some(incidents.room().await))
+        .await
+    {
         Err(error) => Finding::failure(&tenant.name, &error),
         Ok(_) => match token.look() {
             Look::Fine => Finding::ok(&tenant.name, "token, tenant, role and one call"),

@@ -28,6 +28,7 @@ use crate::retry::Pace;
 use crate::schedule::{self, Schedule};
 use crate::setup::{self, OpenDatabase, SetupError};
 use crate::simulator::{Behaviour, Clock, Encoding, Options, Simulator, TenantSpec, World};
+use crate::slots::Slots;
 use crate::store::Store;
 use crate::store::quota::Quota;
 use crate::telemetry;
@@ -212,6 +213,7 @@ async fn engine(
         quota: Quota::new(CALLS_PER_MINUTE, CALLS_PER_HOUR),
         pace: Pace::default(),
         writers: writers(DATABASE_CONNECTIONS),
+        slots: Slots::default(),
     };
     let schedule = Schedule::new(POLL, OPEN, RECONCILE).expect("the demonstration's cron lines are constants");
     let settings = Settings {

@@ -26,6 +26,7 @@ pub mod schedule;
 pub mod setup;
 #[cfg(feature = "simulator")]
 pub mod simulator;
+pub mod slots;
 pub mod store;
 pub mod telemetry;
 pub mod tenant;

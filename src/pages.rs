@@ -6,12 +6,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::defender::paging::{Plan, Request};
-use crate::defender::{Answer, Incidents};
+use crate::defender::{Answer, Incidents, Room};
 use crate::entra::Tokens;
-use crate::error::{SyncError, Wait};
+use crate::error::{Peer, SyncError, Wait};
 use crate::failpoint;
 use crate::progress::TenantProgress;
 use crate::retry::{Pace, with_retries};
+use crate::slots::Slots;
 use crate::store::Store;
 use crate::store::quota::Quota;
 use crate::store::runs::Counts;
@@ -32,6 +33,8 @@ pub struct Parties {
     pub pace: Pace,
     /// Pages that are decoded and written at once; the others wait as text.
     pub writers: Semaphore,
+    /// Runs that wait for their peer.
+    pub slots: Slots,
 }
 
 /// Permits for [`Parties::writers`]: all connections but one, which is left for claims, renewals and the listener.
@@ -67,7 +70,7 @@ impl<'a> Pages<'a> {
     pub async fn next(&self, plan: &mut Plan) -> Result<Option<Answer>, SyncError> {
         loop {
             let Some(request) = plan.request() else { return Ok(None) };
-            match self.page(&request, plan.is_searching()).await {
+            match self.parties.slots.lend_during(self.page(&request, plan.is_searching())).await {
                 Err(SyncError::Api { status: 400, .. }) if plan.refused() => {}
                 Err(error) if error.may_be_the_page() && plan.failed() => {
                     *self.unserved.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -104,12 +107,23 @@ impl<'a> Pages<'a> {
         with_retries(self.parties.pace, self.stop, attempt).await.flatten()
     }
 
+    /// A page that is too large to be one of many is asked for again when no other such page is in memory.
     async fn page_once(&self, request: &Request) -> Result<Answer, SyncError> {
+        match Box::pin(self.ask(request, None)).await {
+            Err(SyncError::BodyTooLarge { peer: Peer::Defender, .. }) => {
+                let room = self.parties.incidents.room().await;
+                Box::pin(self.ask(request, Some(room))).await
+            }
+            other => other,
+        }
+    }
+
+    async fn ask(&self, request: &Request, room: Option<Room>) -> Result<Answer, SyncError> {
         failpoint::reach("token.wanted").await;
         let token = self.parties.tokens.get(self.tenant).await?;
         failpoint::reach("token.held").await;
         self.parties.await_turn(self.tenant, |wait| self.progress.waiting(wait)).await?;
-        let answer = self.parties.incidents.page(self.tenant, &token, request).await;
+        let answer = self.parties.incidents.page(self.tenant, &token, request, room).await;
         failpoint::reach("page.fetched").await;
         let is_throttled = matches!(answer, Err(SyncError::Api { status: 429, .. }));
         self.count(|counts| {

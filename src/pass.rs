@@ -138,6 +138,7 @@ impl Engine {
                     }
                 }
                 Some(_) = runs.join_next() => self.claim_due(&mut runs).await,
+                () = self.parties.slots.freed() => self.claim_due(&mut runs).await,
                 () = wake.notified() => self.claim_due(&mut runs).await,
             }
         }
@@ -201,7 +202,7 @@ impl Engine {
 
     fn free(&self, settings: &Settings, running: usize) -> usize {
         let concurrency = if self.database_is_unwell.load(Ordering::Relaxed) { 1 } else { settings.concurrency };
-        concurrency.saturating_sub(running)
+        self.parties.slots.free(concurrency, running)
     }
 
     /// Runs the named tenants once, due or not, and answers how each ended; a tenant that another instance works on is
@@ -232,6 +233,7 @@ impl Engine {
             tokio::select! {
                 biased;
                 _ = renewal.tick() => self.renew().await,
+                () = self.parties.slots.freed() => {}
                 ended = runs.join_next() => match ended {
                     Some(ended) => results.extend(ended),
                     None => break,

@@ -18,6 +18,7 @@ use crate::pass::{Engine, Settings};
 use crate::progress::Progress;
 use crate::retry::Pace;
 use crate::schedule::Schedule;
+use crate::slots::Slots;
 use crate::store::Store;
 use crate::store::quota::Quota;
 
@@ -151,5 +152,6 @@ pub fn parties(config: &Config, store: Store) -> Parties {
         quota: quota(config),
         pace: Pace::default(),
         writers: writers(config.database.max_connections),
+        slots: Slots::default(),
     }
 }

@@ -224,6 +224,14 @@ impl TenantRun<'_> {
                 *reached = watermark.or(*reached);
                 return Ok(false);
             }
+            if answer.is_large() {
+                // The next one may be as large, and there is room for one.
+                store.await?;
+                drop(answer);
+                *reached = watermark.or(*reached);
+                next = self.pages.next(&mut plan).await?;
+                continue;
+            }
             // What cannot be stored ends the run at once; what cannot be fetched lets the page before it be stored.
             let fetch = async { Ok::<_, SyncError>(self.pages.next(&mut plan).await) };
             let (fetched, ()) = tokio::try_join!(fetch, store)?;

@@ -1,11 +1,13 @@
 //! The Defender incidents API: one GET.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use reqwest::{Client, Url};
 use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::entra::Token;
 use crate::entra::claims::Look;
@@ -20,6 +22,8 @@ use paging::Request;
 
 /// A page that inflates beyond this is an error, not an out-of-memory.
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Four times what a page of a hundred incidents usually has. Many of these may be in memory at once.
+const ORDINARY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Documented limits for listing incidents (`api-list-incidents.md`), by tenant and app.
 pub const CALLS_PER_MINUTE: u32 = 50;
 /// See [`CALLS_PER_MINUTE`].
@@ -30,6 +34,7 @@ pub const CALLS_PER_HOUR: u32 = 1_500;
 pub struct Answer {
     text: String,
     incidents: Vec<Range<usize>>,
+    room: Option<Room>,
     /// The server's continuation; it leads to the configured host.
     pub next_link: Option<String>,
     /// The server's clock.
@@ -41,22 +46,49 @@ impl Answer {
     pub fn incidents(&self) -> impl Iterator<Item = &str> {
         self.incidents.iter().map(|range| &self.text[range.clone()])
     }
+
+    /// Whether another page like this must wait until this one is gone from memory.
+    pub fn is_large(&self) -> bool {
+        self.room.is_some()
+    }
+}
+
+/// The right to have a large page in memory: there is one of them, whatever the tenants send.
+#[derive(Debug)]
+pub struct Room {
+    _permit: OwnedSemaphorePermit,
 }
 
 /// The API for all tenants.
 #[derive(Debug)]
 pub struct Incidents {
     client: Client,
+    large: Arc<Semaphore>,
 }
 
 impl Incidents {
     /// Works with this client.
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, large: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Gets one page.
-    pub async fn page(&self, tenant: &Tenant, token: &Token, request: &Request) -> Result<Answer, SyncError> {
+    /// Waits until no large page is in memory.
+    ///
+    /// # Panics
+    /// Never: nobody closes the semaphore.
+    pub async fn room(&self) -> Room {
+        let permit = Arc::clone(&self.large).acquire_owned().await;
+        Room { _permit: permit.expect("nobody closes the semaphore") }
+    }
+
+    /// Gets one page; one that is not of ordinary size only into a `room`, which goes with the answer.
+    pub async fn page(
+        &self,
+        tenant: &Tenant,
+        token: &Token,
+        request: &Request,
+        room: Option<Room>,
+    ) -> Result<Answer, SyncError> {
         let url = match &request.link {
             Some(link) => same_origin(link, &tenant.endpoints.base_url)?,
             None => page_url(&tenant.endpoints.base_url, request),
@@ -70,13 +102,15 @@ impl Incidents {
         }
         let retry_after = http::retry_after(response.headers());
         let server_time = http::server_time(response.headers());
-        let text = http::read_text(response, Peer::Defender, BODY_BYTES_MAX).await?;
+        let bytes_max = if room.is_some() { BODY_BYTES_MAX } else { ORDINARY_BYTES_MAX };
+        let text = http::read_text(response, Peer::Defender, bytes_max).await?;
         if !status.is_success() {
             return Err(refusal(status.as_u16(), &text, retry_after, token.look()));
         }
         let server_time =
             server_time.ok_or_else(|| SyncError::ApiReply { what: "it has no Date header".to_owned() })?;
-        read_page(text, server_time, &tenant.endpoints.base_url)
+        let room = room.filter(|_| text.len() > ORDINARY_BYTES_MAX);
+        Ok(Answer { room, ..read_page(text, server_time, &tenant.endpoints.base_url)? })
     }
 }
 
@@ -113,7 +147,7 @@ fn read_page(text: String, server_time: DateTime<Utc>, base: &Url) -> Result<Ans
     };
     let incidents = page.incidents.iter().map(|raw| range(raw.get())).collect();
     let next_link = page.next_link.map(|link| same_origin(&link, base).map(String::from)).transpose()?;
-    Ok(Answer { incidents, next_link, server_time, text })
+    Ok(Answer { incidents, next_link, server_time, text, room: None })
 }
 
 /// Source: `MicrosoftDocs/defender-docs`, `api-error-codes.md`. The message is free text and stays out.

@@ -4,7 +4,7 @@ use incident_sync::simulator::{Endpoint, Reply};
 use incident_sync::store::runs::Outcome;
 use serde_json::{Value, json};
 
-use crate::support::world::{World, id};
+use crate::support::world::{World, id, spec};
 
 const SAMPLE: &str = include_str!("../data/defender_docs_list_incidents.json");
 
@@ -273,4 +273,24 @@ async fn an_incident_of_another_tenant_stops_the_tenant_and_stores_nothing() {
     assert_eq!(results[0].outcome, Outcome::Parked);
     assert_eq!(results[0].verdict.as_ref().unwrap().class, "security");
     assert_eq!(world.number("SELECT count(*) FROM defender.incidents").await, 0);
+}
+
+#[tokio::test]
+async fn large_pages_are_read_one_at_a_time_and_whole() {
+    let world = World::with((1..=4).map(|at| spec(at, 0)).collect()).await;
+    let long = "x".repeat(60_000);
+    for tenant in 1..=4 {
+        for incident in 1..=170 {
+            let updated = format!("2026-11-20T{:02}:{:02}:00Z", 10 + incident / 60, incident % 60);
+            let text = format!(
+                r#"{{"incidentId":{incident},"lastUpdateTime":"{updated}","incidentName":"{long}","alerts":[]}}"#
+            );
+            world.service().add_raw(id(tenant), incident, updated.parse().unwrap(), &text);
+        }
+    }
+    tokio::time::timeout(std::time::Duration::from_secs(50), world.good_pass()).await.expect("no page waits for ever");
+    world.assert_truth().await;
+    let calls = world.service().calls(id(1));
+    let calls = calls.iter().filter(|call| call.endpoint == Endpoint::Incidents).count();
+    assert!(calls >= 4, "a page of six megabytes is asked for twice: {calls}");
 }

@@ -13,6 +13,7 @@ use incident_sync::progress::Progress;
 use incident_sync::retry::Pace;
 use incident_sync::schedule::Schedule;
 use incident_sync::simulator::{Clock, Encoding, Options, Simulator, TenantSpec, World as Service};
+use incident_sync::slots::Slots;
 use incident_sync::store::Store;
 use incident_sync::store::quota::Quota;
 use incident_sync::store::runs::Outcome;
@@ -215,6 +216,7 @@ async fn engine(
         store: store.clone(),
         pace: Pace { first_pause: Duration::from_millis(1), retries: 3 },
         writers: writers(CONNECTIONS),
+        slots: Slots::default(),
     };
     let settings = Settings {
         tenants: tenants.iter().map(|tenant| (tenant.id.0, Arc::clone(tenant))).collect(),

@@ -1,0 +1,81 @@
+//! How many runs may be in flight. One that waits for its peer, or for a pause to pass, costs next to nothing and takes
+//! nobody's place: hanging, slow and throttled tenants delay no other.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// A page that takes longer than this is waited for; nearly all take a tenth of it.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// So many times the configured concurrency are in flight at most, waiting ones included: sockets and leases have limits.
+const WAITING_FACTOR: usize = 4;
+
+/// The runs of this process that wait.
+#[derive(Debug, Default)]
+pub struct Slots {
+    waiting: AtomicUsize,
+    freed: Notify,
+}
+
+impl Slots {
+    /// Does `work`; when it takes long, another run may begin meanwhile.
+    pub async fn lend_during<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = Box::pin(work);
+        if let Ok(done) = tokio::time::timeout(PATIENCE, &mut work).await {
+            return done;
+        }
+        let _waits = Waits::begin(self);
+        work.await
+    }
+
+    /// How many runs may begin where `concurrency` are configured and `in_flight` have not ended.
+    pub fn free(&self, concurrency: usize, in_flight: usize) -> usize {
+        let working = in_flight.saturating_sub(self.waiting.load(Ordering::Relaxed));
+        let most = (concurrency * WAITING_FACTOR).saturating_sub(in_flight);
+        concurrency.saturating_sub(working).min(most)
+    }
+
+    /// Returns when a run has begun to wait.
+    pub async fn freed(&self) {
+        self.freed.notified().await;
+    }
+}
+
+/// A run that waits, until this is dropped: the run may be cancelled.
+struct Waits<'a>(&'a Slots);
+
+impl<'a> Waits<'a> {
+    fn begin(slots: &'a Slots) -> Self {
+        slots.waiting.fetch_add(1, Ordering::Relaxed);
+        slots.freed.notify_one();
+        Self(slots)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_takes_long_frees_a_place_until_it_ends() {
+        let slots = Slots::default();
+        assert_eq!((slots.free(3, 0), slots.free(3, 2), slots.free(3, 3)), (3, 1, 0));
+        slots.lend_during(std::future::ready(())).await;
+        assert_eq!(slots.free(3, 3), 0);
+        let looked = Notify::new();
+        let look = async {
+            slots.freed().await;
+            assert_eq!((slots.free(3, 3), slots.free(3, 12)), (1, 0));
+            looked.notify_one();
+        };
+        tokio::join!(slots.lend_during(looked.notified()), look);
+        assert_eq!(slots.free(3, 3), 0);
+    }
+}
