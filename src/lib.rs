@@ -34,3 +34,7 @@ pub mod tenant_run;
 pub mod trust;
 pub mod verify;
 pub mod window;
+
+#[cfg(test)]
+#[path = "../tests/mutate/mod.rs"]
+mod mutate;

@@ -186,6 +186,10 @@ fn decode<'a>(element: &'a Element<'_>) -> Result<IncidentRow<'a>, String> {
     let incident = wire::decode(&element.text)?;
     let incident_id = incident.incident_id.ok_or("incidentId is missing or no whole number")?;
     let last_update_time = incident.last_update_time.ok_or("lastUpdateTime is missing or no time")?;
+    // A key that is repeated with another value: we would look for one incident and store another, at every pass anew.
+    if element.head != (Head { incident_id: Some(incident_id), last_update_time: Some(last_update_time) }) {
+        return Err("incidentId or lastUpdateTime is given twice".to_owned());
+    }
     Ok(IncidentRow { incident_id, last_update_time, incident, content_hash: element.hash, payload: &element.text })
 }
 
@@ -336,6 +340,7 @@ fn evidence_hash(entity: &Entity<'_>) -> Hash {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutate::{Json, Random, each_seed};
 
     const TENANT: TenantId = TenantId(uuid::Uuid::from_u128(1));
 
@@ -407,6 +412,60 @@ mod tests {
             assert_eq!(rows.incidents.len(), 1);
             assert_eq!(rows.rejected.len(), 3);
         });
+    }
+
+    #[test]
+    fn whatever_is_in_a_page_becomes_one_row_and_costs_its_neighbours_nothing() {
+        let document = Json::of(include_str!("../tests/data/defender_docs_list_incidents.json"));
+        let mut stored = 0;
+        each_seed(400, |seed| {
+            let mut random = Random::new(seed);
+            let mut incidents = document.list("value").to_vec();
+            for incident in &mut incidents[1..] {
+                *incident = incident.mutated(&mut random);
+            }
+            incidents.push(incidents[1 + random.below(2)].mutated(&mut random));
+            let at = random.below(incidents.len());
+            incidents.swap(0, at);
+            let texts: Vec<String> = incidents.iter().map(Json::to_string).collect();
+            let elements = newest_of_each(elements(texts.iter().map(String::as_str)));
+            let rows = match of_page(TENANT, &elements) {
+                Err(SyncError::ForeignIncident { .. }) => return,
+                rows => rows.expect("nothing else fails a page"),
+            };
+            stored += rows.incidents.len();
+            assert_eq!(rows.incidents.len() + rows.rejected.len(), elements.len());
+            assert!(rows.incidents.iter().any(|row| texts[at] == row.payload) || shown_twice(&elements, &texts[at]));
+            check_keys(&rows);
+        });
+        assert!(stored > 0, "nothing was ever stored");
+    }
+
+    /// Whether a newer text with the same id took this one's place.
+    fn shown_twice(elements: &[Element<'_>], text: &str) -> bool {
+        let head = wire::head(text);
+        elements.iter().any(|element| element.text != text && element.head.incident_id == head.incident_id)
+    }
+
+    /// `ON CONFLICT DO UPDATE` demands one row a key, and rows in order keep writers from locking crosswise.
+    fn check_keys(rows: &PageRows<'_>) {
+        assert!(rows.incidents.is_sorted_by(|a, b| a.incident_id < b.incident_id));
+        assert!(rows.alerts.is_sorted_by(|a, b| a.alert_id < b.alert_id));
+        assert!(rows.devices.is_sorted_by(|a, b| a.device_id < b.device_id));
+        assert!(rows.alert_devices.is_sorted_by(|a, b| a < b));
+        let evidence = |row: &EvidenceRow<'_>| (row.alert_id.to_string(), row.evidence_hash);
+        assert!(rows.evidence.is_sorted_by(|a, b| evidence(a) < evidence(b)));
+        let comment = |row: &CommentRow<'_>| (row.incident_id, row.comment_hash);
+        assert!(rows.comments.is_sorted_by(|a, b| comment(a) < comment(b)));
+        for extra in rows.evidence.iter().filter_map(|row| row.extra.as_deref()) {
+            assert!(serde_json::from_str::<HashMap<String, &RawValue>>(extra).is_ok(), "no object: {extra}");
+        }
+    }
+
+    #[test]
+    fn an_incident_that_says_two_things_of_itself_is_rejected() {
+        let text = r#"{"value":[{"incidentId":1,"lastUpdateTime":"2026-01-01T00:00:00Z","incidentId":2}]}"#;
+        rows_of(text, |rows| assert_eq!((rows.incidents.len(), rows.rejected.len()), (0, 1)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-use chrono::{DateTime, Datelike, NaiveDateTime, SubsecRound, TimeZone, Utc};
+use chrono::{DateTime, Datelike, NaiveDateTime, SubsecRound, TimeZone, Timelike, Utc};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -226,6 +226,8 @@ fn time(text: &str) -> Option<DateTime<Utc>> {
         // No zone was never seen; UTC is the only zone that the API speaks.
         Err(_) => Utc.from_utc_datetime(&NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok()?),
     };
+    // A leap second would become the next second in Postgres, later than it was served, and then look changed for ever.
+    let parsed = parsed.with_nanosecond(parsed.nanosecond().min(999_999_999))?;
     (2..=9999).contains(&parsed.year()).then(|| parsed.trunc_subsecs(6))
 }
 

@@ -1,4 +1,7 @@
+use proptest::prelude::*;
+
 use super::*;
+use crate::mutate::{Json, ODD_TIMES, Random, each_seed, garbled};
 
 const FULL: &str = include_str!("../../../tests/data/defender_docs_list_incidents.json");
 
@@ -81,6 +84,7 @@ fn times_are_cut_down_and_impossible_ones_are_none() {
         ("9999-12-31T23:59:59.9999999Z", Some("9999-12-31T23:59:59.999999Z")),
         ("2020-09-06T16:46:57+02:00", Some("2020-09-06T14:46:57Z")),
         ("2020-09-06T14:46:57", Some("2020-09-06T14:46:57Z")),
+        ("2016-12-31T23:59:60.25Z", Some("2016-12-31T23:59:59.999999Z")),
         ("0001-01-01T00:00:00Z", None),
         ("2021-02-30T00:00:00Z", None),
         ("", None),
@@ -125,4 +129,86 @@ fn a_head_is_read_from_anywhere_in_the_text() {
     let head = head(raw.get());
     assert_eq!(head.incident_id, Some(3));
     assert!(head.last_update_time.is_some());
+}
+
+/// A page is either refused or holds what it shows, and whatever is in it can be made storable and looked at.
+fn read_any_page(text: &str) -> usize {
+    let Ok(page) = split(text) else { return 0 };
+    for raw in &page.incidents {
+        let storable = storable(raw.get());
+        let parsed = serde_json::from_str::<&RawValue>(&storable).expect("what was JSON stays JSON");
+        assert_eq!(parsed.get(), storable);
+        assert_eq!(super::storable(&storable), storable, "it is storable at once");
+        head(&storable);
+        drop(decode(&storable));
+    }
+    page.incidents.len()
+}
+
+#[test]
+fn any_broken_page_is_refused_or_read() {
+    let document = Json::of(FULL);
+    let mut read = 0;
+    each_seed(600, |seed| {
+        let mut random = Random::new(seed);
+        let text = document.mutated(&mut random).to_string();
+        read += read_any_page(&text);
+        read_any_page(&garbled(&text, &mut random));
+        read_any_page(&format!("\u{feff}\r\n {text}"));
+    });
+    assert!(read > 0, "no page was read");
+}
+
+#[test]
+fn a_page_that_breaks_off_is_refused_wherever_it_does() {
+    for end in (0..FULL.trim_end().len()).filter(|end| FULL.is_char_boundary(*end)) {
+        assert!(split(&FULL[..end]).is_err(), "cut at {end}");
+    }
+}
+
+/// The instant as its digits say it, in picoseconds since 1970 and without any library for times.
+fn picoseconds(text: &str, offset_minutes: i128) -> i128 {
+    let number = |range: std::ops::Range<usize>| text[range].parse::<i128>().unwrap();
+    let (year, month, day) = (number(0..4), number(5..7), number(8..10));
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
+    let seconds = days * 86_400 + number(11..13) * 3_600 + number(14..16) * 60 + number(17..19) - offset_minutes * 60;
+    let fraction = text[19..].strip_prefix('.').unwrap_or_default();
+    let fraction: String = fraction.chars().take_while(char::is_ascii_digit).take(12).collect();
+    seconds * 1_000_000_000_000 + format!("{fraction:0<12}").parse::<i128>().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_time_is_stored_at_most_a_microsecond_before_what_was_served_and_never_later(
+        (year, month, day) in (1_970..9_999_u32, 1..=12_u32, 1..=31_u32),
+        (hour, minute, second) in (0..=23_u32, 0..=59_u32, 0..=60_u32),
+        fraction in "(\\.[0-9]{1,12})?",
+        (zone, offset) in prop::sample::select(vec![("Z", 0), ("", 0), ("+02:00", 120), ("-11:30", -690), ("z", 0)]),
+    ) {
+        let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}{zone}");
+        if let Some(stored) = time(&text) {
+            let early = picoseconds(&text, offset) - i128::from(stored.timestamp_micros()) * 1_000_000;
+            // A leap second has no place of its own in Postgres: it is the end of the second before.
+            let allowed = if second == 60 { 1_000_001_000_000 } else { 1_000_000 };
+            prop_assert!((0..allowed).contains(&early), "{text} is stored as {stored}");
+            let again: DateTime<Utc> = stored.to_rfc3339().parse().unwrap();
+            let stays = DateTime::from_timestamp_micros(stored.timestamp_micros());
+            prop_assert_eq!((again, stays), (stored, Some(stored)), "{} changes on its way", text);
+        } else {
+            prop_assert!(day > 28, "{text} is a time");
+        }
+    }
+
+    #[test]
+    fn any_text_is_a_time_that_postgres_takes_or_none(text in ".{0,40}|[0-9:TZ.+-]{0,40}", at in 0..ODD_TIMES.len()) {
+        for text in [text.as_str(), ODD_TIMES[at], &format!("{}{text}", ODD_TIMES[at])] {
+            if let Some(stored) = time(text) {
+                prop_assert!((2..=9_999).contains(&stored.year()));
+                prop_assert_eq!(DateTime::from_timestamp_micros(stored.timestamp_micros()), Some(stored));
+            }
+        }
+    }
 }
