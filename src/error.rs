@@ -435,7 +435,8 @@ fn database_verdict(sqlstate: Option<&str>) -> Verdict {
         Some("22" | "23") => {
             Verdict::new("database_data", Actor::Us, Wait::NextRun, "Postgres refused a value; report it")
         }
-        Some("25") => Verdict::new(
+        // 25P03: Postgres has ended a transaction in which we were silent for too long.
+        Some("25") if sqlstate != Some("25P03") => Verdict::new(
             "database_read_only",
             Actor::Operator,
             Wait::NextRun,
@@ -506,6 +507,7 @@ mod tests {
         assert_eq!(database_verdict(Some("28P01")).who, Actor::Operator);
         assert_eq!(database_verdict(Some("40P01")).wait, Wait::Soon);
         assert_eq!(database_verdict(Some("57P01")).wait, Wait::Soon);
+        assert_eq!(database_verdict(Some("25P03")).wait, Wait::Soon);
         assert_eq!(database_verdict(None).who, Actor::Nobody);
     }
 }

@@ -160,10 +160,11 @@ impl Store {
             Rights::Login => ("none", String::new()),
         };
         let seconds = rights.deadline().as_secs();
+        // A process that was frozen in the middle holds its tenant's row, and with it the tenant, until Postgres ends it.
         self.pool
             .begin_with(AssertSqlSafe(format!(
                 "BEGIN; SET LOCAL ROLE {role}; SET LOCAL incident_sync.tenant_id = '{tenant}'; \
-                 SET LOCAL statement_timeout = '{seconds}s'"
+                 SET LOCAL statement_timeout = '{seconds}s'; SET LOCAL idle_in_transaction_session_timeout = '{seconds}s'"
             )))
             .await
     }

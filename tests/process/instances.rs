@@ -115,6 +115,31 @@ async fn an_instance_that_was_frozen_for_longer_than_its_lease_commits_nothing_w
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_was_frozen_within_a_transaction_does_not_keep_its_tenant() {
+    let site = shared_site(230).await;
+    let (server, pool) = site.open_database().await;
+    let mut command = site.command(&["run", "--log-format", "json"]);
+    command.env("INCIDENT_SYNC_FAILPOINTS", "page.uncommitted=pause@2");
+    let first = Running::start(command, site.folder.path());
+    first.logs("failpoint reached").await;
+    first.signal(Signal::SIGSTOP);
+    let froze_at = database_clock(&pool).await;
+    let_time_pass(&pool).await;
+    let second = site.run();
+    until("that the other instance has the tenant", async || is_held_by(&pool, second.pid()).await).await;
+    let away = last_attempt(&pool).await - froze_at;
+    assert!(away <= TERM, "its row was locked for {away}");
+    until("the whole history", async || stored(&pool, 1).await == 230).await;
+    assert_eq!(second.ends_on(Signal::SIGTERM).code(), Some(0));
+    site.assert_truth(&pool, 1).await;
+    first.signal(Signal::SIGCONT);
+    assert_eq!(first.ends_on(Signal::SIGTERM).code(), Some(0));
+    site.assert_truth(&pool, 1).await;
+    pool.close().await;
+    server.stop().await;
+}
+
 fn runs(instance: &Running) -> Vec<serde_json::Value> {
     let events = events(&instance.stderr()).into_iter();
     events.filter(|event| event["message"].as_str().is_some_and(|text| text.starts_with("tenant run done"))).collect()
