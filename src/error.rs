@@ -218,6 +218,12 @@ pub enum Wait {
     UntilActed,
 }
 
+/// What another party said, so that it can be shown in a line of the log and stored by Postgres: short, without control
+/// characters.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(80).collect()
+}
+
 /// The judgement on a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {

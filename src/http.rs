@@ -105,7 +105,11 @@ fn header_date(text: &str) -> Option<SystemTime> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use reqwest::header::HeaderValue;
+
     use super::*;
+    use crate::error::{SyncError, Wait};
 
     #[test]
     fn a_pause_is_read_in_both_forms() {
@@ -115,6 +119,38 @@ mod tests {
         assert_eq!(pause("Mon, 23 Nov 2026 09:00:00 GMT", now), Some(Duration::ZERO));
         for garbage in ["", "soon", "-5", "1.5", "99999999999999999999"] {
             assert_eq!(pause(garbage, now), None, "{garbage}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_pause_is_obeyed_for_a_while_that_ends(
+            told in "[0-9]{1,25}|-?[0-9.e+]{1,9}|(Mon|Sun), [0-3][0-9] (Nov|Feb) [0-9]{4} [0-9:]{8} GMT|.{0,30}",
+            date in "(Mon, 23 Nov [0-9]{4} 10:00:00 GMT)?",
+            server_time in any::<i32>(),
+        ) {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(server_time.unsigned_abs()));
+            let seconds = told.trim().parse::<u64>().ok();
+            if let Some(seconds) = seconds {
+                prop_assert_eq!(pause(told.trim(), now), Some(Duration::from_secs(seconds)));
+            }
+            let mut headers = HeaderMap::new();
+            for (name, text) in [(RETRY_AFTER, &told), (DATE, &date)] {
+                headers.extend(HeaderValue::from_str(text).ok().map(|value| (name, value)));
+            }
+            let asked = retry_after(&headers);
+            let refused = |status| {
+                let (code, target, hint) = (String::new(), String::new(), String::new());
+                SyncError::Api { status, code, target, retry_after: asked, hint }
+            };
+            let Wait::AtLeast(wait) = refused(429).verdict().wait else { panic!("a 429 is a pause") };
+            prop_assert!(wait <= Duration::from_secs(6 * 3600), "{wait:?} for {told}");
+            prop_assert!(asked.is_none_or(|asked| wait <= asked), "{wait:?} for {told}");
+            if let Wait::AtLeast(wait) = refused(503).verdict().wait {
+                prop_assert!(wait <= Duration::from_secs(6 * 3600));
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::defender::paging::Row;
 use crate::defender::wire::{self, Alert, Comment, Device, Entity, Head, Incident};
-use crate::error::SyncError;
+use crate::error::{SyncError, shown};
 use crate::tenant::TenantId;
 
 /// 128 bits of SHA-256: enough that no two texts of one tenant meet, and half the index.
@@ -199,8 +199,7 @@ fn check_tenant(tenant: TenantId, row: &IncidentRow<'_>) -> Result<(), SyncError
     let Ok(uri) = url::Url::parse(uri) else { return Ok(()) };
     match uri.query_pairs().find(|(key, _)| key == "tid") {
         Some((_, tid)) if !tid.eq_ignore_ascii_case(&tenant.to_string()) => {
-            let uri_tid = tid.chars().take(64).collect();
-            Err(SyncError::ForeignIncident { incident_id: row.incident_id, uri_tid })
+            Err(SyncError::ForeignIncident { incident_id: row.incident_id, uri_tid: shown(&tid) })
         }
         _ => Ok(()),
     }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use reqwest::{Client, Url};
-use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::entra::Token;
 use crate::entra::claims::Look;
-use crate::error::{Peer, SyncError};
+use crate::error::{Peer, SyncError, shown};
 use crate::http;
 use crate::tenant::Tenant;
 
@@ -152,25 +152,17 @@ fn read_page(text: String, server_time: DateTime<Utc>, base: &Url) -> Result<Ans
 
 /// Source: `MicrosoftDocs/defender-docs`, `api-error-codes.md`. The message is free text and stays out.
 fn refusal(status: u16, body: &str, retry_after: Option<Duration>, look: Look) -> SyncError {
-    #[derive(Deserialize, Default)]
-    struct Envelope {
-        error: Option<Refusal>,
-    }
-    #[derive(Deserialize, Default)]
-    struct Refusal {
-        code: Option<String>,
-        target: Option<String>,
-    }
-    let Refusal { code, target } = serde_json::from_str::<Envelope>(body).unwrap_or_default().error.unwrap_or_default();
-    let short = |text: Option<String>| text.unwrap_or_default().chars().take(80).collect::<String>();
+    let reply: Value = serde_json::from_str(body).unwrap_or_default();
+    let word = |key: &str| shown(reply["error"][key].as_str().unwrap_or_default());
     let lacks_role = status == 403 && look == Look::RoleMissing;
     let hint = if lacks_role { "; the token's roles lack Incident.Read.All" } else { "" };
-    SyncError::Api { status, code: short(code), target: short(target), retry_after, hint: hint.to_owned() }
+    SyncError::Api { status, code: word("code"), target: word("target"), retry_after, hint: hint.to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutate::{Json, Random, each_seed, garbled};
     use crate::window::Window;
 
     fn base() -> Url {
@@ -216,5 +208,46 @@ mod tests {
         );
         let SyncError::Api { hint, .. } = refusal(403, "<html>", None, Look::RoleMissing) else { panic!("wrong kind") };
         assert!(hint.contains("Incident.Read.All"));
+    }
+
+    #[test]
+    fn whatever_an_error_says_is_short_and_printable() {
+        let documented = Json::of(include_str!("../../tests/data/defender_docs_error_resource_not_found.json"));
+        let mut read = 0;
+        each_seed(1_000, |seed| {
+            let mut random = Random::new(seed);
+            let status = 300 + u16::try_from(random.below(300)).unwrap();
+            let body = documented.mutated(&mut random).to_string();
+            for body in [&body, &garbled(&body, &mut random)] {
+                let error = refusal(status, body, None, Look::Fine);
+                let told = error.to_string();
+                assert!(told.chars().count() < 250 && !told.contains(char::is_control), "{told:?}");
+                error.verdict();
+                read += usize::from(told.contains("ResourceNotFound"));
+            }
+        });
+        assert!(read > 0, "no error word was read");
+    }
+
+    #[test]
+    fn an_odd_field_of_an_error_hides_no_other() {
+        let body = r#"{"error":{"code":"A\u0000B\nC","target":7},"error":{"code":"A\u0000B\nC","target":[7]}}"#;
+        let SyncError::Api { code, target, .. } = refusal(400, body, None, Look::Fine) else { panic!("wrong kind") };
+        assert_eq!((code.as_str(), target.as_str()), ("ABC", ""));
+    }
+
+    #[test]
+    fn whatever_a_page_is_it_leads_nowhere_else() {
+        let page = Json::of(r#"{"value":[{"incidentId":1}],"@odata.nextLink":"/api/incidents?$skip=100"}"#);
+        each_seed(1_000, |seed| {
+            let mut random = Random::new(seed);
+            let text = page.mutated(&mut random).to_string();
+            let garbled = garbled(&text, &mut random);
+            for text in [text, garbled] {
+                let Ok(answer) = read_page(text, DateTime::UNIX_EPOCH, &base()) else { continue };
+                let foreign = answer.next_link.filter(|link| !link.starts_with("https://api.security.microsoft.com/"));
+                assert_eq!(foreign, None);
+            }
+        });
     }
 }

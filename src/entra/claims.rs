@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-use crate::error::SyncError;
+use crate::error::{SyncError, shown};
 use crate::tenant::TenantId;
 
 /// The permission as the tables of the documentation spell it; its prose has an `s` more, so both are accepted.
@@ -36,7 +36,7 @@ pub fn look(token: &str, tenant: TenantId) -> Result<Look, SyncError> {
         return Ok(Look::Opaque);
     };
     if !tid.eq_ignore_ascii_case(&tenant.to_string()) {
-        return Err(SyncError::WrongTenant { token_tid: tid.chars().take(64).collect() });
+        return Err(SyncError::WrongTenant { token_tid: shown(&tid) });
     }
     let reads = roles.iter().any(|role| READING_ROLES.contains(&role.as_str()));
     Ok(if reads { Look::Fine } else { Look::RoleMissing })

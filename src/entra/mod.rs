@@ -8,8 +8,9 @@ use reqwest::{Client, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
-use crate::error::{BREAKER_PROBE, Peer, SyncError, Wait};
+use crate::error::{BREAKER_PROBE, Peer, SyncError, Wait, shown};
 use crate::http;
 use crate::tenant::{Tenant, TenantId, TokenVersion};
 
@@ -211,15 +212,15 @@ fn read_reply(body: &str) -> Result<(SecretString, Duration), SyncError> {
     #[derive(Deserialize)]
     struct Reply {
         access_token: Option<SecretString>,
-        expires_in: Option<serde_json::Value>,
+        expires_in: Option<Value>,
     }
     let reply: Reply = serde_json::from_str(body)
         .map_err(|_| SyncError::TokenReply { what: "it is not the JSON of a token reply" })?;
     let token = reply.access_token.filter(|token| !token.expose_secret().is_empty());
     let token = token.ok_or(SyncError::TokenReply { what: "access_token is missing" })?;
     let seconds = match reply.expires_in {
-        Some(serde_json::Value::Number(number)) => number.as_f64(),
-        Some(serde_json::Value::String(text)) => text.trim().parse().ok(),
+        Some(Value::Number(number)) => number.as_f64(),
+        Some(Value::String(text)) => text.trim().parse().ok(),
         _ => None,
     };
     #[expect(
@@ -234,25 +235,26 @@ fn read_reply(body: &str) -> Result<(SecretString, Duration), SyncError> {
 
 /// Source: `MicrosoftDocs/entra-docs`, `reference-error-codes.md`. The description is free text and stays out.
 fn refusal(status: u16, body: &str, retry_after: Option<Duration>) -> SyncError {
-    #[derive(Deserialize, Default)]
-    struct Refusal {
-        error: Option<String>,
-        #[serde(default)]
-        error_codes: Vec<u32>,
-        trace_id: Option<String>,
-    }
     let is_json = serde_json::from_str::<IgnoredAny>(body).is_ok();
-    let Refusal { error, error_codes, trace_id } = serde_json::from_str(body).unwrap_or_default();
-    let short = |text: Option<String>| text.unwrap_or_default().chars().take(80).collect::<String>();
     if !is_json && status < 500 && status != 429 {
         return SyncError::TokenReply { what: "an error that is not JSON" };
     }
-    SyncError::Entra { status, error: short(error), codes: error_codes, trace_id: short(trace_id), retry_after }
+    // Field by field: one that is odd must not hide the others.
+    let reply: Value = serde_json::from_str(body).unwrap_or_default();
+    let word = |key: &str| shown(reply[key].as_str().unwrap_or_default());
+    let codes = reply["error_codes"].as_array().into_iter().flatten();
+    let codes = codes.filter_map(|code| u32::try_from(code.as_u64()?).ok()).collect();
+    SyncError::Entra { status, error: word("error"), codes, trace_id: word("trace_id"), retry_after }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutate::{Json, Random, each_seed, garbled};
+    use crate::tenant::TenantId;
+
+    const TENANT: TenantId = TenantId(uuid::Uuid::from_u128(7));
+    const CANARY: &str = "canary-token-77c1";
 
     #[test]
     fn replies_of_both_endpoints_are_read() {
@@ -282,5 +284,73 @@ mod tests {
         assert_eq!(trace_id, "0000aaaa-11bb-cccc-dd33-eeeeee333333");
         assert!(matches!(refusal(502, "<html>", None), SyncError::Entra { status: 502, .. }));
         assert!(matches!(refusal(407, "<html>", None), SyncError::TokenReply { .. }));
+    }
+
+    #[test]
+    fn whatever_a_token_reply_is_it_gives_a_token_for_a_sane_time_or_none_and_is_never_shown() {
+        let reply = Json::of(&format!(r#"{{"token_type":"Bearer","expires_in":3599,"access_token":"{CANARY}"}}"#));
+        let mut read = 0;
+        each_seed(1_000, |seed| {
+            let mut random = Random::new(seed);
+            let body = reply.mutated(&mut random).to_string();
+            for body in [&body, &garbled(&body, &mut random)] {
+                match read_reply(body) {
+                    Ok((token, lifetime)) => {
+                        assert!(!token.expose_secret().is_empty());
+                        assert!(LIFETIME.contains(&lifetime.as_secs()), "{lifetime:?}");
+                        read += 1;
+                    }
+                    Err(error) => assert!(!format!("{error:?} {error}").contains(CANARY)),
+                }
+            }
+        });
+        assert!(read > 0, "no token was read");
+    }
+
+    #[test]
+    fn whatever_a_token_claims_it_is_ours_only_if_it_says_so() {
+        let claims = Json::of(&format!(r#"{{"tid":"{TENANT}","roles":["Incident.Read.All"],"aud":"x"}}"#));
+        let encode = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, text);
+        let mut fine = 0;
+        each_seed(1_000, |seed| {
+            let mut random = Random::new(seed);
+            let body = claims.mutated(&mut random).to_string();
+            for body in [&body, &garbled(&body, &mut random)] {
+                let token = format!("{}.{}.c2ln", encode("{}"), encode(body));
+                for token in [&token, &garbled(&token, &mut random)] {
+                    match claims::look(token, TENANT) {
+                        Ok(look) => fine += usize::from(look == Look::Fine),
+                        Err(error) => assert!(!error.to_string().contains(char::is_control), "{error:?}"),
+                    }
+                }
+            }
+        });
+        assert!(fine > 0, "no token was ours");
+    }
+
+    #[test]
+    fn whatever_a_refusal_says_is_short_and_printable() {
+        let documented = Json::of(include_str!("../../tests/data/entra_token_error.json"));
+        let mut read = 0;
+        each_seed(1_000, |seed| {
+            let mut random = Random::new(seed);
+            let status = 300 + u16::try_from(random.below(300)).unwrap();
+            let body = documented.mutated(&mut random).to_string();
+            for body in [&body, &garbled(&body, &mut random)] {
+                let error = refusal(status, body, None);
+                let told = error.to_string();
+                assert!(told.chars().count() < 300 && !told.contains(char::is_control), "{told:?}");
+                error.verdict();
+                read += usize::from(told.contains("AADSTS70011 "));
+            }
+        });
+        assert!(read > 0, "no code was read");
+    }
+
+    #[test]
+    fn an_odd_field_of_a_refusal_hides_no_other() {
+        let body = r#"{"error":null,"error_codes":[7000222,"x",-1,1e99],"trace_id":"a\u0000\nb"}"#;
+        let SyncError::Entra { error, codes, trace_id, .. } = refusal(401, body, None) else { panic!("wrong kind") };
+        assert_eq!((error.as_str(), codes.as_slice(), trace_id.as_str()), ("", &[7_000_222][..], "ab"));
     }
 }
