@@ -41,7 +41,7 @@ const RESTARTS_MAX: usize = 3;
 const STEPS_BACK_MAX: usize = 200;
 /// How often one instant with more than a page of rows is read before its rows must all have shown up.
 const SWEEPS_MAX: usize = 40;
-/// A window with more pages than this does not end: links that lead on and on, or rows that are made up for each page.
+/// A window with more full pages than this does not end: links that lead on and on, or rows that are made up for each page.
 const PAGES_MAX: usize = 2_000;
 /// So many full pages without one new row are no window that is read, but a server that ignores where we are.
 const STALE_PAGES_MAX: usize = 20;
@@ -341,7 +341,7 @@ impl Drain {
 
     fn accept(&mut self, page: &PageFacts) -> Progress {
         self.pages += 1;
-        if self.pages > PAGES_MAX {
+        if self.pages > PAGES_MAX * PAGE_ROWS / self.top {
             return Progress::Endless;
         }
         let was_linked = self.link.take().is_some();

@@ -264,7 +264,9 @@ async fn what_is_no_page_is_never_an_empty_one() {
     let good = page([1], None);
     let (once, twice) = (gzip(good.as_bytes()), gzip(&gzip(good.as_bytes())));
     cases.push(api("br, which nobody asked for", |_| encoded("br", b"\x0b\x02\x80{\"value\":[]}\x03")));
+    let nested = twice.clone();
     cases.push(api("gzip in gzip", move |_| encoded("gzip", &twice)));
+    cases.push(api("gzip in gzip that says so", move |_| encoded("gzip, gzip", &nested)));
     cases.push(api("gzip that does not say so", move |_| ok(&once)));
     let no_date = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 12\r\n\r\n{\"value\":[]}";
     cases.push(api("no date", move |_| vec![Step::Say(no_date.into())]));
