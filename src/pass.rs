@@ -23,7 +23,7 @@ use crate::schedule::Schedule;
 use crate::store::Claim;
 use crate::store::lease::RunKind;
 use crate::store::runs::{Due, Outcome, RunRecord, back_off};
-use crate::tenant::Tenant;
+use crate::tenant::{Tenant, TenantId};
 use crate::tenant_run::{Asked, PAGES_PER_SLICE, Reach, RunReport, TenantRun};
 use crate::trust::Trust;
 use crate::window::to_delta;
@@ -181,8 +181,10 @@ impl Engine {
         if free == 0 {
             return;
         }
+        let mut idle = settings.enabled();
+        idle.retain(|tenant| !self.trust.is_at_work(TenantId(*tenant)));
         let asked = Instant::now();
-        let claims = match self.parties.store.claim_due(&settings.enabled(), free).await {
+        let claims = match self.parties.store.claim_due(&idle, free).await {
             Ok(claims) => claims,
             Err(error) => {
                 let verdict = error.verdict();
@@ -245,10 +247,10 @@ impl Engine {
     }
 
     async fn run_tenant(&self, tenant: Arc<Tenant>, claim: Claim, reach: Reach) -> TenantResult {
-        let started = Instant::now();
+        let (work, started) = (self.trust.work(tenant.id), Instant::now());
         let progress = self.progress.tenant(&tenant.name);
         let report = self.guarded(&tenant, &claim, reach, progress).await;
-        self.trust.forget(tenant.id);
+        self.trust.end(tenant.id);
         let took = started.elapsed();
         let verdict = report.failure.as_ref().map(SyncError::verdict);
         let outcome = verdict.as_ref().map_or(Outcome::Ok, Outcome::of);
@@ -262,6 +264,7 @@ impl Engine {
         if let Err(error) = recorded {
             tracing::error!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "the end of the run was not recorded");
         }
+        drop(work);
         failpoint::reach("run.recorded").await;
         let result = TenantResult { tenant, report, outcome, verdict, took };
         tell(&claim, &result);

@@ -12,7 +12,21 @@ use crate::tenant::TenantId;
 #[derive(Debug)]
 pub struct Trust {
     term: Duration,
-    until: Mutex<HashMap<TenantId, Instant>>,
+    /// Nothing once the run has ended and its end is still to be recorded.
+    until: Mutex<HashMap<TenantId, Option<Instant>>>,
+}
+
+/// A tenant is free for the next claim when this is dropped.
+#[derive(Debug)]
+pub struct Work<'a> {
+    trust: &'a Trust,
+    tenant: TenantId,
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        self.trust.until.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.tenant);
+    }
 }
 
 impl Trust {
@@ -25,7 +39,7 @@ impl Trust {
     /// The leases of these tenants were claimed by a statement that was sent at `asked`; their runs begin.
     pub fn begin(&self, tenants: impl IntoIterator<Item = TenantId>, asked: Instant) {
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.extend(tenants.into_iter().map(|tenant| (tenant, asked + self.term)));
+        until.extend(tenants.into_iter().map(|tenant| (tenant, Some(asked + self.term))));
     }
 
     /// The leases of these tenants were renewed by a statement that was sent at `asked`. A run that ended meanwhile stays
@@ -33,18 +47,29 @@ impl Trust {
     pub fn extend(&self, tenants: impl IntoIterator<Item = TenantId>, asked: Instant) {
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         for tenant in tenants {
-            until.entry(tenant).and_modify(|until| *until = asked + self.term);
+            until.entry(tenant).and_modify(|until| *until = until.map(|_| asked + self.term));
         }
     }
 
     /// The tenants whose runs have not ended.
     pub fn tenants(&self) -> Vec<TenantId> {
-        self.until.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+        let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.iter().filter(|(_, until)| until.is_some()).map(|(tenant, _)| *tenant).collect()
     }
 
-    /// A run has ended.
-    pub fn forget(&self, tenant: TenantId) {
-        self.until.lock().unwrap_or_else(PoisonError::into_inner).remove(&tenant);
+    /// Whether a run of this tenant has not ended, or its end is still to be recorded.
+    pub fn is_at_work(&self, tenant: TenantId) -> bool {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&tenant)
+    }
+
+    /// A run has ended: its lease is renewed no more.
+    pub fn end(&self, tenant: TenantId) {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).entry(tenant).and_modify(|until| *until = None);
+    }
+
+    /// For as long as a run and the recording of its end take, however they end.
+    pub fn work(&self, tenant: TenantId) -> Work<'_> {
+        Work { trust: self, tenant }
     }
 
     /// Returns when the tenant's lease can be relied on no more.
@@ -55,6 +80,6 @@ impl Trust {
     }
 
     fn until(&self, tenant: TenantId) -> Option<Instant> {
-        self.until.lock().unwrap_or_else(PoisonError::into_inner).get(&tenant).copied()
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).get(&tenant).copied().flatten()
     }
 }

@@ -110,7 +110,8 @@ pub(crate) fn interval(duration: Duration) -> PgInterval {
 }
 
 impl Store {
-    /// Claims at most `limit` of `tenants` that are due, the longest waiting first.
+    /// Claims at most `limit` of `tenants` that are due, the longest waiting first. This process must not be at work on any
+    /// of them.
     pub async fn claim_due(&self, tenants: &[Uuid], limit: usize) -> Result<Vec<Claim>, SyncError> {
         let claim = async |connection: &mut PgConnection| {
             let claimed = sqlx::query_as::<_, ClaimRow>(include_str!("sql/claim_due.sql"))
@@ -129,6 +130,7 @@ impl Store {
     }
 
     /// Claims at most `limit` of `tenants`, due or not, unless another instance has them or the service asked for a pause.
+    /// This process must not be at work on any of them.
     pub async fn claim_named(&self, tenants: &[Uuid], limit: usize) -> Result<Vec<Claim>, SyncError> {
         let claim = async |connection: &mut PgConnection| {
             sqlx::query_as::<_, ClaimRow>(include_str!("sql/claim_named.sql"))

@@ -10,3 +10,4 @@ mod repair;
 mod schema;
 mod support;
 mod sync;
+mod troubles;

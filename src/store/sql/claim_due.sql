@@ -1,9 +1,10 @@
 -- claim_due
+-- A lease of ours is one whose claim was done and its answer lost: the caller leaves out those that it knows of.
 WITH due AS (
     SELECT tenant_id
     FROM defender.sync_state
     WHERE tenant_id = ANY ($1::uuid[])
-        AND (lease_expires_at IS NULL OR lease_expires_at < now())
+        AND (lease_expires_at IS NULL OR lease_expires_at < now() OR lease_owner = $3)
         AND greatest(next_attempt_at, no_calls_before) <= now() + $4
         AND (poll_due_at <= now() + $4
             OR backfilled_at IS NOT NULL AND least(open_due_at, reconcile_due_at) <= now() + $4)

@@ -52,6 +52,11 @@ impl World {
     }
 
     pub(crate) async fn with_version(specs: Vec<TenantSpec>, token_version: TokenVersion) -> Self {
+        Self::on(postgres::database().await, specs, token_version).await
+    }
+
+    /// With its tables in this database, which is migrated.
+    pub(crate) async fn on(database: PgConnectOptions, specs: Vec<TenantSpec>, token_version: TokenVersion) -> Self {
         let options = Options {
             clock: Clock::Manual("2026-11-23T12:00:00Z".parse().unwrap()),
             client_secret: SECRET.to_owned(),
@@ -78,7 +83,6 @@ impl World {
             }));
             simulator.world().add_tenant(spec);
         }
-        let database = postgres::database().await;
         let lease_term = Duration::from_secs(60);
         let (store, engine) = engine(&database, "test", &tenants, 8, lease_term, http::client()).await;
         store.sync_tenants(&tenants).await.unwrap();
