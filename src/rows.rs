@@ -214,7 +214,7 @@ impl<'a> PageRows<'a> {
         }
         for mut alert in row.incident.alerts.take().unwrap_or_default() {
             self.mistyped.append(&mut alert.mistyped);
-            let Some(alert_id) = alert.alert_id.take() else {
+            let Some(alert_id) = alert.alert_id.take().filter(|id| is_key(id)) else {
                 self.mistyped.push("alertId");
                 continue;
             };
@@ -234,7 +234,7 @@ impl<'a> PageRows<'a> {
             let (first_device, first_entity) = (self.alert_devices.len(), self.evidence.len());
             for mut device in row.alert.devices.take().unwrap_or_default() {
                 self.mistyped.append(&mut device.mistyped);
-                let Some(device_id) = device.device_id.take() else {
+                let Some(device_id) = device.device_id.take().filter(|id| is_key(id)) else {
                     self.mistyped.push("mdatpDeviceId");
                     continue;
                 };
@@ -265,6 +265,11 @@ impl<'a> PageRows<'a> {
         self.comments.sort_by_key(|row| (row.incident_id, row.comment_hash));
         self.comments.dedup_by_key(|row| (row.incident_id, row.comment_hash));
     }
+}
+
+/// Two keys and a tenant's id must fit an index entry of Postgres, which takes 2,704 bytes; real ids have about forty.
+fn is_key(id: &str) -> bool {
+    id.len() <= 1_000
 }
 
 fn extra(entity: &Entity<'_>) -> Option<String> {
@@ -381,6 +386,19 @@ mod tests {
         rows_of(&format!("{{\"value\":[{}]}}", incident(1, "2026-01-01T00:00:00Z", alert)), |rows| {
             assert_eq!((rows.devices.len(), rows.alert_devices.len()), (1, 1));
             assert_eq!(rows.mistyped, ["mdatpDeviceId"]);
+        });
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_key_is_left_out_and_its_incident_stays() {
+        let (fits, long) = ("d".repeat(1_000), "d".repeat(1_001));
+        let alert = |id: &str| {
+            format!(r#"{{"alertId":"{id}","devices":[{{"mdatpDeviceId":"{fits}"}},{{"mdatpDeviceId":"{long}"}}]}}"#)
+        };
+        let alerts = format!("{},{}", alert(&fits), alert(&long));
+        rows_of(&format!("{{\"value\":[{}]}}", incident(1, "2026-01-01T00:00:00Z", &alerts)), |rows| {
+            assert_eq!((rows.incidents.len(), rows.alerts.len(), rows.alert_devices.len()), (1, 1, 1));
+            assert_eq!(rows.mistyped, ["alertId", "mdatpDeviceId"]);
         });
     }
 

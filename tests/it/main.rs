@@ -3,8 +3,12 @@
 
 mod content;
 mod errors;
+mod fuzz;
 mod holes;
 mod instances;
+#[expect(dead_code, reason = "the tests beside the code use the rest")]
+#[path = "../mutate/mod.rs"]
+mod mutate;
 mod peers;
 mod repair;
 mod schema;
