@@ -108,7 +108,14 @@ pub async fn all(config: &Config, tenants: &[Arc<Tenant>]) -> (Vec<Finding>, boo
 
 async fn schema(store: &Store) -> Finding {
     match store.pending_migrations().await {
-        Ok(0) => Finding::ok("database", "reached; the schema is current"),
+        Ok(0) => match store.missing_objects().await {
+            Ok((_, indexes)) if indexes.is_empty() => Finding::ok("database", "reached; the schema is current"),
+            Ok((_, indexes)) => Finding::warning(
+                "database",
+                format!("missing in the schema defender: {}; queries will be slow", indexes.join(", ")),
+            ),
+            Err(error) => Finding::failure("database", &error),
+        },
         Ok(pending) => {
             Finding::warning("database", format!("{pending} migrations are pending; run: incident-sync migrate"))
         }

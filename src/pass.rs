@@ -18,7 +18,7 @@ use crate::error::{SyncError, Verdict, Wait};
 use crate::failpoint;
 use crate::pages::{Pages, Parties};
 use crate::progress::{Progress, TenantProgress};
-use crate::retry::persistently;
+use crate::retry::{persistently, with_retries};
 use crate::schedule::Schedule;
 use crate::store::Claim;
 use crate::store::lease::RunKind;
@@ -220,7 +220,8 @@ impl Engine {
             let free = self.free(&settings, runs.len());
             if free > 0 && !waiting.is_empty() && !self.stop.is_cancelled() {
                 let asked = Instant::now();
-                let claims = self.parties.store.claim_named(&waiting, free).await?;
+                let claim = || self.parties.store.claim_named(&waiting, free);
+                let claims = with_retries(self.parties.pace, &self.stop, claim).await?;
                 self.trust.begin(claims.iter().map(|claim| claim.lease.tenant), asked);
                 if claims.len() < free.min(waiting.len()) {
                     waiting.clear();

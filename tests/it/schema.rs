@@ -36,3 +36,21 @@ async fn every_statement_prepares_and_is_used() {
     let without: i64 = sqlx::query_scalar(AssertSqlSafe(commented)).fetch_one(&mut connection).await.unwrap();
     assert_eq!(without, 0, "every table has a comment");
 }
+
+#[tokio::test]
+async fn the_list_of_required_objects_is_that_of_a_migrated_database() {
+    let database = postgres::database().await;
+    let mut connection = PgConnection::connect_with(&database).await.unwrap();
+    let statement = include_str!("../../src/store/sql/schema_objects.sql");
+    let lines: Vec<String> = sqlx::query_scalar(statement).fetch_all(&mut connection).await.unwrap();
+    let held = lines.join("\n") + "\n";
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/required_objects.txt");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&file, &held).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(file).unwrap(),
+        held,
+        "write it anew with UPDATE=1 cargo test --test it required"
+    );
+}

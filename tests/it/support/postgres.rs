@@ -24,8 +24,8 @@ fn remove_abandoned() {
 }
 
 /// A folder that Postgres can enter although it runs as another user when we are root.
-pub(crate) fn open_folder() -> TempDir {
-    let folder = tempfile::Builder::new().prefix(PREFIX).tempdir().unwrap();
+pub(crate) fn open_folder(prefix: &str) -> TempDir {
+    let folder = tempfile::Builder::new().prefix(prefix).tempdir().unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     folder
 }
@@ -41,7 +41,7 @@ static DATABASES: AtomicUsize = AtomicUsize::new(0);
 async fn server() -> &'static Server {
     let start = async || {
         remove_abandoned();
-        let folder = open_folder();
+        let folder = open_folder(PREFIX);
         let settings = EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: None };
         let embedded = Embedded::start(&settings, Hold::Daemon).await.unwrap();
         let options = embedded.connect_options();

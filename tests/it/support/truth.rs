@@ -129,14 +129,13 @@ pub(crate) async fn stored(pool: &PgPool, tenant: Uuid) -> Tables {
 
 /// Fails with the first difference, which is easier to read than two dumps.
 pub(crate) fn assert_same(stored: &Tables, expected: &Tables, tenant: &str) {
-    assert_eq!(
-        stored.incidents.keys().collect::<Vec<_>>(),
-        expected.incidents.keys().collect::<Vec<_>>(),
-        "incidents of {tenant}"
-    );
+    let (held, known): (BTreeSet<_>, BTreeSet<_>) =
+        (stored.incidents.keys().collect(), expected.incidents.keys().collect());
+    let (missing, extra): (Vec<_>, Vec<_>) = (known.difference(&held).collect(), held.difference(&known).collect());
+    assert!(missing.is_empty() && extra.is_empty(), "incidents of {tenant}: missing {missing:?}, extra {extra:?}");
     for (id, row) in &expected.incidents {
         assert_eq!(&stored.incidents[id], row, "incident {id} of {tenant}");
-        assert_eq!(stored.payloads[id], expected.payloads[id], "payload {id} of {tenant}");
+        assert!(stored.payloads[id] == expected.payloads[id], "payload {id} of {tenant} differs");
     }
     for (id, row) in &expected.alerts {
         assert_eq!(stored.alerts.get(id), Some(row), "alert {id} of {tenant}");

@@ -99,6 +99,18 @@ impl World {
         engine(&self.database, name, &self.tenants, concurrency, self.lease_term, http::client()).await
     }
 
+    /// Another instance with so many connections.
+    pub(crate) async fn instance_with_connections(&self, connections: u32) -> Arc<Engine> {
+        let store = Store::open(&self.database, connections, "few".to_owned(), false).await.unwrap();
+        engine_with(store, connections, &self.tenants, 8, http::client())
+    }
+
+    /// From now on a server that does not answer is given up after so long.
+    pub(crate) fn shorten_patience(&mut self, patience: Duration) {
+        self.store = self.store.clone().with_patience(patience);
+        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, 8, http::client());
+    }
+
     /// An instance that asks somebody else than the simulator for tokens and incidents.
     pub(crate) async fn facing(&self, url: &Url, deadlines: Deadlines) -> Arc<Engine> {
         let elsewhere = |tenant: &Arc<Tenant>| {
@@ -213,13 +225,23 @@ async fn engine(
 ) -> (Store, Arc<Engine>) {
     let store =
         Store::open(database, CONNECTIONS, instance.to_owned(), false).await.unwrap().with_lease_term(lease_term);
+    (store.clone(), engine_with(store, CONNECTIONS, tenants, concurrency, client))
+}
+
+fn engine_with(
+    store: Store,
+    connections: u32,
+    tenants: &[Arc<Tenant>],
+    concurrency: usize,
+    client: Client,
+) -> Arc<Engine> {
     let parties = Parties {
         tokens: Tokens::new(client.clone()),
         incidents: Incidents::new(client),
         quota: Quota::new(PLENTY, PLENTY),
-        store: store.clone(),
+        store,
         pace: Pace { first_pause: Duration::from_millis(1), retries: 3 },
-        writers: writers(CONNECTIONS),
+        writers: writers(connections),
         slots: Slots::default(),
     };
     let settings = Settings {
@@ -230,5 +252,5 @@ async fn engine(
         reconcile: Duration::from_secs(7 * 86_400),
         schedule: Schedule::new("0 */5 * * * *", "0 20 * * * *", "0 30 3 * * *").unwrap(),
     };
-    (store, Arc::new(Engine::new(parties, settings, Progress::hidden(), CancellationToken::new())))
+    Arc::new(Engine::new(parties, settings, Progress::hidden(), CancellationToken::new()))
 }
