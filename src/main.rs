@@ -3,18 +3,25 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    share_one_arena();
+    set_up_allocator();
     incident_sync::cli::main()
 }
+
+/// What a page beyond the ordinary takes goes back to the system at once. glibc would raise this limit by itself to 32 MiB.
+#[cfg(target_env = "gnu")]
+const MAPPED_ALONE_BYTES: libc::c_int = 4 << 20;
 
 /// glibc keeps a heap for each thread, and pages of a megabyte leave holes in all of them: one heap needs a fifth less
 /// memory and measured no slower.
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code, reason = "mallopt has no safe form; it is called before any other thread exists")]
-fn share_one_arena() {
-    // SAFETY: this is the only thread, and the call changes nothing but the allocator's own setting.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+fn set_up_allocator() {
+    // SAFETY: this is the only thread, and the calls change nothing but the allocator's own settings.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_ALONE_BYTES);
+    }
 }
 
 #[cfg(not(target_env = "gnu"))]
-fn share_one_arena() {}
+fn set_up_allocator() {}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
+use crate::defender::ORDINARY_BYTES_MAX;
 use crate::defender::paging::{Hole, PageFacts, Plan, Scope};
 use crate::error::{Actor, SyncError};
 use crate::pages::{Pages, Parties};
@@ -262,16 +263,27 @@ impl TenantRun<'_> {
         let known = with_retries(self.parties.pace, &never, || store.known_versions(lease.tenant, &elements)).await?;
         let unknown = known.without_known(elements);
         let late = if scope.to.is_none() { self.found_late(&unknown, &known) } else { 0 };
-        match self.write(&unknown, place).await {
-            Ok(()) => {
-                self.pages.count(|counts| counts.found_late += late);
-                return Ok(());
+        let mut rest = unknown.as_slice();
+        loop {
+            let (part, after) = rest.split_at(part_of(rest));
+            if after.is_empty() {
+                self.store_part(part, place).await?;
+                break;
             }
+            self.store_part(part, Place::Midway).await?;
+            rest = after;
+        }
+        self.pages.count(|counts| counts.found_late += late);
+        Ok(())
+    }
+
+    async fn store_part(&self, elements: &[Element<'_>], place: Place) -> Result<(), SyncError> {
+        match self.write(elements, place).await {
             Err(error) if is_poison(&error) => {}
             other => return other,
         }
-        // Something in this page is more than Postgres takes: store what can be stored, and set the rest aside.
-        for element in &unknown {
+        // Something in it is more than Postgres takes: store what can be stored, and set the rest aside.
+        for element in elements {
             let alone = std::slice::from_ref(element);
             match self.write(alone, Place::Midway).await {
                 Err(error) if is_poison(&error) => self.set_aside(element, &error).await?,
@@ -343,6 +355,17 @@ impl TenantRun<'_> {
         });
         Ok(())
     }
+}
+
+/// How many of these incidents are written at once: all of an ordinary page, a few of a large one. On its way to Postgres an
+/// incident takes several times the memory of its text.
+fn part_of(elements: &[Element<'_>]) -> usize {
+    let mut bytes = 0;
+    let fits = |element: &&Element<'_>| {
+        bytes += element.text.len();
+        bytes <= ORDINARY_BYTES_MAX
+    };
+    elements.iter().take_while(fits).count().max(1).min(elements.len())
 }
 
 /// Classes 22 (data), 23 (constraints) and 54 (limits): this very content is refused, now and for ever.

@@ -121,6 +121,11 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(CONNECT_DEADLINE)
+            // A connection's buffer keeps the size of the largest page that it ever sent.
+            .after_release(|connection, _| {
+                connection.shrink_buffers();
+                Box::pin(async { Ok(true) })
+            })
             .before_acquire(move |_, meta| {
                 let is_usable = usable.is_usable(meta.age);
                 Box::pin(async move { Ok(is_usable) })
