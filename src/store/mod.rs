@@ -121,18 +121,14 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(CONNECT_DEADLINE)
-            // A connection's buffer keeps the size of the largest page that it ever sent.
-            .after_release(|connection, _| {
-                connection.shrink_buffers();
-                Box::pin(async { Ok(true) })
-            })
             .before_acquire(move |_, meta| {
                 let is_usable = usable.is_usable(meta.age);
                 Box::pin(async move { Ok(is_usable) })
             })
             // The pool tests a connection that comes back, but without a deadline: one whose server is frozen would keep its
-            // place for ever.
+            // place for ever. And its buffer keeps the size of the largest page that it ever sent.
             .after_release(|connection, _| {
+                connection.shrink_buffers();
                 Box::pin(async move {
                     let answered = tokio::time::timeout(CONNECT_DEADLINE, connection.ping()).await;
                     answered.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)
