@@ -11,16 +11,20 @@
 DO $$
 DECLARE
     role text;
-    hint constant text := 'CREATE ROLE incident_sync_writer NOLOGIN; CREATE ROLE incident_sync_dispatcher NOLOGIN; '
-        'CREATE ROLE incident_sync_reader NOLOGIN; CREATE ROLE incident_sync_tenant_reader NOLOGIN; '
-        'GRANT incident_sync_writer, incident_sync_dispatcher, incident_sync_reader TO ';
+    roles constant text[] := ARRAY['incident_sync_writer', 'incident_sync_dispatcher', 'incident_sync_reader',
+                                   'incident_sync_tenant_reader'];
+    -- Roles belong to the server: another database of it may have some already, and only what is missing can be run.
+    hint constant text := concat_ws('; ',
+        (SELECT string_agg(format('CREATE ROLE %I NOLOGIN', name), '; ') FROM unnest(roles) name
+            WHERE name NOT IN (SELECT rolname FROM pg_roles)),
+        (SELECT format('GRANT %s TO %I', string_agg(quote_ident(name), ', '), current_user) FROM unnest(roles[1:3]) name
+            WHERE name NOT IN (SELECT rolname FROM pg_roles WHERE pg_has_role(current_user, oid, 'USAGE'))));
 BEGIN
-    FOREACH role IN ARRAY ARRAY['incident_sync_writer', 'incident_sync_dispatcher', 'incident_sync_reader',
-                                'incident_sync_tenant_reader'] LOOP
-        -- Roles belong to the server: another database of it may have them already, or make them at this moment.
+    FOREACH role IN ARRAY roles LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', role);
+            -- Another database's migration made it at this moment.
             EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
             END;
         END IF;
@@ -31,7 +35,7 @@ BEGIN
 EXCEPTION WHEN insufficient_privilege THEN
     RAISE EXCEPTION USING
         ERRCODE = 'insufficient_privilege',
-        MESSAGE = format('%I may not create the roles of incident-sync; let a superuser run once: %s%1$I', current_user, hint);
+        MESSAGE = format('%I may not create the roles of incident-sync; let a superuser run once: %s', current_user, hint);
 END $$;
 
 CREATE TABLE defender.reader_tenants (
@@ -46,6 +50,8 @@ LANGUAGE sql STABLE PARALLEL SAFE
 -- Empty after a transaction that had set it, and absent in a new session: both are no tenant.
 AS $$ SELECT nullif(current_setting('incident_sync.tenant_id', true), '')::uuid $$;
 COMMENT ON FUNCTION defender.current_tenant IS 'The one tenant that the writer''s transaction may touch';
+REVOKE EXECUTE ON FUNCTION defender.current_tenant FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION defender.current_tenant TO incident_sync_writer;
 
 -- By the role that logged in, which no SET changes. The owner of this function reads reader_tenants, its callers cannot.
 CREATE FUNCTION defender.my_tenants() RETURNS SETOF uuid
@@ -127,6 +133,8 @@ COMMENT ON TABLE defender.schema_info IS 'Which releases may work with this sche
 COMMENT ON COLUMN defender.schema_info.oldest_supported IS 'A binary whose newest migration is older than this one stops; a migration that an older binary cannot live with raises it';
 INSERT INTO defender.schema_info (oldest_supported) VALUES (2);
 GRANT SELECT ON defender.schema_info TO incident_sync_dispatcher, incident_sync_reader;
+-- The migrator's own table: a daemon that does not own the schema looks there for the schema's version.
+GRANT SELECT ON _sqlx_migrations TO incident_sync_dispatcher, incident_sync_reader;
 
 CREATE SCHEMA IF NOT EXISTS reporting;
 COMMENT ON SCHEMA reporting IS 'Views for reports: what dashboards and pipelines bind to';

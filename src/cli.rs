@@ -18,6 +18,7 @@ use crate::config::{self, Config};
 use crate::daemon;
 use crate::embedded::Hold;
 use crate::progress::Progress;
+use crate::readers::{self, GrantArgs};
 use crate::report;
 use crate::setup::{self, OpenDatabase, SetupError};
 use crate::store::runs::Outcome;
@@ -83,6 +84,8 @@ enum Command {
     },
     /// Applies migrations.
     Migrate,
+    /// Makes a database role that reads some tenants only, or all.
+    GrantReader(GrantArgs),
     /// The configured tenants.
     Tenant {
         #[command(subcommand)]
@@ -248,6 +251,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check { tenants, json } => check(&config, &tenants, json).await,
         Command::Status { json } => status(&config, json).await,
         Command::Migrate => migrate(&config).await,
+        Command::GrantReader(args) => readers::grant(&config, args).await,
         Command::Tenant { command: TenantCommand::List { json } } => {
             print(json, &report::tenant_json(&config.tenants), || report::tenant_table(&config.tenants));
             Ok(())
@@ -261,7 +265,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 /// A reader that has gone, as behind `head`, is no failure.
-fn print(json: bool, value: &Value, text: impl FnOnce() -> String) {
+pub(crate) fn print(json: bool, value: &Value, text: impl FnOnce() -> String) {
     let text = if json { format!("{value:#}") } else { text() };
     drop(writeln!(std::io::stdout(), "{text}"));
 }

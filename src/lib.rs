@@ -19,6 +19,7 @@ pub mod listener;
 pub mod pages;
 pub mod pass;
 pub mod progress;
+pub mod readers;
 pub mod report;
 pub mod retry;
 pub mod rows;

@@ -17,6 +17,7 @@ pub mod holes;
 pub mod lease;
 mod objects;
 pub mod quota;
+pub mod readers;
 mod records;
 pub mod runs;
 pub mod tenants;

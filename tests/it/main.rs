@@ -7,6 +7,7 @@ mod errors;
 mod fuzz;
 mod holes;
 mod instances;
+mod isolation;
 #[expect(dead_code, reason = "the tests beside the code use the rest")]
 #[path = "../mutate/mod.rs"]
 mod mutate;

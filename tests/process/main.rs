@@ -12,6 +12,7 @@ mod life;
 mod log;
 mod poison;
 mod proxy;
+mod readers;
 mod reload;
 mod site;
 mod systemd;

@@ -1,0 +1,24 @@
+-- reader_statements: what is left to do until the role $1 is a member of $2 and not of $3. Settings that somebody has
+-- chosen for it stay.
+WITH reader AS (SELECT oid FROM pg_roles WHERE rolname = $1::text),
+memberships AS (
+    SELECT held.rolname::text AS held FROM pg_auth_members JOIN pg_roles held ON held.oid = roleid
+    WHERE member IN (SELECT oid FROM reader)
+),
+settings AS (
+    SELECT split_part(unnest(setconfig), '=', 1) AS setting FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase
+    WHERE setrole IN (SELECT oid FROM reader) AND datname = current_database()
+)
+SELECT statement FROM (
+    SELECT 1 AS place, format('CREATE ROLE %I LOGIN', $1::text) AS statement WHERE NOT EXISTS (SELECT FROM reader)
+    UNION ALL
+    SELECT 2, format('GRANT %I TO %I', $2::text, $1::text) WHERE $2::text NOT IN (SELECT held FROM memberships)
+    UNION ALL
+    SELECT 3, format('REVOKE %I FROM %I', $3::text, $1::text) WHERE $3::text IN (SELECT held FROM memberships)
+    UNION ALL
+    SELECT 4, format('ALTER ROLE %I IN DATABASE %I SET %I = %L', $1::text, current_database(), wanted.setting, value)
+    FROM (VALUES ('default_transaction_read_only', 'on'), ('statement_timeout', '5min'),
+        ('idle_in_transaction_session_timeout', '1min')) wanted (setting, value)
+    WHERE wanted.setting NOT IN (SELECT setting FROM settings)
+) missing
+ORDER BY place

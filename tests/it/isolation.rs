@@ -1,0 +1,291 @@
+//! Who sees and writes what: roles that really log in try every way around that we know.
+
+use std::collections::BTreeMap;
+
+use incident_sync::store::readers::{GrantError, Sight};
+use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use uuid::Uuid;
+
+use crate::support::world::{World, id, spec};
+
+/// Every table with rows of tenants. The catalog is held against this list.
+const TABLES: [&str; 13] = [
+    "alert_devices",
+    "alerts",
+    "devices",
+    "evidence",
+    "incident_changes",
+    "incident_comments",
+    "incident_payloads",
+    "incidents",
+    "rejected_payloads",
+    "sync_holes",
+    "sync_runs",
+    "sync_state",
+    "tenants",
+];
+/// What no reader of some tenants may read at all.
+const OPERATORS_ONLY: [&str; 1] = ["sync_runs"];
+
+/// Roles belong to the server, which all tests share: each test takes names of its own.
+fn role(world: &World, name: &str) -> String {
+    format!("{}_{name}", world.database.get_database().unwrap())
+}
+
+async fn log_in(options: &PgConnectOptions, role: &str) -> PgConnection {
+    PgConnection::connect_with(&options.clone().username(role)).await.unwrap()
+}
+
+async fn rows(connection: &mut PgConnection, query: &str) -> Result<Vec<PgRow>, sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(connection).await
+}
+
+/// Postgres's code of the refusal.
+async fn refused(connection: &mut PgConnection, query: &str) -> String {
+    match rows(connection, query).await {
+        Ok(rows) => panic!("{query} was answered with {} rows", rows.len()),
+        Err(error) => error.as_database_error().unwrap().code().unwrap().into_owned(),
+    }
+}
+
+async fn superuser(world: &World, statement: &str) {
+    world.pool().execute(AssertSqlSafe(statement)).await.unwrap();
+}
+
+async fn texts(connection: &mut PgConnection, query: &str) -> Vec<String> {
+    sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(connection).await.unwrap()
+}
+
+/// Tenants that share all their ids: what the first two have is copied from the third, which nobody is ever granted, with
+/// its id in every text besides.
+async fn crowded() -> World {
+    let world = World::with(vec![spec(1, 0), spec(2, 0), spec(3, 12)]).await;
+    world.good_pass().await;
+    let mut admin = world.pool().acquire().await.unwrap();
+    let holes = format!(
+        "INSERT INTO defender.sync_holes (tenant_id, window_from, window_to, error_class, error_message)
+         VALUES ('{0}', now(), now(), 'upstream', 'of its own');
+         INSERT INTO defender.rejected_payloads (tenant_id, reason, payload, content_hash) VALUES ('{0}', 'r', 'p', 'h');
+         INSERT INTO defender.incident_comments (tenant_id, incident_id, comment_hash, comment)
+         SELECT '{0}', 1, 'h', 'c' ON CONFLICT DO NOTHING",
+        id(3)
+    );
+    rows(&mut admin, &holes).await.unwrap();
+    for table in TABLES.into_iter().filter(|table| !["tenants", "sync_state", "sync_runs"].contains(table)) {
+        let columns = texts(
+            &mut admin,
+            &format!(
+                "SELECT quote_ident(attname)::text FROM pg_attribute WHERE attrelid = 'defender.{table}'::regclass
+                 AND attnum > 0 AND attidentity = '' AND attname <> 'tenant_id' AND NOT attisdropped"
+            ),
+        )
+        .await
+        .join(", ");
+        for tenant in [1, 2] {
+            let copy = format!(
+                "INSERT INTO defender.{table} (tenant_id, {columns}) SELECT '{}', {columns} FROM defender.{table}
+                 WHERE tenant_id = '{}'",
+                id(tenant),
+                id(3)
+            );
+            rows(&mut admin, &copy).await.unwrap();
+        }
+    }
+    superuser(&world, "UPDATE defender.alerts SET title = 'secret of ' || tenant_id::text").await;
+    superuser(&world, "ANALYZE defender.alerts").await;
+    world
+}
+
+/// A role that sees these tenants, logged in.
+async fn reader(world: &World, name: &str, tenants: &[u128]) -> PgConnection {
+    let role = role(world, name);
+    let sight = Sight::Tenants(tenants.iter().map(|tenant| id(*tenant)).collect());
+    world.store.grant_reader(&role, &sight).await.unwrap();
+    log_in(&world.database, &role).await
+}
+
+/// Whose rows each table shows, and how many of each.
+async fn seen(connection: &mut PgConnection) -> BTreeMap<&'static str, BTreeMap<Uuid, i64>> {
+    let mut seen = BTreeMap::new();
+    for table in TABLES {
+        // Some columns of sync_state are for operators only.
+        let query = format!("SELECT tenant_id, count(*) FROM defender.{table} GROUP BY 1");
+        if let Ok(rows) = rows(connection, &query).await {
+            seen.insert(table, rows.iter().map(|row| (row.get(0), row.get(1))).collect());
+        }
+    }
+    seen
+}
+
+async fn assert_sees(connection: &mut PgConnection, tenants: &[u128], world: &World) {
+    let mut all = seen(&mut *world.pool().acquire().await.unwrap()).await;
+    assert!(all.values().all(|counts| counts.len() == 3), "every table has rows of every tenant: {all:?}");
+    for counts in all.values_mut() {
+        counts.retain(|tenant, _| tenants.iter().any(|number| id(*number) == *tenant));
+    }
+    all.retain(|table, _| !OPERATORS_ONLY.contains(table));
+    assert_eq!(seen(connection).await, all);
+    let views = texts(connection, "SELECT viewname::text FROM pg_views WHERE schemaname = 'reporting'").await;
+    assert!(!views.is_empty());
+    for view in views {
+        let found =
+            texts(connection, &format!("SELECT DISTINCT tenant_id::text FROM reporting.{view} ORDER BY 1")).await;
+        let expected: Vec<String> = tenants.iter().map(|tenant| id(*tenant).to_string()).collect();
+        assert_eq!(found, expected, "{view}");
+    }
+}
+
+#[tokio::test]
+async fn the_catalog_leaves_no_table_view_or_function_open() {
+    let world = World::of(0).await;
+    let mut admin = world.pool().acquire().await.unwrap();
+    let with_tenant = "SELECT relname::text FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid
+        WHERE relnamespace = 'defender'::regnamespace AND relkind IN ('r', 'p') AND attname = 'tenant_id'
+        AND relname <> 'reader_tenants' ORDER BY relname";
+    assert_eq!(
+        texts(&mut admin, with_tenant).await,
+        TABLES,
+        "a new table needs defender.protect, and a place in this list"
+    );
+    for (found, query) in [
+        ("a table without forced row-level security", "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p', 'f', 'm')
+            AND relnamespace = 'defender'::regnamespace AND relname <> 'schema_info'
+            AND NOT (relrowsecurity AND relforcerowsecurity)"),
+        ("a table without its three policies", "SELECT c.relname::text FROM pg_class c
+            WHERE relnamespace = 'defender'::regnamespace AND relkind = 'r'
+            AND relname NOT IN ('schema_info', 'reader_tenants') AND NOT EXISTS (
+                SELECT FROM pg_policies WHERE schemaname = 'defender' AND tablename = relname
+                HAVING array_agg(policyname::text) @> ARRAY['reader', 'tenant_reader', 'writer'])"),
+        ("a policy for PUBLIC", "SELECT tablename::text FROM pg_policies WHERE 'public' = ANY (roles)"),
+        ("a policy that lets the scoped reader write", "SELECT tablename::text FROM pg_policies
+            WHERE cmd <> 'SELECT' AND roles && ARRAY['incident_sync_reader', 'incident_sync_tenant_reader']::name[]"),
+        ("a view with its owner's rights, or without a barrier", "SELECT c.oid::regclass::text FROM pg_class c
+            WHERE relkind = 'v' AND relnamespace IN ('defender'::regnamespace, 'reporting'::regnamespace)
+            AND NOT coalesce(reloptions @> ARRAY['security_invoker=true', 'security_barrier=true'], false)"),
+        ("a materialized view", "SELECT matviewname::text FROM pg_matviews"),
+        ("a right of PUBLIC on a schema", "SELECT nspname::text FROM pg_namespace, aclexplode(nspacl) WHERE grantee = 0
+            AND nspname IN ('defender', 'reporting')"),
+        ("a right of PUBLIC on a table", "SELECT relname::text FROM pg_class, aclexplode(relacl) WHERE grantee = 0
+            AND relnamespace IN ('defender'::regnamespace, 'reporting'::regnamespace)"),
+        ("a function that PUBLIC may call", "SELECT proname::text FROM pg_proc,
+            aclexplode(coalesce(proacl, acldefault('f', proowner))) WHERE grantee = 0
+            AND pronamespace IN ('defender'::regnamespace, 'reporting'::regnamespace)"),
+        ("a SECURITY DEFINER without search_path", "SELECT proname::text FROM pg_proc WHERE prosecdef
+            AND pronamespace IN ('defender'::regnamespace, 'reporting'::regnamespace)
+            AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false)"),
+        ("a right to TRUNCATE, to refer or to make triggers", "SELECT table_name::text FROM information_schema.table_privileges
+            WHERE grantee LIKE 'incident\\_sync\\_%' AND privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER')"),
+        ("a right to CREATE in a schema", "SELECT nspname || ' by ' || rolname FROM pg_namespace, pg_roles
+            WHERE rolname LIKE 'incident\\_sync\\_%' AND nspname !~ '^pg_(toast_)?temp'
+            AND has_schema_privilege(rolname, pg_namespace.oid, 'CREATE')"),
+        ("a right to CREATE in the database", "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'incident\\_sync\\_%'
+            AND has_database_privilege(rolname, current_database(), 'CREATE')"),
+        ("a role that can do more than it should", "SELECT rolname::text FROM pg_roles
+            WHERE rolname LIKE 'incident\\_sync\\_%' AND (rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolcanlogin
+            OR rolreplication)"),
+        ("a role of ours that is a member of another", "SELECT rolname::text FROM pg_auth_members
+            JOIN pg_roles ON pg_roles.oid = member WHERE rolname LIKE 'incident\\_sync\\_%'"),
+        ("a table of data that the dispatcher may read", "SELECT relname::text FROM pg_class
+            WHERE relnamespace = 'defender'::regnamespace AND relkind = 'r'
+            AND relname NOT IN ('tenants', 'sync_state', 'schema_info')
+            AND has_any_column_privilege('incident_sync_dispatcher', oid, 'SELECT, INSERT, UPDATE')"),
+    ] {
+        assert_eq!(texts(&mut admin, query).await, Vec::<String>::new(), "{found}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_sees_exactly_its_tenants_in_every_table_and_view() {
+    let world = crowded().await;
+    let mut one = reader(&world, "one", &[1]).await;
+    assert_sees(&mut one, &[1], &world).await;
+    let mut two = reader(&world, "two", &[1, 2]).await;
+    assert_sees(&mut two, &[1, 2], &world).await;
+
+    // A later grant replaces the earlier one, in sessions that are open too.
+    world.store.grant_reader(&role(&world, "two"), &Sight::Tenants(vec![id(2)])).await.unwrap();
+    assert_sees(&mut two, &[2], &world).await;
+    world.store.grant_reader(&role(&world, "two"), &Sight::Tenants(vec![])).await.unwrap();
+    assert_sees(&mut two, &[], &world).await;
+
+    world.store.grant_reader(&role(&world, "two"), &Sight::All).await.unwrap();
+    let everything = seen(&mut *world.pool().acquire().await.unwrap()).await;
+    assert_eq!(seen(&mut two).await, everything);
+    assert_eq!(refused(&mut two, "UPDATE defender.alerts SET title = 'x'").await, "25006");
+    rows(&mut two, "SET default_transaction_read_only = off").await.unwrap();
+    assert_eq!(refused(&mut two, "UPDATE defender.alerts SET title = 'x'").await, "42501");
+    world.store.grant_reader(&role(&world, "two"), &Sight::Tenants(vec![id(1)])).await.unwrap();
+    assert_sees(&mut two, &[1], &world).await;
+
+    // Who comes later under the same name gets nothing from his predecessor but what a grant gives him.
+    two.close().await.unwrap();
+    let name = role(&world, "two");
+    superuser(&world, &format!("DROP OWNED BY {name}; DROP ROLE {name}; CREATE ROLE {name} LOGIN")).await;
+    let mut successor = log_in(&world.database, &name).await;
+    assert!(seen(&mut successor).await.is_empty());
+    world.store.grant_reader(&name, &Sight::Tenants(vec![id(2)])).await.unwrap();
+    assert_sees(&mut successor, &[2], &world).await;
+}
+
+#[tokio::test]
+async fn a_reader_gets_limits_and_a_choice_of_them_stays() {
+    let world = World::of(0).await;
+    let name = role(&world, "limited");
+    let grant = async || world.store.grant_reader(&name, &Sight::All).await.unwrap();
+    assert!(grant().await);
+    let mut connection = log_in(&world.database, &name).await;
+    let shown = "SELECT setting::text FROM pg_settings WHERE name IN
+        ('default_transaction_read_only', 'idle_in_transaction_session_timeout', 'statement_timeout') ORDER BY name";
+    assert_eq!(texts(&mut connection, shown).await, ["on", "60000", "300000"]);
+    let database = world.database.get_database().unwrap();
+    superuser(&world, &format!("ALTER ROLE {name} IN DATABASE {database} SET statement_timeout = '1h'")).await;
+    assert!(!grant().await);
+    let mut connection = log_in(&world.database, &name).await;
+    assert_eq!(texts(&mut connection, shown).await, ["on", "60000", "3600000"]);
+}
+
+#[tokio::test]
+async fn a_role_that_could_see_more_is_refused_as_a_reader() {
+    let world = World::of(0).await;
+    let own = |name: &str| role(&world, name);
+    let database = world.database.get_database().unwrap();
+    reader(&world, "granted", &[1]).await;
+    for (name, made, word) in [
+        ("super", "SUPERUSER", "superuser"),
+        ("bypass", "BYPASSRLS", "BYPASSRLS"),
+        ("maker", "CREATEROLE", "CREATEROLE"),
+        ("replica", "REPLICATION", "REPLICATION"),
+        ("writes", "IN ROLE incident_sync_writer", "chooses for itself"),
+        ("keeps", "IN ROLE incident_sync_dispatcher", "chooses for itself"),
+        ("files", "IN ROLE pg_read_server_files", "server's files"),
+        ("via", &format!("NOINHERIT IN ROLE {}", own("bypass")), "a member of"),
+        ("another", &format!("IN ROLE {}", own("granted")), "tenants of its own"),
+        ("twofold", &format!("IN ROLE {}", own("everybody")), "reads all tenants"),
+        ("builder", "", "owner of incident-sync's tables"),
+        ("landlord", "", "owner of this database"),
+    ] {
+        let name = own(name);
+        if made.ends_with("everybody") {
+            superuser(&world, &format!("CREATE ROLE {made}", made = own("everybody"))).await;
+            superuser(&world, &format!("GRANT incident_sync_reader TO {}", own("everybody"))).await;
+        }
+        superuser(&world, &format!("CREATE ROLE {name} {made}")).await;
+        match word {
+            "owner of incident-sync's tables" => {
+                superuser(&world, &format!("ALTER VIEW reporting.tenant_freshness OWNER TO {name}")).await
+            }
+            "owner of this database" => superuser(&world, &format!("ALTER DATABASE {database} OWNER TO {name}")).await,
+            _ => {}
+        }
+        let error = world.store.grant_reader(&name, &Sight::Tenants(vec![id(1)])).await.unwrap_err();
+        assert!(matches!(error, GrantError::Refused { .. }) && error.to_string().contains(word), "{name}: {error}");
+        let granted = format!(
+            "SELECT rolname::text FROM pg_auth_members JOIN pg_roles ON pg_roles.oid = roleid
+            WHERE member = '{name}'::regrole AND rolname = 'incident_sync_tenant_reader'"
+        );
+        assert!(texts(&mut *world.pool().acquire().await.unwrap(), &granted).await.is_empty(), "{name}");
+    }
+    // What reads everything anyway may be a member of what reads everything.
+    assert!(!world.store.grant_reader(&own("twofold"), &Sight::All).await.unwrap());
+}

@@ -1,0 +1,51 @@
+//! The command that makes readers.
+
+use sqlx::PgPool;
+
+use crate::site::{Site, id, spec};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grant_reader_makes_a_role_that_sees_what_was_named_and_says_what_is_left_to_do() {
+    let site = Site::with(vec![spec(1, 3), spec(2, 4)]).await;
+    site.does(&["sync"]).good();
+    let two = id(2).to_string().to_uppercase();
+    let said = site.does(&["grant-reader", "bi_both", "--tenant", "tenant-1", "--tenant", &two]).good();
+    assert!(
+        said.contains("sees 2 tenants") && said.contains("tenant-2") && said.contains("\\password bi_both"),
+        "{said}"
+    );
+    let again = site.does(&["grant-reader", "bi_both", "--tenant", "tenant-1", "--json"]).json();
+    let expected = serde_json::json!({ "role": "bi_both", "created": false, "all_tenants": false,
+        "tenants": [{ "id": id(1), "name": "tenant-1" }] });
+    assert_eq!(again, expected);
+    let all = site.does(&["grant-reader", "bi_all", "--all-tenants", "--json"]).json();
+    assert_eq!((&all["all_tenants"], &all["created"]), (&true.into(), &true.into()));
+
+    for (arguments, word) in [
+        (&["bi_both", "--tenant", "tenant-7"][..], "no tenant tenant-7"),
+        (&["bi_both"], "--tenant"),
+        (&["bi_both", "--all-tenants", "--tenant", "tenant-1"], "--all-tenants"),
+        (&["Robert'); DROP ROLE x; --", "--all-tenants"], "small letters"),
+        (&["incident_sync_reader", "--all-tenants"], "meaning of its own"),
+        (&["incident_sync", "--tenant", "tenant-1"], "a superuser"),
+    ] {
+        let done = site.does(&[&["grant-reader"], arguments].concat());
+        assert!(done.code() == Some(2) && done.stderr.contains(word), "{arguments:?}: {}", done.stderr);
+    }
+
+    let (server, admin) = site.open_database().await;
+    for (role, count) in [("bi_both", 3), ("bi_all", 7)] {
+        let options = server.connect_options().username(role);
+        let pool = PgPool::connect_with(options).await.unwrap();
+        let seen: i64 = sqlx::query_scalar("SELECT count(*) FROM defender.incidents").fetch_one(&pool).await.unwrap();
+        assert_eq!(seen, count, "{role}");
+        pool.close().await;
+    }
+    // An earlier customer of the same name is not meant by accident.
+    let old = "INSERT INTO defender.tenants (tenant_id, name, enabled, removed_at) VALUES (gen_random_uuid(), 'tenant-1', false, now())";
+    sqlx::query(old).execute(&admin).await.unwrap();
+    admin.close().await;
+    server.stop().await;
+    let done = site.does(&["grant-reader", "bi_both", "--tenant", "tenant-1"]);
+    assert!(done.code() == Some(2) && done.stderr.contains("several tenants"), "{}", done.stderr);
+}
