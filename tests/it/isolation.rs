@@ -1,10 +1,14 @@
 //! Who sees and writes what: roles that really log in try every way around that we know.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use incident_sync::simulator::{Endpoint, Reply};
 use incident_sync::store::readers::{GrantError, Sight};
+use incident_sync::tenant_run::Asked;
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::support::world::{World, id, spec};
@@ -119,7 +123,7 @@ async fn seen(connection: &mut PgConnection) -> BTreeMap<&'static str, BTreeMap<
 }
 
 async fn assert_sees(connection: &mut PgConnection, tenants: &[u128], world: &World) {
-    let mut all = seen(&mut *world.pool().acquire().await.unwrap()).await;
+    let mut all = seen(&mut world.pool().acquire().await.unwrap()).await;
     assert!(all.values().all(|counts| counts.len() == 3), "every table has rows of every tenant: {all:?}");
     for counts in all.values_mut() {
         counts.retain(|tenant, _| tenants.iter().any(|number| id(*number) == *tenant));
@@ -210,7 +214,7 @@ async fn a_reader_sees_exactly_its_tenants_in_every_table_and_view() {
     assert_sees(&mut two, &[], &world).await;
 
     world.store.grant_reader(&role(&world, "two"), &Sight::All).await.unwrap();
-    let everything = seen(&mut *world.pool().acquire().await.unwrap()).await;
+    let everything = seen(&mut world.pool().acquire().await.unwrap()).await;
     assert_eq!(seen(&mut two).await, everything);
     assert_eq!(refused(&mut two, "UPDATE defender.alerts SET title = 'x'").await, "25006");
     rows(&mut two, "SET default_transaction_read_only = off").await.unwrap();
@@ -273,7 +277,7 @@ async fn a_role_that_could_see_more_is_refused_as_a_reader() {
         superuser(&world, &format!("CREATE ROLE {name} {made}")).await;
         match word {
             "owner of incident-sync's tables" => {
-                superuser(&world, &format!("ALTER VIEW reporting.tenant_freshness OWNER TO {name}")).await
+                superuser(&world, &format!("ALTER VIEW reporting.tenant_freshness OWNER TO {name}")).await;
             }
             "owner of this database" => superuser(&world, &format!("ALTER DATABASE {database} OWNER TO {name}")).await,
             _ => {}
@@ -284,8 +288,146 @@ async fn a_role_that_could_see_more_is_refused_as_a_reader() {
             "SELECT rolname::text FROM pg_auth_members JOIN pg_roles ON pg_roles.oid = roleid
             WHERE member = '{name}'::regrole AND rolname = 'incident_sync_tenant_reader'"
         );
-        assert!(texts(&mut *world.pool().acquire().await.unwrap(), &granted).await.is_empty(), "{name}");
+        assert!(texts(&mut world.pool().acquire().await.unwrap(), &granted).await.is_empty(), "{name}");
     }
     // What reads everything anyway may be a member of what reads everything.
     assert!(!world.store.grant_reader(&own("twofold"), &Sight::All).await.unwrap());
+}
+
+/// As the product's own transactions begin.
+async fn as_writer(connection: &mut PgConnection, tenant: Option<u128>) {
+    let tenant = tenant.map_or_else(String::new, |number| id(number).to_string());
+    rows(connection, &format!("SET ROLE incident_sync_writer; SET incident_sync.tenant_id = '{tenant}'"))
+        .await
+        .unwrap();
+}
+
+/// The statement's effect, taken back: how many rows it touched, or Postgres's code.
+async fn touched(connection: &mut PgConnection, statement: &str) -> Result<u64, String> {
+    rows(connection, "BEGIN").await.unwrap();
+    let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *connection).await;
+    rows(connection, "ROLLBACK").await.unwrap();
+    done.map(|done| done.rows_affected())
+        .map_err(|error| error.as_database_error().unwrap().code().unwrap().into_owned())
+}
+
+#[tokio::test]
+async fn the_writer_touches_no_row_of_another_tenant_in_any_table() {
+    let world = crowded().await;
+    let mut all = seen(&mut world.pool().acquire().await.unwrap()).await;
+    // A superuser's session, as the private server's is: the role that it takes on is what counts.
+    let mut writer = PgConnection::connect_with(&world.database).await.unwrap();
+    for table in TABLES {
+        let its_own = all.get_mut(table).unwrap().remove(&id(1)).unwrap().unsigned_abs();
+        as_writer(&mut writer, Some(1)).await;
+        let delete = format!("DELETE FROM defender.{table}");
+        let update = format!("UPDATE defender.{table} SET tenant_id = tenant_id");
+        let steal = format!("UPDATE defender.{table} SET tenant_id = '{}'", id(2));
+        // What it may not do at all is refused before any policy is asked.
+        let may = |done: Result<u64, String>| done == Ok(its_own) || done == Err("42501".to_owned());
+        for statement in [&delete, &update] {
+            let done = touched(&mut writer, statement).await;
+            assert!(may(done.clone()), "{statement}: {done:?}, and {its_own} are its own");
+        }
+        assert_eq!(touched(&mut writer, &steal).await, Err("42501".to_owned()), "{table}");
+        assert_eq!(
+            touched(&mut writer, &format!("TRUNCATE defender.{table}")).await,
+            Err("42501".to_owned()),
+            "{table}"
+        );
+        assert_forged_insert_fails(&world, &mut writer, table).await;
+
+        as_writer(&mut writer, None).await;
+        for statement in [&delete, &update] {
+            let done = touched(&mut writer, statement).await;
+            assert!(done == Ok(0) || done == Err("42501".to_owned()), "{statement} without a tenant: {done:?}");
+        }
+    }
+    as_writer(&mut writer, None).await;
+    assert!(seen(&mut writer).await.values().all(BTreeMap::is_empty), "without a tenant nothing is visible");
+
+    rows(&mut writer, "SET ROLE incident_sync_dispatcher").await.unwrap();
+    let visible: Vec<&str> = seen(&mut writer).await.into_keys().collect();
+    assert_eq!(visible, ["sync_state", "tenants"]);
+    for table in TABLES.into_iter().filter(|table| !visible.contains(table)) {
+        assert_eq!(touched(&mut writer, &format!("DELETE FROM defender.{table}")).await, Err("42501".to_owned()));
+    }
+}
+
+/// A copy of another tenant's row, as new and over the one that is there.
+async fn assert_forged_insert_fails(world: &World, writer: &mut PgConnection, table: &str) {
+    let mut admin = world.pool().acquire().await.unwrap();
+    let row = format!("SELECT to_jsonb(t)::text FROM defender.{table} t WHERE tenant_id = '{}' LIMIT 1", id(2));
+    let row = texts(&mut admin, &row).await.remove(0).replace('\'', "''");
+    let key = format!(
+        "SELECT quote_ident(attname)::text FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
+         WHERE indrelid = 'defender.{table}'::regclass AND indisprimary"
+    );
+    let key = texts(&mut admin, &key).await.join(", ");
+    for conflict in [String::new(), format!("ON CONFLICT ({key}) DO UPDATE SET tenant_id = excluded.tenant_id")] {
+        let insert = format!(
+            "INSERT INTO defender.{table} OVERRIDING SYSTEM VALUE
+             SELECT * FROM jsonb_populate_record(NULL::defender.{table}, '{row}') {conflict}"
+        );
+        assert_eq!(touched(writer, &insert).await, Err("42501".to_owned()), "{table} {conflict}");
+    }
+}
+
+/// The engine as the daemon drives it, until this many runs of the kind have ended.
+async fn runs_of_kind(world: &World, kind: &str) {
+    let due = "UPDATE defender.sync_state SET next_attempt_at = now(), poll_due_at = now() + interval '1 h',
+        open_due_at = now() + CASE WHEN $1 = 'open' THEN '0 h' ELSE '1 h' END::interval,
+        reconcile_due_at = now() + CASE WHEN $1 = 'reconcile' THEN '0 h' ELSE '1 h' END::interval";
+    sqlx::query(due).bind(kind).execute(world.pool()).await.unwrap();
+    let (_, engine) = world.other_instance("daemon", 2).await;
+    let ended = async {
+        let count = "SELECT count(*) FROM defender.sync_runs WHERE kind = $1";
+        while sqlx::query_scalar::<_, i64>(count).bind(kind).fetch_one(world.pool()).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        engine.stop.cancel();
+    };
+    let wake = Notify::new();
+    let both = async { tokio::join!(engine.run(&wake), ended).0.unwrap() };
+    tokio::time::timeout(Duration::from_secs(60), both).await.expect("a run of the kind ends");
+}
+
+#[tokio::test]
+async fn no_kind_of_run_stores_anything_of_a_page_with_an_incident_of_another_tenant() {
+    let world = World::of(5).await;
+    world.good_pass().await;
+    let before = world.tuples().await;
+    let uri = format!("https://security.microsoft.com/incidents/9?tid={}", id(2));
+    let good = r#"{"incidentId":901,"lastUpdateTime":"2026-11-22T10:00:00Z","status":"Active"}"#;
+    // What cannot be decoded would go to the quarantine, and that is the tenant's own too.
+    for foreign in [
+        format!(r#"{{"incidentId":902,"lastUpdateTime":"2026-11-22T11:00:00Z","incidentUri":"{uri}"}}"#),
+        format!(r#"{{"incidentId":902,"incidentUri":"{uri}"}}"#),
+        format!(r#"{{"incidentUri":"{uri}","incidentId":"?","lastUpdateTime":null}}"#),
+        format!(
+            r#"{{"incidentUri":"{uri}","incidentId":902,"lastUpdateTime":"2026-11-22T11:00:00Z","incidentUri":null,"incidentId":903}}"#
+        ),
+    ] {
+        let page = format!(r#"{{"value":[{good},{foreign}]}}"#);
+        for (kind, asked) in
+            [("manual", Some(Asked::News)), ("manual", Some(Asked::Everything)), ("open", None), ("reconcile", None)]
+        {
+            sqlx::query("DELETE FROM defender.sync_runs").execute(world.pool()).await.unwrap();
+            let pages = std::iter::repeat_with(|| Reply::Body(page.clone())).take(100).collect();
+            world.service().script(id(1), Endpoint::Incidents, pages);
+            match asked {
+                Some(asked) => drop(world.pass_for(asked).await),
+                None => runs_of_kind(&world, kind).await,
+            }
+            let said: (String, String, i64) = sqlx::query_as(
+                "SELECT outcome, error_class, (SELECT count(*) FROM defender.sync_runs WHERE kind = $1) FROM defender.sync_runs LIMIT 1",
+            )
+            .bind(kind)
+            .fetch_one(world.pool())
+            .await
+            .unwrap();
+            assert_eq!(said, ("parked".to_owned(), "security".to_owned(), 1), "{kind} {asked:?}: {foreign}");
+            assert_eq!(world.tuples().await, before, "{kind} {asked:?} stored something beside {foreign}");
+        }
+    }
 }
