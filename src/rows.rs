@@ -166,10 +166,16 @@ pub fn of_page<'a>(tenant: TenantId, elements: &'a [Element<'_>]) -> Result<Page
     for element in elements {
         match decode(element) {
             Ok(row) => {
-                check_tenant(tenant, &row)?;
+                check_tenant(tenant, row.incident_id, row.incident.incident_uri.as_deref())?;
                 rows.add(row);
             }
-            Err(reason) => rows.rejected.push(rejected(element, reason)),
+            Err(reason) => {
+                // The quarantine is the tenant's as well.
+                for uri in wire::incident_uris(&element.text) {
+                    check_tenant(tenant, element.head.incident_id.unwrap_or_default(), Some(&uri))?;
+                }
+                rows.rejected.push(rejected(element, reason));
+            }
         }
     }
     rows.settle_alerts();
@@ -194,12 +200,12 @@ fn decode<'a>(element: &'a Element<'_>) -> Result<IncidentRow<'a>, String> {
 }
 
 /// `incidentUri` carries `?tid=<tenant>` in real payloads (Swimlane and Elastic fixtures).
-fn check_tenant(tenant: TenantId, row: &IncidentRow<'_>) -> Result<(), SyncError> {
-    let Some(uri) = row.incident.incident_uri.as_deref() else { return Ok(()) };
+fn check_tenant(tenant: TenantId, incident_id: i64, uri: Option<&str>) -> Result<(), SyncError> {
+    let Some(uri) = uri else { return Ok(()) };
     let Ok(uri) = url::Url::parse(uri) else { return Ok(()) };
     match uri.query_pairs().find(|(key, _)| key == "tid") {
         Some((_, tid)) if !tid.eq_ignore_ascii_case(&tenant.to_string()) => {
-            Err(SyncError::ForeignIncident { incident_id: row.incident_id, uri_tid: shown(&tid) })
+            Err(SyncError::ForeignIncident { incident_id, uri_tid: shown(&tid) })
         }
         _ => Ok(()),
     }

@@ -473,6 +473,30 @@ pub fn head(text: &str) -> Head {
     head
 }
 
+/// Every `incidentUri` of an incident that could not be decoded; none where the text is no object.
+pub fn incident_uris(text: &str) -> Vec<String> {
+    struct UriVisitor<'u>(&'u mut Vec<String>);
+    impl<'de> Visitor<'de> for UriVisitor<'_> {
+        type Value = ();
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an incident")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+            while let Some(key) = object.next_key::<Key<'de>>()? {
+                match key.0.as_ref() {
+                    "incidentUri" => self.0.extend(value::<Cow<'_, str>>(object.next_value()?).map(Cow::into_owned)),
+                    _ => drop(object.next_value::<IgnoredAny>()?),
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut uris = Vec::new();
+    // What was read before the text turned out to be broken is read.
+    drop(serde_json::Deserializer::from_str(text).deserialize_map(UriVisitor(&mut uris)));
+    uris
+}
+
 fn value<T>(lenient: Lenient<T>) -> Option<T> {
     match lenient {
         Lenient::Value(value) => Some(value),

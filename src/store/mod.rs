@@ -279,7 +279,9 @@ pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncErro
     let connect = sqlx::PgConnection::connect_with(&options);
     let mut connection = within("connecting to the database", CONNECT_DEADLINE, connect).await?;
     failpoint::reach("migration.begin").await;
-    let migrated = match tokio::time::timeout(MIGRATE_DEADLINE, MIGRATIONS.run(&mut connection)).await {
+    let migrate =
+        async { if is_current(&mut connection).await { Ok(()) } else { MIGRATIONS.run(&mut connection).await } };
+    let migrated = match tokio::time::timeout(MIGRATE_DEADLINE, migrate).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(sqlx::migrate::MigrateError::Execute(error))) => Err(database_error(step, &error)),
         Ok(Err(error)) => Err(SyncError::Schema { what: error.to_string() }),
@@ -290,6 +292,18 @@ pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncErro
     failpoint::reach("migration.end").await;
     drop(connection.close().await);
     migrated
+}
+
+/// Whether there is nothing to apply. The migrator's lock can be held by everybody who can log in, and its table be made by
+/// the owner only: neither must keep a user from working who has nothing to migrate.
+async fn is_current(connection: &mut PgConnection) -> bool {
+    let query = "SELECT version, checksum, success FROM _sqlx_migrations";
+    let applied = sqlx::query_as::<_, (i64, Vec<u8>, bool)>(query).fetch_all(connection).await.unwrap_or_default();
+    let is_applied = |migration: &sqlx::migrate::Migration| {
+        let same = |row: &(i64, Vec<u8>, bool)| row.0 == migration.version && row.1 == *migration.checksum && row.2;
+        applied.iter().any(same)
+    };
+    MIGRATIONS.iter().all(is_applied) && applied.iter().all(|(_, _, success)| *success)
 }
 
 /// Waits for the database, but not for ever.
