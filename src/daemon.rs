@@ -7,6 +7,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,7 @@ const SOFT_STOP: Duration = Duration::from_secs(6);
 /// From the signal until even a frozen Postgres is killed: the promise is ten seconds in all.
 const HARD_STOP: Duration = Duration::from_secs(9);
 const DATABASE_RETRY: Duration = Duration::from_secs(3);
+const NOTIFY_DEADLINE: Duration = Duration::from_secs(1);
 const PASSWORD_LOOK: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT. `file` is read again on SIGHUP.
@@ -60,7 +62,7 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
     })?;
     let tenants = config.tenants.iter().filter(|tenant| tenant.enabled).count();
     let status = format!("synchronising {tenants} tenants");
-    notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    notify(move || sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)])).await;
     tracing::info!(tenants, listen = %address, version = env!("CARGO_PKG_VERSION"), "started");
     let passwords = tokio::spawn(watch_password(database.store.clone(), file.clone()));
     let reloads = tokio::spawn(watch_reloads(hangup, Arc::clone(&engine), file, Arc::clone(&wake)));
@@ -76,7 +78,7 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
     };
     let deadline = Instant::now() + HARD_STOP;
     stop.cancel();
-    notify(&[NotifyState::Stopping]);
+    notify(|| sd_notify::notify(&[NotifyState::Stopping])).await;
     let ended = tokio::time::timeout(SOFT_STOP, running).await;
     if ended.is_err() {
         tracing::warn!("runs did not finish in time; their leases expire by themselves");
@@ -111,7 +113,7 @@ async fn await_database(
         };
         match opened {
             Err(SetupError::Database { error }) if passes_by_itself(&error) => {
-                notify(&[NotifyState::Status("waiting for the database")]);
+                notify(|| sd_notify::notify(&[NotifyState::Status("waiting for the database")])).await;
                 tracing::warn!(error = %error, "waiting for the database");
             }
             other => return other.map(Some),
@@ -165,9 +167,9 @@ pub(crate) async fn watch_signals(stop: CancellationToken) {
 
 async fn watch_reloads(mut hangup: Signal, engine: Arc<Engine>, file: Option<PathBuf>, wake: Arc<Notify>) {
     while hangup.recv().await.is_some() {
-        notify(&[NotifyState::Reloading]);
+        notify(|| sd_notify::notify(&[NotifyState::Reloading])).await;
         reload(&engine, file.as_deref()).await;
-        notify(&[NotifyState::Ready]);
+        notify(|| sd_notify::notify(&[NotifyState::Ready])).await;
         wake.notify_one();
     }
 }
@@ -227,13 +229,21 @@ async fn feed_watchdog() {
     let mut tick = tokio::time::interval(period / 2);
     loop {
         tick.tick().await;
-        notify(&[NotifyState::Watchdog]);
+        // One at a time, however long it takes: nobody waits for it.
+        told(tokio::task::spawn_blocking(|| sd_notify::notify(&[NotifyState::Watchdog])).await);
     }
 }
 
-/// Tells systemd, where there is one.
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+/// Tells systemd, where there is one. Sending blocks while it does not listen: that must not stop the runtime, nor us for
+/// long.
+async fn notify(tell: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
+    if let Ok(result) = tokio::time::timeout(NOTIFY_DEADLINE, tokio::task::spawn_blocking(tell)).await {
+        told(result);
+    }
+}
+
+fn told(result: Result<std::io::Result<()>, JoinError>) {
+    if let Ok(Err(error)) = result {
         tracing::debug!(error = %error, "systemd was not told");
     }
 }

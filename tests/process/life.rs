@@ -83,6 +83,18 @@ async fn the_daemon_tells_systemd_serves_every_tenant_and_ends_on_sigterm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_systemd_that_does_not_listen_holds_nothing_up() {
+    let site = Site::with(vec![spec(1, 20)]).await;
+    let _deaf = std::os::unix::net::UnixDatagram::bind(site.path("notify")).unwrap();
+    let mut command = site.command(&["run", "--log-format", "json"]);
+    command.env("NOTIFY_SOCKET", site.path("notify")).env("WATCHDOG_USEC", "2000");
+    let daemon = Running::start(command, site.folder.path());
+    until("a second poll", async || site.pages(1) > 2).await;
+    assert_eq!(daemon.get("/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sigterm_in_a_backfill_beside_a_hanging_tenant_ends_in_time_and_the_next_start_completes() {
     let hanging = TenantSpec { behaviour: Behaviour { hang: true, ..Behaviour::default() }, ..spec(2, 40) };
     let site = Site::with(vec![spec(1, 700), hanging]).await;

@@ -2,23 +2,34 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 /// Longer than any step takes; whoever waits so long waits for nothing.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Systemd {
-    socket: UnixDatagram,
+    datagrams: Receiver<Vec<String>>,
     path: PathBuf,
     /// Every line so far, in order.
     pub(crate) heard: Vec<String>,
 }
 
 impl Systemd {
+    /// A thread reads what arrives, as systemd does: a socket that is full blocks its sender.
     pub(crate) fn listen(path: PathBuf) -> Self {
         let socket = UnixDatagram::bind(&path).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket, path, heard: Vec::new() }
+        let (sender, datagrams) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                if sender.send(text.lines().map(str::to_owned).collect()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { datagrams, path, heard: Vec::new() }
     }
 
     pub(crate) fn address(&self) -> String {
@@ -28,7 +39,7 @@ impl Systemd {
     /// Listens until a line begins like this, and answers it. Lines that came before do not count.
     pub(crate) fn hears(&mut self, beginning: &str) -> String {
         loop {
-            let Some(lines) = self.receive() else { panic!("never said: {beginning}; but {:?}", self.heard) };
+            let Some(lines) = self.receive(PATIENCE) else { panic!("never said: {beginning}; but {:?}", self.heard) };
             if let Some(line) = lines.into_iter().find(|line| line.starts_with(beginning)) {
                 return line;
             }
@@ -37,16 +48,12 @@ impl Systemd {
 
     /// What has arrived already, after the speaker has ended.
     pub(crate) fn hears_the_rest(&mut self) -> &[String] {
-        self.socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-        while self.receive().is_some() {}
+        while self.receive(Duration::from_millis(200)).is_some() {}
         &self.heard
     }
 
-    fn receive(&mut self) -> Option<Vec<String>> {
-        let mut buffer = [0; 4096];
-        let length = self.socket.recv(&mut buffer).ok()?;
-        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    fn receive(&mut self, patience: Duration) -> Option<Vec<String>> {
+        let lines = self.datagrams.recv_timeout(patience).ok()?;
         self.heard.extend(lines.clone());
         Some(lines)
     }
