@@ -332,7 +332,7 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> SyncError {
 }
 
 /// How long a failed tenant is left alone; `None` is not at all.
-fn next_wait(verdict: &Verdict, outcome: Outcome, claim: &Claim) -> Option<Duration> {
+pub(crate) fn next_wait(verdict: &Verdict, outcome: Outcome, claim: &Claim) -> Option<Duration> {
     match (outcome, verdict.wait) {
         (Outcome::Ok | Outcome::Stopped, _) => None,
         (_, Wait::AtLeast(asked)) => Some(asked.max(Duration::from_secs(1)) + asked.mul_f64(jitter(claim) / 10.0)),

@@ -61,7 +61,7 @@ where
     work.retry(backoff).when(|_| began.elapsed() < patience && !stop.is_cancelled()).await
 }
 
-fn is_worth_it(error: &SyncError) -> bool {
+pub(crate) fn is_worth_it(error: &SyncError) -> bool {
     match error.verdict().wait {
         Wait::Soon => true,
         Wait::AtLeast(pause) => pause <= LONGEST_PAUSE_WITHIN_A_RUN,

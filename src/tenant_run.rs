@@ -85,6 +85,36 @@ pub struct TenantRun<'a> {
     pub pages: &'a Pages<'a>,
 }
 
+impl Reach {
+    /// What a run reads, one after the other: the only place where the kinds of runs differ.
+    pub(crate) fn scopes(&self, claim: &Claim) -> Vec<Scope> {
+        let scope = |from, status| Scope { from, to: None, lookback: self.lookback, status };
+        let news = claim.watermark.map(|watermark| poll_from(watermark, self.overlap));
+        match (claim.kind, self.asked) {
+            (RunKind::Open, _) => vec![scope(None, Some("Active")), scope(None, Some("InProgress"))],
+            (RunKind::Reconcile, _) => {
+                vec![scope(claim.watermark.map(|watermark| watermark - to_delta(self.reconcile)), None)]
+            }
+            (_, Asked::Everything) => vec![scope(None, None)],
+            (_, Asked::Since(time)) => vec![scope(Some(time), None)],
+            (RunKind::Poll | RunKind::Backfill | RunKind::Manual, Asked::News | Asked::Rejected) => {
+                vec![scope(news, None)]
+            }
+        }
+    }
+
+    /// A watermark may move only if nothing lies between the old one and what is read; and the overlap before the old
+    /// one must be read too, because what the API lists late would lie before the overlap of the new one.
+    pub(crate) fn moves_watermark(&self, claim: &Claim, scope: Scope) -> bool {
+        let reaches_back = match (scope.from, claim.watermark) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(from), Some(watermark)) => from <= poll_from(watermark, self.overlap),
+        };
+        scope.status.is_none() && scope.to.is_none() && reaches_back
+    }
+}
+
 impl RunReport {
     /// Nothing done yet.
     fn beginning(claim: &Claim) -> Self {
@@ -121,7 +151,7 @@ impl TenantRun<'_> {
         if !matches!(self.claim.kind, RunKind::Poll | RunKind::Backfill) {
             Box::pin(self.try_holes(&mut holes)).await?;
         }
-        for scope in self.scopes() {
+        for scope in self.reach.scopes(self.claim) {
             report.window_from = report.window_from.or(scope.from);
             let plan = Plan::new(scope, &holes);
             report.is_drained &= Box::pin(self.drain(plan, scope, &mut holes, &mut report.watermark)).await?;
@@ -158,33 +188,6 @@ impl TenantRun<'_> {
         Ok(())
     }
 
-    fn scopes(&self) -> Vec<Scope> {
-        let watermark = self.claim.watermark;
-        let scope = |from, status| Scope { from, to: None, lookback: self.reach.lookback, status };
-        let news = watermark.map(|watermark| poll_from(watermark, self.reach.overlap));
-        match (self.claim.kind, self.reach.asked) {
-            (RunKind::Open, _) => vec![scope(None, Some("Active")), scope(None, Some("InProgress"))],
-            (RunKind::Reconcile, _) => {
-                vec![scope(watermark.map(|watermark| watermark - to_delta(self.reach.reconcile)), None)]
-            }
-            (_, Asked::Everything) => vec![scope(None, None)],
-            (_, Asked::Since(time)) => vec![scope(Some(time), None)],
-            (RunKind::Poll | RunKind::Backfill | RunKind::Manual, Asked::News | Asked::Rejected) => {
-                vec![scope(news, None)]
-            }
-        }
-    }
-
-    /// A watermark may move only if nothing lies between the old one and what is read.
-    fn moves_watermark(&self, scope: Scope) -> bool {
-        let reaches_back = match (scope.from, self.claim.watermark) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(from), Some(watermark)) => from <= watermark,
-        };
-        scope.status.is_none() && scope.to.is_none() && reaches_back
-    }
-
     /// Reads and stores one scope; answers whether all of it. A page is written while the next one is fetched. New holes
     /// are added to `holes`.
     async fn drain(
@@ -209,7 +212,7 @@ impl TenantRun<'_> {
                 self.note_hole(hole).await?;
                 holes.push(hole);
             }
-            let watermark = edge.filter(|_| self.moves_watermark(scope)).filter(|edge| Some(*edge) > *reached);
+            let watermark = edge.filter(|edge| self.reach.moves_watermark(self.claim, scope) && Some(*edge) > *reached);
             self.pages.count(|counts| counts.incidents_seen += elements.len());
             // Before the next page is asked for, so that a tenant that waits here holds one page, not two.
             let permit = self.parties.writers.acquire().await;
@@ -373,3 +376,6 @@ fn is_poison(error: &SyncError) -> bool {
     let refused = |code: &String| ["22", "23", "54"].iter().any(|class| code.starts_with(class));
     matches!(error, SyncError::Database { sqlstate: Some(code), .. } if refused(code))
 }
+
+#[cfg(test)]
+mod simulation;

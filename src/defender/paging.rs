@@ -420,4 +420,4 @@ impl Drain {
 }
 
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;

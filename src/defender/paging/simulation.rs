@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
+pub(crate) enum Order {
     NewestFirst,
     OldestFirst,
     ById,
@@ -16,24 +16,37 @@ enum Order {
     Random,
 }
 
-const STABLE: [Order; 5] =
+pub(crate) const STABLE: [Order; 5] =
     [Order::NewestFirst, Order::OldestFirst, Order::ById, Order::ByIdDescending, Order::Scattered];
 
 /// The server: incidents with a last update, a clock in milliseconds, and a small generator.
-struct Server {
-    updated: BTreeMap<i64, i64>,
+pub(crate) struct Server {
+    pub(crate) updated: BTreeMap<i64, i64>,
     /// A page that would show one of these fails.
-    poison: BTreeSet<i64>,
+    pub(crate) poison: BTreeSet<i64>,
     is_down: bool,
-    now: i64,
-    order: Order,
+    pub(crate) now: i64,
+    pub(crate) order: Order,
     random: u64,
-    lag: i64,
-    requests: usize,
+    /// What changed shows after this long; where it is uneven, after up to this long.
+    pub(crate) lag: i64,
+    pub(crate) is_lag_uneven: bool,
+    pub(crate) requests: usize,
 }
 
-fn time(milliseconds: i64) -> DateTime<Utc> {
+pub(crate) fn time(milliseconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(1_767_225_600_000 + milliseconds).expect("the test's times are in range")
+}
+
+/// Which stays the same for ever, to keep things simple.
+fn status_of(id: i64) -> &'static str {
+    ["Active", "InProgress", "Resolved"][id.rem_euclid(3) as usize]
+}
+
+/// The first millisecond that is not before the time.
+fn milliseconds(time: DateTime<Utc>) -> i64 {
+    let micros = time.timestamp_micros() - 1_767_225_600_000_000;
+    micros.div_euclid(1_000) + i64::from(micros.rem_euclid(1_000) > 0)
 }
 
 fn mix(mut value: u64) -> u64 {
@@ -43,9 +56,19 @@ fn mix(mut value: u64) -> u64 {
 }
 
 impl Server {
-    fn new(order: Order, seed: u64, incidents: i64, span: i64, lag: i64) -> Self {
+    pub(crate) fn new(order: Order, seed: u64, incidents: i64, span: i64, lag: i64) -> Self {
         let (updated, poison) = (BTreeMap::new(), BTreeSet::new());
-        let mut server = Self { updated, poison, is_down: false, now: span, order, random: seed, lag, requests: 0 };
+        let mut server = Self {
+            updated,
+            poison,
+            is_down: false,
+            now: span,
+            order,
+            random: seed,
+            lag,
+            is_lag_uneven: false,
+            requests: 0,
+        };
         for id in 1..=incidents {
             let updated = (server.next() % span as u64) as i64;
             server.updated.insert(id, updated);
@@ -59,7 +82,7 @@ impl Server {
         mix(self.random)
     }
 
-    fn churn(&mut self, updates: usize) {
+    pub(crate) fn churn(&mut self, updates: usize) {
         for _ in 0..updates {
             self.now += 1 + (self.next() % 400) as i64;
             let id = 1 + (self.next() % (self.updated.len() as u64 + 1)) as i64;
@@ -67,19 +90,23 @@ impl Server {
         }
     }
 
-    fn page(&mut self, request: &Request) -> Option<PageFacts> {
+    pub(crate) fn page(&mut self, request: &Request) -> Option<PageFacts> {
         self.requests += 1;
         let salt = self.next();
         // What the index does not show yet is not in the list, as if it had not changed.
-        let visible = self.now - self.lag;
-        let window = request.window;
+        let lag = |id: i64, updated: i64| match self.is_lag_uneven {
+            true => (mix((id ^ updated) as u64) % (self.lag as u64 + 1)) as i64,
+            false => self.lag,
+        };
+        let (from, to) = (request.window.from, request.window.to);
+        let (from, to) = (from.map_or(i64::MIN, milliseconds), to.map_or(i64::MAX, milliseconds));
         let mut rows: Vec<(i64, i64)> = self
             .updated
             .iter()
             .map(|(id, updated)| (*id, *updated))
-            .filter(|(_, updated)| *updated <= visible)
-            .filter(|(_, updated)| window.from.is_none_or(|from| time(*updated) >= from))
-            .filter(|(_, updated)| window.to.is_none_or(|to| time(*updated) < to))
+            .filter(|(_, updated)| (from..to).contains(updated))
+            .filter(|(id, _)| request.window.status.is_none_or(|status| status == status_of(*id)))
+            .filter(|(id, updated)| updated + lag(*id, *updated) <= self.now)
             .collect();
         rows.sort_by_key(|(id, updated)| match self.order {
             Order::NewestFirst => (-updated, *id),
