@@ -10,6 +10,7 @@ mod kill_loop;
 mod kills;
 mod life;
 mod log;
+mod password;
 mod poison;
 mod proxy;
 mod readers;
