@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
 
@@ -283,7 +284,9 @@ pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncErro
         async { if is_current(&mut connection).await { Ok(()) } else { MIGRATIONS.run(&mut connection).await } };
     let migrated = match tokio::time::timeout(MIGRATE_DEADLINE, migrate).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(sqlx::migrate::MigrateError::Execute(error))) => Err(database_error(step, &error)),
+        Ok(Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))) => {
+            Err(database_error(step, &error))
+        }
         Ok(Err(error)) => Err(SyncError::Schema { what: error.to_string() }),
         Err(_) => {
             Err(SyncError::Database { step, sqlstate: None, what: "another migration holds the lock".to_owned() })

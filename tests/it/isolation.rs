@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::support::world::{World, id, spec};
 
 /// Every table with rows of tenants. The catalog is held against this list.
-const TABLES: [&str; 13] = [
+pub(crate) const TABLES: [&str; 13] = [
     "alert_devices",
     "alerts",
     "devices",
@@ -33,37 +33,37 @@ const TABLES: [&str; 13] = [
 const OPERATORS_ONLY: [&str; 1] = ["sync_runs"];
 
 /// Roles belong to the server, which all tests share: each test takes names of its own.
-fn role(world: &World, name: &str) -> String {
+pub(crate) fn role(world: &World, name: &str) -> String {
     format!("{}_{name}", world.database.get_database().unwrap())
 }
 
-async fn log_in(options: &PgConnectOptions, role: &str) -> PgConnection {
+pub(crate) async fn log_in(options: &PgConnectOptions, role: &str) -> PgConnection {
     PgConnection::connect_with(&options.clone().username(role)).await.unwrap()
 }
 
-async fn rows(connection: &mut PgConnection, query: &str) -> Result<Vec<PgRow>, sqlx::Error> {
+pub(crate) async fn rows(connection: &mut PgConnection, query: &str) -> Result<Vec<PgRow>, sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(connection).await
 }
 
 /// Postgres's code of the refusal.
-async fn refused(connection: &mut PgConnection, query: &str) -> String {
+pub(crate) async fn refused(connection: &mut PgConnection, query: &str) -> String {
     match rows(connection, query).await {
         Ok(rows) => panic!("{query} was answered with {} rows", rows.len()),
         Err(error) => error.as_database_error().unwrap().code().unwrap().into_owned(),
     }
 }
 
-async fn superuser(world: &World, statement: &str) {
+pub(crate) async fn superuser(world: &World, statement: &str) {
     world.pool().execute(AssertSqlSafe(statement)).await.unwrap();
 }
 
-async fn texts(connection: &mut PgConnection, query: &str) -> Vec<String> {
-    sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(connection).await.unwrap()
+pub(crate) async fn texts(connection: &mut PgConnection, query: &str) -> Vec<String> {
+    rows(connection, query).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
 /// Tenants that share all their ids: what the first two have is copied from the third, which nobody is ever granted, with
 /// its id in every text besides.
-async fn crowded() -> World {
+pub(crate) async fn crowded() -> World {
     let world = World::with(vec![spec(1, 0), spec(2, 0), spec(3, 12)]).await;
     world.good_pass().await;
     let mut admin = world.pool().acquire().await.unwrap();
@@ -97,12 +97,13 @@ async fn crowded() -> World {
         }
     }
     superuser(&world, "UPDATE defender.alerts SET title = 'secret of ' || tenant_id::text").await;
+    superuser(&world, "UPDATE defender.incident_payloads SET payload = jsonb_build_object('of', tenant_id)").await;
     superuser(&world, "ANALYZE defender.alerts").await;
     world
 }
 
 /// A role that sees these tenants, logged in.
-async fn reader(world: &World, name: &str, tenants: &[u128]) -> PgConnection {
+pub(crate) async fn reader(world: &World, name: &str, tenants: &[u128]) -> PgConnection {
     let role = role(world, name);
     let sight = Sight::Tenants(tenants.iter().map(|tenant| id(*tenant)).collect());
     world.store.grant_reader(&role, &sight).await.unwrap();
@@ -122,7 +123,7 @@ async fn seen(connection: &mut PgConnection) -> BTreeMap<&'static str, BTreeMap<
     seen
 }
 
-async fn assert_sees(connection: &mut PgConnection, tenants: &[u128], world: &World) {
+pub(crate) async fn assert_sees(connection: &mut PgConnection, tenants: &[u128], world: &World) {
     let mut all = seen(&mut world.pool().acquire().await.unwrap()).await;
     assert!(all.values().all(|counts| counts.len() == 3), "every table has rows of every tenant: {all:?}");
     for counts in all.values_mut() {

@@ -11,9 +11,11 @@ mod isolation;
 #[expect(dead_code, reason = "the tests beside the code use the rest")]
 #[path = "../mutate/mod.rs"]
 mod mutate;
+mod owners;
 mod peers;
 mod repair;
 mod schema;
 mod support;
 mod sync;
 mod troubles;
+mod ways_around;

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-const PREFIX: &str = "incident-sync-test-";
+pub(crate) const PREFIX: &str = "incident-sync-test-";
 
 /// The server lives until this process ends, when nobody is left to tidy up: the next process does.
 fn remove_abandoned() {
