@@ -152,6 +152,9 @@ pub enum SyncError {
         /// The rest of it.
         wait: Duration,
     },
+    /// What this run wrote before is not there any more.
+    #[error("the database has lost the page that this run wrote before, as in a crash or a failover")]
+    TakenBack,
     /// Another instance works on this tenant.
     #[error("the lease of this tenant was lost to another instance or has expired")]
     LeaseLost,
@@ -319,6 +322,12 @@ impl SyncError {
                 "The database's schema does not fit this version; run incident-sync migrate with the newest version installed",
             ),
             Self::Paused { wait } => throttled(Peer::Defender, Some(*wait)),
+            Self::TakenBack => Verdict::new(
+                "database",
+                Actor::Nobody,
+                Wait::NextRun,
+                "Postgres has lost its last moments; the next run reads them again",
+            ),
             Self::LeaseLost => {
                 Verdict::new("lease_lost", Actor::Nobody, Wait::NextRun, "Another instance has taken this tenant over")
             }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -275,7 +275,7 @@ impl Engine {
     /// A panic fails this run only, and so does a lease that could not be renewed.
     async fn guarded(&self, tenant: &Tenant, claim: &Claim, reach: Reach, progress: TenantProgress) -> RunReport {
         let pages = Pages::new(&self.parties, tenant, &self.stop, progress);
-        let run = TenantRun { parties: &self.parties, tenant, claim, reach, pages: &pages };
+        let run = TenantRun { parties: &self.parties, tenant, claim, reach, pages: &pages, mark: Mutex::default() };
         let outcome = tokio::select! {
             biased;
             caught = AssertUnwindSafe(run.run()).catch_unwind() => caught.map_err(|panic| panicked(&*panic)),

@@ -1,5 +1,6 @@
 //! Brings one tenant up to date: pages in, rows out, and the watermark moves only with the last rows of a window.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -14,7 +15,7 @@ use crate::rows::{self, Element, Hash};
 use crate::store::Claim;
 use crate::store::lease::RunKind;
 use crate::store::runs::Counts;
-use crate::store::upsert::{KnownVersions, Place};
+use crate::store::upsert::{KnownVersions, Mark, Place};
 use crate::tenant::Tenant;
 use crate::window::{poll_from, to_delta};
 
@@ -83,6 +84,8 @@ pub struct TenantRun<'a> {
     pub reach: Reach,
     /// Where its pages come from, and what counts them.
     pub pages: &'a Pages<'a>,
+    /// What it has written last.
+    pub mark: Mutex<Option<Mark>>,
 }
 
 impl Reach {
@@ -346,7 +349,10 @@ impl TenantRun<'_> {
         store.forget_known_rejects(lease, &mut rows).await?;
         // A page that was fetched is written even while we stop: it takes less time than reading it again.
         let never = CancellationToken::new();
-        let written = with_retries(self.parties.pace, &never, || store.write_page(lease, &rows, place)).await?;
+        let before = *self.mark.lock().unwrap_or_else(PoisonError::into_inner);
+        let write = || store.write_page(lease, &rows, place, before);
+        let written = with_retries(self.parties.pace, &never, write).await?;
+        *self.mark.lock().unwrap_or_else(PoisonError::into_inner) = written.mark;
         if !rows.mistyped.is_empty() {
             tracing::debug!(tenant.id = %self.tenant.id, fields = ?rows.mistyped, "fields of an unexpected type");
         }

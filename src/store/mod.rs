@@ -35,6 +35,8 @@ pub static MIGRATIONS: LazyLock<sqlx::migrate::Migrator> = LazyLock::new(|| {
 });
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// For the shortest of all answers, before a connection is used again.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 const MIGRATE_DEADLINE: Duration = Duration::from_secs(120);
 
 /// A handle on the database.
@@ -123,9 +125,11 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(CONNECT_DEADLINE)
-            .before_acquire(move |_, meta| {
+            // The pool's own test of a connection that was idle has no deadline, and would take that of the whole acquiring.
+            .test_before_acquire(false)
+            .before_acquire(move |connection, meta| {
                 let is_usable = usable.is_usable(meta.age);
-                Box::pin(async move { Ok(is_usable) })
+                Box::pin(async move { Ok(is_usable && answers(connection).await) })
             })
             // The pool tests a connection that comes back, but without a deadline: one whose server is frozen would keep its
             // place for ever. And its buffer keeps the size of the largest page that it ever sent.
@@ -256,6 +260,11 @@ impl Store {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Whether there is still somebody at the other end.
+async fn answers(connection: &mut PgConnection) -> bool {
+    tokio::time::timeout(ANSWER_DEADLINE, connection.ping()).await.is_ok_and(|answer| answer.is_ok())
 }
 
 fn ours(options: &PgConnectOptions) -> PgConnectOptions {

@@ -34,6 +34,16 @@ pub struct Written {
     pub alerts: usize,
     /// Elements that went into quarantine.
     pub rejected: usize,
+    /// How to tell whether the page is still there.
+    pub mark: Option<Mark>,
+}
+
+/// The last incident version that a run has written. While it is there, so is all that the run wrote before: a crash or a
+/// failover takes back the newest commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    incident_id: i64,
+    content_hash: Hash,
 }
 
 /// The stored versions of some incidents.
@@ -123,18 +133,30 @@ impl Store {
         Ok(())
     }
 
-    /// Stores a page, and with it the watermark that its window's end allows. Nothing to store is no transaction.
-    pub async fn write_page(&self, lease: &Lease, rows: &PageRows<'_>, place: Place) -> Result<Written, SyncError> {
+    /// Stores a page, and with it the watermark that its window's end allows. Nothing to store is no transaction. Fails
+    /// where the page that the run wrote before is gone.
+    pub async fn write_page(
+        &self,
+        lease: &Lease,
+        rows: &PageRows<'_>,
+        place: Place,
+        before: Option<Mark>,
+    ) -> Result<Written, SyncError> {
         let watermark = match place {
             Place::Midway => None,
             Place::End(watermark) => watermark,
         };
         if rows.incidents.is_empty() && rows.rejected.is_empty() && watermark.is_none() {
-            return Ok(Written::default());
+            return Ok(Written { mark: before, ..Written::default() });
         }
         let write = async |connection: &mut PgConnection| {
             if !self.holds(lease, place != Place::Midway, connection).await? {
-                return Ok(None);
+                return Ok(Err(SyncError::LeaseLost));
+            }
+            if let Some(mark) = before
+                && !is_there(lease, mark, connection).await?
+            {
+                return Ok(Err(SyncError::TakenBack));
             }
             let alerts = write_rows(connection, lease, rows).await?;
             failpoint::reach("page.uncommitted").await;
@@ -143,15 +165,18 @@ impl Store {
                 advance.bind(lease.tenant.0).bind(watermark).execute(connection).await?;
                 failpoint::reach("watermark.uncommitted").await;
             }
-            Ok(Some(Written { incidents: rows.incidents.len(), alerts, rejected: rows.rejected.len() }))
+            let mark = |row: &IncidentRow<'_>| Mark { incident_id: row.incident_id, content_hash: row.content_hash };
+            let mark = rows.incidents.last().map(mark).or(before);
+            Ok(Ok(Written { incidents: rows.incidents.len(), alerts, rejected: rows.rejected.len(), mark }))
         };
         let written = self.transact("writing a page", Rights::Writer(lease.tenant), write).await?;
         failpoint::reach(if watermark.is_some() { "watermark.committed" } else { "page.committed" }).await;
-        written.ok_or(SyncError::LeaseLost)
+        written
     }
 
     /// In the middle of a window rows may reach the disk a moment after their commit: the end of the window takes all
-    /// before it to the disk, and should the server crash in between, the window is read again.
+    /// before it to the disk, and should the server crash in between, the next page finds the last one gone, and the window
+    /// is read again.
     pub(super) async fn holds(
         &self,
         lease: &Lease,
@@ -165,6 +190,11 @@ impl Store {
             .bind(is_durable);
         Ok(fence.fetch_optional(connection).await?.is_some())
     }
+}
+
+async fn is_there(lease: &Lease, mark: Mark, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let look = sqlx::query_scalar(include_str!("sql/check_mark.sql"));
+    look.bind(lease.tenant.0).bind(mark.incident_id).bind(mark.content_hash).fetch_one(connection).await
 }
 
 /// Answers how many alerts were written.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use incident_sync::simulator::{Endpoint, Reply};
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::{Store, apply_migrations};
 use incident_sync::tenant::TokenVersion;
@@ -94,6 +95,26 @@ async fn a_server_that_crashes_again_and_again_loses_nothing() {
         world.later();
     };
     Box::pin(works_through(&world, crashes)).await;
+    world.assert_truth().await;
+}
+
+#[tokio::test]
+async fn what_a_crash_takes_back_from_a_run_that_goes_on_is_read_again() {
+    // Commits in the middle of a window do not wait for the disk; here nothing else takes them there soon.
+    let mut server = OwnServer::with(&["wal_writer_delay=10s"]).await;
+    let world = world_on(server.options(), &[700]).await;
+    let slow = Reply::Delay(Duration::from_secs(3));
+    // The first window has two pages, the second one many. While its second page is awaited, its first one is lost.
+    world.service().script(id(1), Endpoint::Incidents, vec![Reply::Pass, Reply::Pass, slow.clone(), slow]);
+    let crash = async {
+        let many = "SELECT 1 FROM defender.incidents HAVING count(*) > 200";
+        until_ok(&world, many).await;
+        server.stop(Signal::SIGQUIT);
+        server.start().await;
+        let count = world.number("SELECT count(*) FROM defender.incidents").await;
+        assert!(count < 200, "the crash took nothing back: {count}");
+    };
+    Box::pin(works_through(&world, crash)).await;
     world.assert_truth().await;
 }
 

@@ -1,5 +1,6 @@
 //! The pass: complete, once, and free where nothing changed.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use incident_sync::pages::Pages;
@@ -93,7 +94,7 @@ async fn short_run(world: &World, asked: Asked) -> (bool, bool) {
     let (stop, progress) = (CancellationToken::new(), Progress::hidden().tenant("tenant-1"));
     let (tenant, parties) = (&world.tenants()[0], world.engine.parties());
     let pages = Pages::new(parties, tenant, &stop, progress);
-    let run = TenantRun { parties, tenant, claim: &claim, reach, pages: &pages };
+    let run = TenantRun { parties, tenant, claim: &claim, reach, pages: &pages, mark: Mutex::default() };
     let report = run.run().await;
     assert!(report.failure.is_none(), "{:?}", report.failure);
     sqlx::query("UPDATE defender.sync_state SET lease_owner = NULL, lease_expires_at = NULL")
@@ -261,7 +262,7 @@ async fn a_holder_that_lost_its_lease_writes_nothing() {
     let (other, _) = world.other_instance("other", 1).await;
     assert_eq!(other.claim_named(&tenant, 1).await.unwrap().len(), 1, "an expired lease is free");
     let watermark = Place::End(Some("2026-01-01T00:00:00Z".parse().unwrap()));
-    let refused = slow.write_page(&lost, &PageRows::default(), watermark).await;
+    let refused = slow.write_page(&lost, &PageRows::default(), watermark, None).await;
     assert!(matches!(refused, Err(incident_sync::error::SyncError::LeaseLost)), "{refused:?}");
     assert_eq!(world.state(id(1), "watermark").await, None);
 }
