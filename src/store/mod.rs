@@ -1,5 +1,6 @@
 //! The database: one connection pool, a deadline on every wait, and errors without row data.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -34,6 +35,9 @@ pub static MIGRATIONS: LazyLock<sqlx::migrate::Migrator> = LazyLock::new(|| {
     migrator
 });
 
+/// How a URL says that statements do not outlive their transaction, because of a pooler in transaction mode.
+const NO_STATEMENT_CACHE: (Cow<'_, str>, Cow<'_, str>) =
+    (Cow::Borrowed("statement-cache-capacity"), Cow::Borrowed("0"));
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// For the shortest of all answers, before a connection is used again.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
@@ -47,6 +51,8 @@ pub struct Store {
     pub(crate) instance: String,
     pub(crate) lease_term: Duration,
     patience: Duration,
+    /// A pooler in transaction mode stands in between.
+    is_pooled: bool,
     stale: Arc<Stale>,
 }
 
@@ -120,6 +126,7 @@ impl Store {
         if migrate {
             apply_migrations(&options).await?;
         }
+        let is_pooled = options.to_url_lossy().query_pairs().any(|pair| pair == NO_STATEMENT_CACHE);
         let stale = Arc::new(Stale::default());
         let usable = Arc::clone(&stale);
         let pool = PgPoolOptions::new()
@@ -141,7 +148,7 @@ impl Store {
                 })
             })
             .connect_lazy_with(options);
-        let store = Self { pool, instance, lease_term: LEASE_TERM, patience: Duration::MAX, stale };
+        let store = Self { pool, instance, lease_term: LEASE_TERM, patience: Duration::MAX, is_pooled, stale };
         store.check_schema().await?;
         store.check_objects().await?;
         Ok(store)
@@ -184,11 +191,13 @@ impl Store {
             Rights::Login => ("none", String::new()),
         };
         let seconds = rights.deadline().as_secs();
+        // sqlx names every statement, cached or not, and others have left such names on the server that we share.
+        let forget = if self.is_pooled { "; DEALLOCATE ALL" } else { "" };
         // A process that was frozen in the middle holds its tenant's row, and with it the tenant, until Postgres ends it.
         self.pool
             .begin_with(AssertSqlSafe(format!(
                 "BEGIN; SET LOCAL ROLE {role}; SET LOCAL incident_sync.tenant_id = '{tenant}'; \
-                 SET LOCAL statement_timeout = '{seconds}s'; SET LOCAL idle_in_transaction_session_timeout = '{seconds}s'"
+                 SET LOCAL statement_timeout = '{seconds}s'; SET LOCAL idle_in_transaction_session_timeout = '{seconds}s'{forget}"
             )))
             .await
     }
@@ -310,7 +319,12 @@ pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncErro
 /// the owner only: neither must keep a user from working who has nothing to migrate.
 async fn is_current(connection: &mut PgConnection) -> bool {
     let query = "SELECT version, checksum, success FROM _sqlx_migrations";
-    let applied = sqlx::query_as::<_, (i64, Vec<u8>, bool)>(query).fetch_all(connection).await.unwrap_or_default();
+    let look = async {
+        // A pooler may take us to another server between two words that are in no transaction.
+        let mut transaction = connection.begin().await?;
+        sqlx::query_as::<_, (i64, Vec<u8>, bool)>(query).persistent(false).fetch_all(&mut *transaction).await
+    };
+    let applied = look.await.unwrap_or_default();
     let is_applied = |migration: &sqlx::migrate::Migration| {
         let same = |row: &(i64, Vec<u8>, bool)| row.0 == migration.version && row.1 == *migration.checksum && row.2;
         applied.iter().any(same)

@@ -1,5 +1,8 @@
 //! What a database goes through in its life, done to a real one: nothing is lost or doubled, and work goes on by itself.
 
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +16,20 @@ use incident_sync::retry::Pace;
 use incident_sync::schedule::Schedule;
 use incident_sync::simulator::TenantSpec;
 use incident_sync::slots::Slots;
-use incident_sync::store::Store;
 use incident_sync::store::quota::Quota;
 use incident_sync::store::runs::Outcome;
+use incident_sync::store::{Store, apply_migrations};
+use incident_sync::tenant::TokenVersion;
 use incident_sync::tenant_run::Asked;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::{Connection, PgConnection, PgPool};
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::fault_proxy::{Fault, Proxy, Upstream};
+use crate::support::postgres::open_folder;
+use crate::support::server::OwnServer;
+use crate::support::truth;
 use crate::support::world::{World, id, spec};
 
 /// A proxy before the database, and how to connect through it.
@@ -104,4 +113,79 @@ async fn whichever_commit_is_cut_off_nothing_is_lost_or_doubled() {
     }
     world.assert_truth().await;
     assert_nothing_doubled(&world).await;
+}
+
+/// A pooler in transaction mode before this server, with two connections to it for everybody.
+struct Pooler {
+    child: Child,
+    port: u16,
+    _folder: TempDir,
+}
+
+impl Pooler {
+    /// Nothing where it is not installed.
+    fn before(server: &PgConnectOptions) -> Option<Self> {
+        let program =
+            ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].into_iter().find(|path| Path::new(path).exists())?;
+        let folder = open_folder("is-pooler-");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (settings, server_port) = (folder.path().join("pgbouncer.ini"), server.get_port());
+        let text = format!(
+            "[databases]\nincident_sync = host=127.0.0.1 port={server_port} user=incident_sync\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
+             pool_mode = transaction\ndefault_pool_size = 2\nignore_startup_parameters = extra_float_digits,options\n"
+        );
+        std::fs::write(&settings, text).unwrap();
+        let mut command = Command::new(program);
+        if nix::unistd::geteuid().is_root() {
+            // It refuses to be root.
+            let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+            command.uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw());
+        }
+        let child = command.arg("-q").arg(settings).stderr(Stdio::null()).spawn().unwrap();
+        Some(Self { child, port, _folder: folder })
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_pooler_in_transaction_mode_may_stand_in_between() {
+    let server = OwnServer::with(&[]).await;
+    let Some(pooler) = Pooler::before(&server.options()) else {
+        eprintln!("skipped: pgbouncer is not installed");
+        return;
+    };
+    apply_migrations(&server.options()).await.unwrap();
+    let tenants = (1..=6).map(|tenant| spec(tenant, 120)).collect();
+    let world = World::on(server.options(), tenants, TokenVersion::V2).await;
+    let through = server.options().port(pooler.port).statement_cache_capacity(0);
+    let reached = async { while PgConnection::connect_with(&through).await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(30), reached).await.expect("the pooler answers");
+    // Nothing is pending, so nothing is locked for the session.
+    apply_migrations(&through).await.unwrap();
+    world.pool().close().await;
+    let engine = engine(&world, &through, 6, Pace::default()).await;
+    let ids: Vec<_> = world.tenants().iter().map(|tenant| tenant.id.0).collect();
+    for _ in 0..2 {
+        for tenant in &ids {
+            world.service().create(*tenant);
+        }
+        world.later();
+        for result in engine.run_once(&ids, Asked::News).await.unwrap() {
+            assert_eq!(result.outcome, Outcome::Ok, "{:?}", result.report.failure);
+        }
+    }
+    let (ours, servers) = (engine.parties().store.pool().size(), server.backends().await.len());
+    assert!(ours > 2 && servers <= 2, "{ours} connections of ours on {servers}");
+    let direct = PgPool::connect_with(server.options()).await.unwrap();
+    for tenant in world.tenants() {
+        let expected = truth::expected(&world.service().truth(tenant.id.0));
+        truth::assert_same(&truth::stored(&direct, tenant.id.0).await, &expected, &tenant.name);
+    }
 }
