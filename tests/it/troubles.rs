@@ -24,9 +24,10 @@ use incident_sync::tenant_run::Asked;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{Connection, PgConnection, PgPool};
 use tempfile::TempDir;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::fault_proxy::{Fault, Proxy, Upstream};
+use crate::support::fault_proxy::{Fault, Proxy, Upstream, Way};
 use crate::support::postgres::open_folder;
 use crate::support::server::OwnServer;
 use crate::support::truth;
@@ -48,11 +49,12 @@ async fn proxied(database: &PgConnectOptions) -> (Proxy, PgConnectOptions) {
 /// An instance that reaches the database this way, and tries again after pauses like these.
 async fn engine(world: &World, database: &PgConnectOptions, connections: u32, pace: Pace) -> Arc<Engine> {
     let client = http::client();
+    let store = Store::open(database, connections, "troubled".to_owned(), false).await.unwrap();
     let parties = Parties {
         tokens: Tokens::new(client.clone()),
         incidents: Incidents::new(client),
         quota: Quota::new(1_000_000, 1_000_000),
-        store: Store::open(database, connections, "troubled".to_owned(), false).await.unwrap(),
+        store: store.with_patience(Duration::from_secs(3)),
         pace,
         writers: writers(connections),
         slots: Slots::default(),
@@ -111,6 +113,44 @@ async fn whichever_commit_is_cut_off_nothing_is_lost_or_doubled() {
     for result in engine.run_once(&ids, Asked::News).await.unwrap() {
         assert_eq!(result.outcome, Outcome::Ok, "{:?}", result.report.failure);
     }
+    world.assert_truth().await;
+    assert_nothing_doubled(&world).await;
+}
+
+/// From the moment when the network is well again.
+const PROMISED_RETURN: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn whatever_the_network_does_work_goes_on_soon_after_it() {
+    let world = World::of(20).await;
+    let (proxy, through) = proxied(&world.database).await;
+    let engine = engine(&world, &through, 4, Pace::default()).await;
+    let wake = Notify::new();
+    let ticks = async {
+        while !engine.stop.is_cancelled() {
+            wake.notify_one();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let story = async {
+        let one_at_a_time = Fault::Drip(100, Duration::from_millis(1));
+        for fault in [Fault::Refuse, Fault::Swallow, Fault::Freeze, Fault::Cut(Way::ToClient, 2_000), one_at_a_time] {
+            world.service().create(id(1));
+            world.later();
+            proxy.stage(fault);
+            tokio::time::sleep(Duration::from_millis(800)).await;
+            proxy.stage(Fault::None);
+            let known = world.service().truth(id(1)).len() as i64;
+            let is_stored = async {
+                while world.number("SELECT count(*) FROM defender.incidents").await < known {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            tokio::time::timeout(PROMISED_RETURN, is_stored).await.unwrap_or_else(|_| panic!("not after {fault:?}"));
+        }
+        engine.stop.cancel();
+    };
+    tokio::join!(engine.run(&wake), ticks, story).0.unwrap();
     world.assert_truth().await;
     assert_nothing_doubled(&world).await;
 }
