@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
+const PROMISES: &str = include_str!("../docs/promises.md");
 const README: &str = include_str!("../README.md");
 const SAMPLE: &str = include_str!("../config/incident-sync.toml");
 
@@ -87,11 +88,12 @@ fn sources(folder: &Path) -> io::Result<String> {
 }
 
 #[test]
-fn the_files_and_tests_that_the_architecture_names_exist() {
+fn the_files_and_tests_that_architecture_and_promises_name_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let code = sources(&root.join("src")).unwrap() + &sources(&root.join("tests")).unwrap();
     let mut named = 0;
-    for word in ARCHITECTURE.split('`').skip(1).step_by(2) {
+    let words = [ARCHITECTURE, PROMISES].into_iter().flat_map(|text| text.split('`').skip(1).step_by(2));
+    for word in words {
         let is_test = word.matches('_').count() >= 3
             && !word.starts_with("incident_sync_")
             && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
