@@ -293,7 +293,7 @@ async fn what_was_taken_from_the_schema_is_named() {
             "ALTER TABLE defender.evidence DROP CONSTRAINT evidence_pkey",
             "key evidence PRIMARY KEY (tenant_id, alert_id, evidence_hash)",
         ),
-        ("ALTER TABLE defender.alerts DROP COLUMN title", "column alerts.title text"),
+        ("ALTER TABLE defender.alerts DROP COLUMN description", "column alerts.description text"),
         ("ALTER TABLE defender.incidents NO FORCE ROW LEVEL SECURITY", "row-level security of incidents"),
         ("DROP POLICY tenant_reader ON defender.devices", "policy tenant_reader of devices"),
     ];

@@ -14,6 +14,7 @@ mod mutate;
 mod owners;
 mod peers;
 mod repair;
+mod reporting;
 mod schema;
 mod support;
 mod sync;
