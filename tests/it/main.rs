@@ -16,6 +16,7 @@ mod peers;
 mod repair;
 mod reporting;
 mod schema;
+mod secrets;
 mod support;
 mod sync;
 mod troubles;

@@ -1,5 +1,6 @@
 //! What the tests work with.
 
+pub(crate) mod canary;
 pub(crate) mod fault_proxy;
 pub(crate) mod peer;
 pub(crate) mod postgres;

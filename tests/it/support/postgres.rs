@@ -65,3 +65,8 @@ pub(crate) async fn database() -> PgConnectOptions {
     execute(&options, format!("CREATE DATABASE {name} TEMPLATE template_migrated")).await;
     options.database(&name)
 }
+
+/// Whether this is a database of the server that all tests share and none may stop.
+pub(crate) fn is_shared(options: &PgConnectOptions) -> bool {
+    SERVER.get().is_some_and(|server| server.embedded.connect_options().get_socket() == options.get_socket())
+}

@@ -25,15 +25,16 @@ use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{postgres, truth};
+pub(crate) use super::canary::SECRET;
+use super::{canary, postgres, truth};
 
-/// Recognisable wherever it must not be.
-pub(crate) const SECRET: &str = "canary-secret-5f2d";
 const CONNECTIONS: u32 = 4;
 const PLENTY: u32 = 1_000_000;
 
 pub(crate) struct World {
     simulator: Simulator,
+    /// Where it began; tests may go elsewhere.
+    home: PgConnectOptions,
     pub(crate) database: PgConnectOptions,
     pub(crate) store: Store,
     pub(crate) engine: Arc<Engine>,
@@ -57,6 +58,8 @@ impl World {
 
     /// With its tables in this database, which is migrated.
     pub(crate) async fn on(database: PgConnectOptions, specs: Vec<TenantSpec>, token_version: TokenVersion) -> Self {
+        canary::watch_the_log();
+        let database = database.password(canary::PASSWORD);
         let options = Options {
             clock: Clock::Manual("2026-11-23T12:00:00Z".parse().unwrap()),
             client_secret: SECRET.to_owned(),
@@ -86,7 +89,8 @@ impl World {
         let lease_term = Duration::from_secs(60);
         let (store, engine) = engine(&database, "test", &tenants, 8, lease_term, http::client()).await;
         store.sync_tenants(&tenants).await.unwrap();
-        Self { simulator, database, store, engine, tenants, lease_term }
+        let home = database.clone();
+        Self { simulator, home, database, store, engine, tenants, lease_term }
     }
 
     /// One healthy tenant with so many incidents.
@@ -206,6 +210,20 @@ impl World {
     /// A count, or any other number.
     pub(crate) async fn number(&self, query: &'static str) -> i64 {
         sqlx::query_scalar(query).fetch_one(self.pool()).await.unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let mut databases = vec![self.home.clone()];
+        if self.database.get_database() != self.home.get_database() {
+            databases.push(self.home.clone().database(self.database.get_database().unwrap()));
+        }
+        // A server of the test's own may have ended before.
+        canary::assert_kept(databases, !postgres::is_shared(&self.home));
     }
 }
 

@@ -1,0 +1,109 @@
+//! The secrets that all tests work with are recognisable, and every [`World`](super::world::World) looks for them at its end:
+//! in all that was logged, in every table of its databases, and in the server's log and configuration.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Mutex, Once};
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+
+use super::peer;
+
+pub(crate) const SECRET: &str = "canary-secret-5f2d";
+/// Of the database; a server that trusts everybody does not ask for it, and we carry it all the same.
+pub(crate) const PASSWORD: &str = "canary-password-91c7";
+/// Whoever plants a secret to see it found says so.
+pub(crate) const PLANTED: &str = "planted on purpose";
+/// Secrets, tokens of the scripted peer, signed tokens of the simulator (base64 of `{"alg` and `{"typ`) and opaque ones.
+const CANARIES: [&str; 6] = [SECRET, PASSWORD, peer::TOKEN, "eyJhbGci", "eyJ0eXAi", "opaque-"];
+
+static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Scans what every library of this process has to say, at the level that says most.
+pub(crate) fn watch_the_log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let log = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
+        log.with_writer(|| Scanner).init();
+    });
+}
+
+struct Scanner;
+
+impl Write for Scanner {
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        if tells(&text) {
+            LOGGED.lock().unwrap().push(text.into_owned());
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn tells(text: &str) -> bool {
+    CANARIES.iter().any(|canary| text.contains(canary))
+}
+
+/// Events that told a secret, from any test of this process.
+pub(crate) fn logged() -> Vec<String> {
+    LOGGED.lock().unwrap().clone()
+}
+
+/// Every table of the database that holds a secret in any column.
+pub(crate) async fn tables(database: &PgConnectOptions) -> Result<Vec<String>, sqlx::Error> {
+    // The search itself names what it looks for.
+    let database = database.clone().disable_statement_logging();
+    let mut connection = PgConnection::connect_with(&database).await?;
+    let pattern = CANARIES.join("|");
+    let every = "SELECT format('SELECT %L WHERE EXISTS (SELECT FROM %I.%I t WHERE t::text ~ %L)',
+        schemaname || '.' || tablename, schemaname, tablename, $1::text)
+        FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')";
+    let every: Vec<String> = sqlx::query_scalar(every).bind(pattern).fetch_all(&mut connection).await?;
+    assert!(!every.is_empty());
+    let found = sqlx::query_scalar(AssertSqlSafe(every.join(" UNION ALL "))).fetch_all(&mut connection).await?;
+    connection.close().await?;
+    Ok(found)
+}
+
+/// The server's log and configuration files that hold a secret.
+pub(crate) fn server_files(socket: &Path) -> Vec<String> {
+    let server = socket.parent().unwrap();
+    let names = [
+        "postgres.log",
+        "data/postgresql.conf",
+        "data/postgresql.auto.conf",
+        "data/pg_hba.conf",
+        "data/postmaster.opts",
+    ];
+    let files = names.map(|name| server.join(name));
+    let tells =
+        |file: &&std::path::PathBuf| std::fs::read(file).is_ok_and(|bytes| tells(&String::from_utf8_lossy(&bytes)));
+    files.iter().filter(tells).map(|file| file.display().to_string()).collect()
+}
+
+/// For destructors, which cannot wait: looks on a thread of its own.
+pub(crate) fn assert_kept(databases: Vec<PgConnectOptions>, may_be_gone: bool) {
+    let search = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut found = Vec::new();
+            for database in &databases {
+                match tables(database).await {
+                    Ok(tables) => found.extend(tables),
+                    Err(_) if may_be_gone => {}
+                    Err(error) => panic!("the search for secrets failed: {error}"),
+                }
+                found.extend(database.get_socket().map(|socket| server_files(socket)).unwrap_or_default());
+            }
+            found
+        })
+    };
+    let mut found = std::thread::spawn(search).join().unwrap();
+    found.extend(logged().into_iter().filter(|event| !event.contains(PLANTED)));
+    assert!(found.is_empty(), "a secret was written down: {found:#?}");
+}
