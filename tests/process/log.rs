@@ -1,10 +1,12 @@
 //! What the log says, and what it never says.
 
+use std::panic::AssertUnwindSafe;
+
 use incident_sync::simulator::{Behaviour, Endpoint, Reply, TenantSpec};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::site::{Running, Site, events, id, spec, until};
+use crate::site::{Running, Site, events, files_with_secrets, id, spec, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_is_json_and_each_run_leaves_one_that_says_whose_it_was_and_how_it_ended() {
@@ -71,4 +73,26 @@ async fn no_secret_and_no_token_is_told_even_where_everything_is() {
     command.env("INCIDENT_SYNC__APP__CLIENT_SECRET", "Qx8~other.~");
     let done = Running::start(command, site.folder.path()).ends();
     assert!(!done.stderr.contains("Qx8~other") && !done.stdout.contains("Qx8~other"));
+}
+
+/// Every site is searched at its end; this is what the search is worth.
+#[tokio::test]
+async fn a_secret_that_is_planted_is_found_wherever_it_stands() {
+    let site = Site::with(vec![]).await;
+    assert_eq!(files_with_secrets(site.folder.path()), "", "the configuration and the secret's own file may hold it");
+    for name in ["stderr-planted", "pg-planted.log"] {
+        std::fs::write(site.path(name), b"\x00\xffcanary5f2d77c0").unwrap();
+        assert_eq!(files_with_secrets(site.folder.path()).trim(), site.path(name).display().to_string());
+        std::fs::remove_file(site.path(name)).unwrap();
+    }
+    let mut command = std::process::Command::new("sleep");
+    command.arg("60").env("PLANTED", "canary5f2d77c0");
+    let started = std::panic::catch_unwind(AssertUnwindSafe(|| Running::start(command, site.folder.path())));
+    assert!(started.is_err(), "nobody saw the secret in the environment");
+}
+
+#[test]
+fn the_unit_writes_no_core_dump() {
+    let unit = include_str!("../../systemd/incident-sync.service");
+    assert!(unit.lines().any(|line| line == "LimitCORE=0"));
 }
