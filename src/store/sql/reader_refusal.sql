@@ -10,6 +10,9 @@ CROSS JOIN LATERAL (SELECT CASE
     WHEN held.rolreplication THEN 'a role with REPLICATION, which can read every table''s changes'
     WHEN held.rolname IN ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')
         THEN 'a role that reaches the server''s files'
+    WHEN held.rolname = 'pg_write_all_data' THEN 'a role that writes tables that no policy guards'
+    WHEN $2::boolean AND held.rolname IN ('pg_read_all_data', 'pg_read_all_stats', 'pg_signal_backend', 'pg_stat_scan_tables')
+        THEN 'a role that reads or stops what others do on this server'
     WHEN held.rolname IN ('incident_sync_writer', 'incident_sync_dispatcher')
         THEN 'a role that chooses for itself which tenants it sees'
     WHEN EXISTS (SELECT FROM pg_class JOIN pg_namespace schema ON schema.oid = relnamespace
