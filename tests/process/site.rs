@@ -246,7 +246,13 @@ impl Running {
                 command.env_remove(name);
             }
         }
-        let started = Self { child: command.spawn().unwrap(), stdout, stderr };
+        let mut started = Self { child: command.spawn().unwrap(), stdout, stderr };
+        // The kernel lets us go on before it has laid out the new program's arguments and environment.
+        while started.is_alive()
+            && std::fs::read(format!("/proc/{}/environ", started.pid())).unwrap_or_default().is_empty()
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         started.assert_silent_to_neighbours();
         started
     }
