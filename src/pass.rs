@@ -261,7 +261,8 @@ impl Engine {
         failpoint::reach("run.ended").await;
         let store = &self.parties.store;
         // Else the tenant would wait for its lease to expire when the database has long been back.
-        let recorded = persistently(store.lease_term(), &self.stop, || store.finish_run(&claim.lease, &record)).await;
+        let record_end = || store.finish_run(&claim.lease, &record);
+        let recorded = persistently("the end of a run", store.lease_term(), &self.stop, record_end).await;
         if let Err(error) = recorded {
             tracing::error!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "the end of the run was not recorded");
         }

@@ -47,8 +47,10 @@ where
     }
 }
 
-/// Does what must not be left undone until it succeeds, for as long as it makes sense; once only while we stop.
+/// Does what must not be left undone until it succeeds, for as long as it makes sense; once only while we stop. The first
+/// failure is told: the last one may be a minute away.
 pub async fn persistently<F>(
+    what: &str,
     patience: Duration,
     stop: &CancellationToken,
     work: impl FnMut() -> F,
@@ -57,8 +59,15 @@ where
     F: Future<Output = Result<(), SyncError>>,
 {
     let began = Instant::now();
+    let mut is_told = false;
+    let tell = |error: &SyncError, _| {
+        if !std::mem::replace(&mut is_told, true) {
+            let verdict = error.verdict();
+            tracing::warn!(error = %error, class = verdict.class, who = verdict.who.as_str(), say = verdict.say, "{what} waits for the database");
+        }
+    };
     let backoff = ConstantBuilder::default().with_delay(Duration::from_secs(2)).without_max_times();
-    work.retry(backoff).when(|_| began.elapsed() < patience && !stop.is_cancelled()).await
+    work.retry(backoff).when(|_| began.elapsed() < patience && !stop.is_cancelled()).notify(tell).await
 }
 
 pub(crate) fn is_worth_it(error: &SyncError) -> bool {
