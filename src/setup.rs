@@ -66,7 +66,7 @@ impl OpenDatabase {
         let is_ours = embedded.as_ref().is_some_and(Embedded::is_owner);
         let opened = Store::open(&options, database.max_connections, instance(), migrate || is_ours).await;
         let store = match opened {
-            Ok(store) => store,
+            Ok(store) => store.with_notifications(database.notify),
             Err(error) => {
                 if let Some(embedded) = embedded {
                     embedded.stop().await;

@@ -45,6 +45,8 @@ pub struct Database {
     pub server: DatabaseServer,
     /// The most connections that this process opens.
     pub max_connections: u32,
+    /// Whether a run that stored something sends `NOTIFY incident_sync_changes`.
+    pub notify: bool,
 }
 
 /// Whose Postgres it is.
@@ -116,6 +118,7 @@ pub(super) fn read(mut section: Section, state_dir: &Path, secrets: &SecretFiles
     });
     let most = if url_set { 100 } else { MOST_EMBEDDED_CONNECTIONS };
     let max_connections = section.number("max_connections", 1..=most, 4);
+    let notify = section.flag("notify", false);
 
     let server = match url.ok() {
         None => DatabaseServer::Embedded(settings),
@@ -132,7 +135,7 @@ pub(super) fn read(mut section: Section, state_dir: &Path, secrets: &SecretFiles
         }
     };
     report.close(section);
-    Database { server, max_connections }
+    Database { server, max_connections, notify }
 }
 
 /// `database.url`, and what it said explicitly.

@@ -51,6 +51,8 @@ pub struct Store {
     pub(crate) instance: String,
     pub(crate) lease_term: Duration,
     patience: Duration,
+    /// Whether listeners are told of new changes.
+    notifies: bool,
     /// A pooler in transaction mode stands in between.
     is_pooled: bool,
     stale: Arc<Stale>,
@@ -148,7 +150,7 @@ impl Store {
                 })
             })
             .connect_lazy_with(options);
-        let store = Self { pool, instance, lease_term: LEASE_TERM, patience: Duration::MAX, is_pooled, stale };
+        let store = Self { pool, instance, lease_term: LEASE_TERM, patience: Duration::MAX, notifies: false, is_pooled, stale };
         store.check_schema().await?;
         store.check_objects().await?;
         Ok(store)
@@ -164,6 +166,12 @@ impl Store {
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The same store that tells listeners of new changes, or not.
+    #[must_use]
+    pub fn with_notifications(self, notifies: bool) -> Self {
+        Self { notifies, ..self }
     }
 
     /// Whether the server has refused our user or password since the last time this was asked.

@@ -109,7 +109,7 @@ pub struct Due {
 }
 
 impl Store {
-    /// Records how a run ended and gives its lease back, in one statement.
+    /// Records how a run ended and gives its lease back.
     pub async fn finish_run(&self, lease: &Lease, record: &RunRecord) -> Result<(), SyncError> {
         let RunRecord {
             kind,
@@ -155,10 +155,15 @@ impl Store {
                 .bind(count(counts.rejected))
                 .bind(count(counts.mistyped_fields))
                 .bind(count(counts.found_late))
-                .execute(connection)
-                .await
+                .execute(&mut *connection)
+                .await?;
+            // Once a run, and not with each page: commits that notify wait for each other.
+            if self.notifies && counts.incidents_written > 0 {
+                sqlx::query("NOTIFY incident_sync_changes").execute(connection).await?;
+            }
+            Ok(())
         };
-        self.transact("recording a run", Rights::Writer(lease.tenant), finish).await.map(drop)
+        self.transact("recording a run", Rights::Writer(lease.tenant), finish).await
     }
 
     /// How fresh the data of each enabled tenant is.

@@ -22,6 +22,8 @@ impl Store {
                 .bind(enabled)
                 .execute(&mut *connection)
                 .await?;
+            // A restored database shows its old changes at once, and not only when there is a new one.
+            sqlx::query("SELECT defender.continue_feed()").execute(&mut *connection).await?;
             sqlx::query(include_str!("sql/mark_removed_tenants.sql")).bind(&ids).execute(&mut *connection).await?;
             sqlx::query(include_str!("sql/create_sync_states.sql")).bind(&ids).execute(connection).await
         };

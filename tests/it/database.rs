@@ -18,7 +18,7 @@ use crate::support::world::{World, id, spec};
 /// What the promise says of the time between the database's return and ours.
 const BACK_AT_WORK: Duration = Duration::from_secs(30);
 
-async fn world_on(options: PgConnectOptions, incidents: &[usize]) -> World {
+pub(crate) async fn world_on(options: PgConnectOptions, incidents: &[usize]) -> World {
     apply_migrations(&options).await.unwrap();
     let specs = (1..).zip(incidents).map(|(at, incidents)| spec(at, *incidents)).collect();
     World::on(options, specs, TokenVersion::V2).await

@@ -81,7 +81,7 @@ pub(crate) async fn crowded() -> World {
             &mut admin,
             &format!(
                 "SELECT quote_ident(attname)::text FROM pg_attribute WHERE attrelid = 'defender.{table}'::regclass
-                 AND attnum > 0 AND attidentity = '' AND attname <> 'tenant_id' AND NOT attisdropped"
+                 AND attnum > 0 AND attidentity = '' AND attname NOT IN ('tenant_id', 'change_id') AND NOT attisdropped"
             ),
         )
         .await

@@ -4,6 +4,7 @@
 mod content;
 mod database;
 mod errors;
+mod feed;
 mod fuzz;
 mod holes;
 mod instances;

@@ -118,7 +118,7 @@ async fn a_daemon_that_does_not_own_the_schema_works_as_a_member_of_three_roles(
     assert!(matches!(refused, GrantError::MayNotChangeTenants), "{refused}");
 }
 
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = versions.map(|version| version.path().join("bin").join(name)).collect();
     found.retain(|path| path.exists());

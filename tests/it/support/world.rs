@@ -115,6 +115,12 @@ impl World {
         self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, 8, http::client());
     }
 
+    /// From now on listeners are told of new changes.
+    pub(crate) fn notify(&mut self) {
+        self.store = self.store.clone().with_notifications(true);
+        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, 8, http::client());
+    }
+
     /// An instance that asks somebody else than the simulator for tokens and incidents.
     pub(crate) async fn facing(&self, url: &Url, deadlines: Deadlines) -> Arc<Engine> {
         let elsewhere = |tenant: &Arc<Tenant>| {
