@@ -150,7 +150,8 @@ impl Store {
                 })
             })
             .connect_lazy_with(options);
-        let store = Self { pool, instance, lease_term: LEASE_TERM, patience: Duration::MAX, notifies: false, is_pooled, stale };
+        let store =
+            Self { pool, instance, lease_term: LEASE_TERM, patience: Duration::MAX, notifies: false, is_pooled, stale };
         store.check_schema().await?;
         store.check_objects().await?;
         Ok(store)

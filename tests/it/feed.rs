@@ -29,7 +29,8 @@ async fn begin(connection: &mut PgConnection, tenant: u128) -> Transaction<'_, P
 }
 
 async fn change(connection: &mut PgConnection, tenant: u128, what: &str) {
-    let insert = "INSERT INTO defender.incident_changes (tenant_id, incident_id, field, new_value) VALUES ($1, 1, 'status', $2)";
+    let insert =
+        "INSERT INTO defender.incident_changes (tenant_id, incident_id, field, new_value) VALUES ($1, 1, 'status', $2)";
     sqlx::query(insert).bind(id(tenant)).bind(what).execute(connection).await.unwrap();
 }
 
@@ -262,7 +263,7 @@ async fn listeners_are_told_of_what_is_new_where_that_is_asked_for() {
     world.later();
     world.good_pass().await;
     assert_eq!(listener.recv().await.unwrap().payload(), "");
-    }
+}
 
 #[tokio::test]
 async fn a_reader_of_one_tenant_and_one_of_all_see_the_feed_of_a_pass() {
