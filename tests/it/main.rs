@@ -3,6 +3,7 @@
 
 mod content;
 mod database;
+mod dictionary;
 mod errors;
 mod feed;
 mod fuzz;

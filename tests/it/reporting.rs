@@ -1,9 +1,4 @@
-//! The views of `reporting`, with incidents whose right answers were worked out by hand, and their contract.
-//!
-//! `UPDATE=1 cargo test --test it the_data_dictionary` writes `docs/data-dictionary.md` anew.
-
-use std::fmt::Write as _;
-use std::path::Path;
+//! The views of `reporting`, with incidents whose right answers were worked out by hand.
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -289,37 +284,4 @@ async fn milestones_of_older_rows_come_from_their_changes() {
     )
     .await;
     assert_eq!(rows(&mut connection, exact).await, kept);
-}
-
-/// The page for readers, and the contract: a column that is gone or has another type makes another page.
-#[tokio::test]
-async fn the_data_dictionary_is_what_the_database_says() {
-    let mut connection = PgConnection::connect_with(&postgres::database().await).await.unwrap();
-    let columns = "SELECT c.relname, obj_description(c.oid), a.attname, format_type(a.atttypid, a.atttypmod),
-            col_description(c.oid, a.attnum)
-        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-        WHERE c.relnamespace = 'reporting'::regnamespace AND c.relkind = 'v' ORDER BY c.relname, a.attnum";
-    let columns: Vec<(String, String, String, String, String)> =
-        sqlx::query_as(columns).fetch_all(&mut connection).await.unwrap();
-    let mut page = "# Data dictionary\n\nThe views of the schema `reporting`, from the comments in the database. They are a \
-        contract: a column is removed, renamed or given another type with a major version only; new ones may come at a view's end.\n"
-        .to_owned();
-    let mut view = String::new();
-    for (name, about, column, data_type, meaning) in columns {
-        if name != view {
-            write!(page, "\n## `{name}`\n{about}.\n\n| column | type | meaning |\n|---|---|---|\n").unwrap();
-            view = name;
-        }
-        writeln!(page, "| `{column}` | {data_type} | {meaning} |").unwrap();
-    }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/data-dictionary.md");
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, &page).unwrap();
-    }
-    let checked_in = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        checked_in == page,
-        "docs/data-dictionary.md is not current; if the contract may change: see the top of this file"
-    );
 }
