@@ -56,6 +56,7 @@ async fn two_instances_that_are_killed_again_and_again_lose_nothing_and_never_ru
     let life = tokio::spawn(live(site.world().clone(), Random(seed), rest.clone()));
     let mut instances = vec![run(&site, ""), run(&site, "")];
     until("the schema", async || number(&pool, "SELECT count(*) FROM defender.sync_state").await == 7).await;
+    let pipeline = tokio::spawn(follow_the_feed(pool.clone(), rest.clone()));
     let sampler = tokio::spawn(Sampler::default().watch(pool.clone(), site.world().clone(), rest.clone()));
     let mut random = Random(!seed);
     let (mut in_a_run, mut at_failpoints, mut is_armed) = (0, 0, false);
@@ -95,6 +96,16 @@ async fn two_instances_that_are_killed_again_and_again_lose_nothing_and_never_ru
     assert!(samples > kills, "too few looks at the watermarks: {samples}");
 
     assert_at_rest(&site, &pool).await;
+    let mut fed = pipeline.await.unwrap();
+    assert!(fed.len() > 100, "the pipeline read nothing while it was written: {}", fed.len());
+    let all = "SELECT change_id FROM defender.incident_changes ORDER BY change_id";
+    let all: Vec<i64> = sqlx::query_scalar(all).fetch_all(&pool).await.unwrap();
+    // An ANALYZE of the server's own may hold the feed back for a moment.
+    let started = Instant::now();
+    while fed != all {
+        assert!(started.elapsed() < Duration::from_secs(60), "the pipeline missed a change");
+        read_feed(&pool, &mut fed).await;
+    }
     pool.close().await;
     server.stop().await;
 }
@@ -161,6 +172,22 @@ async fn live(world: World, mut random: Random, rest: CancellationToken) {
     for tenant in tenants {
         world.churn_stop(tenant);
     }
+}
+
+/// A pipeline that keeps its position.
+async fn follow_the_feed(pool: PgPool, rest: CancellationToken) -> Vec<i64> {
+    let mut fed = Vec::new();
+    while !rest.is_cancelled() {
+        read_feed(&pool, &mut fed).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    fed
+}
+
+async fn read_feed(pool: &PgPool, fed: &mut Vec<i64>) {
+    let news = "SELECT change_id FROM reporting.incident_changes WHERE change_id > $1 ORDER BY change_id";
+    let position = fed.last().copied().unwrap_or(0);
+    fed.extend(sqlx::query_scalar::<_, i64>(news).bind(position).fetch_all(pool).await.unwrap());
 }
 
 /// Rows are committed that were not there when this was called.
