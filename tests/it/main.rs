@@ -22,4 +22,5 @@ mod secrets;
 mod support;
 mod sync;
 mod troubles;
+mod upgrades;
 mod ways_around;

@@ -66,6 +66,14 @@ pub(crate) async fn database() -> PgConnectOptions {
     options.database(&name)
 }
 
+/// A fresh database with nothing in it.
+pub(crate) async fn empty_database() -> PgConnectOptions {
+    let options = server().await.embedded.connect_options();
+    let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+    execute(&options, format!("CREATE DATABASE {name}")).await;
+    options.database(&name)
+}
+
 /// Whether this is a database of the server that all tests share and none may stop.
 pub(crate) fn is_shared(options: &PgConnectOptions) -> bool {
     SERVER.get().is_some_and(|server| server.embedded.connect_options().get_socket() == options.get_socket())
