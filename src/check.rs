@@ -13,6 +13,7 @@ use crate::embedded::Hold;
 use crate::entra::Tokens;
 use crate::entra::claims::Look;
 use crate::error::SyncError;
+use crate::expiry;
 use crate::http;
 use crate::setup::{self, OpenDatabase};
 use crate::store::Store;
@@ -80,6 +81,8 @@ pub async fn all(config: &Config, tenants: &[Arc<Tenant>]) -> (Vec<Finding>, boo
     let file = config.file.as_ref().map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string());
     let mut findings = vec![Finding::ok("configuration", format!("{file}, {} tenants", config.tenants.len()))];
     findings.extend(config.warnings.iter().map(|warning| Finding::warning("configuration", warning.clone())));
+    let ends = expiry::endings(tenants);
+    findings.extend(ends.iter().map(|ending| ending.finding(expiry::now())));
     let database = match OpenDatabase::open(&config.database, Hold::Command, false).await {
         Ok(database) => {
             findings.push(schema(&database.store).await);

@@ -17,6 +17,7 @@ use crate::check::{self, CheckResult};
 use crate::config::{self, Config};
 use crate::daemon;
 use crate::embedded::Hold;
+use crate::expiry;
 use crate::progress::Progress;
 use crate::readers::{self, GrantArgs};
 use crate::report;
@@ -371,7 +372,12 @@ async fn status(config: &Config, json: bool) -> Result<(), Failure> {
     let tenants = database.store.tenant_status().await.map_err(SetupError::from);
     database.close().await;
     let tenants = tenants?;
-    print(json, &json!(tenants), || report::status_table(&tenants));
+    print(json, &report::status_json(&tenants, &config.tenants), || {
+        let now = expiry::now();
+        let credentials =
+            expiry::endings(&config.tenants).iter().map(|each| format!("\n{}", each.told(now))).collect::<String>();
+        report::status_table(&tenants) + &credentials
+    });
     let failing = tenants.iter().any(|tenant| matches!(report::state(tenant), "parked" | "failing"));
     if failing { Err(Failure::Tenant) } else { Ok(()) }
 }

@@ -15,6 +15,7 @@ use crate::cli::Failure;
 use crate::config::{self, Config, DatabaseServer};
 use crate::embedded::Hold;
 use crate::error::SyncError;
+use crate::expiry;
 use crate::listener;
 use crate::pass::Engine;
 use crate::progress::Progress;
@@ -66,6 +67,7 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
     tracing::info!(tenants, listen = %address, version = env!("CARGO_PKG_VERSION"), "started");
     let passwords = tokio::spawn(watch_password(database.store.clone(), file.clone()));
     let reloads = tokio::spawn(watch_reloads(hangup, Arc::clone(&engine), file, Arc::clone(&wake)));
+    let credentials = tokio::spawn(expiry::watch(Arc::clone(&engine), Arc::clone(&wake)));
     let watchdog = tokio::spawn(feed_watchdog());
     let lost = lost_database(&database);
     let running = tokio::spawn({
@@ -85,6 +87,7 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
     }
     reloads.abort();
     passwords.abort();
+    credentials.abort();
     watchdog.abort();
     drop(ticks.shutdown().await);
     database.close_by(deadline).await;

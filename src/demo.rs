@@ -183,7 +183,7 @@ async fn start_simulator(listen: SocketAddr, tenants: usize, incidents: usize) -
 
 fn tenants(url: &Url) -> Vec<Arc<Tenant>> {
     let Options { client_id, client_secret, .. } = Options::default();
-    let app = Arc::new(App { client_id, credential: Credential::Secret(client_secret.into()) });
+    let app = Arc::new(App { client_id, credential: Arc::new(Credential::secret(client_secret.into())), next: None });
     let endpoints = Endpoints {
         authority: url.clone(),
         base_url: url.clone(),

@@ -14,6 +14,8 @@ pub enum Peer {
     Entra,
     /// The incidents API.
     Defender,
+    /// The managed identity service of the machine.
+    ManagedIdentity,
 }
 
 impl std::fmt::Display for Peer {
@@ -21,6 +23,7 @@ impl std::fmt::Display for Peer {
         f.write_str(match self {
             Self::Entra => "Entra's token endpoint",
             Self::Defender => "the Defender API",
+            Self::ManagedIdentity => "the managed identity service of this machine (is it an Azure machine?)",
         })
     }
 }
@@ -41,6 +44,30 @@ pub enum SyncError {
         trace_id: String,
         /// From the `Retry-After` header.
         retry_after: Option<Duration>,
+    },
+    /// The managed identity service of this machine gave no assertion.
+    #[error("the managed identity service of this machine answered {status} {what}")]
+    ManagedIdentity {
+        /// HTTP status.
+        status: u16,
+        /// Its `error` word.
+        what: String,
+    },
+    /// An assertion could not be made.
+    #[error("{what}")]
+    Assertion {
+        /// What went wrong.
+        what: &'static str,
+    },
+    /// The proxy on the way refused.
+    #[error("the proxy on the way to {peer} refused: {what}")]
+    Proxy {
+        /// Who should have been reached.
+        peer: Peer,
+        /// What it said.
+        what: String,
+        /// It wants a name and a password.
+        wants_password: bool,
     },
     /// Entra answered success with something that holds no token.
     #[error("Entra's answer holds no token: {what}")]
@@ -266,6 +293,36 @@ impl SyncError {
         match self {
             Self::Entra { status: 429, retry_after, .. } => throttled(Peer::Entra, *retry_after),
             Self::Entra { status, error, codes, .. } => aadsts::verdict(*status, error, codes),
+            Self::ManagedIdentity { status: 410 | 429 | 500..=599, .. } => Verdict::new(
+                "transport",
+                Actor::Nobody,
+                Wait::Soon,
+                "The managed identity service of this machine is unwell; it is tried again",
+            ),
+            Self::ManagedIdentity { .. } => Verdict {
+                shared: true,
+                ..Verdict::new(
+                    "credential",
+                    Actor::Operator,
+                    Wait::UntilActed,
+                    "The managed identity service knows no such identity; assign the identity to this machine and check managed_identity_client_id",
+                )
+            },
+            Self::Assertion { .. } => {
+                Verdict::new("bug", Actor::Us, Wait::NextRun, "The assertion could not be signed; report it")
+            }
+            Self::Proxy { wants_password: true, .. } => Verdict::new(
+                "proxy",
+                Actor::Operator,
+                Wait::NextRun,
+                "The proxy wants a name and a password; put the name into http_client.proxy and the password into http_client.proxy_password_file",
+            ),
+            Self::Proxy { .. } => Verdict::new(
+                "proxy",
+                Actor::Operator,
+                Wait::NextRun,
+                "The proxy does not let us through; whoever runs it must allow the hosts of Entra and of the API, or mend it",
+            ),
             Self::EntraHold { left } => throttled(Peer::Entra, Some(*left)),
             Self::TokenReply { .. } | Self::ApiReply { .. } => Verdict::new(
                 "bad_reply",
@@ -336,7 +393,7 @@ impl SyncError {
                 Actor::Operator,
                 Wait::AtLeast(BREAKER_PROBE),
                 format!(
-                    "The app's own credential was refused (AADSTS{code}) for several tenants; renew it, then restart the service"
+                    "The app's own credential was refused ({code}) for several tenants; renew it: a replaced file is read again by itself"
                 ),
             ),
             Self::Stopped => Verdict::new(
@@ -375,7 +432,23 @@ impl SyncError {
         {
             return Some(codes.first().copied().unwrap_or(0));
         }
+        if let Self::ManagedIdentity { status, .. } = self
+            && self.verdict().shared
+        {
+            return Some(u32::from(*status));
+        }
         None
+    }
+
+    /// Whether another credential of the same application may do better.
+    pub fn is_of_the_credential(&self) -> bool {
+        let is_identity = matches!(
+            self,
+            Self::ManagedIdentity { .. }
+                | Self::Transport { peer: Peer::ManagedIdentity, .. }
+                | Self::Timeout { peer: Peer::ManagedIdentity }
+        );
+        is_identity || matches!(self, Self::CredentialBreaker { .. }) || self.shared_credential_code().is_some()
     }
 }
 

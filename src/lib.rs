@@ -13,6 +13,7 @@ pub mod demo;
 pub mod embedded;
 pub mod entra;
 pub mod error;
+pub mod expiry;
 pub mod failpoint;
 pub mod http;
 pub mod listener;
@@ -24,6 +25,7 @@ pub mod report;
 pub mod retry;
 pub mod rows;
 pub mod schedule;
+pub mod secret_file;
 pub mod setup;
 #[cfg(feature = "simulator")]
 pub mod simulator;

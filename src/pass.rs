@@ -391,8 +391,11 @@ fn tell(claim: &Claim, result: &TenantResult) {
     }
     match outcome {
         Outcome::Ok => tell!(info,),
-        Outcome::Parked => tell!(error, class, who, say, error,),
-        Outcome::Failed | Outcome::Throttled | Outcome::Stopped => tell!(warn, class, who, say, error,),
+        // The alarm of a credential is one line, when it is refused.
+        Outcome::Parked if !verdict.as_ref().is_some_and(|verdict| verdict.shared) => {
+            tell!(error, class, who, say, error,);
+        }
+        _ => tell!(warn, class, who, say, error,),
     }
 }
 

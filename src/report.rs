@@ -1,5 +1,6 @@
 //! What commands print: tables for people, JSON for scripts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::check::Finding;
 use crate::error::Actor;
+use crate::expiry;
 use crate::pass::TenantResult;
 use crate::store::runs::{Outcome, TenantStatus};
 use crate::tenant::Tenant;
@@ -88,6 +90,16 @@ pub fn sync_json(results: &[TenantResult], left_out: &[&str], took: Duration) ->
         "left_out": left_out,
         "tenants": tenants,
     })
+}
+
+/// `status --json`: what the database knows, and the ends of each tenant's credentials.
+pub fn status_json(tenants: &[TenantStatus], configured: &[Arc<Tenant>]) -> Value {
+    let of = |tenant: &TenantStatus| {
+        let mut value = json!(tenant);
+        value["credentials"] = expiry::of_tenant(configured, tenant.tenant_id);
+        value
+    };
+    tenants.iter().map(of).collect()
 }
 
 /// The table of `status`.

@@ -61,6 +61,12 @@ pub fn start_metrics() -> Option<PrometheusHandle> {
     metrics::describe_counter!("incident_sync_rejected_total", "Incidents put into quarantine");
     metrics::describe_counter!("incident_sync_throttled_seconds_total", "Seconds of pause that the service asked for");
     metrics::describe_counter!("incident_sync_quota_waits_total", "Waits for our own quota");
+    metrics::describe_gauge!("incident_sync_credential_refused", "1 while Entra refuses an application's credential");
+    metrics::describe_gauge!("incident_sync_credential_in_use", "1 for the credential that last obtained a token");
+    metrics::describe_gauge!(
+        "incident_sync_credential_expiry_timestamp_seconds",
+        "When an application's credential ends, in seconds since 1970"
+    );
     metrics::describe_histogram!("incident_sync_pass_duration_seconds", "Duration of tenant runs");
     metrics::gauge!("incident_sync_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Some(handle)

@@ -2,6 +2,7 @@
 //!
 //! All mistakes of a load are told at once, each with file, key and cure. The environment is read here and nowhere else.
 
+mod credentials;
 mod database;
 mod reader;
 mod secrets;

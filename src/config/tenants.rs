@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use url::Url;
 use uuid::Uuid;
 
+use super::credentials;
 use super::database::is_loopback_host;
 use super::reader::{Given, Report, Section};
 use super::secrets::SecretFiles;
@@ -46,8 +47,11 @@ pub(super) fn read(root: &mut Section, secrets: &SecretFiles, report: &mut Repor
                 format!("{needed}; set it to the application (client) id of your Entra application"),
             );
         }
-        if matches!(shared.app_keys.secret, Given::Absent) {
-            app.error("client_secret_file", format!("{needed}; set it to a file that holds the client secret"));
+        if matches!(shared.app_keys.credential, Given::Absent) {
+            app.error(
+                "client_secret_file",
+                format!("{needed}; set it to a file that holds the client secret, or set another credential"),
+            );
         }
     }
     report.close(app);
@@ -146,7 +150,7 @@ fn read_id(section: &mut Section, seen: &mut Seen) -> Option<TenantId> {
 }
 
 /// Only the form that Entra shows; the crate would take URNs and braces too.
-fn parse_guid(text: &str) -> Option<Uuid> {
+pub(super) fn parse_guid(text: &str) -> Option<Uuid> {
     let text = text.trim();
     if text.len() == 36 { Uuid::try_parse(text).ok() } else { None }
 }
@@ -154,45 +158,29 @@ fn parse_guid(text: &str) -> Option<Uuid> {
 /// The keys of `[app]`, or those of one tenant's own.
 struct AppKeys {
     client_id: Given<String>,
-    secret: Given<SecretString>,
+    credential: Given<Arc<Credential>>,
+    next: Given<Arc<Credential>>,
 }
 
 impl AppKeys {
-    /// Without `secrets` the secret file is left alone: that of a disabled tenant may be gone.
+    /// Without `secrets` the secret files are left alone: those of a disabled tenant may be gone.
     fn read(section: &mut Section, secrets: Option<&SecretFiles>, report: &mut Report) -> Self {
         let client_id = section.parsed("client_id", |id| {
             // Never repeated: people paste secrets here.
             let cure = "set the application (client) id from the app registration";
             parse_guid(id).map(|id| id.to_string()).ok_or(format!("not a GUID; {cure}"))
         });
-        let both = section.has("client_secret") && section.has("client_secret_file");
-        let inline_from_env = section.is_from_env("client_secret");
-        let file_from_env = section.is_from_env("client_secret_file");
-        if both && inline_from_env == file_from_env {
-            section.error("client_secret", "set beside client_secret_file; keep one of the two");
-        }
-        if section.has("client_secret") && !inline_from_env {
-            let place = section.name_of("client_secret");
-            report.warnings.push(format!("{place}: a secret in the configuration; move it into client_secret_file"));
-        }
-        let inline = section.parsed("client_secret", |text| match text.trim() {
-            "" => Err("is empty; set the client secret, better in client_secret_file".to_owned()),
-            secret => Ok(SecretString::from(secret)),
-        });
-        // The environment overrides the file, whichever of the two keys it sets.
-        if both && inline_from_env && !file_from_env {
-            section.text("client_secret_file");
-            return Self { client_id, secret: inline };
-        }
-        let file = section.parsed("client_secret_file", |name| {
-            secrets.map_or_else(|| Ok(SecretString::default()), |secrets| secrets.read(name))
-        });
-        Self { client_id, secret: file.or(inline) }
+        let credential = credentials::read(section, secrets, report);
+        let mut next_section = section.table("next");
+        let next = credentials::read(&mut next_section, secrets, report);
+        report.close(next_section);
+        Self { client_id, credential, next }
     }
 
     fn app(&self) -> Option<Arc<App>> {
-        let (Given::Is(client_id), Given::Is(secret)) = (&self.client_id, &self.secret) else { return None };
-        Some(Arc::new(App { client_id: client_id.clone(), credential: Credential::Secret(secret.clone()) }))
+        let (Given::Is(client_id), Given::Is(credential)) = (&self.client_id, &self.credential) else { return None };
+        let next = self.next.clone().ok();
+        Some(Arc::new(App { client_id: client_id.clone(), credential: Arc::clone(credential), next }))
     }
 
     /// The application that reads this tenant; `None` once an error tells why there is none.
@@ -204,35 +192,41 @@ impl AppKeys {
         section: &mut Section,
         report: &mut Report,
     ) -> Option<Arc<App>> {
-        if matches!((&self.client_id, &self.secret), (Given::Absent, Given::Absent)) {
+        if matches!((&self.client_id, &self.credential, &self.next), (Given::Absent, Given::Absent, Given::Absent)) {
             if shared.app.is_none() && enabled {
                 shared.without_app.push(name.to_owned());
                 return None;
             }
             return Some(shared.app.clone().unwrap_or_else(nobody));
         }
-        if matches!((&self.client_id, &self.secret), (Given::Is(_), Given::Absent)) && shared.app.is_some() {
+        if matches!((&self.client_id, &self.credential), (Given::Is(_), Given::Absent)) && shared.app.is_some() {
             let place = section.name_of("client_id");
             report
                 .warnings
                 .push(format!("{place}: is used with the secret of [app]; a secret belongs to one application"));
         }
         let client_id = self.client_id.or(shared.app_keys.client_id.clone());
-        let secret = self.secret.or(shared.app_keys.secret.clone());
+        // A tenant's own credential has no use for the one that follows another.
+        let next = match self.credential {
+            Given::Absent => self.next.or(shared.app_keys.next.clone()),
+            _ => self.next,
+        };
+        let credential = self.credential.or(shared.app_keys.credential.clone());
         if enabled && matches!(client_id, Given::Absent) {
             section.error("client_id", "missing; set it here or in [app]");
         }
-        if enabled && matches!(secret, Given::Absent) {
+        if enabled && matches!(credential, Given::Absent) {
             section.error("client_secret_file", "missing; set it here or in [app]");
         }
-        let app = Self { client_id, secret }.app();
+        let app = Self { client_id, credential, next }.app();
         if enabled { app } else { Some(app.unwrap_or_else(nobody)) }
     }
 }
 
 /// A disabled tenant may have lost its application; no token is ever asked for it.
 fn nobody() -> Arc<App> {
-    Arc::new(App { client_id: String::new(), credential: Credential::Secret(SecretString::default()) })
+    let credential = Arc::new(Credential::secret(SecretString::default()));
+    Arc::new(App { client_id: String::new(), credential, next: None })
 }
 
 /// The keys of `[api]`, or those of one tenant.

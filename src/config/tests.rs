@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
 use super::*;
-use crate::entra::credential::Credential;
+use crate::entra::credential::Proof;
 use crate::mutate::{Random, each_seed, garbled};
 use crate::tenant::{Cloud, TokenVersion};
 
@@ -70,9 +70,10 @@ impl Etc {
     }
 }
 
-fn secret_of(tenant: &Tenant) -> &str {
-    let Credential::Secret(secret) = &tenant.app.credential;
-    secret.expose_secret()
+fn secret_of(tenant: &Tenant) -> String {
+    let proof = tenant.app.credential.proof().0;
+    let Proof::Secret(secret) = &*proof else { panic!("{proof:?}") };
+    secret.expose_secret().to_owned()
 }
 
 const SAMPLE: &str = include_str!("../../config/incident-sync.toml");
@@ -116,7 +117,7 @@ fn tenants_share_the_app_and_inherit_the_api() {
     let config = Etc::with(&format!("[api]\ntoken_version = 'v1'\n{APP}{CONTOSO}{FABRIKAM}{own}{third}")).good();
     let [contoso, fabrikam, wingtip] = &config.tenants[..] else { panic!("three tenants") };
     assert!(Arc::ptr_eq(&contoso.app, &wingtip.app) && !Arc::ptr_eq(&contoso.app, &fabrikam.app));
-    assert_eq!((secret_of(contoso), secret_of(fabrikam)), (CANARY, "own"));
+    assert_eq!((secret_of(contoso), secret_of(fabrikam)), (CANARY.to_owned(), "own".to_owned()));
     assert_eq!(contoso.endpoints.scope, "https://api.security.microsoft.com/.default");
     assert_eq!(contoso.endpoints.token_version, TokenVersion::V1);
     assert_eq!(fabrikam.endpoints.scope, "http://127.0.0.1:8080/.default");
@@ -162,7 +163,8 @@ fn unknown_keys_name_the_valid_one() {
     Etc::with("[shedule]\n").refuses(&["shedule: unknown key; did you mean schedule?"]);
     Etc::with("concurrency = 4\n").refuses(&["did you mean sync.concurrency?"]);
     Etc::with("[http]\ncertificate = 4\n").refuses(&["unknown key; valid here: listen"]);
-    Etc::with(&format!("{APP}client_certificate_file = 'x'\n")).refuses(&["app.client_certificate_file: unknown key"]);
+    Etc::with(&format!("{APP}client_certficate_file = 'x'\n"))
+        .refuses(&["app.client_certficate_file: unknown key; did you mean app.client_certificate_file?"]);
     Etc::with(&format!("{APP}{CONTOSO}nme = 'x'\n"))
         .refuses(&["tenants[0] (Contoso).nme", "did you mean tenants.name?"]);
     Etc::with("")
@@ -462,4 +464,67 @@ fn whatever_the_environment_says_is_accepted_or_refused_by_name_and_shows_no_sec
         };
         assert!(!told.contains(CANARY), "{told}");
     });
+}
+
+const CRED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/credentials");
+
+/// An `[app]` with these lines, and a private key that is closed to others.
+fn app(lines: &str) -> Etc {
+    let etc = Etc::with(&format!("[app]\nclient_id = '11111111-2222-3333-4444-555555555555'\n{lines}\n{CONTOSO}"));
+    etc.secret("first.key", &fs::read_to_string(format!("{CRED}/first.key.pem")).unwrap());
+    for (name, of) in [("open.key", "first.key.pem"), ("open.p12", "modern.p12")] {
+        fs::copy(format!("{CRED}/{of}"), etc.dir.path().join(name)).unwrap();
+        fs::set_permissions(etc.dir.path().join(name), fs::Permissions::from_mode(0o640)).unwrap();
+    }
+    etc.secret("second.key", &fs::read_to_string(format!("{CRED}/second.key.pem")).unwrap());
+    etc
+}
+
+#[test]
+fn each_kind_of_credential_is_read_and_shows_its_end() {
+    let certificate =
+        format!("client_certificate_file = '{CRED}/first.crt.pem'\nclient_private_key_file = 'first.key'");
+    let config = app(&format!(
+        "{certificate}\n[app.next]\nclient_secret_file = 'client_secret'\nclient_secret_expires = 2027-01-31"
+    ))
+    .good();
+    let ends = crate::expiry::endings(&config.tenants);
+    let shown: Vec<_> =
+        ends.iter().map(|end| (end.name, end.kind, end.expires.unwrap().format("%Y-%m").to_string())).collect();
+    assert_eq!(
+        shown,
+        [("first", "certificate", "2126-10".to_owned()), ("next", "client secret", "2027-01".to_owned())]
+    );
+
+    let etc = app("federated_token_file = 'token'");
+    fs::write(etc.dir.path().join("token"), "a.b.c\n").unwrap();
+    assert_eq!(etc.good().tenants[0].app.credential.kind(), "federated token");
+    let identity = "managed_identity = true\nmanaged_identity_client_id = '11111111-2222-3333-4444-555555555555'";
+    assert_eq!(app(identity).good().tenants[0].app.credential.kind(), "managed identity");
+    let from_environment = app(identity).set("INCIDENT_SYNC__APP__NEXT__CLIENT_SECRET", "x").good();
+    assert_eq!(from_environment.tenants[0].app.next.as_ref().unwrap().kind(), "client secret");
+}
+
+#[test]
+fn a_credential_that_cannot_work_is_refused_with_a_cure() {
+    let certificate = format!("client_certificate_file = '{CRED}/first.crt.pem'\n");
+    let table = [
+        (format!("{certificate}client_private_key_file = 'second.key'"), "does not belong to the certificate"),
+        (certificate.clone(), "client_private_key_file"),
+        (format!("{certificate}client_private_key_file = 'open.key'"), "chmod 600"),
+        ("client_certificate_file = './open.p12'".to_owned(), "chmod 600"),
+        (format!("{certificate}client_private_key_file = 'first.key'\nclient_assertion_algorithm = 'ES256'"), "valid: \"PS256\""),
+        ("client_certificate_file = 'nothing'".to_owned(), "cannot read"),
+        ("client_private_key_file = 'first.key'\nclient_secret_file = 'client_secret'".to_owned(), "no effect without"),
+        ("managed_identity = true".to_owned(), "managed_identity_client_id: missing"),
+        ("managed_identity = true\nclient_secret_file = 'client_secret'\nmanaged_identity_client_id = '11111111-2222-3333-4444-555555555555'".to_owned(), "more than one credential"),
+        ("managed_identity = true\nmanaged_identity_client_id = '11111111-2222-3333-4444-555555555555'\nmanaged_identity_endpoint = 'http://example.com'".to_owned(), "loopback"),
+        ("federated_token_file = 'client_secret'".to_owned(), "no token of three parts"),
+        ("client_secret_file = 'client_secret'\nclient_secret_expires = 'soon'".to_owned(), "like 2027-01-31"),
+    ];
+    for (lines, told) in table {
+        let errors = app(&lines).errors();
+        assert!(errors.iter().any(|error| error.contains(told)), "{told} is not in {errors:#?}");
+        assert!(!errors.concat().contains(CANARY), "{errors:?}");
+    }
 }

@@ -1,6 +1,16 @@
-//! How the partner's application proves who it is: the fields that go into the token request.
+//! How the partner's application proves who it is. What comes from files is read again for each token request, so that
+//! a replaced file needs no restart.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use super::certificate::{Algorithm, Certificate};
+use super::identity::ManagedIdentity;
+use crate::secret_file::SecretFile;
 
 /// The partner's multi-tenant Entra application.
 #[derive(Debug)]
@@ -8,21 +18,223 @@ pub struct App {
     /// Application (client) id.
     pub client_id: String,
     /// What proves that we are this application.
-    pub credential: Credential,
+    pub credential: Arc<Credential>,
+    /// What is tried at once when Entra refuses the first.
+    pub next: Option<Arc<Credential>>,
 }
 
-/// A proof that Entra accepts from an application.
+impl App {
+    /// The credentials in their order, with their names in logs and metrics.
+    pub fn credentials(&self) -> impl Iterator<Item = (&'static str, &Arc<Credential>)> {
+        std::iter::once((FIRST, &self.credential)).chain(self.next.as_ref().map(|next| (NEXT, next)))
+    }
+}
+
+/// The name of [`App::credential`].
+pub const FIRST: &str = "first";
+/// The name of [`App::next`].
+pub const NEXT: &str = "next";
+
+/// Where a proof comes from.
 #[derive(Debug)]
-pub enum Credential {
+pub enum Source {
+    /// A client secret from the environment or the configuration.
+    Secret(SecretString),
+    /// A client secret in a file.
+    SecretFile(SecretFile),
+    /// A certificate and its private key.
+    Certificate(CertificateFiles),
+    /// An assertion that somebody else signs and renews, such as Kubernetes.
+    FederatedFile(SecretFile),
+    /// An assertion that this machine's managed identity service signs.
+    ManagedIdentity {
+        /// The user-assigned identity.
+        client_id: String,
+        /// The service's address.
+        endpoint: Url,
+    },
+}
+
+/// The files of a certificate.
+#[derive(Debug)]
+pub struct CertificateFiles {
+    /// PEM or PKCS#12.
+    pub certificate: SecretFile,
+    /// The key, where it does not stand in the same file.
+    pub key: Option<SecretFile>,
+    /// The password of PKCS#12.
+    pub password: Option<SecretFile>,
+    /// How assertions are signed.
+    pub algorithm: Algorithm,
+}
+
+/// What proves to Entra that we are the application.
+#[derive(Debug)]
+pub enum Proof {
     /// A client secret.
     Secret(SecretString),
+    /// A key that signs an assertion for each request.
+    Certificate(Box<Certificate>),
+    /// An assertion as it is.
+    Assertion(SecretString),
+    /// An assertion that has to be asked for.
+    ManagedIdentity(ManagedIdentity),
+}
+
+/// Two proofs with the same fingerprint are the same proof.
+pub type Fingerprint = [u8; 32];
+
+/// A proof that Entra accepts from an application, and what is known of it.
+#[derive(Debug)]
+pub struct Credential {
+    source: Source,
+    /// When a client secret ends, if the operator has told: Entra does not.
+    secret_expires: Option<DateTime<Utc>>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    proof: Arc<Proof>,
+    fingerprint: Fingerprint,
+    /// Why the files could not be taken over when they were last read.
+    problem: Option<String>,
 }
 
 impl Credential {
-    /// The form fields that this proof adds to a token request.
-    pub(crate) fn form_fields(&self) -> Vec<(&'static str, &str)> {
-        match self {
-            Self::Secret(secret) => vec![("client_secret", secret.expose_secret())],
+    /// Reads the proof. Fails with the file and the cure.
+    pub fn new(source: Source, secret_expires: Option<DateTime<Utc>>) -> Result<Self, String> {
+        let (fingerprint, parts) = source.read()?;
+        let held = Held { proof: Arc::new(source.proof(parts)?), fingerprint, problem: None };
+        Ok(Self { source, secret_expires, held: Mutex::new(held) })
+    }
+
+    /// A client secret that is in no file.
+    ///
+    /// # Panics
+    /// Never: nothing is read.
+    pub fn secret(secret: SecretString) -> Self {
+        Self::new(Source::Secret(secret), None).expect("a secret at hand needs no reading")
+    }
+
+    /// The proof as its files have it now. Files that cannot be used, as while a key and its certificate are replaced
+    /// one after the other, leave the one before.
+    pub fn proof(&self) -> (Arc<Proof>, Fingerprint) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = self.source.read().and_then(|(fingerprint, parts)| {
+            if fingerprint == held.fingerprint {
+                return Ok(None);
+            }
+            self.source.proof(parts).map(|proof| Some((proof, fingerprint)))
+        });
+        match read {
+            Ok(None) => held.problem = None,
+            Ok(Some((proof, fingerprint))) => {
+                tracing::info!(credential = self.kind(), "the credential's files have changed and were read again");
+                *held = Held { proof: Arc::new(proof), fingerprint, problem: None };
+            }
+            Err(problem) if held.problem.as_ref() != Some(&problem) => {
+                tracing::warn!(
+                    who = "operator",
+                    credential = self.kind(),
+                    error = problem,
+                    "the credential's files cannot be used; what was read before goes on"
+                );
+                held.problem = Some(problem);
+            }
+            Err(_) => {}
+        }
+        (Arc::clone(&held.proof), held.fingerprint)
+    }
+
+    /// What kind of credential it is, in a word or two.
+    pub fn kind(&self) -> &'static str {
+        match self.source {
+            Source::Secret(_) | Source::SecretFile(_) => "client secret",
+            Source::Certificate(_) => "certificate",
+            Source::FederatedFile(_) => "federated token",
+            Source::ManagedIdentity { .. } => "managed identity",
         }
     }
+
+    /// When it ends, as far as that can be known.
+    pub fn expires(&self) -> Option<DateTime<Utc>> {
+        match &*self.proof().0 {
+            Proof::Certificate(certificate) => Some(certificate.expires),
+            Proof::Secret(_) => self.secret_expires,
+            Proof::Assertion(_) | Proof::ManagedIdentity(_) => None,
+        }
+    }
+}
+
+impl Source {
+    /// The contents of the files, and the fingerprint of all of them.
+    fn read(&self) -> Result<(Fingerprint, Vec<Vec<u8>>), String> {
+        let parts = match self {
+            Self::Secret(secret) => vec![secret.expose_secret().as_bytes().to_vec()],
+            Self::SecretFile(file) => vec![file.line()?.expose_secret().as_bytes().to_vec()],
+            // Kubernetes gives it to a group, and it ends soon.
+            Self::FederatedFile(file) => vec![file.open_bytes()?],
+            Self::Certificate(files) => files.read()?,
+            Self::ManagedIdentity { client_id, .. } => vec![client_id.as_bytes().to_vec()],
+        };
+        let mut hash = Sha256::new();
+        for part in &parts {
+            hash.update(part.len().to_le_bytes());
+            hash.update(part);
+        }
+        Ok((hash.finalize().into(), parts))
+    }
+
+    fn proof(&self, parts: Vec<Vec<u8>>) -> Result<Proof, String> {
+        let text =
+            |part: Option<Vec<u8>>| String::from_utf8(part.unwrap_or_default()).map(|text| text.trim().to_owned());
+        Ok(match self {
+            Self::Secret(secret) => Proof::Secret(secret.clone()),
+            Self::SecretFile(file) => {
+                let secret = text(parts.into_iter().next()).map_err(|_| format!("{} is not a text", file.label()))?;
+                Proof::Secret(SecretString::from(secret))
+            }
+            Self::FederatedFile(file) => {
+                let token = text(parts.into_iter().next()).unwrap_or_default();
+                if token.split('.').count() != 3 || token.contains(char::is_whitespace) {
+                    return Err(format!("{} holds no token of three parts (JWT)", file.label()));
+                }
+                Proof::Assertion(SecretString::from(token))
+            }
+            Self::Certificate(files) => Proof::Certificate(Box::new(files.certificate(&parts)?)),
+            Self::ManagedIdentity { client_id, endpoint } => {
+                Proof::ManagedIdentity(ManagedIdentity::new(client_id.clone(), endpoint.clone()))
+            }
+        })
+    }
+}
+
+impl CertificateFiles {
+    /// Certificate, key and password; the last two may be empty.
+    fn read(&self) -> Result<Vec<Vec<u8>>, String> {
+        let certificate = self.certificate.open_bytes()?;
+        // A certificate is no secret; a key or a key store is.
+        if !is_pem(&certificate) || certificate.windows(11).any(|window| window == b"PRIVATE KEY") {
+            self.certificate.check_closed()?;
+        }
+        let key = self.key.as_ref().map(SecretFile::bytes).transpose()?.unwrap_or_default();
+        let password = self.password.as_ref().map(SecretFile::line).transpose()?;
+        let password = password.map(|password| password.expose_secret().as_bytes().to_vec()).unwrap_or_default();
+        Ok(vec![certificate, key, password])
+    }
+
+    fn certificate(&self, parts: &[Vec<u8>]) -> Result<Certificate, String> {
+        let [certificate, key, password] = parts else { return Err("no certificate was read".to_owned()) };
+        let read = if is_pem(certificate) {
+            Certificate::from_pem(certificate, self.key.as_ref().map_or(certificate, |_| key), self.algorithm)
+        } else {
+            Certificate::from_pkcs12(certificate, &String::from_utf8_lossy(password), self.algorithm)
+        };
+        read.map_err(|problem| format!("{}: {problem}", self.certificate.label()))
+    }
+}
+
+fn is_pem(bytes: &[u8]) -> bool {
+    bytes.windows(10).any(|window| window == b"-----BEGIN")
 }

@@ -1,8 +1,9 @@
 //! Tokens of the customer tenants: asked for once in their lifetime, looked into before they are used.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use reqwest::{Client, Url};
 use secrecy::{ExposeSecret, SecretString};
@@ -14,10 +15,13 @@ use crate::error::{BREAKER_PROBE, Peer, SyncError, Wait, shown};
 use crate::http;
 use crate::tenant::{Tenant, TenantId, TokenVersion};
 
+pub mod certificate;
 pub mod claims;
 pub mod credential;
+pub mod identity;
 
 use claims::Look;
+use credential::{Credential, FIRST, Fingerprint, NEXT, Proof};
 
 const REPLY_BYTES_MAX: usize = 64 * 1024;
 /// A token is renewed this long before it ends, or a tenth of its life before, whichever is shorter.
@@ -59,9 +63,16 @@ struct Slot {
 pub struct Tokens {
     client: Client,
     slots: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Slot>>>>,
-    refusals: Mutex<HashMap<String, Refusals>>,
+    refusals: Mutex<HashMap<Rank, Refusals>>,
     holds: Mutex<HashMap<Application, Instant>>,
+    /// Seconds that Entra's clock is ahead of ours, once an assertion was refused for its time.
+    skew: AtomicI64,
+    /// Which credential last obtained a token, by client id.
+    in_use: Mutex<HashMap<String, &'static str>>,
 }
+
+/// An application's credential: client id, and first or next.
+type Rank = (String, &'static str);
 
 /// Entra throttles an application, not a tenant: authority and client id.
 type Application = (Url, String);
@@ -69,6 +80,8 @@ type Application = (Url, String);
 /// For which tenants Entra refused an app's own credential.
 #[derive(Debug)]
 struct Refusals {
+    /// Another one may be accepted.
+    fingerprint: Fingerprint,
     tenants: HashSet<TenantId>,
     code: u32,
     last_asked: Instant,
@@ -77,7 +90,14 @@ struct Refusals {
 impl Tokens {
     /// An empty cache.
     pub fn new(client: Client) -> Self {
-        Self { client, slots: Mutex::default(), refusals: Mutex::default(), holds: Mutex::default() }
+        Self {
+            client,
+            slots: Mutex::default(),
+            refusals: Mutex::default(),
+            holds: Mutex::default(),
+            skew: AtomicI64::new(0),
+            in_use: Mutex::default(),
+        }
     }
 
     /// The tenant's token, from the cache while it lasts. Callers that wait for the same request share its result.
@@ -92,11 +112,8 @@ impl Tokens {
             return Err(error.clone());
         }
         self.check_hold(tenant)?;
-        self.check_breaker(&tenant.app.client_id)?;
         let result = self.request(tenant).await;
-        self.note_refusal(tenant, result.as_ref().err());
         self.note_hold(tenant, result.as_ref().err());
-        metrics::counter!("incident_sync_token_requests_total", "result" => if result.is_ok() { "ok" } else { "error" }).increment(1);
         match result {
             Ok(token) => {
                 let token = Arc::new(token);
@@ -145,9 +162,10 @@ impl Tokens {
     }
 
     /// A credential that was refused for two tenants is refused for all: one probe in a while, not one for each tenant.
-    fn check_breaker(&self, client_id: &str) -> Result<(), SyncError> {
+    fn check_breaker(&self, rank: &Rank, fingerprint: &Fingerprint) -> Result<(), SyncError> {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(refused) = refusals.get_mut(client_id) else { return Ok(()) };
+        let refused = refusals.get_mut(rank).filter(|refused| refused.fingerprint == *fingerprint);
+        let Some(refused) = refused else { return Ok(()) };
         if refused.tenants.len() < 2 || refused.last_asked.elapsed() >= BREAKER_PROBE {
             refused.last_asked = Instant::now();
             return Ok(());
@@ -155,26 +173,100 @@ impl Tokens {
         Err(SyncError::CredentialBreaker { code: refused.code })
     }
 
-    fn note_refusal(&self, tenant: &Tenant, error: Option<&SyncError>) {
+    fn note_refusal(&self, tenant: &Tenant, rank: Rank, fingerprint: Fingerprint, code: u32) -> bool {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let client_id = &tenant.app.client_id;
-        match error.map(SyncError::shared_credential_code) {
-            None => drop(refusals.remove(client_id)),
-            Some(None) => {}
-            Some(Some(code)) => {
-                let last_asked = Instant::now();
-                let refused = refusals.entry(client_id.clone()).or_insert_with(|| Refusals {
-                    tenants: HashSet::new(),
-                    code,
-                    last_asked,
-                });
-                refused.tenants.insert(tenant.id);
-                refused.code = code;
+        let last_asked = Instant::now();
+        let fresh = || Refusals { fingerprint, tenants: HashSet::new(), code, last_asked };
+        let refused = refusals.entry(rank).or_insert_with(fresh);
+        if refused.fingerprint != fingerprint {
+            *refused = fresh();
+        }
+        refused.tenants.insert(tenant.id);
+        refused.code = code;
+        refused.tenants.len() == 1
+    }
+
+    /// By the first credential; by the next one where Entra refuses the first.
+    async fn request(&self, tenant: &Tenant) -> Result<Token, SyncError> {
+        let app = &tenant.app;
+        let first = Box::pin(self.request_by(tenant, FIRST, &app.credential)).await;
+        match (first, &app.next) {
+            (Err(refused), Some(next)) if refused.is_of_the_credential() => {
+                match Box::pin(self.request_by(tenant, NEXT, next)).await {
+                    Err(error) if error.is_of_the_credential() => Err(refused),
+                    other => other,
+                }
             }
+            (first, _) => first,
         }
     }
 
-    async fn request(&self, tenant: &Tenant) -> Result<Token, SyncError> {
+    async fn request_by(&self, tenant: &Tenant, name: &'static str, by: &Credential) -> Result<Token, SyncError> {
+        let (proof, fingerprint) = by.proof();
+        let client_id = &tenant.app.client_id;
+        let rank = (client_id.clone(), name);
+        self.check_breaker(&rank, &fingerprint)?;
+        let result = self.request_with(tenant, &proof).await;
+        let told = if result.is_ok() { "ok" } else { "error" };
+        metrics::counter!("incident_sync_token_requests_total", "result" => told).increment(1);
+        let refused = result.as_ref().err().and_then(SyncError::shared_credential_code);
+        if let (Some(code), Err(error)) = (refused, &result) {
+            if let Proof::ManagedIdentity(identity) = &*proof {
+                identity.forget().await;
+            }
+            gauge("incident_sync_credential_refused", client_id, name, true);
+            // Once, not for each tenant.
+            if self.note_refusal(tenant, rank, fingerprint, code) {
+                let verdict = error.verdict();
+                tracing::error!(
+                    app = client_id, credential = name, kind = by.kind(), class = verdict.class,
+                    who = verdict.who.as_str(), say = verdict.say, error = %error,
+                    "the application's credential is refused: {name} ({kind})", kind = by.kind()
+                );
+            }
+        } else if result.is_ok() {
+            self.note_success(tenant, &rank, by);
+        }
+        result
+    }
+
+    fn note_success(&self, tenant: &Tenant, rank: &Rank, by: &Credential) {
+        let (client_id, name) = (&rank.0, rank.1);
+        gauge("incident_sync_credential_refused", client_id, name, false);
+        for (other, _) in tenant.app.credentials() {
+            gauge("incident_sync_credential_in_use", client_id, other, other == name);
+        }
+        let refused = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).remove(rank);
+        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = in_use.insert(client_id.clone(), name);
+        if before != Some(name) || refused.is_some() {
+            tracing::info!(
+                app = client_id,
+                credential = name,
+                kind = by.kind(),
+                "tokens are obtained by the application's credential: {name}"
+            );
+        }
+    }
+
+    /// An assertion that is refused for its time is made again by Entra's clock, once.
+    async fn request_with(&self, tenant: &Tenant, proof: &Proof) -> Result<Token, SyncError> {
+        let skew = self.skew.load(Ordering::Relaxed);
+        let result = Box::pin(self.ask(tenant, proof)).await;
+        let is_untimely = matches!(&result, Err(SyncError::Entra { codes, .. }) if codes.contains(&UNTIMELY));
+        let learned = self.skew.load(Ordering::Relaxed);
+        if is_untimely && matches!(proof, Proof::Certificate(_)) && learned.abs_diff(skew) > SKEW_WORTH_A_TRY {
+            tracing::warn!(
+                who = "operator",
+                seconds = learned,
+                "this machine's clock differs from Entra's; assertions are made by Entra's"
+            );
+            return Box::pin(self.ask(tenant, proof)).await;
+        }
+        result
+    }
+
+    async fn ask(&self, tenant: &Tenant, proof: &Proof) -> Result<Token, SyncError> {
         let endpoints = &tenant.endpoints;
         let (path, what) = match endpoints.token_version {
             TokenVersion::V1 => ("oauth2/token", ("resource", endpoints.scope.trim_end_matches("/.default"))),
@@ -182,12 +274,24 @@ impl Tokens {
         };
         let url = format!("{}/{}/{path}", endpoints.authority.as_str().trim_end_matches('/'), tenant.id);
         let mut form = vec![("grant_type", "client_credentials"), ("client_id", tenant.app.client_id.as_str()), what];
-        form.extend(tenant.app.credential.form_fields());
+        let proven = self.proven(tenant, proof, &url).await?;
+        form.push((
+            if matches!(proof, Proof::Secret(_)) { "client_secret" } else { "client_assertion" },
+            proven.expose_secret(),
+        ));
+        if !matches!(proof, Proof::Secret(_)) {
+            form.push(("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"));
+        }
         let response =
             self.client.post(url).form(&form).send().await.map_err(|error| http::transport(Peer::Entra, error))?;
         let status = response.status();
         if status.is_redirection() {
             return Err(SyncError::Redirected { peer: Peer::Entra, status: status.as_u16() });
+        }
+        if status.is_client_error()
+            && let Some(server) = http::server_time(response.headers())
+        {
+            self.skew.store(server.timestamp() - unix_now(), Ordering::Relaxed);
         }
         let retry_after = http::retry_after(response.headers());
         let body = http::read_text(response, Peer::Entra, REPLY_BYTES_MAX).await?;
@@ -201,6 +305,33 @@ impl Tokens {
         }
         Ok(Token { value, renew_at: Instant::now() + lifetime - RENEW_EARLY.min(lifetime / 10), look })
     }
+
+    /// The secret or assertion for this very request.
+    async fn proven(&self, tenant: &Tenant, proof: &Proof, url: &str) -> Result<SecretString, SyncError> {
+        match proof {
+            Proof::Secret(value) | Proof::Assertion(value) => Ok(value.clone()),
+            Proof::ManagedIdentity(identity) => identity.assertion(&tenant.endpoints.authority).await,
+            Proof::Certificate(certificate) => {
+                let now = unix_now() + self.skew.load(Ordering::Relaxed);
+                let assertion = certificate.assertion(&tenant.app.client_id, url, now);
+                assertion.map(SecretString::from).map_err(|what| SyncError::Assertion { what })
+            }
+        }
+    }
+}
+
+/// "Client assertion is not within its valid time range."
+const UNTIMELY: u32 = 700_024;
+/// A smaller difference of the clocks was no reason for a refusal.
+const SKEW_WORTH_A_TRY: u64 = 60;
+
+fn unix_now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_secs().cast_signed()
+}
+
+fn gauge(name: &'static str, client_id: &str, credential: &'static str, is_so: bool) {
+    metrics::gauge!(name, "client_id" => client_id.to_owned(), "credential" => credential).set(f64::from(is_so));
 }
 
 fn application(tenant: &Tenant) -> Application {

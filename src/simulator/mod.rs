@@ -4,11 +4,13 @@
 //! clients differ in nothing but two URLs. What it answers follows the documents and the payloads seen in public.
 
 mod answer;
+mod assertion;
 mod author;
 mod change;
 mod evidence;
 mod fault;
 mod filter;
+mod identity;
 mod incidents;
 mod json;
 mod merge;
@@ -37,6 +39,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+pub use assertion::Issuer;
 pub use fault::{Call, Endpoint, Reply};
 pub use store::Order;
 pub use tenant::{Behaviour, TenantSpec};
@@ -164,6 +167,7 @@ fn router(service: Service) -> Router {
     Router::new()
         .route("/{tenant}/oauth2/v2.0/token", post(token::v2))
         .route("/{tenant}/oauth2/token", post(token::v1))
+        .route("/metadata/identity/oauth2/token", get(identity::token))
         .route("/api/incidents", get(incidents::list))
         .route("/api/incidents/{id}", get(incidents::single))
         .fallback(unknown_path)

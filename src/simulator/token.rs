@@ -59,7 +59,7 @@ async fn answer(service: &Service, tenant: &str, headers: &HeaderMap, body: &[u8
     service
         .serve(tenant, Endpoint::Token, String::new(), headers, || {
             let now = service.world.now();
-            match requested_resource(service, tenant, &form, version, now) {
+            match requested_resource(service, tenant, &form, version) {
                 Ok(resource) => issue(service, tenant, &resource, version, now),
                 Err(refusal) => refuse(refusal, now),
             }
@@ -95,13 +95,7 @@ fn known_tenant(service: &Service, tenant: &str) -> Result<Uuid, Refusal> {
 }
 
 /// Checks the request and returns what the token is for.
-fn requested_resource(
-    service: &Service,
-    tenant: Uuid,
-    form: &Form,
-    version: Version,
-    now: DateTime<Utc>,
-) -> Result<String, Refusal> {
+fn requested_resource(service: &Service, tenant: Uuid, form: &Form, version: Version) -> Result<String, Refusal> {
     let field = |name: &str| form.get(name).map(String::as_str);
     if field("grant_type") != Some("client_credentials") {
         return Err((400, "unsupported_grant_type", 70_003, "The app requested an unsupported grant type.".to_owned()));
@@ -134,7 +128,8 @@ fn requested_resource(
             ),
         ));
     }
-    check_credential(service, form, now)?;
+    let path = if version == Version::V1 { "oauth2/token" } else { "oauth2/v2.0/token" };
+    check_credential(service, form, &format!("{}{tenant}/{path}", service.base))?;
     Ok(resource)
 }
 
@@ -144,30 +139,22 @@ fn required<'a>(form: &'a Form, name: &str) -> Result<&'a str, Refusal> {
     })
 }
 
-/// A secret is compared; an assertion must be a JWT that has not expired. Its signature is not checked: the certificate
-/// would have to be registered here first.
-fn check_credential(service: &Service, form: &Form, now: DateTime<Utc>) -> Result<(), Refusal> {
+/// A secret is compared; an assertion must be signed by somebody whom the app registration knows.
+fn check_credential(service: &Service, form: &Form, endpoint: &str) -> Result<(), Refusal> {
     if let Some(assertion) = form.get("client_assertion") {
-        let claims = claims(assertion)
-            .ok_or_else(|| (401, "invalid_client", 50_027, "JWT token is invalid or malformed.".to_owned()))?;
-        return match claims["exp"].as_i64() {
-            Some(end) if end > now.timestamp() => Ok(()),
-            _ => {
-                Err((401, "invalid_client", 700_024, "Client assertion is not within its valid time range.".to_owned()))
-            }
-        };
+        let kind = form.get("client_assertion_type").map(String::as_str);
+        if kind != Some("urn:ietf:params:oauth:client-assertion-type:jwt-bearer") {
+            return Err((400, "invalid_request", 50_027, "The client_assertion_type is not supported.".to_owned()));
+        }
+        let checked = service.world.check_assertion(assertion, &service.client_id, endpoint);
+        return checked.map_err(|(code, text)| (401, "invalid_client", code, text.to_owned()));
     }
     match form.get("client_secret") {
         Some(secret) if service.world.is_client_secret(secret) => Ok(()),
+        Some(secret) if service.world.is_expired_secret(secret) => Err((401, "invalid_client", 7_000_222, "The provided client secret keys are expired.".to_owned())),
         Some(_) => Err((401, "invalid_client", 7_000_215, "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID.".to_owned())),
         None => Err((401, "invalid_client", 7_000_218, "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.".to_owned())),
     }
-}
-
-fn claims(jwt: &str) -> Option<Value> {
-    let mut parts = jwt.split('.');
-    let (_, claims, _) = (parts.next()?, parts.next()?, parts.next()?);
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
 }
 
 fn issue(service: &Service, tenant: Uuid, resource: &str, version: Version, now: DateTime<Utc>) -> Answer {

@@ -1,6 +1,7 @@
 //! The handle that a test, the demo and the HTTP handlers share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Clock;
+use super::assertion::{self, Issuer, Jwt, Registered, Why};
 use super::fault::{Call, Endpoint, Reply};
 use super::json::Object;
 use super::store::Incident;
@@ -25,6 +27,15 @@ pub struct World(Arc<Inner>);
 struct Inner {
     clock: Mutex<Time>,
     client_secret: Mutex<String>,
+    /// Secrets that were good once.
+    expired_secrets: Mutex<HashSet<String>>,
+    certificates: Mutex<Vec<Registered>>,
+    issuers: Mutex<Vec<Arc<Issuer>>>,
+    /// Managed identities by client id.
+    identities: Mutex<HashMap<String, Arc<Issuer>>>,
+    identity_requests: AtomicUsize,
+    /// Each assertion's `jti`, which must not come again.
+    assertions: Mutex<HashSet<String>>,
     /// Each tenant has its own lock, as the tenants of the service do not wait for each other.
     tenants: RwLock<HashMap<Uuid, Arc<Mutex<Tenant>>>>,
     tokens: Mutex<HashMap<String, Issued>>,
@@ -57,6 +68,12 @@ impl World {
                 Clock::Manual(now) => Time::Manual(time::to_ticks(now)),
             }),
             client_secret: Mutex::new(client_secret),
+            expired_secrets: Mutex::default(),
+            certificates: Mutex::default(),
+            issuers: Mutex::default(),
+            identities: Mutex::default(),
+            identity_requests: AtomicUsize::new(0),
+            assertions: Mutex::default(),
             tenants: RwLock::default(),
             tokens: Mutex::default(),
         }))
@@ -113,6 +130,41 @@ impl World {
     /// The application gets another secret; tokens given out stay good.
     pub fn set_client_secret(&self, secret: &str) {
         secret.clone_into(&mut lock(&self.0.client_secret));
+    }
+
+    /// The application gets another secret, and the one before has expired; tokens given out stay good.
+    pub fn expire_client_secret(&self, replacement: &str) {
+        let expired = std::mem::replace(&mut *lock(&self.0.client_secret), replacement.to_owned());
+        lock(&self.0.expired_secrets).insert(expired);
+    }
+
+    /// Uploads a certificate, in DER, to the app registration.
+    pub fn register_certificate(&self, der: &[u8]) {
+        lock(&self.0.certificates).push(Registered::new(der));
+    }
+
+    /// Removes all certificates from the app registration.
+    pub fn remove_certificates(&self) {
+        lock(&self.0.certificates).clear();
+    }
+
+    /// Adds a federated credential to the app registration, and answers who can sign for it.
+    pub fn trust_issuer(&self, issuer: &str, subject: &str) -> Arc<Issuer> {
+        let issuer = Arc::new(Issuer::new(issuer, subject));
+        lock(&self.0.issuers).push(Arc::clone(&issuer));
+        issuer
+    }
+
+    /// Assigns a managed identity to this machine, which the app registration trusts.
+    pub fn assign_identity(&self, client_id: &str) {
+        let home = Uuid::new_v4();
+        let issuer = self.trust_issuer(&format!("https://login.microsoftonline.com/{home}/v2.0"), client_id);
+        lock(&self.0.identities).insert(client_id.to_owned(), issuer);
+    }
+
+    /// How often an assertion of a managed identity was asked for.
+    pub fn identity_requests(&self) -> usize {
+        self.0.identity_requests.load(Ordering::Relaxed)
     }
 
     /// Adds or replaces an incident whose text is sent as it is, whatever it is.
@@ -241,6 +293,27 @@ impl World {
 
     pub(super) fn is_client_secret(&self, secret: &str) -> bool {
         *lock(&self.0.client_secret) == secret
+    }
+
+    pub(super) fn is_expired_secret(&self, secret: &str) -> bool {
+        lock(&self.0.expired_secrets).contains(secret)
+    }
+
+    pub(super) fn identity(&self, client_id: &str) -> Option<Arc<Issuer>> {
+        self.0.identity_requests.fetch_add(1, Ordering::Relaxed);
+        lock(&self.0.identities).get(client_id).map(Arc::clone)
+    }
+
+    /// Judges an assertion of the application for that token endpoint.
+    pub(super) fn check_assertion(&self, text: &str, client_id: &str, endpoint: &str) -> Result<(), Why> {
+        let jwt = Jwt::parse(text).ok_or((50_027, "JWT token is invalid or malformed."))?;
+        let now = self.now().timestamp();
+        if !jwt.is_own() {
+            return assertion::by_issuer(&jwt, &lock(&self.0.issuers), now);
+        }
+        let jti = assertion::by_certificate(&jwt, &lock(&self.0.certificates), client_id, endpoint, now)?;
+        let is_new = lock(&self.0.assertions).insert(jti);
+        if is_new { Ok(()) } else { Err((50_027, "The assertion was used before.")) }
     }
 
     pub(super) fn remember(&self, token: String, issued: Issued) {

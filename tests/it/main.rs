@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 mod content;
+mod credentials;
 mod database;
 mod dictionary;
 mod errors;

@@ -29,6 +29,8 @@ pub(crate) use super::canary::SECRET;
 use super::{canary, postgres, truth};
 
 const CONNECTIONS: u32 = 4;
+/// Tenants in flight.
+pub(crate) const CONCURRENCY: usize = 8;
 const PLENTY: u32 = 1_000_000;
 
 pub(crate) struct World {
@@ -56,6 +58,30 @@ impl World {
         Self::on(postgres::database().await, specs, token_version).await
     }
 
+    /// Whose application proves itself by something else than its secret.
+    pub(crate) async fn with_credentials(specs: Vec<TenantSpec>, first: Credential, next: Option<Credential>) -> Self {
+        let mut world = Self::with(specs).await;
+        world.use_credentials(Arc::new(first), next.map(Arc::new));
+        world
+    }
+
+    /// From now on the application proves itself by these; nothing is known of them yet.
+    pub(crate) fn use_credentials(&mut self, first: Arc<Credential>, next: Option<Arc<Credential>>) {
+        let client_id = Options::default().client_id;
+        let app = Arc::new(App { client_id, credential: first, next });
+        let by_app = |tenant: &Arc<Tenant>| {
+            let (labels, endpoints) = (tenant.labels.clone(), tenant.endpoints.clone());
+            let (name, app) = (tenant.name.clone(), Arc::clone(&app));
+            Arc::new(Tenant { id: tenant.id, name, labels, enabled: true, endpoints, app })
+        };
+        self.tenants = self.tenants.iter().map(by_app).collect();
+        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http::client());
+    }
+
+    pub(crate) fn url(&self) -> Url {
+        self.simulator.url()
+    }
+
     /// With its tables in this database, which is migrated.
     pub(crate) async fn on(database: PgConnectOptions, specs: Vec<TenantSpec>, token_version: TokenVersion) -> Self {
         canary::watch_the_log();
@@ -68,7 +94,7 @@ impl World {
         };
         let client_id = options.client_id.clone();
         let simulator = Simulator::start(options).await.unwrap();
-        let app = Arc::new(App { client_id, credential: Credential::Secret(SECRET.into()) });
+        let app = Arc::new(App { client_id, credential: Arc::new(Credential::secret(SECRET.into())), next: None });
         let url = simulator.url();
         let scope = format!("{url}.default");
         let endpoints = Endpoints { authority: url.clone(), base_url: url, scope, token_version };
@@ -106,19 +132,19 @@ impl World {
     /// Another instance with so many connections.
     pub(crate) async fn instance_with_connections(&self, connections: u32) -> Arc<Engine> {
         let store = Store::open(&self.database, connections, "few".to_owned(), false).await.unwrap();
-        engine_with(store, connections, &self.tenants, 8, http::client())
+        engine_with(store, connections, &self.tenants, CONCURRENCY, http::client())
     }
 
     /// From now on a server that does not answer is given up after so long.
     pub(crate) fn shorten_patience(&mut self, patience: Duration) {
         self.store = self.store.clone().with_patience(patience);
-        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, 8, http::client());
+        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http::client());
     }
 
     /// From now on listeners are told of new changes.
     pub(crate) fn notify(&mut self) {
         self.store = self.store.clone().with_notifications(true);
-        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, 8, http::client());
+        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http::client());
     }
 
     /// An instance that asks somebody else than the simulator for tokens and incidents.
@@ -153,6 +179,12 @@ impl World {
     pub(crate) async fn pass_for(&self, asked: Asked) -> Vec<TenantResult> {
         let ids: Vec<Uuid> = self.tenants.iter().map(|tenant| tenant.id.0).collect();
         self.engine.run_once(&ids, asked).await.unwrap()
+    }
+
+    /// Whoever was parked may run again, as after a reload.
+    pub(crate) async fn unpark(&self) {
+        let ids: Vec<Uuid> = self.tenants.iter().map(|tenant| tenant.id.0).collect();
+        self.store.unpark(&ids).await.unwrap();
     }
 
     /// Every tenant once, which must go well.

@@ -1,0 +1,165 @@
+//! The keys that say how an application proves who it is, in `[app]`, `[app.next]` and in tenants.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use secrecy::SecretString;
+use url::Url;
+
+use super::database::is_loopback_host;
+use super::reader::{Given, Report, Section};
+use super::secrets::SecretFiles;
+use super::tenants::parse_guid;
+use crate::entra::certificate::Algorithm;
+use crate::entra::credential::{CertificateFiles, Credential, Source};
+use crate::entra::identity;
+
+/// Each names one kind of credential.
+const KINDS: [&str; 4] = ["client_secret_file", "client_certificate_file", "federated_token_file", "managed_identity"];
+/// What says more of a kind, with the kind that it needs.
+const DETAILS: [(&str, &str); 6] = [
+    ("client_private_key_file", "client_certificate_file"),
+    ("client_certificate_password_file", "client_certificate_file"),
+    ("client_assertion_algorithm", "client_certificate_file"),
+    ("managed_identity_client_id", "managed_identity"),
+    ("managed_identity_endpoint", "managed_identity"),
+    ("client_secret_expires", "client_secret_file"),
+];
+
+/// The credential of a section. Without `secrets` no file is opened: those of a disabled tenant may be gone.
+pub(super) fn read(
+    section: &mut Section,
+    secrets: Option<&SecretFiles>,
+    report: &mut Report,
+) -> Given<Arc<Credential>> {
+    let given: Vec<&str> = KINDS.into_iter().filter(|key| section.has(key)).collect();
+    let has_secret = section.has("client_secret") || given.contains(&"client_secret_file");
+    for (detail, of) in DETAILS {
+        let is_there = given.contains(&of) || of == "client_secret_file" && has_secret;
+        if section.has(detail) && !is_there {
+            section.error(detail, format!("has no effect without {of}; set that too or remove this"));
+        }
+    }
+    let expires = section.parsed("client_secret_expires", parse_date).ok();
+    let secret = read_secret(section, secrets, report);
+    let certificate = read_certificate(section, secrets);
+    let federated = section.parsed("federated_token_file", |name| {
+        Ok(secrets.map_or_else(unread, |secrets| Source::FederatedFile(secrets.file(name))))
+    });
+    let identity = read_identity(section);
+
+    let others = given.iter().filter(|key| **key != "client_secret_file").count();
+    if others + usize::from(has_secret) > 1 {
+        let inline = if section.is_from_env("client_secret") { "client_secret, " } else { "" };
+        let last = given.last().copied().unwrap_or("client_secret");
+        let kinds = given.join(", ");
+        let problem =
+            format!("more than one credential ({inline}{kinds}); keep one here, a second one may stand in next");
+        section.error(last, problem);
+        return Given::Wrong;
+    }
+    let source = secret.or(certificate).or(federated).or(identity);
+    let source = match source {
+        Given::Is(source) => source,
+        Given::Absent => return Given::Absent,
+        Given::Wrong => return Given::Wrong,
+    };
+    let name = match &source {
+        Source::Secret(_) | Source::SecretFile(_) => "client_secret_file",
+        Source::Certificate(_) => "client_certificate_file",
+        Source::FederatedFile(_) => "federated_token_file",
+        Source::ManagedIdentity { .. } => "managed_identity",
+    };
+    match Credential::new(source, expires) {
+        Ok(credential) => Given::Is(Arc::new(credential)),
+        Err(problem) => {
+            section.error(name, problem);
+            Given::Wrong
+        }
+    }
+}
+
+fn read_secret(section: &mut Section, secrets: Option<&SecretFiles>, report: &mut Report) -> Given<Source> {
+    let both = section.has("client_secret") && section.has("client_secret_file");
+    let inline_from_env = section.is_from_env("client_secret");
+    let file_from_env = section.is_from_env("client_secret_file");
+    if both && inline_from_env == file_from_env {
+        section.error("client_secret", "set beside client_secret_file; keep one of the two");
+    }
+    if section.has("client_secret") && !inline_from_env {
+        let place = section.name_of("client_secret");
+        report.warnings.push(format!("{place}: a secret in the configuration; move it into client_secret_file"));
+    }
+    let inline = section.parsed("client_secret", |text| match text.trim() {
+        "" => Err("is empty; set the client secret, better in client_secret_file".to_owned()),
+        secret => Ok(Source::Secret(SecretString::from(secret))),
+    });
+    // The environment overrides the file, whichever of the two keys it sets.
+    if both && inline_from_env && !file_from_env {
+        section.text("client_secret_file");
+        return inline;
+    }
+    let file = section.parsed("client_secret_file", |name| {
+        Ok(secrets.map_or_else(unread, |secrets| Source::SecretFile(secrets.file(name))))
+    });
+    file.or(inline)
+}
+
+fn read_certificate(section: &mut Section, secrets: Option<&SecretFiles>) -> Given<Source> {
+    let key = section.text("client_private_key_file");
+    let password = section.text("client_certificate_password_file");
+    let algorithm = section.parsed("client_assertion_algorithm", |name| match name {
+        "PS256" => Ok(Algorithm::Ps256),
+        "RS256" => Ok(Algorithm::Rs256),
+        _ => Err("unknown algorithm; valid: \"PS256\", \"RS256\"".to_owned()),
+    });
+    section.parsed("client_certificate_file", |name| {
+        let Some(secrets) = secrets else { return Ok(unread()) };
+        Ok(Source::Certificate(CertificateFiles {
+            certificate: secrets.file(name),
+            key: key.map(|name| secrets.file(&name)),
+            password: password.map(|name| secrets.file(&name)),
+            algorithm: algorithm.ok().unwrap_or(Algorithm::Ps256),
+        }))
+    })
+}
+
+fn read_identity(section: &mut Section) -> Given<Source> {
+    let is_given = section.has("managed_identity");
+    let is_on = section.flag("managed_identity", false);
+    let client_id = section.parsed("managed_identity_client_id", |id| {
+        let cure = "set the client id of the user-assigned managed identity";
+        parse_guid(id).map(|id| id.to_string()).ok_or(format!("not a GUID; {cure}"))
+    });
+    let endpoint = section.parsed("managed_identity_endpoint", |text| match Url::parse(text) {
+        Ok(url) if url.scheme() == "http" && url.host_str().is_some_and(is_loopback_host) => Ok(url),
+        _ => Err(format!("is for tests on loopback; remove it, and {} is asked", identity::ENDPOINT)),
+    });
+    if !is_given || !is_on {
+        return Given::Absent;
+    }
+    let fixed = || Url::parse(identity::ENDPOINT).expect("the address of the service is a URL");
+    match (client_id, endpoint) {
+        (Given::Is(client_id), Given::Is(endpoint)) => Given::Is(Source::ManagedIdentity { client_id, endpoint }),
+        (Given::Is(client_id), Given::Absent) => Given::Is(Source::ManagedIdentity { client_id, endpoint: fixed() }),
+        (Given::Absent, _) => {
+            section.error(
+                "managed_identity_client_id",
+                "missing; set the client id of the user-assigned managed identity, the only kind that Entra accepts here",
+            );
+            Given::Wrong
+        }
+        _ => Given::Wrong,
+    }
+}
+
+/// Of a disabled tenant: nothing is opened.
+fn unread() -> Source {
+    Source::Secret(SecretString::default())
+}
+
+fn parse_date(text: &str) -> Result<DateTime<Utc>, String> {
+    let date = text.trim().parse::<NaiveDate>();
+    let date = date.map_err(|_| "not a date; write it like 2027-01-31, as the app registration shows it".to_owned())?;
+    Ok(date.and_time(NaiveTime::MIN).and_utc())
+}

@@ -1,0 +1,81 @@
+//! A user-assigned managed identity, whose token is the application's assertion. Source: `MicrosoftDocs/entra-docs`,
+//! `workload-identity-federation-config-app-trust-managed-identity.md`.
+
+use std::time::{Duration, Instant};
+
+use secrecy::SecretString;
+use serde_json::Value;
+use tokio::sync::Mutex;
+use url::Url;
+
+use super::{REPLY_BYTES_MAX, read_reply};
+use crate::error::{Peer, SyncError, shown};
+use crate::http;
+
+/// The address of the service on every Azure machine; it answers to nobody else.
+pub const ENDPOINT: &str = "http://169.254.169.254";
+/// An assertion is asked for anew this long before it ends.
+const RENEW_EARLY: Duration = Duration::from_secs(300);
+
+/// The identity and its assertion for each audience, which lasts for many token requests.
+#[derive(Debug)]
+pub struct ManagedIdentity {
+    client_id: String,
+    endpoint: Url,
+    held: Mutex<Option<(&'static str, SecretString, Instant)>>,
+}
+
+impl ManagedIdentity {
+    /// Nothing is asked for yet.
+    pub fn new(client_id: String, endpoint: Url) -> Self {
+        Self { client_id, endpoint, held: Mutex::default() }
+    }
+
+    /// The assertion for the cloud of that login host.
+    pub async fn assertion(&self, authority: &Url) -> Result<SecretString, SyncError> {
+        let audience = audience(authority);
+        let mut held = self.held.lock().await;
+        if let Some((of, token, until)) = &*held
+            && *of == audience
+            && Instant::now() < *until
+        {
+            return Ok(token.clone());
+        }
+        let (token, lifetime) = self.request(audience).await?;
+        *held = Some((audience, token.clone(), Instant::now() + lifetime.saturating_sub(RENEW_EARLY)));
+        Ok(token)
+    }
+
+    /// Drops an assertion that Entra refused.
+    pub async fn forget(&self) {
+        *self.held.lock().await = None;
+    }
+
+    async fn request(&self, audience: &str) -> Result<(SecretString, Duration), SyncError> {
+        let mut url = self.endpoint.clone();
+        url.set_path("metadata/identity/oauth2/token");
+        url.query_pairs_mut()
+            .append_pair("api-version", "2023-11-15")
+            .append_pair("resource", audience)
+            .append_pair("client_id", &self.client_id);
+        // Never through a proxy: it would ask for its own machine's identity.
+        let sent = http::client().get(url).header("Metadata", "true").send().await;
+        let response = sent.map_err(|error| http::transport(Peer::ManagedIdentity, error))?;
+        let status = response.status().as_u16();
+        let body = http::read_text(response, Peer::ManagedIdentity, REPLY_BYTES_MAX).await?;
+        if status != 200 {
+            let reply: Value = serde_json::from_str(&body).unwrap_or_default();
+            let what = shown(reply["error"].as_str().unwrap_or_default());
+            return Err(SyncError::ManagedIdentity { status, what });
+        }
+        read_reply(&body)
+    }
+}
+
+/// Each cloud exchanges assertions for its own audience only.
+fn audience(authority: &Url) -> &'static str {
+    match authority.host_str() {
+        Some("login.microsoftonline.us") => "api://AzureADTokenExchangeUSGov",
+        _ => "api://AzureADTokenExchange",
+    }
+}

@@ -1,0 +1,201 @@
+//! Watches the applications' credentials: when they end, and whether their files were replaced.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::check::{CheckResult, Finding};
+use crate::entra::credential::{Credential, Fingerprint};
+use crate::pass::Engine;
+use crate::tenant::Tenant;
+
+/// How soon a replaced file is noticed where no token is asked for.
+const LOOK: Duration = Duration::from_secs(5);
+/// Days before the end at which it is told.
+const WARNINGS: [i64; 3] = [1, 7, 30];
+
+/// An application's credential: client id, and first or next.
+type Rank = (String, &'static str);
+
+/// When a credential ends.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    /// The application.
+    pub client_id: String,
+    /// First or next.
+    pub name: &'static str,
+    /// What kind of credential.
+    pub kind: &'static str,
+    /// The end; `None` where it has none, or nobody has told.
+    pub expires: Option<DateTime<Utc>>,
+}
+
+impl Ending {
+    /// How near it is: the smallest number of days among 30, 7 and 1 that is not less than what is left, 0 after the end;
+    /// `None` while there is time.
+    pub fn stage(&self, now: DateTime<Utc>) -> Option<i64> {
+        let left = self.expires?.signed_duration_since(now);
+        if left.num_seconds() <= 0 {
+            return Some(0);
+        }
+        WARNINGS.into_iter().find(|days| left <= chrono::TimeDelta::days(*days))
+    }
+
+    /// In words, for people.
+    pub fn told(&self, now: DateTime<Utc>) -> String {
+        let Self { client_id, name, kind, .. } = self;
+        let end = match self.expires {
+            None if *kind == "client secret" => {
+                "its end is not known; set client_secret_expires to be warned".to_owned()
+            }
+            None => "renews itself".to_owned(),
+            Some(end) if end <= now => format!("HAS EXPIRED on {}", end.format("%Y-%m-%d")),
+            Some(end) => {
+                let days = end.signed_duration_since(now).num_days();
+                format!("ends on {}, in {days} days", end.format("%Y-%m-%d"))
+            }
+        };
+        format!("{name} credential of app {client_id}: {kind}, {end}")
+    }
+
+    /// For the doctor.
+    pub fn finding(&self, now: DateTime<Utc>) -> Finding {
+        let detail = self.told(now);
+        match self.stage(now) {
+            None => Finding::ok("credential", detail),
+            Some(0) => {
+                let what = "credential".to_owned();
+                Finding { what, result: CheckResult::Failure, who: "operator", detail }
+            }
+            Some(_) => Finding::warning("credential", format!("{detail}; renew it")),
+        }
+    }
+}
+
+/// The machine's clock: certificates and secrets end by the calendar.
+pub fn now() -> DateTime<Utc> {
+    SystemTime::now().into()
+}
+
+/// The credentials of these tenants' applications, each once.
+pub fn endings<'a>(tenants: impl IntoIterator<Item = &'a Arc<Tenant>>) -> Vec<Ending> {
+    let mut found = BTreeMap::new();
+    for tenant in tenants.into_iter().filter(|tenant| tenant.enabled) {
+        for (name, credential) in tenant.app.credentials() {
+            found.entry((tenant.app.client_id.clone(), name)).or_insert_with(|| ending(tenant, name, credential));
+        }
+    }
+    found.into_values().collect()
+}
+
+fn ending(tenant: &Tenant, name: &'static str, credential: &Credential) -> Ending {
+    Ending { client_id: tenant.app.client_id.clone(), name, kind: credential.kind(), expires: credential.expires() }
+}
+
+/// The ends of the credentials by which a tenant is read, as `status --json` shows them.
+pub fn of_tenant(tenants: &[Arc<Tenant>], id: Uuid) -> Value {
+    let tenant = tenants.iter().filter(|tenant| tenant.id.0 == id);
+    endings(tenant)
+        .iter()
+        .map(|ending| json!({ "name": ending.name, "kind": ending.kind, "expires": ending.expires }))
+        .collect()
+}
+
+/// Tells what ends soon, and gives tenants that wait for a credential another chance when its files have changed.
+pub async fn watch(engine: Arc<Engine>, wake: Arc<Notify>) {
+    let mut told = HashMap::new();
+    let mut seen = HashMap::new();
+    let mut tick = tokio::time::interval(LOOK);
+    loop {
+        tick.tick().await;
+        let tenants: Vec<Arc<Tenant>> = engine.settings().tenants.values().cloned().collect();
+        for ending in endings(&tenants) {
+            tell(&ending, now(), &mut told);
+        }
+        let changed = changed(&tenants, &mut seen);
+        if changed.is_empty() {
+            continue;
+        }
+        match engine.parties().store.unpark(&changed).await {
+            Ok(()) => wake.notify_one(),
+            Err(error) => {
+                tracing::warn!(error = %error, "tenants whose credential has changed are tried again at their usual time");
+            }
+        }
+    }
+}
+
+/// Once for each stage, so that it is a line in the log and not a flood.
+fn tell(ending: &Ending, now: DateTime<Utc>, told: &mut HashMap<Rank, i64>) {
+    let rank = (ending.client_id.clone(), ending.name);
+    if let Some(end) = ending.expires {
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
+        let seconds = end.timestamp() as f64;
+        let (client_id, name) = rank.clone();
+        metrics::gauge!("incident_sync_credential_expiry_timestamp_seconds", "client_id" => client_id, "credential" => name)
+            .set(seconds);
+    }
+    let Some(stage) = ending.stage(now) else {
+        told.remove(&rank);
+        return;
+    };
+    if told.insert(rank, stage) == Some(stage) {
+        return;
+    }
+    let (app, credential, kind, what) = (&ending.client_id, ending.name, ending.kind, ending.told(now));
+    if stage == 0 {
+        tracing::error!(who = "operator", app, credential, kind, "a credential has expired: {what}");
+    } else {
+        tracing::warn!(who = "operator", app, credential, kind, days = stage, "a credential ends soon: {what}");
+    }
+}
+
+/// The tenants of applications whose credentials are not those of the last look.
+fn changed(tenants: &[Arc<Tenant>], seen: &mut HashMap<Rank, Fingerprint>) -> Vec<Uuid> {
+    let mut found = Vec::new();
+    let mut looked = HashMap::new();
+    for tenant in tenants {
+        let mut has_changed = false;
+        for (name, credential) in tenant.app.credentials() {
+            let rank = (tenant.app.client_id.clone(), name);
+            let before = seen.get(&rank).copied();
+            let fingerprint = *looked.entry(rank).or_insert_with(|| credential.proof().1);
+            has_changed |= before.is_some_and(|before| before != fingerprint);
+        }
+        if has_changed {
+            found.push(tenant.id.0);
+        }
+    }
+    *seen = looked;
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_thirty_seven_and_one_days_before_and_when_it_has_come() {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let at = |days: f64| {
+            #[expect(clippy::cast_possible_truncation, reason = "a few days in seconds")]
+            let expires = now + chrono::TimeDelta::seconds((days * 86_400.0) as i64);
+            Ending { client_id: "a".into(), name: "first", kind: "certificate", expires: Some(expires) }
+        };
+        let stages = [(31.0, None), (30.0, Some(30)), (7.1, Some(30)), (7.0, Some(7)), (1.5, Some(7))];
+        for (days, stage) in stages.into_iter().chain([(1.0, Some(1)), (0.1, Some(1)), (0.0, Some(0)), (-3.0, Some(0))])
+        {
+            assert_eq!(at(days).stage(now), stage, "{days}");
+        }
+        assert_eq!(Ending { expires: None, ..at(0.0) }.stage(now), None);
+        assert_eq!(at(31.0).finding(now).result, CheckResult::Ok);
+        assert_eq!(at(6.0).finding(now).result, CheckResult::Warning);
+        assert_eq!(at(-1.0).finding(now).result, CheckResult::Failure);
+        assert!(at(6.0).told(now).contains("in 6 days"), "{}", at(6.0).told(now));
+    }
+}

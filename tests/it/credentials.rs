@@ -1,0 +1,232 @@
+//! Each kind of credential against a token endpoint that verifies it, two of them in order, and one alarm for all tenants.
+
+use std::path::{Path, PathBuf};
+
+use chrono::TimeDelta;
+use incident_sync::entra::certificate::Algorithm;
+use incident_sync::entra::credential::{CertificateFiles, Credential, Source};
+use incident_sync::error::Wait;
+use incident_sync::secret_file::SecretFile;
+use incident_sync::simulator::{Endpoint, TenantSpec};
+use incident_sync::store::runs::Outcome;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tempfile::TempDir;
+
+use crate::support::canary::SECRET;
+use crate::support::world::{CONCURRENCY, World, id, spec};
+
+const EXCHANGE: &str = "api://AzureADTokenExchange";
+const IDENTITY: &str = "77777777-0000-4000-8000-000000000000";
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/credentials").join(name)
+}
+
+fn file(path: PathBuf) -> SecretFile {
+    // Those of a checkout are open to everybody.
+    SecretFile { path, bare: None, is_guarded: true }
+}
+
+fn certificate(name: &str, algorithm: Algorithm) -> Credential {
+    let certificate = file(data(&format!("{name}.crt.pem")));
+    let key = Some(file(data(&format!("{name}.key.pem"))));
+    let files = CertificateFiles { certificate, key, password: None, algorithm };
+    Credential::new(Source::Certificate(files), None).unwrap()
+}
+
+fn pkcs12(folder: &TempDir) -> Credential {
+    let password = folder.path().join("password");
+    std::fs::write(&password, "canary5f2d77c0-p12\n").unwrap();
+    let (certificate, password) = (file(data("modern.p12")), Some(file(password)));
+    let files = CertificateFiles { certificate, key: None, password, algorithm: Algorithm::Ps256 };
+    Credential::new(Source::Certificate(files), None).unwrap()
+}
+
+fn federated(folder: &TempDir, token: &str) -> Credential {
+    let path = folder.path().join("token");
+    std::fs::write(&path, token).unwrap();
+    Credential::new(Source::FederatedFile(file(path)), None).unwrap()
+}
+
+fn identity(world: &World, client_id: &str) -> Credential {
+    let source = Source::ManagedIdentity { client_id: client_id.to_owned(), endpoint: world.url() };
+    Credential::new(source, None).unwrap()
+}
+
+fn secret(value: &str) -> Credential {
+    Credential::secret(value.to_owned().into())
+}
+
+fn register(world: &World, name: &str) {
+    world.service().register_certificate(&CertificateDer::from_pem_file(data(&format!("{name}.crt.pem"))).unwrap());
+}
+
+fn many(tenants: u128) -> Vec<TenantSpec> {
+    (1..=tenants).map(|number| spec(number, 1)).collect()
+}
+
+/// Token requests that arrived, by any tenant, and how many were answered with a token.
+fn token_requests(world: &World) -> (usize, usize) {
+    let tenants = world.tenants().iter();
+    let calls = tenants.flat_map(|tenant| world.service().calls(tenant.id.0));
+    let tokens: Vec<_> = calls.filter(|call| call.endpoint == Endpoint::Token).collect();
+    (tokens.len(), tokens.iter().filter(|call| call.status == 200).count())
+}
+
+/// Nobody gets a token, and all who asked are told why.
+async fn fails_with(world: &World, told: &str) {
+    let results = world.pass().await;
+    let failures: Vec<String> = results.iter().map(|result| format!("{:?}", result.report.failure)).collect();
+    let asked: Vec<_> = failures.iter().filter(|failure| !failure.contains("CredentialBreaker")).collect();
+    assert!(!asked.is_empty() && asked.iter().all(|failure| failure.contains(told)), "{told} is not in {asked:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_obtains_tokens_in_both_forms_and_from_pkcs12() {
+    let folder = tempfile::tempdir().unwrap();
+    let by = || [certificate("first", Algorithm::Ps256), certificate("first", Algorithm::Rs256), pkcs12(&folder)];
+    for credential in by() {
+        let world = World::with_credentials(many(3), credential, None).await;
+        fails_with(&world, "codes: [700027]").await;
+        register(&world, "first");
+        world.unpark().await;
+        // As a reload does.
+        world.engine.parties().tokens.forget_refusals();
+        world.good_pass().await;
+        world.assert_truth().await;
+    }
+    let world = World::with_credentials(many(1), certificate("first", Algorithm::Ps256), None).await;
+    register(&world, "second");
+    fails_with(&world, "codes: [700027]").await;
+}
+
+/// The simulator's clock is another one than this machine's.
+#[tokio::test]
+async fn a_clock_that_is_wrong_costs_one_request() {
+    let world = World::with_credentials(many(1), certificate("first", Algorithm::Ps256), None).await;
+    register(&world, "first");
+    world.service().advance(std::time::Duration::from_secs(400 * 86_400));
+    world.good_pass().await;
+    assert_eq!(token_requests(&world), (2, 1));
+}
+
+#[tokio::test]
+async fn a_federated_token_is_read_for_each_request() {
+    let (folder, mut world) = (tempfile::tempdir().unwrap(), World::with(many(1)).await);
+    let now = world.service().now();
+    let kubernetes = world.service().trust_issuer("https://kubernetes.example", "system:serviceaccount:soc:sync");
+    let good = || kubernetes.token(EXCHANGE, now, now + TimeDelta::hours(1));
+    let foreign = world.service().trust_issuer("https://kubernetes.example", "system:serviceaccount:soc:other");
+    let table = [
+        (kubernetes.token(EXCHANGE, now, now - TimeDelta::hours(1)), "codes: [700024]"),
+        (kubernetes.token("api://other", now, now + TimeDelta::hours(1)), "codes: [7002121]"),
+        (foreign.token(EXCHANGE, now, now + TimeDelta::hours(1)), "codes: [700027]"),
+        (format!("{}x", good()), "codes: ["),
+    ];
+    for (token, told) in table {
+        world.use_credentials(federated(&folder, &token).into(), None);
+        world.unpark().await;
+        fails_with(&world, told).await;
+    }
+    std::fs::write(folder.path().join("token"), good()).unwrap();
+    world.unpark().await;
+    world.good_pass().await;
+    world.assert_truth().await;
+}
+
+#[tokio::test]
+async fn one_assertion_of_a_managed_identity_serves_all_tenants() {
+    let mut world = World::with(many(20)).await;
+    world.use_credentials(identity(&world, IDENTITY).into(), None);
+    fails_with(&world, "ManagedIdentity { status: 400").await;
+    let asked = world.service().identity_requests();
+    assert!(asked <= 1 + CONCURRENCY, "{asked} requests for an identity that is not there");
+    world.service().assign_identity(IDENTITY);
+    world.use_credentials(identity(&world, IDENTITY).into(), None);
+    world.unpark().await;
+    world.good_pass().await;
+    assert_eq!(world.service().identity_requests(), asked + 1);
+}
+
+#[tokio::test]
+async fn the_next_credential_serves_at_once_when_the_first_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut world = World::with(many(50)).await;
+    register(&world, "second");
+    let now = world.service().now();
+    let issuer = world.service().trust_issuer("https://kubernetes.example", "sync");
+    let firsts = [
+        secret("canary-secret-5f2d-of-old"),
+        certificate("first", Algorithm::Ps256),
+        federated(&folder, &issuer.token(EXCHANGE, now, now - TimeDelta::days(1))),
+        identity(&world, IDENTITY),
+    ];
+    for first in firsts {
+        let kind = first.kind();
+        world.use_credentials(first.into(), Some(certificate("second", Algorithm::Ps256).into()));
+        let (before, good_before) = token_requests(&world);
+        world.unpark().await;
+        world.good_pass().await;
+        let (asked, good) = token_requests(&world);
+        let refused = asked - before - (good - good_before);
+        assert_eq!(good - good_before, 50, "{kind}");
+        // Those in flight, each perhaps twice because of the clock, before two refusals are known.
+        assert!(refused <= 2 * (CONCURRENCY + 2), "{kind}: {refused} refusals");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_expires_gives_way_to_the_next_one_without_a_failed_run() {
+    let next = secret("canary-secret-5f2d-next");
+    let world = World::with_credentials(many(3), secret(SECRET), Some(next)).await;
+    world.good_pass().await;
+    world.service().expire_client_secret("canary-secret-5f2d-next");
+    world.service().advance(std::time::Duration::from_secs(4_000));
+    for tenant in world.tenants() {
+        world.engine.parties().tokens.forget(tenant).await;
+    }
+    world.good_pass().await;
+    world.assert_truth().await;
+}
+
+#[tokio::test]
+async fn a_broken_credential_is_a_few_requests_for_fifty_tenants_and_mends_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut world = World::with(many(50)).await;
+    let now = world.service().now();
+    let issuer = world.service().trust_issuer("https://kubernetes.example", "sync");
+    let expired = issuer.token(EXCHANGE, now, now - TimeDelta::days(1));
+    let broken = || secret("canary-secret-5f2d-of-old");
+    let pairs = [
+        (broken(), None),
+        (certificate("first", Algorithm::Ps256), None),
+        (federated(&folder, &expired), None),
+        (broken(), Some(certificate("second", Algorithm::Ps256))),
+    ];
+    for (first, next) in pairs {
+        let (kind, credentials) = (first.kind(), 1 + usize::from(next.is_some()));
+        world.use_credentials(first.into(), next.map(Into::into));
+        let before = token_requests(&world).0;
+        world.unpark().await;
+        for round in 0..3 {
+            world.unpark().await;
+            for result in world.pass().await {
+                let verdict = result.verdict.expect("nobody gets a token");
+                assert_eq!((verdict.class, verdict.who.as_str()), ("credential", "operator"), "{kind} {round}");
+                assert!(result.outcome == Outcome::Parked || matches!(verdict.wait, Wait::AtLeast(_)));
+            }
+        }
+        let asked = token_requests(&world).0 - before;
+        assert!(asked >= 2 && asked <= 2 * credentials * (CONCURRENCY + 2), "{kind}: {asked} requests");
+    }
+    std::fs::write(folder.path().join("token"), issuer.token(EXCHANGE, now, now + TimeDelta::hours(1))).unwrap();
+    world.use_credentials(secret("canary-secret-5f2d-of-old").into(), Some(federated(&folder, "a.b.c").into()));
+    world.unpark().await;
+    fails_with(&world, "codes: [7000215]").await;
+    let token = issuer.token(EXCHANGE, now, now + TimeDelta::hours(1));
+    std::fs::write(folder.path().join("token"), token).unwrap();
+    world.unpark().await;
+    world.good_pass().await;
+    assert_eq!(world.state(id(50), "parked_reason").await, None);
+}
