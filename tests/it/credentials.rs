@@ -13,7 +13,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
 
-use crate::support::canary::SECRET;
+use crate::support::canary::{PKCS12_PASSWORD, SECRET};
 use crate::support::world::{CONCURRENCY, World, id, spec};
 
 const EXCHANGE: &str = "api://AzureADTokenExchange";
@@ -37,7 +37,7 @@ fn certificate(name: &str, algorithm: Algorithm) -> Credential {
 
 fn pkcs12(folder: &TempDir) -> Credential {
     let password = folder.path().join("password");
-    std::fs::write(&password, "canary5f2d77c0-p12\n").unwrap();
+    std::fs::write(&password, PKCS12_PASSWORD).unwrap();
     let (certificate, password) = (file(data("modern.p12")), Some(file(password)));
     let files = CertificateFiles { certificate, key: None, password, algorithm: Algorithm::Ps256 };
     Credential::new(Source::Certificate(files), None).unwrap()

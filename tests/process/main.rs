@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 mod commands;
+mod credentials;
 mod demonstration;
 mod failpoints;
 mod instances;

@@ -51,11 +51,31 @@ pub(crate) fn open_folder() -> TempDir {
     folder
 }
 
+/// Writes a file that nobody else may read, at once whole, as careful people replace secrets.
+pub(crate) fn write_secret(path: &Path, content: &[u8]) {
+    let draft = path.with_extension("secret-draft");
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&draft).unwrap();
+    file.write_all(content).unwrap();
+    std::fs::rename(draft, path).unwrap();
+}
+
+/// A line of each private key that tests use, as PEM has it.
+fn key_lines() -> [String; 2] {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/credentials");
+    ["first.key.pem", "second.key.pem"].map(|name| {
+        let key = std::fs::read_to_string(folder.join(name)).unwrap();
+        key.lines().nth(5).unwrap().to_owned()
+    })
+}
+
 /// The part of the configuration that tests change.
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) database: String,
     pub(crate) poll: &'static str,
+    /// How the application proves itself.
+    pub(crate) app: String,
     pub(crate) tenants: Vec<u128>,
     /// Written after everything else.
     pub(crate) more: String,
@@ -71,9 +91,7 @@ impl Site {
     pub(crate) async fn with(specs: Vec<TenantSpec>) -> Self {
         let simulator = Simulator::start(Options { client_secret: SECRET.to_owned(), ..Options::default() });
         let site = Self { simulator: simulator.await.unwrap(), folder: open_folder() };
-        let mut options = std::fs::OpenOptions::new();
-        let mut secret = options.create(true).write(true).truncate(true).mode(0o600).open(site.path("secret")).unwrap();
-        writeln!(secret, "{SECRET}").unwrap();
+        write_secret(&site.path("secret"), format!("{SECRET}\n").as_bytes());
         let tenants = specs.iter().map(|spec| spec.id.as_u128() - id(0).as_u128()).collect();
         for spec in specs {
             site.world().add_tenant(spec);
@@ -86,6 +104,7 @@ impl Site {
         Settings {
             database: format!("embedded_dir = {:?}", self.path("pg")),
             poll: "*/2 * * * * *",
+            app: "client_secret_file = \"secret\"".to_owned(),
             tenants: Vec::new(),
             more: String::new(),
         }
@@ -99,10 +118,10 @@ impl Site {
 
     pub(crate) fn configure(&self, settings: &Settings) {
         let (url, client_id) = (self.simulator.url(), Options::default().client_id);
-        let Settings { database, poll, tenants, more } = settings;
+        let Settings { database, poll, app, tenants, more } = settings;
         let mut text = format!(
             "[database]\n{database}\n[schedule]\npoll = \"{poll}\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
-             [app]\nclient_id = \"{client_id}\"\nclient_secret_file = \"secret\"\n\
+             [app]\nclient_id = \"{client_id}\"\n{app}\n\
              [api]\nauthority = \"{url}\"\nbase_url = \"{url}\"\n\
              [sync]\ncalls_per_minute = {PLENTY}\ncalls_per_hour = {PLENTY}\n"
         );
@@ -204,7 +223,11 @@ impl Drop for Site {
 pub(crate) fn files_with_secrets(folder: &Path) -> String {
     let mut search = Command::new("grep");
     search.args(["-rlaF", "--exclude=secret*", "--exclude=*.toml"]);
-    search.args(["-e", CANARY, "-e", PASSWORD, "-e", "eyJhbGci", "-e", "eyJ0eXAi"]).arg(folder);
+    search.args(["-e", CANARY, "-e", PASSWORD, "-e", "eyJhbGci", "-e", "eyJ0eXAi"]);
+    for line in key_lines() {
+        search.args(["-e", &line]);
+    }
+    search.arg(folder);
     String::from_utf8(search.output().unwrap().stdout).unwrap()
 }
 
@@ -388,7 +411,8 @@ fn checked(path: &Path) -> String {
 }
 
 fn assert_keeps_secrets(text: &str, place: &str) {
-    for secret in [CANARY, PASSWORD, TOKEN] {
+    let [first, second] = &key_lines();
+    for secret in [CANARY, PASSWORD, TOKEN, first, second] {
         let line = text.lines().find(|line| line.contains(secret));
         assert!(line.is_none(), "{secret} in {place}: {line:?}");
     }

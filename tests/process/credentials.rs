@@ -1,0 +1,176 @@
+//! Credentials of the real binary: each kind from the configuration, and renewed while the daemon runs.
+
+use std::path::Path;
+
+use chrono::TimeDelta;
+use incident_sync::simulator::{Endpoint, Reply};
+use nix::sys::signal::Signal;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::Value;
+
+use crate::site::{Running, Settings, Site, events, id, number, spec, stored, until, write_secret};
+
+const IDENTITY: &str = "77777777-0000-4000-8000-000000000000";
+const REFUSED: &str = "the application's credential is refused: first (";
+const FAILED: &str = "SELECT count(*) FROM defender.sync_runs WHERE outcome <> 'ok'";
+
+fn data(name: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/credentials").join(name)).unwrap()
+}
+
+fn register(site: &Site, name: &str) {
+    site.world().register_certificate(&CertificateDer::from_pem_slice(&data(&format!("{name}.crt.pem"))).unwrap());
+}
+
+/// So many tenants, whose application proves itself by these lines.
+async fn site_by(app: &str, tenants: u128) -> Site {
+    let site = Site::with((1..=tenants).map(|number| spec(number, 5)).collect()).await;
+    let tenants = (1..=tenants).collect();
+    site.configure(&Settings { app: app.to_owned(), tenants, ..site.settings() });
+    site
+}
+
+/// Every tenant needs a new token for its next page.
+fn expire_tokens(site: &Site, tenants: u128) {
+    for tenant in 1..=tenants {
+        site.world().script(id(tenant), Endpoint::Incidents, vec![Reply::ExpireToken]);
+    }
+}
+
+fn alarms(daemon: &Running) -> Vec<Value> {
+    let is_alarm = |event: &Value| event["message"].as_str().is_some_and(|message| message.starts_with(REFUSED));
+    events(&daemon.stderr()).into_iter().filter(is_alarm).collect()
+}
+
+async fn metric(daemon: &Running, name: &str, credential: &str) -> Option<String> {
+    let (_, metrics) = daemon.get("/metrics").await;
+    let label = format!("credential=\"{credential}\"");
+    let line = metrics.lines().find(|line| line.starts_with(name) && line.contains(&label))?;
+    line.rsplit(' ').next().map(str::to_owned)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_kind_of_credential_works_from_the_configuration_and_stays_secret() {
+    let pkcs12 = "client_certificate_file = \"secret.p12\"\nclient_certificate_password_file = \"secret-password\"";
+    let pem = "client_certificate_file = \"client.crt.pem\"\nclient_private_key_file = \"secret.key.pem\"\n\
+               client_assertion_algorithm = \"RS256\"";
+    let identity = format!("managed_identity = true\nmanaged_identity_client_id = \"{IDENTITY}\"\n");
+    let site = site_by(pkcs12, 1).await;
+    write_secret(&site.path("secret.p12"), &data("modern.p12"));
+    write_secret(&site.path("secret-password"), b"canary5f2d77c0-p12\n");
+    std::fs::write(site.path("client.crt.pem"), data("first.crt.pem")).unwrap();
+    write_secret(&site.path("secret.key.pem"), &data("first.key.pem"));
+    register(&site, "first");
+    site.world().assign_identity(IDENTITY);
+    let now = site.world().now();
+    let token = site.world().trust_issuer("https://kubernetes.example", "sync").token(
+        "api://AzureADTokenExchange",
+        now,
+        now + TimeDelta::hours(1),
+    );
+    write_secret(&site.path("secret-token"), token.as_bytes());
+    let identity = format!("{identity}managed_identity_endpoint = \"{}\"", site.simulator.url());
+    for (round, app) in (1..).zip([pkcs12, pem, "federated_token_file = \"secret-token\"", &identity]) {
+        site.configure(&Settings { app: app.to_owned(), tenants: vec![1], ..site.settings() });
+        site.world().create(id(1));
+        let mut command = site.command(&["sync", "--json", "-vvv"]);
+        command.env("RUST_LOG", "trace");
+        let done = Running::start(command, site.folder.path()).ends();
+        assert_eq!(done.json()["ok"], true, "{round} {}\n{}", done.stdout, done.stderr.len());
+        let checked = site.does(&["check", "--json"]).json();
+        let finding = checked.as_array().unwrap().iter().find(|finding| finding["what"] == "credential").unwrap();
+        assert_eq!(finding["result"], "ok", "{finding}");
+        let status = site.does(&["status", "--json"]).json();
+        let ends = round <= 2;
+        assert_eq!(status[0]["credentials"][0]["expires"].is_string(), ends, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_secret_file_mends_all_tenants_without_a_restart_and_its_refusal_is_one_alarm() {
+    let site = site_by("client_secret_file = \"secret\"", 3).await;
+    let daemon = site.run();
+    let pool = site.connect().await;
+    until("the first rows", async || stored(&pool, 3).await == 5).await;
+    site.world().expire_client_secret("canary5f2d77c0-renewed");
+    expire_tokens(&site, 3);
+    let parked = "SELECT count(*) FROM defender.sync_state WHERE error_class = 'credential'";
+    until("all tenants fail", async || number(&pool, parked).await == 3).await;
+    assert_eq!(metric(&daemon, "incident_sync_credential_refused", "first").await.unwrap(), "1");
+    for tenant in 1..=3 {
+        site.world().create(id(tenant));
+    }
+    write_secret(&site.path("secret"), b"canary5f2d77c0-renewed\n");
+    for tenant in 1..=3 {
+        until("a tenant is at work again", async || stored(&pool, tenant).await == 6).await;
+    }
+    assert_eq!(metric(&daemon, "incident_sync_credential_refused", "first").await.unwrap(), "0");
+    let alarms = alarms(&daemon);
+    assert_eq!(alarms.len(), 1, "{alarms:?}");
+    assert_eq!((&alarms[0]["level"], &alarms[0]["who"]), (&Value::from("ERROR"), &Value::from("operator")));
+    let parked_loudly = events(&daemon.stderr()).into_iter().filter(|event| event["level"] == "ERROR").count();
+    assert_eq!(parked_loudly, 1, "no other line asks for somebody");
+    pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_credential_takes_over_without_a_failed_run_when_the_first_expires() {
+    let certificate = "client_certificate_file = \"client.crt.pem\"\nclient_private_key_file = \"secret.key.pem\"";
+    let site = site_by("client_secret_file = \"secret\"", 2).await;
+    std::fs::write(site.path("client.crt.pem"), data("second.crt.pem")).unwrap();
+    write_secret(&site.path("secret.key.pem"), &data("second.key.pem"));
+    register(&site, "second");
+    let app = format!("client_secret_file = \"secret\"\n[app.next]\n{certificate}");
+    site.configure(&Settings { app, tenants: vec![1, 2], ..site.settings() });
+    let daemon = site.run();
+    let pool = site.connect().await;
+    until("the first rows", async || stored(&pool, 2).await == 5).await;
+    assert_eq!(metric(&daemon, "incident_sync_credential_in_use", "first").await.unwrap(), "1");
+    site.world().expire_client_secret("canary5f2d77c0-of-somebody-else");
+    expire_tokens(&site, 2);
+    for tenant in 1..=2 {
+        site.world().create(id(tenant));
+        until("the tenant goes on", async || stored(&pool, tenant).await == 6).await;
+    }
+    assert_eq!(number(&pool, FAILED).await, 0);
+    assert_eq!(metric(&daemon, "incident_sync_credential_in_use", "next").await.unwrap(), "1");
+    assert_eq!(metric(&daemon, "incident_sync_credential_in_use", "first").await.unwrap(), "0");
+    let expiry = metric(&daemon, "incident_sync_credential_expiry_timestamp_seconds", "next").await;
+    assert!(expiry.is_some_and(|seconds| seconds.parse::<f64>().unwrap() > 4e9));
+    assert_eq!(alarms(&daemon).len(), 1);
+    pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_swapped_on_disk_is_used_once_its_key_is_there_too() {
+    let certificate = "client_certificate_file = \"client.crt.pem\"\nclient_private_key_file = \"secret.key.pem\"";
+    let site = site_by(certificate, 1).await;
+    let put = |name: &str| {
+        std::fs::write(site.path("client.crt.pem"), data(&format!("{name}.crt.pem"))).unwrap();
+    };
+    put("first");
+    write_secret(&site.path("secret.key.pem"), &data("first.key.pem"));
+    register(&site, "first");
+    let daemon = site.run();
+    let pool = site.connect().await;
+    until("the first rows", async || stored(&pool, 1).await == 5).await;
+    register(&site, "second");
+    put("second");
+    daemon.logs("the credential's files cannot be used; what was read before goes on").await;
+    expire_tokens(&site, 1);
+    site.world().create(id(1));
+    until("the old pair goes on", async || stored(&pool, 1).await == 6).await;
+    site.world().remove_certificates();
+    register(&site, "second");
+    write_secret(&site.path("secret.key.pem"), &data("second.key.pem"));
+    daemon.logs("the credential's files have changed and were read again").await;
+    expire_tokens(&site, 1);
+    site.world().create(id(1));
+    until("the new pair is used", async || stored(&pool, 1).await == 7).await;
+    assert_eq!((number(&pool, FAILED).await, alarms(&daemon).len()), (0, 0));
+    pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
