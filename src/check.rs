@@ -14,7 +14,7 @@ use crate::entra::Tokens;
 use crate::entra::claims::Look;
 use crate::error::SyncError;
 use crate::expiry;
-use crate::http;
+use crate::http::{self, Deadlines};
 use crate::setup::{self, OpenDatabase};
 use crate::store::Store;
 use crate::store::quota::Quota;
@@ -94,7 +94,7 @@ pub async fn all(config: &Config, tenants: &[Arc<Tenant>]) -> (Vec<Finding>, boo
             None
         }
     };
-    let client = http::client();
+    let client = http::client_on(&config.http_client, Deadlines::default());
     let (tokens, incidents) = (Tokens::new(client.clone()), Incidents::new(client));
     {
         let quota = database.as_ref().map(|database| (&database.store, setup::quota(config)));

@@ -216,7 +216,7 @@ async fn reload(engine: &Engine, file: Option<&std::path::Path>) {
             gauge.set(0.0);
             tracing::info!(
                 tenants = config.tenants.len(),
-                "the configuration was read again; [database], [http] and the call limits need a restart"
+                "the configuration was read again; [database], [http], [http_client] and the call limits need a restart"
             );
         }
         Err(error) => {

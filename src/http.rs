@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
-use reqwest::{Client, Response};
+use reqwest::{Certificate, Client, Proxy, Response};
 
 use crate::error::{Peer, SyncError};
 
@@ -26,29 +26,72 @@ impl Default for Deadlines {
 /// Below the idle timeouts of the load balancers on the way, so that we rarely write to a connection they have closed.
 const IDLE_CONNECTION: Duration = Duration::from_secs(45);
 
-/// The client with our deadlines.
+/// How Microsoft is reached from this network.
+#[derive(Clone, Default)]
+pub struct Route {
+    /// The proxy on the way.
+    pub proxy: ProxyChoice,
+    /// Authorities that are trusted besides the system's.
+    pub authorities: Vec<Certificate>,
+}
+
+/// Which proxy is used.
+#[derive(Clone, Default)]
+pub enum ProxyChoice {
+    /// None, whatever the environment says.
+    #[default]
+    None,
+    /// That of `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`.
+    Environment,
+    /// This one; its password is in the URL.
+    At(Box<Proxy>),
+}
+
+/// Without the proxy, whose URL may hold a password.
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let proxy = match self.proxy {
+            ProxyChoice::None => "none",
+            ProxyChoice::Environment => "environment",
+            ProxyChoice::At(_) => "configured",
+        };
+        write!(f, "Route {{ proxy: {proxy}, authorities: {} }}", self.authorities.len())
+    }
+}
+
+/// The client with our deadlines, without a proxy.
 pub fn client() -> Client {
     client_within(Deadlines::default())
 }
 
 /// Builds the client; tests that wait for a deadline bring their own.
+pub fn client_within(deadlines: Deadlines) -> Client {
+    client_on(&Route::default(), deadlines)
+}
+
+/// Builds the client for a network.
 ///
 /// # Panics
-/// Never in practice: the options are constants that reqwest accepts.
-pub fn client_within(deadlines: Deadlines) -> Client {
+/// Never in practice: the options are constants, and the configuration checked the rest.
+pub fn client_on(route: &Route, deadlines: Deadlines) -> Client {
     // A second call finds the provider installed already, which is what it wants.
     drop(rustls::crypto::ring::default_provider().install_default());
-    Client::builder()
+    let builder = match &route.proxy {
+        ProxyChoice::None => Client::builder().no_proxy(),
+        ProxyChoice::Environment => Client::builder(),
+        ProxyChoice::At(proxy) => Client::builder().proxy(Proxy::clone(proxy)),
+    };
+    builder
+        .tls_certs_merge(route.authorities.iter().cloned())
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
-        .no_proxy()
         .user_agent(concat!("incident-sync/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(deadlines.connect)
         .timeout(deadlines.total)
         .pool_idle_timeout(IDLE_CONNECTION)
         .tcp_keepalive(Duration::from_secs(30))
         .build()
-        .expect("the client's options are constants")
+        .expect("the configuration checked what is not constant")
 }
 
 /// A failed exchange without its URL, which may hold what does not belong into a log.
@@ -62,9 +105,30 @@ pub(crate) fn transport(peer: Peer, error: reqwest::Error) -> SyncError {
         _ => "the exchange failed",
     };
     let error = error.without_url();
-    let cause = std::iter::successors(std::error::Error::source(&error), |error| error.source()).last();
-    let what = cause.map_or_else(|| kind.to_owned(), |cause| format!("{kind}: {cause}"));
+    let causes = || std::iter::successors(std::error::Error::source(&error), |error| error.source());
+    let cause = causes().last();
+    let tunnel = causes().map(ToString::to_string).find_map(|cause| cause.strip_prefix(TUNNEL).map(str::to_owned));
+    if let Some(what) = tunnel {
+        return no_tunnel(peer, &what, cause.map(ToString::to_string));
+    }
+    let mut what = cause.map_or_else(|| kind.to_owned(), |cause| format!("{kind}: {cause}"));
+    if what.contains("UnknownIssuer") {
+        what.push_str("; if a proxy of yours signs in its place, name its authority in http_client.ca_file");
+    }
     SyncError::Transport { peer, what }
+}
+
+/// How the HTTP library begins to tell of a proxy.
+const TUNNEL: &str = "tunnel error: ";
+
+fn no_tunnel(peer: Peer, what: &str, cause: Option<String>) -> SyncError {
+    match what {
+        "proxy authorization required" => SyncError::Proxy { peer, what: "407".to_owned(), wants_password: true },
+        "unsuccessful" | "proxy response headers too long" => {
+            SyncError::Proxy { peer, what: "it did not connect us".to_owned(), wants_password: false }
+        }
+        _ => SyncError::Transport { peer, what: format!("no connection to the proxy: {}", cause.unwrap_or_default()) },
+    }
 }
 
 /// Reads a body as text, counting what comes out of the inflater: a bomb ends at the limit. Invalid UTF-8 is replaced.

@@ -12,7 +12,7 @@ use crate::defender::Incidents;
 use crate::embedded::{Embedded, EmbeddedError, Hold};
 use crate::entra::Tokens;
 use crate::error::SyncError;
-use crate::http;
+use crate::http::{self, Deadlines};
 use crate::pages::{Parties, writers};
 use crate::pass::{Engine, Settings};
 use crate::progress::Progress;
@@ -144,7 +144,7 @@ pub async fn engine(
 
 /// The parties that runs and `verify` work with.
 pub fn parties(config: &Config, store: Store) -> Parties {
-    let client = http::client();
+    let client = http::client_on(&config.http_client, Deadlines::default());
     Parties {
         tokens: Tokens::new(client.clone()),
         incidents: Incidents::new(client),

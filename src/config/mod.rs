@@ -4,6 +4,7 @@
 
 mod credentials;
 mod database;
+mod http_client;
 mod reader;
 mod secrets;
 mod tenants;
@@ -25,6 +26,7 @@ pub use database::{Database, DatabaseServer, DatabaseUrl};
 pub use reader::{ConfigError, ConfigErrors};
 
 use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE};
+use crate::http::Route;
 use crate::tenant::Tenant;
 use reader::{ENV_PREFIX, ENV_SEPARATOR, Report, Section};
 use secrets::SecretFiles;
@@ -49,6 +51,8 @@ pub struct Config {
     pub sync: Sync,
     /// `[http]`
     pub http: Http,
+    /// `[http_client]`
+    pub http_client: Route,
     /// The list and the directory of tenants together, disabled ones included.
     pub tenants: Vec<Arc<Tenant>>,
     /// What works but should not stay so: whole sentences for the log.
@@ -144,13 +148,14 @@ fn load_with(file: Option<&Path>, environment: &Variables) -> Result<Config, Con
     let schedule = read_schedule(root.table("schedule"), &mut report);
     let sync = read_sync(root.table("sync"), &mut report);
     let http = read_http(root.table("http"), &mut report);
+    let http_client = http_client::read(root.table("http_client"), &secrets, &mut report);
     let tenants = tenants::read(&mut root, &secrets, &mut report);
     report.close(root);
 
     if !report.is_clean() {
         return Err(report.into_errors());
     }
-    Ok(Config { file, database, schedule, sync, http, tenants, warnings: report.warnings })
+    Ok(Config { file, database, schedule, sync, http, http_client, tenants, warnings: report.warnings })
 }
 
 fn find_file(named: Option<&Path>, environment: &Variables) -> Option<PathBuf> {

@@ -528,3 +528,31 @@ fn a_credential_that_cannot_work_is_refused_with_a_cure() {
         assert!(!errors.concat().contains(CANARY), "{errors:?}");
     }
 }
+
+#[test]
+fn a_proxy_is_refused_where_it_could_not_work_or_would_tell_its_password() {
+    let with = |lines: &str| {
+        let etc = Etc::with(&format!("[http_client]\n{lines}\n"));
+        etc.secret("proxy-password", CANARY);
+        etc
+    };
+    let good = with("proxy = 'http://user@proxy.example.com:3128'\nproxy_password_file = 'proxy-password'").good();
+    assert!(!format!("{good:?}").contains("canary"), "{good:?}");
+    with("proxy = 'environment'").good();
+    let password = "proxy_password_file = 'proxy-password'";
+    let table = [
+        (format!("proxy = 'http://user:{CANARY}@proxy.example.com'"), "holds a password; move it"),
+        ("proxy = 'socks5://proxy.example.com'".to_owned(), "not the http:// or https:// URL"),
+        ("proxy = 'proxy.example.com:3128'".to_owned(), "not the http:// or https:// URL"),
+        (format!("proxy = 'http://proxy.example.com'\n{password}"), "has no user"),
+        (password.to_owned(), "has no effect"),
+        (format!("proxy = 'environment'\n{password}"), "has no effect"),
+        ("ca_file = 'nothing.pem'".to_owned(), "cannot read"),
+        ("ca_file = 'incident-sync.toml'".to_owned(), "no certificate is in it"),
+    ];
+    for (lines, told) in table {
+        let errors = with(&lines).errors();
+        assert!(errors.len() == 1 && errors[0].contains(told), "{told} is not in {errors:#?}");
+        assert!(!errors[0].contains(CANARY), "{errors:?}");
+    }
+}

@@ -1,8 +1,20 @@
 //! A proxy in the environment, as a login shell or a container may have it, is not used: the secret would go through it.
+//! One that is configured is, and so is a company's own certificate authority.
 
 use std::net::TcpListener;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
-use crate::site::{Running, Site, spec};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio_rustls::TlsAcceptor;
+
+use crate::site::{Running, Settings, Site, spec, write_secret};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_in_the_environment_is_not_used() {
@@ -18,4 +30,140 @@ async fn a_proxy_in_the_environment_is_not_used() {
     Running::start(command, site.folder.path()).ends().good();
     assert_eq!(site.pages(1), 1);
     assert!(proxy.accept().is_err(), "somebody came to the proxy");
+}
+
+/// The proxy's password.
+const PASSWORD: &str = "canary5f2d77c0-proxy";
+
+/// A proxy that answers CONNECT with this status, and with 200 connects; it remembers what it was told in clear.
+async fn connect_proxy(status: &'static str) -> (String, Arc<Mutex<String>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let heard: Arc<Mutex<String>> = Arc::default();
+    let log = Arc::clone(&heard);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let log = Arc::clone(&log);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let Ok(byte) = client.read_u8().await else { return };
+                    head.push(byte);
+                }
+                let head = String::from_utf8(head).unwrap();
+                log.lock().unwrap().push_str(&head);
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                let answer = if status == "200 OK" { "HTTP/1.1 200 OK\r\n\r\n".to_owned() } else { answer };
+                drop(client.write_all(answer.as_bytes()).await);
+                if status == "200 OK" {
+                    let target = head.split(' ').nth(1).unwrap();
+                    let mut target = tokio::net::TcpStream::connect(target).await.unwrap();
+                    drop(copy_bidirectional(&mut client, &mut target).await);
+                }
+            });
+        }
+    });
+    (address, heard)
+}
+
+/// The simulator behind a certificate of a company's own authority.
+async fn behind_tls(site: &Site) -> String {
+    let data = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls").join(name);
+    let chain = vec![CertificateDer::from_pem_file(data("good.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(data("key.pem")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let simulator = site.simulator.url().socket_addrs(|| None).unwrap()[0];
+    std::fs::copy(data("ca.pem"), site.path("company-ca.pem")).unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut client) = acceptor.accept(socket).await else { return };
+                let mut server = tokio::net::TcpStream::connect(simulator).await.unwrap();
+                drop(copy_bidirectional(&mut client, &mut server).await);
+            });
+        }
+    });
+    format!("https://127.0.0.1:{port}")
+}
+
+/// One tenant behind TLS, which is reached by these lines of `[http_client]`.
+fn route(site: &Site, url: &str, lines: &str) {
+    let id = crate::site::id(1);
+    let more = format!(
+        "[[tenants]]\nid = \"{id}\"\nname = \"tenant-1\"\nauthority = \"{url}\"\nbase_url = \"{url}\"\n[http_client]\n{lines}\n"
+    );
+    site.configure(&Settings { more, ..site.settings() });
+}
+
+/// Syncs with all that libraries have to say in the log; answers the tenant's result and the log.
+fn sync(site: &Site, environment: &[(&str, &str)]) -> (Value, String) {
+    let mut command = site.command(&["sync", "--json"]);
+    command.env("RUST_LOG", "trace").env_remove("NO_PROXY").env_remove("no_proxy");
+    command.envs(environment.iter().copied());
+    let done = Running::start(command, site.folder.path()).ends();
+    (done.json()["tenants"][0].clone(), done.stderr)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configured_proxy_and_a_private_authority_lead_to_the_service() {
+    let site = Site::with(vec![spec(1, 20)]).await;
+    let url = behind_tls(&site).await;
+    let (proxy, heard) = connect_proxy("200 OK").await;
+    write_secret(&site.path("secret-proxy"), format!("{PASSWORD}\n").as_bytes());
+    let by_proxy = format!("proxy = \"http://corp%5Cuser@{proxy}\"\nproxy_password_file = \"secret-proxy\"\n");
+
+    route(&site, &url, &by_proxy);
+    let (result, _) = sync(&site, &[]);
+    assert_eq!(result["error_class"], "transport", "{result}");
+    assert!(result["error"].as_str().unwrap().contains("http_client.ca_file"), "{result}");
+
+    heard.lock().unwrap().clear();
+    route(&site, &url, &format!("{by_proxy}ca_file = \"company-ca.pem\""));
+    let (result, log) = sync(&site, &[]);
+    assert_eq!(result["outcome"], "ok", "{result}");
+    let told = heard.lock().unwrap().clone();
+    let name_and_password = STANDARD.encode(format!("corp\\user:{PASSWORD}"));
+    assert!(told.starts_with(&format!("CONNECT {} HTTP/1.1", url.trim_start_matches("https://"))), "{told}");
+    assert!(told.to_lowercase().contains("proxy-authorization: basic"), "{told}");
+    assert!(told.contains(&name_and_password), "the user is decoded");
+    assert!(!told.contains("client_secret") && !log.contains(&name_and_password));
+
+    heard.lock().unwrap().clear();
+    route(&site, &url, "proxy = \"environment\"\nca_file = \"company-ca.pem\"");
+    let (result, _) = sync(&site, &[("HTTPS_PROXY", &format!("http://{proxy}"))]);
+    assert_eq!(result["outcome"], "ok", "{result}");
+    assert!(heard.lock().unwrap().starts_with("CONNECT"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_refuses_says_who_must_act_and_its_password_stays_secret() {
+    let site = Site::with(vec![spec(1, 1)]).await;
+    write_secret(&site.path("secret-proxy"), PASSWORD.as_bytes());
+    let url = behind_tls(&site).await;
+    for (status, say) in [
+        ("407 Proxy Authentication Required", "proxy_password_file"),
+        ("502 Bad Gateway", "must allow the hosts"),
+        ("403 Forbidden", "must allow the hosts"),
+    ] {
+        let (proxy, _) = connect_proxy(status).await;
+        let lines = format!("proxy = \"http://user@{proxy}\"\nproxy_password_file = \"secret-proxy\"");
+        route(&site, &url, &lines);
+        let (result, _) = sync(&site, &[]);
+        assert_eq!(
+            (&result["error_class"], &result["who_must_act"]),
+            (&"proxy".into(), &"operator".into()),
+            "{result}"
+        );
+        assert!(result["say"].as_str().unwrap().contains(say), "{result}");
+    }
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    route(&site, &url, &format!("proxy = \"http://{free}\""));
+    let (result, _) = sync(&site, &[]);
+    assert!(result["error"].as_str().unwrap().contains("no connection to the proxy"), "{result}");
 }

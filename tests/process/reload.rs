@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::site::{Settings, Site, events, id, number, spec, stored, until};
 
 const REFUSED: &str = "the configuration is refused; the old one goes on";
-const TAKEN_OVER: &str = "the configuration was read again; [database], [http] and the call limits need a restart";
+const TAKEN_OVER: &str =
+    "the configuration was read again; [database], [http], [http_client] and the call limits need a restart";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_starts_and_stops_tenants_and_a_bad_file_changes_nothing() {

@@ -1,0 +1,52 @@
+//! `[http_client]`: the way to Microsoft through a company's network.
+
+use reqwest::{Certificate, Proxy};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::reader::{Given, Report, Section};
+use super::secrets::SecretFiles;
+use crate::http::{ProxyChoice, Route};
+
+const FORM: &str = "write it like http://user@proxy.example.com:3128, or \"environment\"";
+
+pub(super) fn read(mut section: Section, secrets: &SecretFiles, report: &mut Report) -> Route {
+    let password = section.parsed("proxy_password_file", |name| secrets.read(name));
+    let proxy = section.parsed("proxy", |text| parse_proxy(text, password.clone().ok().as_ref()));
+    if matches!((&password, &proxy), (Given::Is(_), Given::Absent | Given::Is(ProxyChoice::Environment))) {
+        section.error("proxy_password_file", "has no effect without a URL in proxy; set that too or remove this");
+    }
+    let authorities = section.parsed("ca_file", |name| {
+        let path = secrets.folder.join(name);
+        let cure = "name a PEM file with the certificate of the authority";
+        let cannot = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}; {cure}", path.display());
+        let pem = std::fs::read(&path).map_err(|error| cannot(&error))?;
+        match Certificate::from_pem_bundle(&pem) {
+            Ok(authorities) if !authorities.is_empty() => Ok(authorities),
+            _ => Err(cannot(&"no certificate is in it")),
+        }
+    });
+    report.close(section);
+    Route { proxy: proxy.ok().unwrap_or_default(), authorities: authorities.ok().unwrap_or_default() }
+}
+
+/// No error repeats a part of the URL: any part may be a piece of the password.
+fn parse_proxy(text: &str, password: Option<&SecretString>) -> Result<ProxyChoice, String> {
+    if text == "environment" {
+        return Ok(ProxyChoice::Environment);
+    }
+    let mut url = Url::parse(text).map_err(|error| format!("not a URL ({error}); {FORM}"))?;
+    if !["http", "https"].contains(&url.scheme()) || url.host_str().is_none_or(str::is_empty) {
+        return Err(format!("not the http:// or https:// URL of a proxy; {FORM}"));
+    }
+    if url.password().is_some() {
+        return Err("holds a password; move it into a file named by http_client.proxy_password_file".to_owned());
+    }
+    if let Some(password) = password {
+        if url.username().is_empty() {
+            return Err(format!("has no user for the password of proxy_password_file; {FORM}"));
+        }
+        url.set_password(Some(password.expose_secret())).map_err(|()| format!("takes no password; {FORM}"))?;
+    }
+    Proxy::all(url).map(|proxy| ProxyChoice::At(Box::new(proxy))).map_err(|_| format!("not usable; {FORM}"))
+}
