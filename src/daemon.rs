@@ -22,6 +22,7 @@ use crate::progress::Progress;
 use crate::schedule;
 use crate::setup::{self, OpenDatabase, SetupError};
 use crate::store::Store;
+use crate::summaries;
 use crate::telemetry;
 
 /// Runs in flight have this long to finish their page.
@@ -66,6 +67,10 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
     notify(move || sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)])).await;
     tracing::info!(tenants, listen = %address, version = env!("CARGO_PKG_VERSION"), "started");
     let passwords = tokio::spawn(watch_password(database.store.clone(), file.clone()));
+    let summaries = tokio::spawn({
+        let store = database.store.clone();
+        async move { summaries::keep_current(&store).await }
+    });
     let reloads = tokio::spawn(watch_reloads(hangup, Arc::clone(&engine), file, Arc::clone(&wake)));
     let credentials = tokio::spawn(expiry::watch(Arc::clone(&engine), Arc::clone(&wake)));
     let watchdog = tokio::spawn(feed_watchdog());
@@ -88,6 +93,7 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
     reloads.abort();
     passwords.abort();
     credentials.abort();
+    summaries.abort();
     watchdog.abort();
     drop(ticks.shutdown().await);
     database.close_by(deadline).await;

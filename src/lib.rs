@@ -31,6 +31,7 @@ pub mod setup;
 pub mod simulator;
 pub mod slots;
 pub mod store;
+pub mod summaries;
 pub mod telemetry;
 pub mod tenant;
 pub mod tenant_run;

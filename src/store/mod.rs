@@ -22,6 +22,7 @@ pub mod quota;
 pub mod readers;
 mod records;
 pub mod runs;
+pub mod summaries;
 pub mod tenants;
 pub mod upsert;
 

@@ -20,6 +20,7 @@ mod repair;
 mod reporting;
 mod schema;
 mod secrets;
+mod summaries;
 mod support;
 mod sync;
 mod troubles;

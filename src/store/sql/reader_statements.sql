@@ -17,7 +17,7 @@ SELECT statement FROM (
     SELECT 3, format('REVOKE %I FROM %I', $3::text, $1::text) WHERE $3::text IN (SELECT held FROM memberships)
     UNION ALL
     SELECT 4, format('ALTER ROLE %I IN DATABASE %I SET %I = %L', $1::text, current_database(), wanted.setting, value)
-    FROM (VALUES ('default_transaction_read_only', 'on'), ('statement_timeout', '5min'),
+    FROM (VALUES ('default_transaction_read_only', 'on'), ('statement_timeout', '5min'), ('jit', 'off'),
         ('idle_in_transaction_session_timeout', '1min')) wanted (setting, value)
     WHERE wanted.setting NOT IN (SELECT setting FROM settings)
 ) missing

@@ -1,0 +1,2 @@
+-- summarise
+SELECT defender.summarise($1)

@@ -1,0 +1,36 @@
+//! Keeps the summaries current, one tenant after the other. Nobody waits for them: the views count what is not summarised.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::error::SyncError;
+use crate::store::Store;
+use crate::tenant::TenantId;
+
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Never ends. Takes at most half of one of Postgres's processors.
+pub async fn keep_current(store: &Store) {
+    loop {
+        // That the database is away, the dispatcher says.
+        drop(bring_up_to_date(store).await);
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Each tenant that needs it, once.
+pub async fn bring_up_to_date(store: &Store) -> Result<(), SyncError> {
+    let mut last = TenantId(Uuid::nil());
+    while let Some(tenant) = store.next_unsummarised(last).await? {
+        let started = Instant::now();
+        if let Err(error) = store.summarise(tenant).await {
+            let verdict = error.verdict();
+            tracing::warn!(tenant.id = %tenant, error = %error, class = verdict.class, "no summaries were written; the views of all tenants are slower");
+        }
+        last = tenant;
+        tokio::time::sleep(started.elapsed()).await;
+    }
+    Ok(())
+}
