@@ -1,6 +1,6 @@
 //! Watches the applications' credentials: when they end, and whether their files were replaced.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -33,6 +33,8 @@ pub struct Ending {
     pub kind: &'static str,
     /// The end; `None` where it has none, or nobody has told.
     pub expires: Option<DateTime<Utc>>,
+    /// Another one after its files were replaced.
+    pub fingerprint: Fingerprint,
 }
 
 impl Ending {
@@ -94,7 +96,9 @@ pub fn endings<'a>(tenants: impl IntoIterator<Item = &'a Arc<Tenant>>) -> Vec<En
 }
 
 fn ending(tenant: &Tenant, name: &'static str, credential: &Credential) -> Ending {
-    Ending { client_id: tenant.app.client_id.clone(), name, kind: credential.kind(), expires: credential.expires() }
+    let (proof, fingerprint) = credential.proof();
+    let (client_id, expires) = (tenant.app.client_id.clone(), credential.expires(&proof));
+    Ending { client_id, name, kind: credential.kind(), expires, fingerprint }
 }
 
 /// The ends of the credentials by which a tenant is read, as `status --json` shows them.
@@ -113,11 +117,17 @@ pub async fn watch(engine: Arc<Engine>, wake: Arc<Notify>) {
     let mut tick = tokio::time::interval(LOOK);
     loop {
         tick.tick().await;
-        let tenants: Vec<Arc<Tenant>> = engine.settings().tenants.values().cloned().collect();
-        for ending in endings(&tenants) {
-            tell(&ending, now(), &mut told);
+        let settings = engine.settings();
+        // Files may be far away.
+        let looked = tokio::task::spawn_blocking({
+            let settings = Arc::clone(&settings);
+            move || endings(settings.tenants.values())
+        });
+        let Ok(endings) = looked.await else { continue };
+        for ending in &endings {
+            tell(ending, now(), &mut told);
         }
-        let changed = changed(&tenants, &mut seen);
+        let changed = changed(settings.tenants.values(), &endings, &mut seen);
         if changed.is_empty() {
             continue;
         }
@@ -156,23 +166,18 @@ fn tell(ending: &Ending, now: DateTime<Utc>, told: &mut HashMap<Rank, i64>) {
 }
 
 /// The tenants of applications whose credentials are not those of the last look.
-fn changed(tenants: &[Arc<Tenant>], seen: &mut HashMap<Rank, Fingerprint>) -> Vec<Uuid> {
-    let mut found = Vec::new();
-    let mut looked = HashMap::new();
-    for tenant in tenants {
-        let mut has_changed = false;
-        for (name, credential) in tenant.app.credentials() {
-            let rank = (tenant.app.client_id.clone(), name);
-            let before = seen.get(&rank).copied();
-            let fingerprint = *looked.entry(rank).or_insert_with(|| credential.proof().1);
-            has_changed |= before.is_some_and(|before| before != fingerprint);
-        }
-        if has_changed {
-            found.push(tenant.id.0);
-        }
-    }
-    *seen = looked;
-    found
+fn changed<'a>(
+    tenants: impl IntoIterator<Item = &'a Arc<Tenant>>,
+    endings: &[Ending],
+    seen: &mut HashMap<Rank, Fingerprint>,
+) -> Vec<Uuid> {
+    let looked: HashMap<Rank, Fingerprint> =
+        endings.iter().map(|ending| ((ending.client_id.clone(), ending.name), ending.fingerprint)).collect();
+    let before = std::mem::replace(seen, looked);
+    let is_new = |(rank, now): &(&Rank, &Fingerprint)| before.get(rank).is_some_and(|before| before != *now);
+    let apps: HashSet<&String> = seen.iter().filter(is_new).map(|(rank, _)| &rank.0).collect();
+    let tenants = tenants.into_iter().filter(|tenant| apps.contains(&tenant.app.client_id));
+    tenants.map(|tenant| tenant.id.0).collect()
 }
 
 #[cfg(test)]
@@ -185,7 +190,13 @@ mod tests {
         let at = |days: f64| {
             #[expect(clippy::cast_possible_truncation, reason = "a few days in seconds")]
             let expires = now + chrono::TimeDelta::seconds((days * 86_400.0) as i64);
-            Ending { client_id: "a".into(), name: "first", kind: "certificate", expires: Some(expires) }
+            Ending {
+                client_id: "a".into(),
+                name: "first",
+                kind: "certificate",
+                expires: Some(expires),
+                fingerprint: [0; 32],
+            }
         };
         let stages = [(31.0, None), (30.0, Some(30)), (7.1, Some(30)), (7.0, Some(7)), (1.5, Some(7))];
         for (days, stage) in stages.into_iter().chain([(1.0, Some(1)), (0.1, Some(1)), (0.0, Some(0)), (-3.0, Some(0))])

@@ -78,7 +78,7 @@ pub enum Proof {
     /// An assertion as it is.
     Assertion(SecretString),
     /// An assertion that has to be asked for.
-    ManagedIdentity(ManagedIdentity),
+    ManagedIdentity(Box<ManagedIdentity>),
 }
 
 /// Two proofs with the same fingerprint are the same proof.
@@ -157,9 +157,9 @@ impl Credential {
         }
     }
 
-    /// When it ends, as far as that can be known.
-    pub fn expires(&self) -> Option<DateTime<Utc>> {
-        match &*self.proof().0 {
+    /// When this proof of it ends, as far as that can be known.
+    pub fn expires(&self, proof: &Proof) -> Option<DateTime<Utc>> {
+        match proof {
             Proof::Certificate(certificate) => Some(certificate.expires),
             Proof::Secret(_) => self.secret_expires,
             Proof::Assertion(_) | Proof::ManagedIdentity(_) => None,
@@ -204,7 +204,7 @@ impl Source {
             }
             Self::Certificate(files) => Proof::Certificate(Box::new(files.certificate(&parts)?)),
             Self::ManagedIdentity { client_id, endpoint } => {
-                Proof::ManagedIdentity(ManagedIdentity::new(client_id.clone(), endpoint.clone()))
+                Proof::ManagedIdentity(Box::new(ManagedIdentity::new(client_id.clone(), endpoint.clone())))
             }
         })
     }

@@ -22,7 +22,14 @@ const RENEW_EARLY: Duration = Duration::from_secs(300);
 pub struct ManagedIdentity {
     client_id: String,
     endpoint: Url,
-    held: Mutex<Option<(&'static str, SecretString, Instant)>>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// For an audience, until a time.
+    assertion: Option<(&'static str, SecretString, Instant)>,
+    failure: Option<(Instant, SyncError)>,
 }
 
 impl ManagedIdentity {
@@ -33,22 +40,34 @@ impl ManagedIdentity {
 
     /// The assertion for the cloud of that login host.
     pub async fn assertion(&self, authority: &Url) -> Result<SecretString, SyncError> {
-        let audience = audience(authority);
+        let (audience, asked) = (audience(authority), Instant::now());
         let mut held = self.held.lock().await;
-        if let Some((of, token, until)) = &*held
+        if let Some((of, token, until)) = &held.assertion
             && *of == audience
             && Instant::now() < *until
         {
             return Ok(token.clone());
         }
-        let (token, lifetime) = self.request(audience).await?;
-        *held = Some((audience, token.clone(), Instant::now() + lifetime.saturating_sub(RENEW_EARLY)));
-        Ok(token)
+        // Those who waited share the failure: the service may take its time to be away.
+        if let Some((_, error)) = held.failure.as_ref().filter(|(failed, _)| *failed >= asked) {
+            return Err(error.clone());
+        }
+        match self.request(audience).await {
+            Ok((token, lifetime)) => {
+                let until = Instant::now() + lifetime.saturating_sub(RENEW_EARLY);
+                *held = Held { assertion: Some((audience, token.clone(), until)), failure: None };
+                Ok(token)
+            }
+            Err(error) => {
+                held.failure = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
     }
 
     /// Drops an assertion that Entra refused.
     pub async fn forget(&self) {
-        *self.held.lock().await = None;
+        self.held.lock().await.assertion = None;
     }
 
     async fn request(&self, audience: &str) -> Result<(SecretString, Duration), SyncError> {

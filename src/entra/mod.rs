@@ -253,7 +253,7 @@ impl Tokens {
     async fn request_with(&self, tenant: &Tenant, proof: &Proof) -> Result<Token, SyncError> {
         let skew = self.skew.load(Ordering::Relaxed);
         let result = Box::pin(self.ask(tenant, proof)).await;
-        let is_untimely = matches!(&result, Err(SyncError::Entra { codes, .. }) if codes.contains(&UNTIMELY));
+        let is_untimely = result.as_ref().is_err_and(is_untimely);
         let learned = self.skew.load(Ordering::Relaxed);
         if is_untimely && matches!(proof, Proof::Certificate(_)) && learned.abs_diff(skew) > SKEW_WORTH_A_TRY {
             tracing::warn!(
@@ -288,15 +288,15 @@ impl Tokens {
         if status.is_redirection() {
             return Err(SyncError::Redirected { peer: Peer::Entra, status: status.as_u16() });
         }
-        if status.is_client_error()
-            && let Some(server) = http::server_time(response.headers())
-        {
-            self.skew.store(server.timestamp() - unix_now(), Ordering::Relaxed);
-        }
+        let server_time = http::server_time(response.headers());
         let retry_after = http::retry_after(response.headers());
         let body = http::read_text(response, Peer::Entra, REPLY_BYTES_MAX).await?;
         if !status.is_success() {
-            return Err(refusal(status.as_u16(), &body, retry_after));
+            let error = refusal(status.as_u16(), &body, retry_after);
+            if let (true, Some(server)) = (is_untimely(&error), server_time) {
+                self.skew.store(server.timestamp() - unix_now(), Ordering::Relaxed);
+            }
+            return Err(error);
         }
         let (value, lifetime) = read_reply(&body)?;
         let look = claims::look(value.expose_secret(), tenant.id)?;
@@ -321,7 +321,10 @@ impl Tokens {
 }
 
 /// "Client assertion is not within its valid time range."
-const UNTIMELY: u32 = 700_024;
+fn is_untimely(error: &SyncError) -> bool {
+    matches!(error, SyncError::Entra { codes, .. } if codes.contains(&700_024))
+}
+
 /// A smaller difference of the clocks was no reason for a refusal.
 const SKEW_WORTH_A_TRY: u64 = 60;
 

@@ -243,3 +243,38 @@ async fn a_stop_ends_hanging_requests_and_idle_connections() {
     let (second, ()) = tokio::join!(request, stop);
     assert!(second.is_err(), "nothing listens any more");
 }
+
+#[tokio::test]
+async fn assertions_are_judged_by_signature_audience_time_and_use() {
+    use crate::entra::certificate::{Algorithm, Certificate};
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+
+    let simulator = start(Encoding::Identity, spec(1)).await;
+    let (world, client_id) = (simulator.world(), Options::default().client_id);
+    let pem = include_bytes!("../../tests/data/credentials/first.crt.pem");
+    let key = include_bytes!("../../tests/data/credentials/first.key.pem");
+    let endpoint = "https://login.example/t/oauth2/v2.0/token";
+    let now = world.now().timestamp();
+    for algorithm in [Algorithm::Ps256, Algorithm::Rs256] {
+        world.remove_certificates();
+        let certificate = Certificate::from_pem(pem, key, algorithm).unwrap();
+        let sign = |client: &str, endpoint: &str, now| certificate.assertion(client, endpoint, now).unwrap();
+        let judge = |assertion: &str| world.check_assertion(assertion, &client_id, endpoint).map_err(|(code, _)| code);
+        let good = sign(&client_id, endpoint, now);
+        assert_eq!(judge(&good), Err(700_027), "nobody uploaded the certificate");
+        world.register_certificate(&CertificateDer::from_pem_slice(pem).unwrap());
+        assert_eq!(judge(&good), Ok(()));
+        assert_eq!(judge(&good), Err(50_027), "it was used before");
+        assert_eq!(judge(&sign(&client_id, "https://login.example/other", now)), Err(700_023));
+        assert_eq!(judge(&sign(&client_id, endpoint, now - 3_600)), Err(700_024));
+        assert_eq!(judge(&sign(&client_id, endpoint, now + 3_600)), Err(700_024));
+        assert_eq!(judge(&sign("another-app", endpoint, now)), Err(700_021));
+        let (theirs, ours) = (sign("another-app", endpoint, now), sign(&client_id, endpoint, now));
+        let claims = ours.split('.').nth(1).unwrap();
+        let forged: Vec<&str> =
+            theirs.split('.').enumerate().map(|(at, part)| if at == 1 { claims } else { part }).collect();
+        assert_eq!(judge(&forged.join(".")), Err(700_027), "claims of one and signature of another");
+        assert_eq!(judge("a.b.c"), Err(50_027));
+    }
+}

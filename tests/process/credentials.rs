@@ -89,7 +89,9 @@ async fn each_kind_of_credential_works_from_the_configuration_and_stays_secret()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_secret_file_mends_all_tenants_without_a_restart_and_its_refusal_is_one_alarm() {
-    let site = site_by("client_secret_file = \"secret\"", 3).await;
+    let soon = Site::with(vec![]).await.world().now() + TimeDelta::days(5);
+    let app = format!("client_secret_file = \"secret\"\nclient_secret_expires = {}", soon.format("%Y-%m-%d"));
+    let site = site_by(&app, 3).await;
     let daemon = site.run();
     let pool = site.connect().await;
     until("the first rows", async || stored(&pool, 3).await == 5).await;
@@ -109,6 +111,8 @@ async fn a_replaced_secret_file_mends_all_tenants_without_a_restart_and_its_refu
     let alarms = alarms(&daemon);
     assert_eq!(alarms.len(), 1, "{alarms:?}");
     assert_eq!((&alarms[0]["level"], &alarms[0]["who"]), (&Value::from("ERROR"), &Value::from("operator")));
+    let soon: Vec<_> = events(&daemon.stderr()).into_iter().filter(|event| event["days"] == 7).collect();
+    assert_eq!((soon.len(), &soon[0]["level"]), (1, &Value::from("WARN")), "{soon:?}");
     let parked_loudly = events(&daemon.stderr()).into_iter().filter(|event| event["level"] == "ERROR").count();
     assert_eq!(parked_loudly, 1, "no other line asks for somebody");
     pool.close().await;
