@@ -24,6 +24,7 @@ use crate::setup::{self, OpenDatabase, SetupError};
 use crate::store::Store;
 use crate::summaries;
 use crate::telemetry;
+use crate::tenant::Tenant;
 
 /// Runs in flight have this long to finish their page.
 const SOFT_STOP: Duration = Duration::from_secs(6);
@@ -63,7 +64,7 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
         Failure::Configuration(format!("http.listen: {}: {error}; choose another port", config.http.listen))
     })?;
     let tenants = config.tenants.iter().filter(|tenant| tenant.enabled).count();
-    let status = format!("synchronising {tenants} tenants");
+    let status = status_line(&config.tenants);
     notify(move || sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)])).await;
     tracing::info!(tenants, listen = %address, version = env!("CARGO_PKG_VERSION"), "started");
     let passwords = tokio::spawn(watch_password(database.store.clone(), file.clone()));
@@ -204,6 +205,11 @@ fn reconnect(store: &Store, config: &Config) {
     }
 }
 
+/// What `systemctl status` shows.
+fn status_line(tenants: &[Arc<Tenant>]) -> String {
+    format!("synchronising {} tenants", tenants.iter().filter(|tenant| tenant.enabled).count())
+}
+
 /// A bad configuration is refused, and the old one goes on.
 async fn reload(engine: &Engine, file: Option<&std::path::Path>) {
     let gauge = metrics::gauge!("incident_sync_config_reload_failed");
@@ -220,6 +226,8 @@ async fn reload(engine: &Engine, file: Option<&std::path::Path>) {
     match engine.reload(setup::settings(&config)).await {
         Ok(()) => {
             gauge.set(0.0);
+            let status = status_line(&config.tenants);
+            notify(move || sd_notify::notify(&[NotifyState::Status(&status)])).await;
             tracing::info!(
                 tenants = config.tenants.len(),
                 "the configuration was read again; [database], [http], [http_client] and the call limits need a restart"
