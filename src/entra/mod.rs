@@ -64,6 +64,10 @@ pub struct Tokens {
     client: Client,
     slots: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Slot>>>>,
     refusals: Mutex<HashMap<Rank, Refusals>>,
+    /// The credentials that have obtained a token and were not refused since.
+    proven: Mutex<HashMap<Rank, Fingerprint>>,
+    /// Whose turn it is to try one that is not proven.
+    turns: Mutex<HashMap<Rank, Arc<tokio::sync::Mutex<()>>>>,
     holds: Mutex<HashMap<Application, Instant>>,
     /// Seconds that Entra's clock is ahead of ours, once an assertion was refused for its time.
     skew: AtomicI64,
@@ -94,6 +98,8 @@ impl Tokens {
             client,
             slots: Mutex::default(),
             refusals: Mutex::default(),
+            proven: Mutex::default(),
+            turns: Mutex::default(),
             holds: Mutex::default(),
             skew: AtomicI64::new(0),
             in_use: Mutex::default(),
@@ -173,7 +179,15 @@ impl Tokens {
         Err(SyncError::CredentialBreaker { code: refused.code })
     }
 
+    /// The turn to wait for; none for a credential that is proven.
+    fn turn(&self, rank: &Rank, fingerprint: &Fingerprint) -> Option<Arc<tokio::sync::Mutex<()>>> {
+        let is_proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner).get(rank) == Some(fingerprint);
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        (!is_proven).then(|| Arc::clone(turns.entry(rank.clone()).or_default()))
+    }
+
     fn note_refusal(&self, tenant: &Tenant, rank: Rank, fingerprint: Fingerprint, code: u32) -> bool {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner).remove(&rank);
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let last_asked = Instant::now();
         let fresh = || Refusals { fingerprint, tenants: HashSet::new(), code, last_asked };
@@ -205,6 +219,12 @@ impl Tokens {
         let (proof, fingerprint) = by.proof();
         let client_id = &tenant.app.client_id;
         let rank = (client_id.clone(), name);
+        // Else all tenants in flight would be refused before the second refusal is known.
+        let turn = self.turn(&rank, &fingerprint);
+        let turn = match &turn {
+            Some(turn) => tokio::time::timeout(TURN_PATIENCE, turn.lock()).await.ok(),
+            None => None,
+        };
         self.check_breaker(&rank, &fingerprint)?;
         let result = self.request_with(tenant, &proof).await;
         let told = if result.is_ok() { "ok" } else { "error" };
@@ -225,8 +245,10 @@ impl Tokens {
                 );
             }
         } else if result.is_ok() {
+            self.proven.lock().unwrap_or_else(PoisonError::into_inner).insert(rank.clone(), fingerprint);
             self.note_success(tenant, &rank, by);
         }
+        drop(turn);
         result
     }
 
@@ -325,6 +347,8 @@ fn is_untimely(error: &SyncError) -> bool {
     matches!(error, SyncError::Entra { codes, .. } if codes.contains(&700_024))
 }
 
+/// A tenant whose token request hangs delays the first request of others by no more.
+const TURN_PATIENCE: Duration = Duration::from_secs(1);
 /// A smaller difference of the clocks was no reason for a refusal.
 const SKEW_WORTH_A_TRY: u64 = 60;
 

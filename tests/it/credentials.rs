@@ -17,6 +17,8 @@ use crate::support::canary::{PKCS12_PASSWORD, SECRET};
 use crate::support::world::{CONCURRENCY, World, id, spec};
 
 const EXCHANGE: &str = "api://AzureADTokenExchange";
+/// Two refusals are enough; where answers take long, as many tenants may have asked as are in flight.
+const IN_FLIGHT: usize = 4 * CONCURRENCY;
 const IDENTITY: &str = "77777777-0000-4000-8000-000000000000";
 
 fn data(name: &str) -> PathBuf {
@@ -137,11 +139,11 @@ async fn a_federated_token_is_read_for_each_request() {
 
 #[tokio::test]
 async fn one_assertion_of_a_managed_identity_serves_all_tenants() {
-    let mut world = World::with(many(20)).await;
+    let mut world = World::with(many(50)).await;
     world.use_credentials(identity(&world, IDENTITY).into(), None);
     fails_with(&world, "ManagedIdentity { status: 400").await;
     let asked = world.service().identity_requests();
-    assert!(asked <= 1 + CONCURRENCY, "{asked} requests for an identity that is not there");
+    assert!(asked <= IN_FLIGHT + 2, "{asked} requests for an identity that is not there");
     world.service().assign_identity(IDENTITY);
     world.use_credentials(identity(&world, IDENTITY).into(), None);
     world.unpark().await;
@@ -171,8 +173,7 @@ async fn the_next_credential_serves_at_once_when_the_first_is_refused() {
         let (asked, good) = token_requests(&world);
         let refused = asked - before - (good - good_before);
         assert_eq!(good - good_before, 50, "{kind}");
-        // Those in flight, each perhaps twice because of the clock, before two refusals are known.
-        assert!(refused <= 2 * (CONCURRENCY + 2), "{kind}: {refused} refusals");
+        assert!(refused <= IN_FLIGHT + 2, "{kind}: {refused} refusals");
     }
 }
 
@@ -218,7 +219,8 @@ async fn a_broken_credential_is_a_few_requests_for_fifty_tenants_and_mends_at_on
             }
         }
         let asked = token_requests(&world).0 - before;
-        assert!(asked >= 2 && asked <= 2 * credentials * (CONCURRENCY + 2), "{kind}: {asked} requests");
+        println!("{kind}: {asked} requests for 50 tenants in 3 passes");
+        assert!(asked >= 2 && asked <= credentials * (IN_FLIGHT + 2), "{kind}: {asked} requests");
     }
     std::fs::write(folder.path().join("token"), issuer.token(EXCHANGE, now, now + TimeDelta::hours(1))).unwrap();
     world.use_credentials(secret("canary-secret-5f2d-of-old").into(), Some(federated(&folder, "a.b.c").into()));
