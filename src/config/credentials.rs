@@ -14,8 +14,8 @@ use crate::entra::certificate::Algorithm;
 use crate::entra::credential::{CertificateFiles, Credential, Source};
 use crate::entra::identity;
 
-/// Each names one kind of credential.
-const KINDS: [&str; 4] = ["client_secret_file", "client_certificate_file", "federated_token_file", "managed_identity"];
+/// Each names one kind of credential, as `managed_identity = true` does.
+const KINDS: [&str; 3] = ["client_secret_file", "client_certificate_file", "federated_token_file"];
 /// What says more of a kind, with the kind that it needs.
 const DETAILS: [(&str, &str); 6] = [
     ("client_private_key_file", "client_certificate_file"),
@@ -32,7 +32,9 @@ pub(super) fn read(
     secrets: Option<&SecretFiles>,
     report: &mut Report,
 ) -> Given<Arc<Credential>> {
-    let given: Vec<&str> = KINDS.into_iter().filter(|key| section.has(key)).collect();
+    let is_identity = section.flag("managed_identity", false);
+    let mut given: Vec<&str> = KINDS.into_iter().filter(|key| section.has(key)).collect();
+    given.extend(is_identity.then_some("managed_identity"));
     let has_secret = section.has("client_secret") || given.contains(&"client_secret_file");
     for (detail, of) in DETAILS {
         let is_there = given.contains(&of) || of == "client_secret_file" && has_secret;
@@ -46,7 +48,7 @@ pub(super) fn read(
     let federated = section.parsed("federated_token_file", |name| {
         Ok(secrets.map_or_else(unread, |secrets| Source::FederatedFile(secrets.file(name))))
     });
-    let identity = read_identity(section);
+    let identity = read_identity(section, is_identity);
 
     let others = given.iter().filter(|key| **key != "client_secret_file").count();
     if others + usize::from(has_secret) > 1 {
@@ -124,9 +126,7 @@ fn read_certificate(section: &mut Section, secrets: Option<&SecretFiles>) -> Giv
     })
 }
 
-fn read_identity(section: &mut Section) -> Given<Source> {
-    let is_given = section.has("managed_identity");
-    let is_on = section.flag("managed_identity", false);
+fn read_identity(section: &mut Section, is_on: bool) -> Given<Source> {
     let client_id = section.parsed("managed_identity_client_id", |id| {
         let cure = "set the client id of the user-assigned managed identity";
         parse_guid(id).map(|id| id.to_string()).ok_or(format!("not a GUID; {cure}"))
@@ -135,7 +135,7 @@ fn read_identity(section: &mut Section) -> Given<Source> {
         Ok(url) if url.scheme() == "http" && url.host_str().is_some_and(is_loopback_host) => Ok(url),
         _ => Err(format!("is for tests on loopback; remove it, and {} is asked", identity::ENDPOINT)),
     });
-    if !is_given || !is_on {
+    if !is_on {
         return Given::Absent;
     }
     let fixed = || Url::parse(identity::ENDPOINT).expect("the address of the service is a URL");

@@ -501,6 +501,8 @@ fn each_kind_of_credential_is_read_and_shows_its_end() {
     assert_eq!(etc.good().tenants[0].app.credential.kind(), "federated token");
     let identity = "managed_identity = true\nmanaged_identity_client_id = '11111111-2222-3333-4444-555555555555'";
     assert_eq!(app(identity).good().tenants[0].app.credential.kind(), "managed identity");
+    let off = app("managed_identity = false\nclient_secret_file = 'client_secret'").good();
+    assert_eq!(off.tenants[0].app.credential.kind(), "client secret");
     let from_environment = app(identity).set("INCIDENT_SYNC__APP__NEXT__CLIENT_SECRET", "x").good();
     assert_eq!(from_environment.tenants[0].app.next.as_ref().unwrap().kind(), "client secret");
 }

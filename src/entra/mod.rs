@@ -186,6 +186,7 @@ impl Tokens {
         (!is_proven).then(|| Arc::clone(turns.entry(rank.clone()).or_default()))
     }
 
+    /// Answers whether it is the first refusal of this very credential.
     fn note_refusal(&self, tenant: &Tenant, rank: Rank, fingerprint: Fingerprint, code: u32) -> bool {
         self.proven.lock().unwrap_or_else(PoisonError::into_inner).remove(&rank);
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,9 +196,10 @@ impl Tokens {
         if refused.fingerprint != fingerprint {
             *refused = fresh();
         }
+        let is_first = refused.tenants.is_empty();
         refused.tenants.insert(tenant.id);
         refused.code = code;
-        refused.tenants.len() == 1
+        is_first
     }
 
     /// By the first credential; by the next one where Entra refuses the first.
