@@ -18,6 +18,7 @@ use crate::config::{self, Config};
 use crate::daemon;
 use crate::embedded::Hold;
 use crate::expiry;
+use crate::listener;
 use crate::progress::Progress;
 use crate::readers::{self, GrantArgs};
 use crate::report;
@@ -83,6 +84,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Whether a daemon lives at `http.listen`; exit status 1 if not. For containers.
+    Health,
     /// Applies migrations.
     Migrate,
     /// Makes a database role that reads some tenants only, or all.
@@ -174,6 +177,9 @@ pub enum Failure {
     /// A tenant failed; the command has told which.
     #[error("some tenant failed")]
     Tenant,
+    /// No daemon answers.
+    #[error("{0}")]
+    NotHealthy(String),
     /// Usage or configuration.
     #[error("{0}")]
     Configuration(String),
@@ -185,7 +191,7 @@ pub enum Failure {
 impl Failure {
     fn status(&self) -> u8 {
         match self {
-            Self::Tenant => 1,
+            Self::Tenant | Self::NotHealthy(_) => 1,
             Self::Configuration(_) => 2,
             Self::Database(_) => 3,
         }
@@ -251,6 +257,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::RetryRejected { tenants, json } => sync(&config, &tenants, Asked::Rejected, json).await,
         Command::Check { tenants, json } => check(&config, &tenants, json).await,
         Command::Status { json } => status(&config, json).await,
+        Command::Health => listener::ask_health(config.http.listen).await.map_err(Failure::NotHealthy),
         Command::Migrate => migrate(&config).await,
         Command::GrantReader(args) => readers::grant(&config, args).await,
         Command::Tenant { command: TenantCommand::List { json } } => {

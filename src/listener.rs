@@ -1,17 +1,22 @@
 //! The loopback listener: `/healthz`, `/readyz` and `/metrics`.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
 use crate::store::runs::Freshness;
+
+const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
+const HEALTH_BYTES_MAX: u64 = 4096;
 
 #[derive(Clone)]
 struct Shared {
@@ -40,6 +45,23 @@ pub async fn start(
         }
     });
     Ok(address)
+}
+
+/// Asks the daemon that listens there whether it lives.
+pub async fn ask_health(listen: SocketAddr) -> Result<(), String> {
+    let asked = async {
+        let mut stream = TcpStream::connect(listen).await?;
+        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await?;
+        let mut answer = Vec::new();
+        stream.take(HEALTH_BYTES_MAX).read_to_end(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    match tokio::time::timeout(HEALTH_DEADLINE, asked).await {
+        Ok(Ok(answer)) if answer.starts_with(b"HTTP/1.0 200 ") => Ok(()),
+        Ok(Ok(_)) => Err(format!("{listen} answers, but it is no healthy incident-sync")),
+        Ok(Err(error)) => Err(format!("no incident-sync listens on {listen}: {error}")),
+        Err(_) => Err(format!("{listen} did not answer within {} s", HEALTH_DEADLINE.as_secs())),
+    }
 }
 
 async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {

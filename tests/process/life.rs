@@ -67,6 +67,13 @@ async fn the_daemon_tells_systemd_serves_every_tenant_and_ends_on_sigterm() {
     assert_eq!(daemon.get("/healthz").await, (200, "ok\n".to_owned()));
     assert_eq!(daemon.get("/readyz").await, (200, "ready\n".to_owned()));
     assert_eq!(daemon.get("/no-such-page").await.0, 404);
+    let started = daemon.logs("started").await;
+    let asks_health = || {
+        let mut command = site.command(&["health"]);
+        command.env("INCIDENT_SYNC__HTTP__LISTEN", started["listen"].as_str().unwrap());
+        Running::start(command, site.folder.path()).ends()
+    };
+    assert_eq!(asks_health().code(), Some(0));
     let (_, metrics) = daemon.get("/metrics").await;
     for name in METRICS {
         assert!(metrics.contains(name), "{name} is missing in\n{metrics}");
@@ -76,6 +83,7 @@ async fn the_daemon_tells_systemd_serves_every_tenant_and_ends_on_sigterm() {
     pool.close().await;
     let done = daemon.ends_on(Signal::SIGTERM);
     assert_eq!((done.code(), done.stdout.as_str()), (Some(0), ""));
+    assert_eq!(asks_health().code(), Some(1), "nobody is there any more");
     assert_eq!(site.servers(), [0; 0], "Postgres ends with the daemon");
     let heard = systemd.hears_the_rest();
     let place = |line: &str| heard.iter().position(|heard| heard == line);
