@@ -388,14 +388,17 @@ impl SyncError {
             Self::LeaseLost => {
                 Verdict::new("lease_lost", Actor::Nobody, Wait::NextRun, "Another instance has taken this tenant over")
             }
-            Self::CredentialBreaker { code } => Verdict::new(
-                "credential",
-                Actor::Operator,
-                Wait::AtLeast(BREAKER_PROBE),
-                format!(
-                    "The app's own credential was refused ({code}) for several tenants; renew it: a replaced file is read again by itself"
-                ),
-            ),
+            Self::CredentialBreaker { code } => Verdict {
+                shared: true,
+                ..Verdict::new(
+                    "credential",
+                    Actor::Operator,
+                    Wait::AtLeast(BREAKER_PROBE),
+                    format!(
+                        "The app's own credential was refused ({code}) for several tenants; renew it: a replaced file is read again by itself"
+                    ),
+                )
+            },
             Self::Stopped => Verdict::new(
                 "stopped",
                 Actor::Nobody,
