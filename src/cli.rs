@@ -18,6 +18,7 @@ use crate::config::{self, Config};
 use crate::daemon;
 use crate::embedded::Hold;
 use crate::expiry;
+use crate::life::{self, PurgeArgs};
 use crate::listener;
 use crate::progress::Progress;
 use crate::readers::{self, GrantArgs};
@@ -169,6 +170,8 @@ enum TenantCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Deletes all data of a tenant that is disabled or gone from the configuration.
+    Purge(PurgeArgs),
 }
 
 /// Why a command ends with a status other than 0.
@@ -260,15 +263,22 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Health => listener::ask_health(config.http.listen).await.map_err(Failure::NotHealthy),
         Command::Migrate => migrate(&config).await,
         Command::GrantReader(args) => readers::grant(&config, args).await,
-        Command::Tenant { command: TenantCommand::List { json } } => {
-            print(json, &report::tenant_json(&config.tenants), || report::tenant_table(&config.tenants));
-            Ok(())
-        }
+        Command::Tenant { command } => tenant(&config, command).await,
         Command::ConsentUrl { tenant, redirect_uri, json } => {
             consent_url(&config, tenant.as_deref(), &redirect_uri, json)
         }
         #[cfg(feature = "simulator")]
         Command::Demo { .. } | Command::Simulate { .. } => Ok(()),
+    }
+}
+
+async fn tenant(config: &Config, command: TenantCommand) -> Result<(), Failure> {
+    match command {
+        TenantCommand::List { json } => {
+            print(json, &report::tenant_json(&config.tenants), || report::tenant_table(&config.tenants));
+            Ok(())
+        }
+        TenantCommand::Purge(args) => life::purge(config, args).await,
     }
 }
 

@@ -16,6 +16,7 @@ pub mod error;
 pub mod expiry;
 pub mod failpoint;
 pub mod http;
+pub mod life;
 pub mod listener;
 pub mod pages;
 pub mod pass;

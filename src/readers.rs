@@ -79,7 +79,7 @@ async fn grant_with(store: &Store, args: &GrantArgs) -> Result<(bool, Vec<KnownT
 }
 
 /// Each name must mean one tenant: an old one that left the configuration may have been called the same.
-async fn find(store: &Store, named: &[String]) -> Result<Vec<KnownTenant>, Failure> {
+pub(crate) async fn find(store: &Store, named: &[String]) -> Result<Vec<KnownTenant>, Failure> {
     let plain = |name: &String| name.parse::<Uuid>().map_or_else(|_| name.clone(), |id| id.to_string());
     let named: Vec<String> = named.iter().map(plain).collect();
     let found = store.find_tenants(&named).await.map_err(SetupError::from)?;

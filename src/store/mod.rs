@@ -18,6 +18,7 @@ pub mod compare;
 pub mod holes;
 pub mod lease;
 mod objects;
+pub mod purge;
 pub mod quota;
 pub mod readers;
 mod records;

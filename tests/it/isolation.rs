@@ -14,9 +14,10 @@ use uuid::Uuid;
 use crate::support::world::{World, id, spec};
 
 /// Every table with rows of tenants. The catalog is held against this list.
-pub(crate) const TABLES: [&str; 19] = [
+pub(crate) const TABLES: [&str; 20] = [
     "alert_devices",
     "alerts",
+    "audit",
     "devices",
     "devices_open",
     "evidence",
@@ -36,7 +37,7 @@ pub(crate) const TABLES: [&str; 19] = [
     "users_open",
 ];
 /// What no reader of some tenants may read at all.
-const OPERATORS_ONLY: [&str; 1] = ["sync_runs"];
+const OPERATORS_ONLY: [&str; 2] = ["audit", "sync_runs"];
 
 /// Roles belong to the server, which all tests share: each test takes names of its own.
 pub(crate) fn role(world: &World, name: &str) -> String {
@@ -78,6 +79,7 @@ pub(crate) async fn crowded() -> World {
         "INSERT INTO defender.sync_holes (tenant_id, window_from, window_to, error_class, error_message)
          VALUES ('{0}', now(), now(), 'upstream', 'of its own');
          INSERT INTO defender.rejected_payloads (tenant_id, reason, payload, content_hash) VALUES ('{0}', 'r', 'p', 'h');
+         INSERT INTO defender.audit (tenant_id, action, actor, row_counts) VALUES ('{0}', 'retention', 'test', '{{}}');
          INSERT INTO defender.incident_comments (tenant_id, incident_id, comment_hash, comment)
          SELECT '{0}', 1, 'h', 'c' ON CONFLICT DO NOTHING",
         id(3)

@@ -11,6 +11,7 @@ mod fuzz;
 mod holes;
 mod instances;
 mod isolation;
+mod life;
 #[expect(dead_code, reason = "the tests beside the code use the rest")]
 #[path = "../mutate/mod.rs"]
 mod mutate;

@@ -325,3 +325,24 @@ async fn the_simulator_alone_prints_a_configuration_that_sync_can_read() {
     assert_eq!(done.json()["tenants"][1]["incidents_written"], 15);
     assert_eq!(simulator.ends_on(Signal::SIGINT).code(), Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_wants_a_tenant_that_is_no_more_and_a_yes() {
+    let site = Site::with(vec![spec(1, 8), spec(2, 5)]).await;
+    site.does(&["sync"]).good();
+    let configured = site.does(&["tenant", "purge", "tenant-1", "--yes"]);
+    assert_eq!(configured.code(), Some(2));
+    assert!(configured.stderr.contains("enabled = false"), "{}", configured.stderr);
+    site.configure(&Settings { tenants: vec![2], ..site.settings() });
+    let unread = site.does(&["tenant", "purge", "tenant-1", "--yes"]);
+    assert!(unread.code() == Some(2) && unread.stderr.contains("reload"), "{}", unread.stderr);
+    site.does(&["sync"]).good();
+    let unasked = site.does(&["tenant", "purge", "tenant-1"]);
+    assert!(unasked.code() == Some(2) && unasked.stderr.contains("--yes"), "{}", unasked.stderr);
+    let purged = site.does(&["tenant", "purge", "tenant-1", "--yes", "--json"]);
+    assert_eq!(purged.json()["deleted"]["incidents"], json!(8), "{}", purged.stderr);
+    let status = site.does(&["status", "--json"]).stdout;
+    assert!(status.contains("tenant-2") && !status.contains("tenant-1"), "{status}");
+    let again = site.does(&["tenant", "purge", "tenant-1", "--yes"]);
+    assert!(again.code() == Some(2) && again.stderr.contains("knows no tenant"), "{}", again.stderr);
+}

@@ -22,12 +22,19 @@ WITH released AS (
         parked_reason = CASE WHEN $15 = 'stopped' THEN parked_reason ELSE $12 END,
         found_late = found_late + $25
     WHERE tenant_id = $1 AND lease_fence = $2 AND lease_owner = $3
+    RETURNING 1
 )
 INSERT INTO defender.sync_runs (tenant_id, instance, kind, started_at, finished_at, outcome, window_from, window_to,
     api_calls, throttled, incidents_seen, incidents_written, alerts_written, rejected, mistyped_fields, found_late,
     error_class, error_message)
 SELECT $1, $3, $13, $14, now(), $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $5, $6
-WHERE NOT EXISTS (
+-- A run that lost its lease is recorded too, unless to a purge that has ended.
+WHERE (EXISTS (SELECT FROM released) OR EXISTS (
+    SELECT FROM defender.sync_state
+    WHERE tenant_id = $1 AND (lease_fence, lease_owner) IS DISTINCT FROM ($2, $3)
+    FOR KEY SHARE
+))
+AND NOT EXISTS (
     -- The same statement once more, because the answer to its commit was lost.
     SELECT FROM (
         SELECT instance, started_at FROM defender.sync_runs WHERE tenant_id = $1 ORDER BY run_id DESC LIMIT 1

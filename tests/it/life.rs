@@ -1,0 +1,100 @@
+//! The end of a tenant's data: everywhere, and for good.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use incident_sync::simulator::{Endpoint, Reply};
+use incident_sync::store::runs::Outcome;
+use incident_sync::tenant::TenantId;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use uuid::Uuid;
+
+use crate::isolation::{crowded, superuser, texts};
+use crate::support::world::{World, id, spec};
+
+/// How many rows each table of the catalog has of a tenant.
+async fn rows_of(connection: &mut PgConnection, tenant: Uuid) -> BTreeMap<String, i64> {
+    let tables = "SELECT relname::text FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+        WHERE relnamespace = 'defender'::regnamespace AND relkind = 'r' AND attname = 'tenant_id'";
+    let mut counts = BTreeMap::new();
+    for table in texts(connection, tables).await {
+        let count = format!("SELECT count(*) FROM defender.{table} WHERE tenant_id = '{tenant}'");
+        let count: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut *connection).await.unwrap();
+        counts.insert(table, count);
+    }
+    counts
+}
+
+fn assert_only_the_audit_is_left(counts: &BTreeMap<String, i64>) {
+    for (table, count) in counts {
+        assert_eq!(*count > 0, table == "audit", "{count} rows in {table}");
+    }
+}
+
+#[tokio::test]
+async fn a_purge_that_is_interrupted_and_repeated_leaves_the_audit_and_the_other_tenants() {
+    let world = crowded().await;
+    let mut admin = PgConnection::connect_with(&world.database).await.unwrap();
+    // A table that a later release might add.
+    let later = format!(
+        "CREATE TABLE defender.later (tenant_id uuid); SELECT defender.protect('defender.later');
+         GRANT SELECT, DELETE ON defender.later TO incident_sync_writer;
+         INSERT INTO defender.later VALUES ('{0}'), ('{1}');
+         INSERT INTO defender.reader_tenants VALUES ('of_both', '{0}'), ('of_both', '{1}')",
+        id(1),
+        id(3)
+    );
+    superuser(&world, &later).await;
+    let before = rows_of(&mut admin, id(1)).await;
+    let (tenant, store) = (TenantId(id(3)), world.store.clone());
+    let (begun, mut first_batch) = tokio::sync::mpsc::unbounded_channel();
+    let interrupted = tokio::spawn(async move {
+        let told = |_: &str, _| {
+            begun.send(()).unwrap();
+            // Whoever ends us finds a purge that has deleted one batch.
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        drop(store.purge(tenant, "test", told).await);
+    });
+    first_batch.recv().await.unwrap();
+    interrupted.abort();
+    drop(interrupted.await);
+    let half = rows_of(&mut admin, id(3)).await;
+    assert!(half["tenants"] == 1 && half["sync_state"] == 1 && half["alert_devices"] == 0, "{half:?}");
+    let watermark = world.state(id(3), "watermark").await;
+    assert_eq!(watermark, None, "were it synchronised again, then from the beginning");
+
+    let counts = world.store.purge(tenant, "test", |_, _| ()).await.unwrap();
+    assert!(counts["incidents"] > 0 && counts["later"] == 1 && counts["reader_tenants"] == 1, "{counts:?}");
+    assert_only_the_audit_is_left(&rows_of(&mut admin, id(3)).await);
+    assert_eq!(rows_of(&mut admin, id(1)).await, before);
+    let told = format!(
+        "SELECT concat_ws(' ', action, actor, row_counts ->> 'incidents') FROM defender.audit
+         WHERE tenant_id = '{}' AND action <> 'retention' ORDER BY audit_id",
+        id(3)
+    );
+    let ended = format!("purged test {}", counts["incidents"]);
+    assert_eq!(texts(&mut admin, &told).await, ["purge begun test", "purge begun test", &ended]);
+}
+
+#[tokio::test]
+async fn a_run_in_flight_brings_nothing_of_a_purged_tenant_back() {
+    let world = World::with(vec![spec(1, 300), spec(2, 30)]).await;
+    let slow = Reply::Delay(Duration::from_secs(2));
+    world.service().script(id(1), Endpoint::Incidents, vec![Reply::Pass, Reply::Pass, slow]);
+    let purge = async {
+        let stored = "SELECT count(*) FROM defender.incidents WHERE tenant_id = '00000000-0000-0000-0000-000000000000'";
+        let stored = stored.replace("00000000-0000-0000-0000-000000000000", &id(1).to_string());
+        while sqlx::query_scalar::<_, i64>(AssertSqlSafe(stored.as_str())).fetch_one(world.pool()).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        world.store.purge(TenantId(id(1)), "test", |_, _| ()).await.unwrap()
+    };
+    let (results, counts) = tokio::join!(world.pass(), purge);
+    assert!(counts["incidents"] > 0);
+    let outcomes: Vec<Outcome> = results.iter().map(|result| result.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Stopped, Outcome::Ok]);
+    let mut admin = PgConnection::connect_with(&world.database).await.unwrap();
+    assert_only_the_audit_is_left(&rows_of(&mut admin, id(1)).await);
+    assert_eq!(world.pass().await.len(), 1, "and no other run of it begins");
+}
