@@ -6,7 +6,7 @@ NSPAWN="" LEADER="" MOUNTED=""
 fail() {
     echo "FAILED  $*" >&2
     if [ -n "$LEADER" ]; then
-        inside journalctl -u incident-sync -n 40 --no-pager -o short-iso >&2 || true
+        log -n 40 -o short-iso >&2 || true
     fi
     exit 1
 }
@@ -40,7 +40,7 @@ boot() {
     local tries
     for tries in $(seq 120); do
         sleep 0.5
-        LEADER=$(pgrep -P "$NSPAWN" | head -n 1)
+        LEADER=$(pgrep -o -P "$NSPAWN" || true)
         [ -n "$LEADER" ] || continue
         case $(inside systemctl is-system-running 2>/dev/null) in
         running | degraded) return ;;
@@ -52,6 +52,10 @@ boot() {
 }
 
 inside() { nsenter -t "$LEADER" -a env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root "$@"; }
+
+# No `log | grep -q`: grep would leave early, and the pipe would count as broken.
+logged() { [[ "$(log "${@:2}")" == *"$1"* ]]; }
+log() { inside journalctl -u incident-sync --no-pager "$@"; }
 
 property() { inside systemctl show incident-sync --property "$1" --value; }
 
