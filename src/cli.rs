@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -20,6 +21,7 @@ use crate::embedded::Hold;
 use crate::expiry;
 use crate::life::{self, PurgeArgs};
 use crate::listener;
+use crate::manual;
 use crate::progress::Progress;
 use crate::readers::{self, GrantArgs};
 use crate::report;
@@ -107,6 +109,17 @@ enum Command {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Prints what a shell needs to complete the commands and options.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Writes the man pages, one for each command.
+    Man {
+        /// Where to; made if it is absent.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
     },
     /// Everything on this machine: a private Postgres, a simulator with a dozen tenants, and the daemon.
     #[cfg(feature = "simulator")]
@@ -247,6 +260,15 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Simulate { listen, tenants, incidents } => {
             return crate::demo::simulate(listen, tenants, incidents).await;
         }
+        Command::Completions { shell } => {
+            drop(std::io::stdout().write_all(&manual::completions::<Cli>(shell)));
+            return Ok(());
+        }
+        Command::Man { directory } => {
+            return manual::write_man_pages::<Cli>(&directory).map_err(|error| {
+                Failure::Configuration(format!("the man pages cannot be written to {}: {error}", directory.display()))
+            });
+        }
         _ => {}
     }
     let config = config::load(cli.config.as_deref()).map_err(|errors| Failure::Configuration(errors.to_string()))?;
@@ -267,6 +289,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::ConsentUrl { tenant, redirect_uri, json } => {
             consent_url(&config, tenant.as_deref(), &redirect_uri, json)
         }
+        Command::Completions { .. } | Command::Man { .. } => Ok(()),
         #[cfg(feature = "simulator")]
         Command::Demo { .. } | Command::Simulate { .. } => Ok(()),
     }

@@ -18,6 +18,7 @@ pub mod failpoint;
 pub mod http;
 pub mod life;
 pub mod listener;
+pub mod manual;
 pub mod pages;
 pub mod pass;
 pub mod progress;

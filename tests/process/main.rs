@@ -11,6 +11,7 @@ mod kill_loop;
 mod kills;
 mod life;
 mod log;
+mod manual;
 mod password;
 mod poison;
 mod proxy;
