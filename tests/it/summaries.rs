@@ -104,10 +104,11 @@ async fn delete_something(world: &World, random: &mut Random) {
     sqlx::raw_sql(AssertSqlSafe(delete)).execute(&mut connect(world).await).await.unwrap();
 }
 
-async fn until_it_waits(connection: &mut PgConnection, task: &JoinHandle<()>) {
+/// The task is one of `count` that wait.
+async fn until_it_waits(connection: &mut PgConnection, task: &JoinHandle<()>, count: usize) {
     let waiting =
         "SELECT wait_event_type FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
-    while texts(connection, waiting).await.is_empty() {
+    while texts(connection, waiting).await.len() < count {
         assert!(!task.is_finished(), "it waits for nobody");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -137,7 +138,7 @@ async fn a_change_that_is_not_committed_is_waited_for_and_one_that_comes_later_i
         let transaction = uncommitted(&mut writer).await;
         let store = world.store.clone();
         let summary = tokio::spawn(async move { store.summarise(TenantId(id(1))).await.unwrap() });
-        until_it_waits(&mut admin, &summary).await;
+        until_it_waits(&mut admin, &summary, 1).await;
         transaction.commit().await.unwrap();
         summary.await.unwrap();
         assert_eq!(currents(&mut admin).await, ["1"]);
@@ -150,11 +151,31 @@ async fn a_change_that_is_not_committed_is_waited_for_and_one_that_comes_later_i
     let summarise = format!("SELECT defender.summarise('{}')", id(1));
     sqlx::raw_sql(AssertSqlSafe(summarise)).execute(&mut *summarising).await.unwrap();
     let change = tokio::spawn(async move { uncommitted(&mut writer).await.commit().await.unwrap() });
-    until_it_waits(&mut connect(&world).await, &change).await;
+    until_it_waits(&mut connect(&world).await, &change, 1).await;
     summarising.commit().await.unwrap();
     change.await.unwrap();
     assert_eq!(currents(&mut admin).await, Vec::<String>::new());
     assert_exact(&mut admin, "after a change that came later").await;
+}
+
+/// A change of one statement, as a batch of a purge is: no later statement would notice for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_change_that_meets_summaries_half_written_is_noticed() {
+    let world = World::of(5).await;
+    world.good_pass().await;
+    let (mut admin, mut blocker, mut writer) = (connect(&world).await, connect(&world).await, connect(&world).await);
+    let mut half_way = blocker.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE defender.users_open IN ACCESS EXCLUSIVE MODE").execute(&mut *half_way).await.unwrap();
+    let store = world.store.clone();
+    let summary = tokio::spawn(async move { store.summarise(TenantId(id(1))).await.unwrap() });
+    until_it_waits(&mut admin, &summary, 1).await;
+    let change = tokio::spawn(async move { uncommitted(&mut writer).await.commit().await.unwrap() });
+    until_it_waits(&mut admin, &change, 2).await;
+    half_way.commit().await.unwrap();
+    summary.await.unwrap();
+    change.await.unwrap();
+    assert_eq!(currents(&mut admin).await, Vec::<String>::new());
+    assert_exact(&mut admin, "after a change that came in between").await;
 }
 
 #[tokio::test]
