@@ -204,10 +204,11 @@ impl Store {
         let seconds = rights.deadline().as_secs();
         // sqlx names every statement, cached or not, and others have left such names on the server that we share.
         let forget = if self.is_pooled { "; DEALLOCATE ALL" } else { "" };
+        // Who waits for a lock must see what the other one did: a server may be set to another isolation.
         // A process that was frozen in the middle holds its tenant's row, and with it the tenant, until Postgres ends it.
         self.pool
             .begin_with(AssertSqlSafe(format!(
-                "BEGIN; SET LOCAL ROLE {role}; SET LOCAL incident_sync.tenant_id = '{tenant}'; \
+                "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL ROLE {role}; SET LOCAL incident_sync.tenant_id = '{tenant}'; \
                  SET LOCAL statement_timeout = '{seconds}s'; SET LOCAL idle_in_transaction_session_timeout = '{seconds}s'{forget}"
             )))
             .await
