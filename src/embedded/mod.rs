@@ -224,7 +224,7 @@ impl Embedded {
         }
 
         write_pid(&lock).map_err(lock_failed)?;
-        let server = run_server(&layout, settings, account).await?;
+        let server = run_server(&lock, &layout, settings, account).await?;
         Ok(Self { layout, role: Role::Owner { server, hold, _lock: lock }, guests })
     }
 

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid, getppid, setsid};
 use sqlx::postgres::PgConnection;
@@ -33,6 +34,7 @@ const LARGEST_LOG: u64 = 16 * 1024 * 1024;
 
 /// From the lock to a server that accepts connections to our database.
 pub(super) async fn run_server(
+    lock: &File,
     layout: &Layout,
     settings: &EmbeddedSettings,
     account: Option<Account>,
@@ -43,7 +45,7 @@ pub(super) async fn run_server(
     let programs = find_programs(settings.postgres_bin.as_deref(), layout.data_version())?;
     outlive_predecessor(layout).await?;
     if layout.data_version().is_none() {
-        init_data(layout, &programs, account.as_ref()).await?;
+        init_data(lock, layout, &programs, account.as_ref()).await?;
     }
     make_socket_dir(layout, account.as_ref()).map_err(EmbeddedError::io("create", &layout.socket))?;
 
@@ -55,7 +57,7 @@ pub(super) async fn run_server(
     let log_start = log.metadata().map_err(EmbeddedError::io("read", &layout.log))?.len();
 
     let program = programs.join("postgres");
-    let mut command = child(&program, account.as_ref(), Signal::SIGQUIT);
+    let mut command = child(&program, account.as_ref(), Signal::SIGQUIT, None);
     command.arg("-D").arg(&layout.data).stderr(log).stdout(Stdio::null());
     for setting in server_settings(&layout.socket) {
         command.arg("-c").arg(setting);
@@ -101,13 +103,22 @@ pub(super) fn postgres_in(data: &Path) -> Option<i32> {
 }
 
 /// Makes the data directory beside its final place, so that a killed first start leaves no half of one.
-async fn init_data(layout: &Layout, programs: &Path, account: Option<&Account>) -> Result<(), EmbeddedError> {
+///
+/// initdb dies with us, but not the servers that it runs for a moment: these keep the lock for as long as they can
+/// still write here.
+async fn init_data(
+    lock: &File,
+    layout: &Layout,
+    programs: &Path,
+    account: Option<&Account>,
+) -> Result<(), EmbeddedError> {
     let new = layout.dir.join("data.new");
     if new.exists() {
         fs::remove_dir_all(&new).map_err(EmbeddedError::io("remove", &new))?;
     }
     let program = programs.join("initdb");
-    let mut command = child(&program, account, Signal::SIGKILL);
+    let lock = lock.try_clone().map_err(EmbeddedError::io("share the lock of", &layout.dir))?;
+    let mut command = child(&program, account, Signal::SIGKILL, Some(lock));
     command.arg("-D").arg(&new);
     // Trust is enough: only the account of the server can enter the socket's directory. Checksums find bad disks.
     command.args(["-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-k", "-U", NAME, "--no-instructions"]);
@@ -159,8 +170,8 @@ fn server_settings(socket: &Path) -> Vec<String> {
 }
 
 /// A command in its own session (a terminal's Ctrl-C is for us alone) that gets `on_our_death` when the thread that
-/// spawns it ends.
-fn child(program: &Path, account: Option<&Account>, on_our_death: Signal) -> Command {
+/// spawns it ends. It and its own children keep `inherits` open.
+fn child(program: &Path, account: Option<&Account>, on_our_death: Signal, inherits: Option<File>) -> Command {
     let mut command = Command::new(program);
     // PGPORT, PGDATA and their like are meant for other servers.
     command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").current_dir("/").stdin(Stdio::null());
@@ -174,6 +185,9 @@ fn child(program: &Path, account: Option<&Account>, on_our_death: Signal) -> Com
             return Err(Errno::ESRCH.into()); // We died before the line above.
         }
         setsid()?;
+        if let Some(file) = &inherits {
+            fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
         Ok(())
     };
     #[expect(

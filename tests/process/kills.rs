@@ -90,7 +90,7 @@ async fn assert_nothing_twice(pool: &PgPool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_start_that_dies_while_it_sets_up_leaves_no_half_of_a_database() {
     let site = Site::with(vec![spec(1, 12)]).await;
-    for milliseconds in [60, 150, 300, 500, 800, 1_200] {
+    for milliseconds in (40..=1_000).step_by(80) {
         let daemon = site.run();
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
         daemon.dies();
