@@ -32,7 +32,7 @@ use crate::slots::Slots;
 use crate::store::Store;
 use crate::store::quota::Quota;
 use crate::telemetry;
-use crate::tenant::{Endpoints, Tenant, TenantId, TokenVersion};
+use crate::tenant::{Endpoints, Retention, Tenant, TenantId, TokenVersion};
 use crate::tenant_run::Asked;
 
 const DATABASE_CONNECTIONS: u32 = 4;
@@ -192,7 +192,8 @@ fn tenants(url: &Url) -> Vec<Arc<Tenant>> {
     };
     let tenant = |at| {
         let (id, name, labels) = (TenantId(tenant_id(at)), name(at), std::collections::BTreeMap::new());
-        Arc::new(Tenant { id, name, labels, enabled: true, endpoints: endpoints.clone(), app: Arc::clone(&app) })
+        let (endpoints, app, retention) = (endpoints.clone(), Arc::clone(&app), Retention::default());
+        Arc::new(Tenant { id, name, labels, enabled: true, endpoints, app, retention })
     };
     (0..NAMES.len()).map(tenant).collect()
 }

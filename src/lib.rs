@@ -24,6 +24,7 @@ pub mod pass;
 pub mod progress;
 pub mod readers;
 pub mod report;
+pub mod retention;
 pub mod retry;
 pub mod rows;
 pub mod schedule;

@@ -18,6 +18,7 @@ use crate::error::{SyncError, Verdict, Wait};
 use crate::failpoint;
 use crate::pages::{Pages, Parties};
 use crate::progress::{Progress, TenantProgress};
+use crate::retention;
 use crate::retry::{persistently, with_retries};
 use crate::schedule::Schedule;
 use crate::store::Claim;
@@ -277,9 +278,16 @@ impl Engine {
     async fn guarded(&self, tenant: &Tenant, claim: &Claim, reach: Reach, progress: TenantProgress) -> RunReport {
         let pages = Pages::new(&self.parties, tenant, &self.stop, progress);
         let run = TenantRun { parties: &self.parties, tenant, claim, reach, pages: &pages, mark: Mutex::default() };
+        let work = async {
+            let report = run.run().await;
+            if claim.kind == RunKind::Reconcile && report.failure.is_none() {
+                retention::apply(&self.parties, tenant, &claim.lease, &self.stop).await;
+            }
+            report
+        };
         let outcome = tokio::select! {
             biased;
-            caught = AssertUnwindSafe(run.run()).catch_unwind() => caught.map_err(|panic| panicked(&*panic)),
+            caught = AssertUnwindSafe(work).catch_unwind() => caught.map_err(|panic| panicked(&*panic)),
             () = self.trust.lost(tenant.id) => Err(SyncError::LeaseLost),
         };
         let mut report = outcome.unwrap_or_else(|failure| RunReport::cut_short(claim, failure));

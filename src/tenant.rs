@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use url::Url;
 use uuid::Uuid;
@@ -26,7 +27,7 @@ impl fmt::Debug for TenantId {
 }
 
 /// One customer tenant as configured.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Tenant {
     /// The customer's directory.
     pub id: TenantId,
@@ -40,6 +41,23 @@ pub struct Tenant {
     pub endpoints: Endpoints,
     /// The application that reads it.
     pub app: Arc<App>,
+    /// How long its data is kept.
+    pub retention: Retention,
+}
+
+/// How long data is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Closed incidents, counted from their last update; `None` is for ever.
+    pub incidents: Option<Duration>,
+    /// The books of runs.
+    pub runs: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { incidents: None, runs: Duration::from_secs(30 * 86_400) }
+    }
 }
 
 /// The two outside addresses of a tenant.

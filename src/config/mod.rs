@@ -6,6 +6,7 @@ mod credentials;
 mod database;
 mod http_client;
 mod reader;
+mod retention;
 mod secrets;
 mod tenants;
 #[cfg(test)]
@@ -149,7 +150,8 @@ fn load_with(file: Option<&Path>, environment: &Variables) -> Result<Config, Con
     let sync = read_sync(root.table("sync"), &mut report);
     let http = read_http(root.table("http"), &mut report);
     let http_client = http_client::read(root.table("http_client"), &secrets, &mut report);
-    let tenants = tenants::read(&mut root, &secrets, &mut report);
+    let kept = retention::read(root.table("retention"), &sync, &mut report);
+    let tenants = tenants::read(&mut root, &secrets, kept, &mut report);
     report.close(root);
 
     if !report.is_clean() {

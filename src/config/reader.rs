@@ -258,6 +258,11 @@ impl Section {
         range: RangeInclusive<Duration>,
         default: Duration,
     ) -> Duration {
+        self.span(key, range).unwrap_or(default)
+    }
+
+    /// A time span that may be absent.
+    pub(super) fn span(&mut self, key: &'static str, range: RangeInclusive<Duration>) -> Option<Duration> {
         let parse = |text: &str| {
             let span = humantime::parse_duration(text).map_err(|error| format!("{error}; write it like \"10m\""))?;
             if range.contains(&span) {
@@ -266,7 +271,7 @@ impl Section {
             let (from, to) = (span_text(*range.start()), span_text(*range.end()));
             Err(format!("out of range; set a time from {from} to {to}"))
         };
-        self.parsed(key, parse).ok().unwrap_or(default)
+        self.parsed(key, parse).ok()
     }
 
     /// A table of this one; empty when it is absent.

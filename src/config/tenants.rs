@@ -12,18 +12,19 @@ use uuid::Uuid;
 use super::credentials;
 use super::database::is_loopback_host;
 use super::reader::{Given, Report, Section};
+use super::retention::Kept;
 use super::secrets::SecretFiles;
 use crate::entra::credential::{App, Credential};
 use crate::tenant::{Cloud, Endpoints, Tenant, TenantId, TokenVersion};
 
 /// Reads everything that concerns tenants.
-pub(super) fn read(root: &mut Section, secrets: &SecretFiles, report: &mut Report) -> Vec<Arc<Tenant>> {
+pub(super) fn read(root: &mut Section, secrets: &SecretFiles, kept: Kept, report: &mut Report) -> Vec<Arc<Tenant>> {
     let mut app = root.table("app");
     let app_keys = AppKeys::read(&mut app, Some(secrets), report);
-    let mut shared = Shared { app: app_keys.app(), app_keys, api: ApiKeys::default(), without_app: Vec::new() };
     let mut api = root.table("api");
-    shared.api = ApiKeys::read(&mut api);
+    let api_keys = ApiKeys::read(&mut api);
     report.close(api);
+    let mut shared = Shared { app: app_keys.app(), app_keys, api: api_keys, kept, without_app: Vec::new() };
 
     let mut sections = root.tables("tenants");
     if let Some(dir) = root.text("tenants_dir") {
@@ -64,6 +65,7 @@ struct Shared {
     /// Absent when `[app]` is incomplete or wrong.
     app: Option<Arc<App>>,
     api: ApiKeys,
+    kept: Kept,
     /// Enabled tenants that count on an `[app]` which is incomplete.
     without_app: Vec<String>,
 }
@@ -105,11 +107,13 @@ fn read_tenant(
     let id = read_id(&mut section, seen);
     let labels = section.texts("labels");
     let enabled = section.flag("enabled", true);
+    let retention = shared.kept.of_tenant(&mut section);
     let api = ApiKeys::read(&mut section);
     let own = AppKeys::read(&mut section, enabled.then_some(secrets), report);
     let app = own.app_for_tenant(shared, enabled, name.as_deref().unwrap_or("unnamed"), &mut section, report);
     report.close(section);
-    Some(Arc::new(Tenant { id: id?, name: name?, labels, enabled, endpoints: api.endpoints(&shared.api), app: app? }))
+    let endpoints = api.endpoints(&shared.api);
+    Some(Arc::new(Tenant { id: id?, name: name?, labels, enabled, endpoints, app: app?, retention }))
 }
 
 fn read_name(section: &mut Section, seen: &mut Seen) -> Option<String> {

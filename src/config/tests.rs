@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::entra::credential::Proof;
 use crate::mutate::{Random, each_seed, garbled};
-use crate::tenant::{Cloud, TokenVersion};
+use crate::tenant::{Cloud, Retention, TokenVersion};
 
 const CANARY: &str = "canary8Q~secret.value";
 const APP: &str = "[app]\nclient_id = '11111111-2222-3333-4444-555555555555'\nclient_secret_file = 'client_secret'\n";
@@ -108,6 +108,30 @@ fn without_a_file_there_are_defaults_and_no_tenants() {
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:9464");
     let DatabaseServer::Embedded(settings) = &config.database.server else { panic!("{:?}", config.database) };
     assert_eq!(settings.dir, Path::new("/run/a/postgres"));
+}
+
+#[test]
+fn a_tenant_s_own_retention_wins() {
+    let own = "retention = '200d'\n";
+    let text = format!("[retention]\nincidents = '400d'\nruns = '7d'\n{APP}{CONTOSO}{FABRIKAM}{own}");
+    let [contoso, fabrikam] = &Etc::with(&text).good().tenants[..] else { panic!("two tenants") };
+    assert_eq!(contoso.retention, Retention { incidents: Some(400 * DAY), runs: 7 * DAY });
+    assert_eq!(fabrikam.retention, Retention { incidents: Some(200 * DAY), runs: 7 * DAY });
+    let plain = Etc::with(&format!("{APP}{CONTOSO}")).good();
+    assert_eq!(plain.tenants[0].retention, Retention { incidents: None, runs: 30 * DAY });
+}
+
+#[test]
+fn what_is_kept_too_short_is_refused() {
+    let text = format!("[retention]\nincidents = '179d'\n{APP}{CONTOSO}retention = '30d'\n");
+    let errors = Etc::with(&text).errors();
+    let expected = [
+        "incident-sync.toml: retention.incidents: out of range; set a time from 180d to 36500d",
+        "incident-sync.toml: tenants[0] (Contoso).retention: out of range; set a time from 180d to 36500d",
+    ];
+    assert_eq!(errors, expected);
+    let short = format!("[sync]\nlookback = '1d'\n[retention]\nincidents = '6d'\n{APP}{CONTOSO}");
+    assert!(Etc::with(&short).errors()[0].contains("from 7d"), "what the reconciliation reads again");
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub mod purge;
 pub mod quota;
 pub mod readers;
 mod records;
+pub mod retain;
 pub mod runs;
 pub mod summaries;
 pub mod tenants;

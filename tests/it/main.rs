@@ -19,6 +19,7 @@ mod owners;
 mod peers;
 mod repair;
 mod reporting;
+mod retention;
 mod schema;
 mod secrets;
 mod summaries;

@@ -8,7 +8,6 @@ use incident_sync::simulator::TenantSpec;
 use incident_sync::store::runs::Outcome;
 use incident_sync::tenant_run::Asked;
 use incident_sync::verify::{self, Drift, Span};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::world::{World, id, spec};
@@ -25,19 +24,6 @@ async fn verify(world: &World) -> Vec<Drift> {
 async fn tamper(world: &World, statement: &'static str) {
     let touched = sqlx::query(statement).execute(world.pool()).await.unwrap().rows_affected();
     assert!(touched > 0, "{statement}");
-}
-
-/// Runs what is due until the query counts something.
-async fn run_until(world: &World, query: &'static str) {
-    let wake = Notify::new();
-    let found = async {
-        while world.number(query).await == 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        world.engine.stop.cancel();
-    };
-    let both = async { tokio::join!(world.engine.run(&wake), found).0.unwrap() };
-    tokio::time::timeout(Duration::from_secs(60), both).await.expect("the run does what is expected of it");
 }
 
 #[tokio::test]
@@ -135,7 +121,7 @@ async fn what_a_reconciliation_finds_behind_the_watermark_is_counted_as_late() {
     assert!(lost > 0);
     tamper(&world, "UPDATE defender.sync_state SET poll_due_at = now() + interval '1 hour', reconcile_due_at = now()")
         .await;
-    run_until(&world, "SELECT count(*) FROM defender.sync_runs WHERE kind = 'reconcile' AND outcome = 'ok'").await;
+    world.run_until("SELECT count(*) FROM defender.sync_runs WHERE kind = 'reconcile' AND outcome = 'ok'").await;
     assert_eq!(world.state(id(1), "found_late").await.unwrap(), lost.to_string());
     assert_eq!(world.number("SELECT sum(found_late)::bigint FROM defender.sync_runs").await, lost);
     assert_eq!(world.store.tenant_status().await.unwrap()[0].found_late, Some(lost));

@@ -17,11 +17,12 @@ use incident_sync::slots::Slots;
 use incident_sync::store::Store;
 use incident_sync::store::quota::Quota;
 use incident_sync::store::runs::Outcome;
-use incident_sync::tenant::{Endpoints, Tenant, TenantId, TokenVersion};
+use incident_sync::tenant::{Endpoints, Retention, Tenant, TenantId, TokenVersion};
 use incident_sync::tenant_run::Asked;
 use reqwest::{Client, Url};
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -69,13 +70,28 @@ impl World {
     pub(crate) fn use_credentials(&mut self, first: Arc<Credential>, next: Option<Arc<Credential>>) {
         let client_id = Options::default().client_id;
         let app = Arc::new(App { client_id, credential: first, next });
-        let by_app = |tenant: &Arc<Tenant>| {
-            let (labels, endpoints) = (tenant.labels.clone(), tenant.endpoints.clone());
-            let (name, app) = (tenant.name.clone(), Arc::clone(&app));
-            Arc::new(Tenant { id: tenant.id, name, labels, enabled: true, endpoints, app })
-        };
+        let by_app = |tenant: &Arc<Tenant>| Arc::new(Tenant { app: Arc::clone(&app), ..Tenant::clone(tenant) });
         self.tenants = self.tenants.iter().map(by_app).collect();
         self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http::client());
+    }
+
+    /// From now on this tenant's data is kept so long.
+    pub(crate) fn keep(&mut self, tenant: usize, retention: Retention) {
+        self.tenants[tenant] = Arc::new(Tenant { retention, ..Tenant::clone(&self.tenants[tenant]) });
+        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http::client());
+    }
+
+    /// The daemon runs what is due until the query counts something.
+    pub(crate) async fn run_until(&self, query: &'static str) {
+        let wake = Notify::new();
+        let found = async {
+            while self.number(query).await == 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            self.engine.stop.cancel();
+        };
+        let both = async { tokio::join!(self.engine.run(&wake), found).0.unwrap() };
+        tokio::time::timeout(Duration::from_secs(60), both).await.expect("the run does what is expected of it");
     }
 
     pub(crate) fn url(&self) -> Url {
@@ -109,6 +125,7 @@ impl World {
                 enabled: true,
                 endpoints,
                 app,
+                retention: Retention::default(),
             }));
             simulator.world().add_tenant(spec);
         }
@@ -151,8 +168,7 @@ impl World {
     pub(crate) async fn facing(&self, url: &Url, deadlines: Deadlines) -> Arc<Engine> {
         let elsewhere = |tenant: &Arc<Tenant>| {
             let endpoints = Endpoints { authority: url.clone(), base_url: url.clone(), ..tenant.endpoints.clone() };
-            let (labels, app) = (tenant.labels.clone(), Arc::clone(&tenant.app));
-            Arc::new(Tenant { id: tenant.id, name: tenant.name.clone(), labels, enabled: true, endpoints, app })
+            Arc::new(Tenant { endpoints, ..Tenant::clone(tenant) })
         };
         let tenants: Vec<_> = self.tenants.iter().map(elsewhere).collect();
         let client = http::client_within(deadlines);
