@@ -38,25 +38,29 @@ impl Store {
     ) -> Result<RowCounts, SyncError> {
         self.begin_purge(tenant, actor).await?;
         let mut counts = RowCounts::new();
-        for table in self.tenant_tables(tenant).await? {
+        let tables = self.tenant_tables(tenant).await?;
+        for table in &tables {
             let count = counts.entry(table.clone()).or_default();
             while !LAST.contains(&table.as_str()) {
-                let delete = async |connection: &mut PgConnection| delete(connection, tenant, &table, BATCH).await;
+                let delete = async |connection: &mut PgConnection| delete(connection, tenant, table, BATCH).await;
                 let deleted = self.transact("deleting rows", Rights::Writer(tenant), delete).await?;
                 if deleted == 0 {
                     break;
                 }
                 *count += deleted;
-                told(&table, *count);
+                told(table, *count);
             }
         }
         let end = async |connection: &mut PgConnection| {
             lock(connection, tenant).await?;
+            let lock_summaries = sqlx::query("SELECT FROM defender.tenants WHERE tenant_id = $1 FOR UPDATE");
+            lock_summaries.bind(tenant.0).execute(&mut *connection).await?;
             let readers: i64 =
                 sqlx::query_scalar("SELECT defender.forget_readers()").fetch_one(&mut *connection).await?;
             counts.insert("reader_tenants".to_owned(), readers.unsigned_abs());
-            for table in LAST {
-                counts.insert(table.to_owned(), delete(connection, tenant, table, i64::MAX).await?);
+            // All of them: the summaries may have been written again meanwhile.
+            for table in &tables {
+                *counts.entry(table.clone()).or_default() += delete(connection, tenant, table, i64::MAX).await?;
             }
             audit(connection, tenant, "purged", actor, &counts).await?;
             Ok(counts)

@@ -77,6 +77,28 @@ async fn a_purge_that_is_interrupted_and_repeated_leaves_the_audit_and_the_other
     assert_eq!(texts(&mut admin, &told).await, ["purge begun test", "purge begun test", &ended]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn summaries_that_are_written_during_a_purge_do_not_outlive_it() {
+    let world = World::with(vec![spec(1, 100)]).await;
+    world.good_pass().await;
+    let tenant = TenantId(id(1));
+    world.store.summarise(tenant).await.unwrap();
+    let mut admin = PgConnection::connect_with(&world.database).await.unwrap();
+    let mut times = 0;
+    let told = |table: &str, _| {
+        // After the summaries themselves.
+        if table == "users_open" {
+            let summarise = async { world.store.summarise(tenant).await.unwrap() };
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(summarise));
+            times += 1;
+        }
+    };
+    world.store.purge(tenant, "test", told).await.unwrap();
+    assert_eq!(times, 1);
+    world.store.summarise(tenant).await.unwrap();
+    assert_only_the_audit_is_left(&rows_of(&mut admin, id(1)).await);
+}
+
 #[tokio::test]
 async fn a_run_in_flight_brings_nothing_of_a_purged_tenant_back() {
     let world = World::with(vec![spec(1, 300), spec(2, 30)]).await;
