@@ -65,21 +65,19 @@ const THROTTLED_CALLS_PER_MINUTE: u32 = 3;
 const QUERIES: [(&str, &str); 3] = [
     (
         "Open incidents by tenant and severity",
-        "SELECT t.name AS tenant, i.severity, count(*)::text AS open
-FROM defender.incidents i JOIN defender.tenants t USING (tenant_id)
-WHERE i.status IN ('Active', 'InProgress') GROUP BY 1, 2 ORDER BY count(*) DESC, 1 LIMIT 8",
+        "SELECT tenant_name AS tenant, severity, count(*)::text AS open
+FROM reporting.open_incidents GROUP BY 1, 2 ORDER BY count(*) DESC, 1 LIMIT 8",
     ),
     (
-        "Devices with the most alerts",
-        "SELECT t.name AS tenant, d.device_dns_name AS device, d.risk_score AS risk, count(*)::text AS alerts
-FROM defender.alert_devices ad JOIN defender.devices d USING (tenant_id, device_id)
-JOIN defender.tenants t USING (tenant_id) GROUP BY 1, 2, 3 ORDER BY count(*) DESC, 1, 2 LIMIT 5",
+        "Devices with the most alerts of open incidents",
+        "SELECT tenant_name AS tenant, device_dns_name AS device, risk_score AS risk, alert_count::text AS alerts
+FROM reporting.devices_at_risk ORDER BY alert_count DESC, 1, 2 LIMIT 5",
     ),
     (
         "How current each tenant is, and who must act",
-        "SELECT t.name AS tenant, coalesce(date_trunc('second', now() - s.last_success_at)::text, 'never') AS age,
-    coalesce(s.error_class, 'ok') AS state, coalesce(s.who_must_act, '') AS who_must_act
-FROM defender.tenants t JOIN defender.sync_state s USING (tenant_id) ORDER BY s.error_class NULLS LAST, 1 LIMIT 6",
+        "SELECT tenant_name AS tenant, coalesce(date_trunc('second', now() - last_success_at)::text, 'never') AS age,
+    coalesce(error_class, 'ok') AS state, coalesce(who_must_act, '') AS who_must_act
+FROM reporting.tenant_freshness ORDER BY error_class NULLS LAST, 1 LIMIT 6",
     ),
 ];
 

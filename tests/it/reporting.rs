@@ -1,10 +1,13 @@
 //! The views of `reporting`, with incidents whose right answers were worked out by hand.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::support::{postgres, world::id};
+use crate::support::postgres;
+use crate::support::world::{World, id};
 
 const MIGRATION: &str = include_str!("../../migrations/0005_reporting.sql");
 
@@ -294,4 +297,27 @@ async fn milestones_of_older_rows_come_from_their_changes() {
     )
     .await;
     assert_eq!(rows(&mut connection, exact).await, kept);
+}
+
+/// Those under "For analysts", for who may only read.
+#[tokio::test]
+async fn every_query_of_the_readme_runs() {
+    let world = World::of(60).await;
+    world.good_pass().await;
+    let readme = include_str!("../../README.md");
+    let analysts = readme.split("\n## For analysts\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let queries: Vec<&str> = analysts.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(queries.len() >= 6, "{queries:?}");
+    let mut reader = PgConnection::connect_with(&world.database).await.unwrap();
+    execute(&mut reader, "SET ROLE incident_sync_reader".to_owned()).await;
+    for query in queries {
+        assert!(!query.contains("defender."), "the tables may change with any release: {query}");
+        let query = query.replace("current_date", "date '2026-11-23'"); // The service's.
+        let last = tokio::time::Instant::now() + Duration::from_secs(60);
+        // The feed shows a change when no older transaction of the server that we share runs any more.
+        while sqlx::raw_sql(AssertSqlSafe(query.as_str())).fetch_all(&mut reader).await.unwrap().is_empty() {
+            assert!(tokio::time::Instant::now() < last, "no rows: {query}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
 }
