@@ -18,6 +18,7 @@ use crate::check::{self, CheckResult};
 use crate::config::{self, Config};
 use crate::daemon;
 use crate::embedded::Hold;
+use crate::error::SyncError;
 use crate::expiry;
 use crate::life::{self, PurgeArgs};
 use crate::listener;
@@ -30,6 +31,7 @@ use crate::store::runs::Outcome;
 use crate::telemetry::{self, LogFormat};
 use crate::tenant::Tenant;
 use crate::tenant_run::Asked;
+use crate::transfer::{self, ExportArgs, ImportArgs};
 use crate::verify::{self, Drift, Span};
 
 /// Keeps a Postgres database equal to the Microsoft 365 Defender incidents of many customer tenants.
@@ -185,6 +187,10 @@ enum TenantCommand {
     },
     /// Deletes all data of a tenant that is disabled or gone from the configuration.
     Purge(PurgeArgs),
+    /// Writes all data of a tenant into a folder, as JSON Lines with checksums.
+    Export(ExportArgs),
+    /// Restores what `tenant export` wrote, where the tenant has no rows.
+    Import(ImportArgs),
 }
 
 /// Why a command ends with a status other than 0.
@@ -217,6 +223,12 @@ impl Failure {
 impl From<SetupError> for Failure {
     fn from(error: SetupError) -> Self {
         Self::Database(error.to_string())
+    }
+}
+
+impl From<SyncError> for Failure {
+    fn from(error: SyncError) -> Self {
+        SetupError::from(error).into()
     }
 }
 
@@ -302,6 +314,8 @@ async fn tenant(config: &Config, command: TenantCommand) -> Result<(), Failure> 
             Ok(())
         }
         TenantCommand::Purge(args) => life::purge(config, args).await,
+        TenantCommand::Export(args) => transfer::export(config, args).await,
+        TenantCommand::Import(args) => transfer::import(config, args).await,
     }
 }
 

@@ -38,6 +38,7 @@ pub mod summaries;
 pub mod telemetry;
 pub mod tenant;
 pub mod tenant_run;
+pub mod transfer;
 pub mod trust;
 pub mod verify;
 pub mod window;

@@ -1,4 +1,4 @@
-//! The commands that end, hand over and restore a tenant's data.
+//! The command `tenant purge`, and what the commands on a whole tenant's data have in common.
 
 use std::io::{BufRead, IsTerminal, Write};
 
@@ -64,7 +64,7 @@ async fn purge_with(store: &Store, config: &Config, args: &PurgeArgs) -> Result<
     Ok((tenant, counts))
 }
 
-async fn one(store: &Store, name: &str) -> Result<KnownTenant, Failure> {
+pub(crate) async fn one(store: &Store, name: &str) -> Result<KnownTenant, Failure> {
     let mut found = readers::find(store, &[name.to_owned()]).await?;
     found.pop().ok_or_else(|| Failure::Configuration(format!("the database knows no tenant {name}")))
 }
@@ -82,13 +82,13 @@ fn confirmed(tenant: &KnownTenant) -> Result<bool, Failure> {
 }
 
 /// Who does it, for the audit.
-fn actor() -> String {
+pub(crate) fn actor() -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     format!("{}@{host}", user.map_or_else(|| nix::unistd::geteuid().to_string(), |user| user.name))
 }
 
-fn table(counts: &RowCounts) -> String {
+pub(crate) fn table(counts: &RowCounts) -> String {
     let lines: Vec<String> = counts.iter().map(|(table, count)| format!("{count:>10}  {table}")).collect();
     lines.join("\n")
 }

@@ -26,6 +26,7 @@ pub mod retain;
 pub mod runs;
 pub mod summaries;
 pub mod tenants;
+pub mod transfer;
 pub mod upsert;
 
 pub use lease::{Claim, Lease};
@@ -195,7 +196,13 @@ impl Store {
 
     /// A transaction with these rights. All that it sets ends with it, so that a pooler in transaction mode may stand in
     /// between.
+    ///
+    /// Who waits for a lock must see what the other one did: a server may be set to another isolation.
     async fn begin(&self, rights: Rights) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        self.begin_at("READ COMMITTED", rights).await
+    }
+
+    async fn begin_at(&self, isolation: &str, rights: Rights) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         let (role, tenant) = match rights {
             Rights::Dispatcher => ("incident_sync_dispatcher", String::new()),
             Rights::Writer(tenant) => ("incident_sync_writer", tenant.to_string()),
@@ -205,11 +212,10 @@ impl Store {
         let seconds = rights.deadline().as_secs();
         // sqlx names every statement, cached or not, and others have left such names on the server that we share.
         let forget = if self.is_pooled { "; DEALLOCATE ALL" } else { "" };
-        // Who waits for a lock must see what the other one did: a server may be set to another isolation.
         // A process that was frozen in the middle holds its tenant's row, and with it the tenant, until Postgres ends it.
         self.pool
             .begin_with(AssertSqlSafe(format!(
-                "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL ROLE {role}; SET LOCAL incident_sync.tenant_id = '{tenant}'; \
+                "BEGIN ISOLATION LEVEL {isolation}; SET LOCAL ROLE {role}; SET LOCAL incident_sync.tenant_id = '{tenant}'; \
                  SET LOCAL statement_timeout = '{seconds}s'; SET LOCAL idle_in_transaction_session_timeout = '{seconds}s'{forget}"
             )))
             .await

@@ -20,5 +20,6 @@ mod reload;
 mod site;
 mod systemd;
 mod tls;
+mod transfer;
 #[path = "../it/support/truth.rs"]
 mod truth;
