@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-mod aadsts;
+pub mod aadsts;
 
 /// The party at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,7 +158,7 @@ pub enum SyncError {
         window: String,
     },
     /// Postgres refused or went away.
-    #[error("database: {step}: {what}")]
+    #[error("database: {step}: {what}{code}", code = in_brackets(sqlstate.as_deref()))]
     Database {
         /// What we were doing.
         step: &'static str,
@@ -206,6 +206,10 @@ pub enum SyncError {
         /// The panic's message.
         what: String,
     },
+}
+
+fn in_brackets(sqlstate: Option<&str>) -> String {
+    sqlstate.map_or_else(String::new, |code| format!(" (SQLSTATE {code})"))
 }
 
 /// The person who can end a failure.
@@ -474,6 +478,12 @@ fn api_verdict(status: u16, code: &str, retry_after: Option<Duration>, hint: &st
             Wait::UntilActed,
             "Microsoft 365 Defender is not enabled in the tenant; the customer must enable or license it",
         ),
+        403 if code == "DisallowedOperation" => Verdict::new(
+            "forbidden",
+            Actor::Operator,
+            Wait::UntilActed,
+            "Microsoft does not allow this operation in the tenant; open a ticket with Microsoft and give the tracking id",
+        ),
         403 if hint.is_empty() => Verdict::new(
             "forbidden",
             Actor::CustomerAdmin,
@@ -566,6 +576,7 @@ mod tests {
             (401, "Unauthorized", Actor::Nobody, Wait::NewToken),
             (403, "Forbidden", Actor::CustomerAdmin, Wait::NewToken),
             (403, "DisabledFeature", Actor::CustomerAdmin, Wait::UntilActed),
+            (403, "DisallowedOperation", Actor::Operator, Wait::UntilActed),
             (404, "NotFound", Actor::Operator, Wait::UntilActed),
             (500, "InternalServerError", Actor::Nobody, Wait::Soon),
             (502, "", Actor::Nobody, Wait::Soon),

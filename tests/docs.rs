@@ -1,11 +1,16 @@
 //! What the README says of the configuration is what the sample says, which the configuration's own tests hold to the
-//! code.
+//! code; and what the page of errors says is what the code judges.
 
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
+
+use incident_sync::error::aadsts::KNOWN;
+use incident_sync::error::{Peer, SyncError, Wait};
 
 const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
+const ERRORS: &str = include_str!("../docs/errors.md");
 const PROMISES: &str = include_str!("../docs/promises.md");
 const README: &str = include_str!("../README.md");
 const SAMPLE: &str = include_str!("../config/incident-sync.toml");
@@ -106,4 +111,147 @@ fn the_files_and_tests_that_architecture_and_promises_name_exist() {
         }
     }
     assert!(named > 40, "only {named} names were found");
+}
+
+/// A row of `docs/errors.md`: what one sees, in quotes, then the other cells.
+fn error_rows() -> Vec<(Vec<&'static str>, Vec<&'static str>)> {
+    let rows = ERRORS.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| you see"));
+    let cells = rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
+    cells.map(|cells| (cells[0].split('`').skip(1).step_by(2).collect(), cells)).collect()
+}
+
+/// Who, when it is tried again, and class, in the words of `docs/errors.md`.
+fn judged(error: &SyncError) -> [&'static str; 3] {
+    let verdict = error.verdict();
+    let again = match verdict.wait {
+        Wait::Soon => "at once",
+        Wait::AtLeast(_) => "after the pause",
+        Wait::NewToken => "new token",
+        Wait::NextRun => "next run",
+        Wait::UntilActed => "hourly",
+    };
+    [verdict.who.as_str(), again, verdict.class]
+}
+
+fn entra(code: u32) -> SyncError {
+    let (error, trace_id) = (String::new(), String::new());
+    SyncError::Entra { status: 400, error, codes: vec![code], trace_id, retry_after: None }
+}
+
+fn api(status: u16, code: &str, hint: &str) -> SyncError {
+    let (code, hint) = (code.to_owned(), hint.to_owned());
+    SyncError::Api { status, code, target: String::new(), retry_after: None, hint }
+}
+
+/// What begins with a code of Entra, of the API or of Postgres.
+fn coded(seen: &str, cell: &str) -> Option<SyncError> {
+    if let Some(code) = seen.strip_prefix("AADSTS") {
+        return Some(entra(code.parse().expect("a number stands behind AADSTS")));
+    }
+    if let Some(class) = seen.strip_prefix("SQLSTATE ") {
+        let (sqlstate, what) = (Some(format!("{class}000")), String::new());
+        return Some(SyncError::Database { step: "reading", sqlstate, what });
+    }
+    let (status, word) = seen.split_once(' ').unwrap_or((seen, ""));
+    let hint = if cell.contains("token lacks") { "; the token's roles lack Incident.Read.All" } else { "" };
+    Some(api(status.parse().ok()?, word, hint))
+}
+
+/// One of each kind that has no code, besides those with one.
+fn uncoded() -> Vec<SyncError> {
+    let peer = Peer::Defender;
+    let text = String::new;
+    let identity = |status| SyncError::ManagedIdentity { status, what: text() };
+    let proxy = |what: &str, wants_password| SyncError::Proxy { peer, what: what.to_owned(), wants_password };
+    vec![
+        identity(400),
+        identity(429),
+        SyncError::Assertion { what: "the assertion could not be signed" },
+        proxy("407", true),
+        proxy("it did not connect us", false),
+        SyncError::TokenReply { what: "" },
+        SyncError::WrongTenant { token_tid: text() },
+        SyncError::ApiReply { what: text() },
+        SyncError::BodyTooLarge { peer, bytes_max: 1 },
+        SyncError::Redirected { peer, status: 302 },
+        SyncError::Transport { peer, what: text() },
+        SyncError::Timeout { peer },
+        SyncError::ForeignNextLink { origin: text() },
+        SyncError::ForeignIncident { incident_id: 1, uri_tid: text() },
+        SyncError::UnstableListing { window: text() },
+        SyncError::EndlessListing { window: text() },
+        SyncError::Schema { what: text() },
+        SyncError::Paused { wait: Duration::from_secs(9) },
+        SyncError::TakenBack,
+        SyncError::LeaseLost,
+        SyncError::CredentialBreaker { code: 7_000_215 },
+        SyncError::EntraHold { left: Duration::from_secs(9) },
+        SyncError::Stopped,
+        SyncError::Panicked { what: text() },
+    ]
+}
+
+#[test]
+fn the_page_of_errors_says_of_each_what_the_code_judges() {
+    let uncoded = uncoded();
+    let mut compared = 0;
+    for (seen, cells) in error_rows() {
+        assert_eq!(cells.len(), 6, "{cells:?}");
+        let told = [cells[2], cells[4], cells[5]];
+        for seen in seen.iter().filter(|seen| !seen.starts_with("Incident.")) {
+            let said = |error: &&SyncError| error.to_string().contains(seen);
+            let error = coded(seen, cells[0]).or_else(|| uncoded.iter().find(said).cloned());
+            let error = error.unwrap_or_else(|| panic!("docs/errors.md has {seen}, which nothing says"));
+            assert_eq!(judged(&error), told, "docs/errors.md, {seen}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 100, "only {compared} were compared");
+    let any_other = error_rows().into_iter().find(|(_, cells)| cells[0].starts_with("any other")).unwrap().1;
+    assert_eq!(judged(&entra(1)), [any_other[2], any_other[4], any_other[5]]);
+}
+
+/// Those of Microsoft's page of error codes that this API answers with.
+const API_ERRORS: [&str; 16] = [
+    "400 BadRequest",
+    "400 ODataError",
+    "400 InvalidInput",
+    "400 InvalidRequestBody",
+    "400 MissingRequiredParameter",
+    "401 Unauthorized",
+    "403 Forbidden",
+    "403 DisabledFeature",
+    "403 DisallowedOperation",
+    "404 NotFound",
+    "404 ResourceNotFound",
+    "429 TooManyRequests",
+    "500 InternalServerError",
+    "502",
+    "503",
+    "504",
+];
+
+#[test]
+fn every_error_of_the_code_is_on_the_page_of_errors_once() {
+    let seen: Vec<&str> = error_rows().into_iter().flat_map(|(seen, _)| seen).collect();
+    let codes: Vec<u32> = KNOWN.iter().flat_map(|known| known.codes).copied().collect();
+    assert!(codes.len() > 70, "{}", codes.len());
+    for code in codes {
+        let name = format!("AADSTS{code}");
+        assert_eq!(seen.iter().filter(|seen| **seen == name).count(), 1, "docs/errors.md, {name}");
+    }
+    for name in seen.iter().filter(|seen| seen.starts_with("AADSTS")) {
+        let code = name["AADSTS".len()..].parse().unwrap();
+        assert!(
+            KNOWN.iter().any(|known| known.codes.contains(&code)),
+            "docs/errors.md has {name}, which has no sentence"
+        );
+    }
+    for name in API_ERRORS {
+        assert!(seen.contains(&name), "docs/errors.md lacks {name}");
+    }
+    for error in uncoded() {
+        let said = error.to_string();
+        assert!(seen.iter().any(|seen| said.contains(seen)), "docs/errors.md lacks: {said}");
+    }
 }
