@@ -6,6 +6,7 @@ mod credentials;
 mod database;
 mod dictionary;
 mod errors;
+mod examples;
 mod feed;
 mod fuzz;
 mod holes;
