@@ -11,11 +11,11 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use url::Url;
 use uuid::Uuid;
 
 use crate::check::{self, CheckResult};
 use crate::config::{self, Config};
+use crate::consent::{self, ConsentArgs};
 use crate::daemon;
 use crate::embedded::Hold;
 use crate::error::SyncError;
@@ -101,17 +101,7 @@ enum Command {
         command: TenantCommand,
     },
     /// The link by which a customer's admin consents.
-    ConsentUrl {
-        /// A configured tenant, by name or id, or the GUID of a new customer; without it, whichever tenant the admin signs in to.
-        #[arg(long, value_name = "TENANT")]
-        tenant: Option<String>,
-        /// Where Entra sends the admin afterwards; must be a redirect URI of the app registration.
-        #[arg(long, value_name = "URL", default_value = "https://portal.azure.com")]
-        redirect_uri: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    ConsentUrl(ConsentArgs),
     /// Prints what a shell needs to complete the commands and options.
     Completions {
         /// Which shell.
@@ -298,9 +288,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Migrate => migrate(&config).await,
         Command::GrantReader(args) => readers::grant(&config, args).await,
         Command::Tenant { command } => tenant(&config, command).await,
-        Command::ConsentUrl { tenant, redirect_uri, json } => {
-            consent_url(&config, tenant.as_deref(), &redirect_uri, json)
-        }
+        Command::ConsentUrl(args) => consent::run(&config, &args),
         Command::Completions { .. } | Command::Man { .. } => Ok(()),
         #[cfg(feature = "simulator")]
         Command::Demo { .. } | Command::Simulate { .. } => Ok(()),
@@ -339,7 +327,7 @@ fn chosen(config: &Config, named: &[String]) -> Result<Vec<Arc<Tenant>>, Failure
     named.iter().map(find).collect()
 }
 
-fn find_tenant<'a>(config: &'a Config, name: &str) -> Option<&'a Arc<Tenant>> {
+pub(crate) fn find_tenant<'a>(config: &'a Config, name: &str) -> Option<&'a Arc<Tenant>> {
     let id = name.parse::<Uuid>().ok();
     config.tenants.iter().find(|tenant| tenant.name == name || Some(tenant.id.0) == id)
 }
@@ -440,37 +428,5 @@ async fn migrate(config: &Config) -> Result<(), Failure> {
     let database = OpenDatabase::open(&config.database, Hold::Command, true).await?;
     database.close().await;
     println!("the schema is current");
-    Ok(())
-}
-
-/// The v2 form of the link, the only one that takes application permissions by `/.default`. Source:
-/// `MicrosoftDocs/entra-docs`, `v2-admin-consent.md`.
-fn consent_url(config: &Config, tenant: Option<&str>, redirect_uri: &str, json: bool) -> Result<(), Failure> {
-    let configured = tenant.and_then(|name| find_tenant(config, name));
-    let Some(template) = configured.or_else(|| config.tenants.first()) else {
-        return Err(Failure::Configuration(
-            "[app] and at least one [[tenants]] entry must be configured first".to_owned(),
-        ));
-    };
-    let directory = match (configured, tenant) {
-        (Some(tenant), _) => tenant.id.to_string(),
-        (None, Some(name)) => {
-            let id = name.parse::<Uuid>();
-            id.map_err(|_| Failure::Configuration(format!("{name} is neither a configured tenant nor a GUID")))?
-                .to_string()
-        }
-        (None, None) => "organizations".to_owned(),
-    };
-    let authority = template.endpoints.authority.as_str().trim_end_matches('/');
-    let state = Uuid::new_v4().to_string();
-    let parameters = [
-        ("client_id", template.app.client_id.as_str()),
-        ("scope", template.endpoints.scope.as_str()),
-        ("redirect_uri", redirect_uri),
-        ("state", state.as_str()),
-    ];
-    let url = Url::parse_with_params(&format!("{authority}/{directory}/v2.0/adminconsent"), parameters);
-    let url = url.map_err(|error| Failure::Configuration(format!("the link cannot be made: {error}")))?;
-    print(json, &json!({ "url": url.as_str(), "state": state }), || url.to_string());
     Ok(())
 }

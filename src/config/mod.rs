@@ -25,6 +25,7 @@ use nix::unistd::{User, geteuid};
 
 pub use database::{Database, DatabaseServer, DatabaseUrl};
 pub use reader::{ConfigError, ConfigErrors};
+pub use tenants::Newcomers;
 
 use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE};
 use crate::http::Route;
@@ -56,6 +57,8 @@ pub struct Config {
     pub http_client: Route,
     /// The list and the directory of tenants together, disabled ones included.
     pub tenants: Vec<Arc<Tenant>>,
+    /// What tenants get that are not configured yet.
+    pub newcomers: Newcomers,
     /// What works but should not stay so: whole sentences for the log.
     pub warnings: Vec<String>,
 }
@@ -151,13 +154,13 @@ fn load_with(file: Option<&Path>, environment: &Variables) -> Result<Config, Con
     let http = read_http(root.table("http"), &mut report);
     let http_client = http_client::read(root.table("http_client"), &secrets, &mut report);
     let kept = retention::read(root.table("retention"), &sync, &mut report);
-    let tenants = tenants::read(&mut root, &secrets, kept, &mut report);
+    let (tenants, newcomers) = tenants::read(&mut root, &secrets, kept, &mut report);
     report.close(root);
 
     if !report.is_clean() {
         return Err(report.into_errors());
     }
-    Ok(Config { file, database, schedule, sync, http, http_client, tenants, warnings: report.warnings })
+    Ok(Config { file, database, schedule, sync, http, http_client, tenants, newcomers, warnings: report.warnings })
 }
 
 fn find_file(named: Option<&Path>, environment: &Variables) -> Option<PathBuf> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use secrecy::SecretString;
@@ -18,7 +18,12 @@ use crate::entra::credential::{App, Credential};
 use crate::tenant::{Cloud, Endpoints, Tenant, TenantId, TokenVersion};
 
 /// Reads everything that concerns tenants.
-pub(super) fn read(root: &mut Section, secrets: &SecretFiles, kept: Kept, report: &mut Report) -> Vec<Arc<Tenant>> {
+pub(super) fn read(
+    root: &mut Section,
+    secrets: &SecretFiles,
+    kept: Kept,
+    report: &mut Report,
+) -> (Vec<Arc<Tenant>>, Newcomers) {
     let mut app = root.table("app");
     let app_keys = AppKeys::read(&mut app, Some(secrets), report);
     let mut api = root.table("api");
@@ -27,8 +32,9 @@ pub(super) fn read(root: &mut Section, secrets: &SecretFiles, kept: Kept, report
     let mut shared = Shared { app: app_keys.app(), app_keys, api: api_keys, kept, without_app: Vec::new() };
 
     let mut sections = root.tables("tenants");
-    if let Some(dir) = root.text("tenants_dir") {
-        match tenant_files(&secrets.folder.join(dir), report) {
+    let dir = root.text("tenants_dir").map(|dir| secrets.folder.join(dir));
+    if let Some(dir) = &dir {
+        match tenant_files(dir, report) {
             Ok(found) => sections.extend(found),
             Err(problem) => root.error("tenants_dir", problem),
         }
@@ -56,7 +62,24 @@ pub(super) fn read(root: &mut Section, secrets: &SecretFiles, kept: Kept, report
         }
     }
     report.close(app);
-    tenants
+    (tenants, Newcomers { app: shared.app, dir, api: shared.api })
+}
+
+/// What a tenant would get that is not configured yet.
+#[derive(Debug)]
+pub struct Newcomers {
+    /// The application of `[app]`.
+    pub app: Option<Arc<App>>,
+    /// `tenants_dir`, where its file belongs.
+    pub dir: Option<PathBuf>,
+    api: ApiKeys,
+}
+
+impl Newcomers {
+    /// Its addresses, in a cloud of its own or in that of `[api]`.
+    pub fn endpoints(&self, cloud: Option<Cloud>) -> Endpoints {
+        ApiKeys { cloud, ..ApiKeys::default() }.endpoints(&self.api)
+    }
 }
 
 /// What tenants have in common.
@@ -234,7 +257,7 @@ fn nobody() -> Arc<App> {
 }
 
 /// The keys of `[api]`, or those of one tenant.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct ApiKeys {
     cloud: Option<Cloud>,
     authority: Option<Url>,

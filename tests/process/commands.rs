@@ -224,7 +224,7 @@ async fn the_reports_tell_people_and_scripts_how_every_tenant_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_consent_link_is_the_v2_form_of_the_right_cloud() {
+async fn the_consent_link_is_of_the_right_form_and_cloud() {
     let site = Site::with(vec![]).await;
     let more = "[[tenants]]\nid = \"bbbb0000-0000-4000-8000-000000000001\"\nname = \"commercial\"\ncloud = \"commercial\"\n\
         [[tenants]]\nid = \"bbbb0000-0000-4000-8000-000000000002\"\nname = \"high\"\ncloud = \"gcc-high\"\n";
@@ -245,6 +245,12 @@ async fn the_consent_link_is_the_v2_form_of_the_right_cloud() {
     let new = site.does(&["consent-url", "--tenant", &id(77).to_string(), "--json"]).json();
     assert!(new["url"].as_str().unwrap().contains(&format!("/{}/v2.0/adminconsent?", id(77))), "{new}");
     assert!(new["url"].as_str().unwrap().contains(new["state"].as_str().unwrap()));
+
+    site.configure(&site.settings());
+    let first = site.does(&["consent-url"]).good();
+    assert!(first.contains("/organizations/v2.0/adminconsent?"), "the first customer needs none before it: {first}");
+    let older = site.does(&["consent-url", "--v1", "--cloud", "dod"]).good();
+    assert!(older.starts_with("https://login.microsoftonline.us/common/adminconsent?"), "{older}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
