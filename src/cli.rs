@@ -18,6 +18,7 @@ use crate::config::{self, Config};
 use crate::consent::{self, ConsentArgs};
 use crate::daemon;
 use crate::embedded::Hold;
+use crate::erase::{self, EraseArgs};
 use crate::error::SyncError;
 use crate::expiry;
 use crate::life::{self, PurgeArgs};
@@ -177,6 +178,8 @@ enum TenantCommand {
     },
     /// Deletes all data of a tenant that is disabled or gone from the configuration.
     Purge(PurgeArgs),
+    /// Erases one person from a tenant's data.
+    ErasePerson(EraseArgs),
     /// Writes all data of a tenant into a folder, as JSON Lines with checksums.
     Export(ExportArgs),
     /// Restores what `tenant export` wrote, where the tenant has no rows.
@@ -302,6 +305,7 @@ async fn tenant(config: &Config, command: TenantCommand) -> Result<(), Failure> 
             Ok(())
         }
         TenantCommand::Purge(args) => life::purge(config, args).await,
+        TenantCommand::ErasePerson(args) => erase::erase(config, args).await,
         TenantCommand::Export(args) => transfer::export(config, args).await,
         TenantCommand::Import(args) => transfer::import(config, args).await,
     }

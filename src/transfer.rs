@@ -22,7 +22,7 @@ use crate::life::{actor, one, table};
 use crate::setup::OpenDatabase;
 use crate::store::Store;
 use crate::store::purge::RowCounts;
-use crate::store::transfer::{BATCH_BYTES, Restore, Snapshot};
+use crate::store::transfer::{BATCH_BYTES, TenantRows};
 use crate::tenant::TenantId;
 
 const FORMAT: u32 = 1;
@@ -106,7 +106,7 @@ fn counts(manifest: &Manifest) -> RowCounts {
 async fn export_with(store: &Store, args: &ExportArgs) -> Result<Manifest, Failure> {
     let tenant = one(store, &args.tenant).await?;
     prepare(&args.to)?;
-    let mut snapshot = store.snapshot(TenantId(tenant.tenant_id)).await?;
+    let mut snapshot = store.rows_of_a_moment(TenantId(tenant.tenant_id)).await?;
     let mut tables = BTreeMap::new();
     for at in 0..snapshot.tables.len() {
         let name = snapshot.tables[at].name.clone();
@@ -119,7 +119,7 @@ async fn export_with(store: &Store, args: &ExportArgs) -> Result<Manifest, Failu
         schema: snapshot.schema,
         tenant_id: tenant.tenant_id,
         name: tenant.name,
-        taken_at: snapshot.taken_at,
+        taken_at: snapshot.began_at,
         tables,
     };
     let path = args.to.join(MANIFEST);
@@ -159,19 +159,22 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::Configuration(format!("cannot {what} {}: {error}", path.display()))
 }
 
-async fn write_table(snapshot: &mut Snapshot, at: usize, path: &Path) -> Result<Contents, Failure> {
+async fn write_table(snapshot: &mut TenantRows, at: usize, path: &Path) -> Result<Contents, Failure> {
     let failed = |error: io::Error| cannot("write", path, &error);
     let mut file = BufWriter::new(new_file(path).map_err(failed)?);
     let (mut rows, mut sha256) = (0, Sha256::new());
-    let each = |row: &str| {
-        rows += 1;
-        for bytes in [row.as_bytes(), b"\n"] {
+    snapshot.open(at).await?;
+    loop {
+        let batch = snapshot.next().await?;
+        if batch.is_empty() {
+            break;
+        }
+        rows += batch.len() as u64;
+        for bytes in batch.iter().flat_map(|row| [row.as_bytes(), b"\n"]) {
             sha256.update(bytes);
             file.write_all(bytes).map_err(failed)?;
         }
-        Ok::<_, Failure>(())
-    };
-    snapshot.read(at, each).await?;
+    }
     file.flush().and_then(|()| file.get_ref().sync_all()).map_err(failed)?;
     Ok(Contents { columns: snapshot.tables[at].columns.clone(), rows, sha256: hex(sha256) })
 }
@@ -227,7 +230,7 @@ fn checksum(path: &Path) -> io::Result<String> {
 }
 
 async fn import_with(store: &Store, manifest: &Manifest, folder: &Path) -> Result<(), Failure> {
-    let mut restore = store.restore(TenantId(manifest.tenant_id)).await?;
+    let mut restore = store.rows_to_change(TenantId(manifest.tenant_id)).await?;
     if manifest.schema > restore.schema {
         return Err(Failure::Configuration(format!(
             "the export is of schema {} and the database of {}; upgrade incident-sync first",
@@ -259,11 +262,11 @@ async fn import_with(store: &Store, manifest: &Manifest, folder: &Path) -> Resul
         }
         tracing::info!(tenant.id = %manifest.tenant_id, table, count = rows, "restored");
     }
-    Ok(restore.finish(&actor(), &counts(manifest)).await?)
+    Ok(restore.finish("restored", &actor(), &counts(manifest)).await?)
 }
 
 /// Answers how many rows there were, or what is wrong with them.
-async fn insert_file(restore: &mut Restore, at: usize, columns: &[String], path: &Path) -> Result<u64, String> {
+async fn insert_file(restore: &mut TenantRows, at: usize, columns: &[String], path: &Path) -> Result<u64, String> {
     let mut lines = BufReader::new(File::open(path).map_err(|error| error.to_string())?).lines();
     let (mut rows, mut batch) = (0, String::new());
     loop {

@@ -88,7 +88,7 @@ impl Store {
 }
 
 /// Waits for a page that is being written, whose transaction holds the row against claims.
-async fn lock(connection: &mut PgConnection, tenant: TenantId) -> Result<(), sqlx::Error> {
+pub(super) async fn lock(connection: &mut PgConnection, tenant: TenantId) -> Result<(), sqlx::Error> {
     let lock = sqlx::query("SELECT FROM defender.sync_state WHERE tenant_id = $1 FOR UPDATE");
     lock.bind(tenant.0).execute(connection).await.map(drop)
 }

@@ -1,123 +1,124 @@
-//! A tenant's rows on their way out and back, as JSON: one transaction each, which shows one moment or happens as a whole.
+//! All rows of a tenant, read, restored or changed as JSON: one transaction, which shows one moment or happens as a whole.
 
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, Postgres, Transaction};
 
-use super::purge::{RowCounts, audit};
+use super::purge::{RowCounts, audit, lock};
 use super::{Rights, Store, within};
 use crate::error::SyncError;
+use crate::person::Known;
 use crate::tenant::TenantId;
 
 /// About so much is read or written at once.
 pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
 const BATCH_ROWS: usize = 1_000;
-const READING: &str = "reading a tenant's rows";
-const TABLES: &str = include_str!("sql/exported_tables.sql");
-const RESTORING: &str = "restoring a tenant's rows";
+const STEP: &str = "working on all rows of a tenant";
 
-/// A table that an export takes along.
+/// A table with rows of tenants, as an export takes it along.
 #[derive(Debug, FromRow)]
-pub struct ExportedTable {
+pub struct TenantTable {
     /// Without its schema.
     pub name: String,
     /// Those that are restored.
     pub columns: Vec<String>,
-    key: String,
+    key: Vec<String>,
+    /// Of the key, what is a hash over the row's content.
+    hashes: Vec<String>,
 }
 
-/// A tenant's rows at one moment.
+/// A transaction on all rows of one tenant. Dropped, it has changed nothing.
 #[derive(Debug)]
-pub struct Snapshot {
+pub struct TenantRows {
     transaction: Transaction<'static, Postgres>,
     tenant: TenantId,
+    /// When it began.
+    pub began_at: DateTime<Utc>,
     /// The newest migration of the database.
     pub schema: i64,
-    /// The moment.
-    pub taken_at: DateTime<Utc>,
-    /// What there is to read.
-    pub tables: Vec<ExportedTable>,
-}
-
-/// Rows of a tenant that are about to be there again.
-#[derive(Debug)]
-pub struct Restore {
-    transaction: Transaction<'static, Postgres>,
-    tenant: TenantId,
-    /// The newest migration of the database.
-    pub schema: i64,
-    /// What can be restored.
-    pub tables: Vec<ExportedTable>,
+    /// What there is to read and write.
+    pub tables: Vec<TenantTable>,
+    longest: usize,
 }
 
 impl Store {
-    /// Fixes the moment. Whoever writes the tenant goes on.
-    pub async fn snapshot(&self, tenant: TenantId) -> Result<Snapshot, SyncError> {
-        let schema = self.schema_version().await?;
-        let begin = async {
-            let mut transaction = self.begin_at("REPEATABLE READ READ ONLY", Rights::Writer(tenant)).await?;
-            let taken_at = sqlx::query_scalar("SELECT now()").fetch_one(&mut *transaction).await?;
-            let tables = sqlx::query_as(TABLES).fetch_all(&mut *transaction).await?;
-            Ok(Snapshot { transaction, tenant, schema, taken_at, tables })
-        };
-        within(READING, Rights::Writer(tenant).deadline(), begin).await
+    /// The rows as they are at this moment, whoever goes on writing them.
+    pub async fn rows_of_a_moment(&self, tenant: TenantId) -> Result<TenantRows, SyncError> {
+        self.tenant_rows("REPEATABLE READ READ ONLY", tenant).await
     }
 
-    /// Nothing is there before [`Restore::finish`].
-    pub async fn restore(&self, tenant: TenantId) -> Result<Restore, SyncError> {
-        let schema = self.schema_version().await?;
-        let begin = async {
-            let mut transaction = self.begin(Rights::Writer(tenant)).await?;
-            let tables = sqlx::query_as(TABLES).fetch_all(&mut *transaction).await?;
-            Ok(Restore { transaction, tenant, schema, tables })
-        };
-        within(RESTORING, Rights::Writer(tenant).deadline(), begin).await
+    /// The rows, to be changed or restored.
+    pub async fn rows_to_change(&self, tenant: TenantId) -> Result<TenantRows, SyncError> {
+        self.tenant_rows("READ COMMITTED", tenant).await
     }
 
-    async fn schema_version(&self) -> Result<i64, SyncError> {
-        let read = async |connection: &mut PgConnection| {
+    async fn tenant_rows(&self, isolation: &str, tenant: TenantId) -> Result<TenantRows, SyncError> {
+        let newest = async |connection: &mut PgConnection| {
             let newest = "SELECT max(version) FROM _sqlx_migrations WHERE success";
             sqlx::query_scalar(newest).fetch_one(connection).await
         };
-        self.transact("reading the schema's version", Rights::Reader, read).await
+        let schema = self.transact("reading the schema's version", Rights::Reader, newest).await?;
+        let begin = async {
+            let mut transaction = self.begin_at(isolation, Rights::Writer(tenant)).await?;
+            let began_at = sqlx::query_scalar("SELECT now()").fetch_one(&mut *transaction).await?;
+            let tables = sqlx::query_as(include_str!("sql/tenant_rows.sql")).fetch_all(&mut *transaction).await?;
+            Ok(TenantRows { transaction, tenant, began_at, schema, tables, longest: 0 })
+        };
+        within(STEP, Rights::Writer(tenant).deadline(), begin).await
+    }
+
+    /// Takes the tenant from whoever works on it, for a quarter of an hour: a run in flight can write nothing any more.
+    pub async fn seize(&self, tenant: TenantId) -> Result<(), SyncError> {
+        let seize = async |connection: &mut PgConnection| {
+            lock(connection, tenant).await?;
+            let seize = sqlx::query(include_str!("sql/seize_tenant.sql")).bind(tenant.0).bind(&self.instance);
+            seize.execute(connection).await.map(drop)
+        };
+        self.transact("taking a tenant from its holder", Rights::Writer(tenant), seize).await
+    }
+
+    /// What the tenant's evidence says of who has this sign-in name.
+    pub async fn known_of(&self, tenant: TenantId, upn: &str) -> Result<Vec<Known>, SyncError> {
+        let look = async |connection: &mut PgConnection| {
+            let known = sqlx::query_as(include_str!("sql/known_of_person.sql")).bind(tenant.0).bind(upn);
+            known.fetch_all(connection).await
+        };
+        self.transact("looking for a person", Rights::Writer(tenant), look).await
     }
 }
 
-impl Snapshot {
-    /// Calls `each` with every row of the table, a JSON object in one line, in the order of the key.
-    pub async fn read<E: From<SyncError>>(
-        &mut self,
-        table: usize,
-        mut each: impl FnMut(&str) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let ExportedTable { name, key, .. } = &self.tables[table];
-        let declare = format!(
-            "DECLARE exported NO SCROLL CURSOR FOR
-             SELECT row_to_json(t)::text FROM defender.{name} t WHERE tenant_id = '{}' ORDER BY {key}",
-            self.tenant
-        );
-        self.execute(declare).await?;
-        let mut largest = BATCH_BYTES / 16;
-        loop {
-            let fetch = format!("FETCH {} FROM exported", (BATCH_BYTES / largest).clamp(1, BATCH_ROWS));
-            let rows = sqlx::query_scalar::<_, String>(AssertSqlSafe(fetch)).persistent(false);
-            let rows = rows.fetch_all(&mut *self.transaction);
-            let rows = within(READING, Rights::Writer(self.tenant).deadline(), rows).await?;
-            let Some(longest) = rows.iter().map(String::len).max() else { break };
-            largest = longest.max(1);
-            rows.iter().try_for_each(|row| each(row))?;
-        }
-        self.execute("CLOSE exported".to_owned()).await?;
-        Ok(())
-    }
-
+impl TenantRows {
     async fn execute(&mut self, statement: String) -> Result<(), SyncError> {
         let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *self.transaction);
-        within(READING, Rights::Writer(self.tenant).deadline(), done).await.map(drop)
+        within(STEP, Rights::Writer(self.tenant).deadline(), done).await.map(drop)
     }
-}
 
-impl Restore {
-    /// The tables that have rows of the tenant already.
+    /// Begins to read a table, in the order of its key.
+    pub async fn open(&mut self, table: usize) -> Result<(), SyncError> {
+        let TenantTable { name, key, .. } = &self.tables[table];
+        let declare = format!(
+            "DECLARE rows NO SCROLL CURSOR FOR
+             SELECT row_to_json(t)::text FROM defender.{name} t WHERE tenant_id = '{}' ORDER BY {}",
+            self.tenant,
+            key.join(", ")
+        );
+        self.longest = BATCH_BYTES / 16;
+        self.execute(declare).await
+    }
+
+    /// The next rows of the open table, each a JSON object in one line; none ends it.
+    pub async fn next(&mut self) -> Result<Vec<String>, SyncError> {
+        let fetch = format!("FETCH {} FROM rows", (BATCH_BYTES / self.longest).clamp(1, BATCH_ROWS));
+        let rows = sqlx::query_scalar::<_, String>(AssertSqlSafe(fetch)).persistent(false);
+        let rows = rows.fetch_all(&mut *self.transaction);
+        let rows = within(STEP, Rights::Writer(self.tenant).deadline(), rows).await?;
+        match rows.iter().map(String::len).max() {
+            Some(longest) => self.longest = longest,
+            None => self.execute("CLOSE rows".to_owned()).await?,
+        }
+        Ok(rows)
+    }
+
+    /// The tables that have rows of the tenant.
     pub async fn occupied(&mut self) -> Result<Vec<String>, SyncError> {
         let tenant = self.tenant;
         let look = async {
@@ -133,32 +134,60 @@ impl Restore {
             }
             Ok(occupied)
         };
-        within(RESTORING, Rights::Writer(tenant).deadline(), look).await
+        within(STEP, Rights::Writer(tenant).deadline(), look).await
     }
 
     /// Adds rows, a JSON array of objects. The policies refuse those of another tenant.
     pub async fn insert(&mut self, table: usize, columns: &[String], rows: &str) -> Result<u64, SyncError> {
-        let ExportedTable { name, columns: known, .. } = &self.tables[table];
+        let TenantTable { name, columns: known, .. } = &self.tables[table];
         let named: Vec<&str> = known.iter().filter(|column| columns.contains(column)).map(String::as_str).collect();
         let named = named.join(", ");
         let insert = format!(
             "INSERT INTO defender.{name} ({named}) SELECT {named} FROM json_populate_recordset(NULL::defender.{name}, $1::json)"
         );
-        let insert = sqlx::query(AssertSqlSafe(insert)).bind(rows).execute(&mut *self.transaction);
-        let inserted = within(RESTORING, Rights::Writer(self.tenant).deadline(), insert).await?;
-        Ok(inserted.rows_affected())
+        self.write(insert, rows).await
     }
 
-    /// From now on the rows are there, and nobody works on them yet.
-    pub async fn finish(mut self, actor: &str, counts: &RowCounts) -> Result<(), SyncError> {
+    /// Writes changed rows over the old ones, a JSON array of objects. A key that is a hash over the old content would tell
+    /// it to who guesses, so it becomes a random one.
+    pub async fn update(&mut self, table: usize, rows: &str) -> Result<u64, SyncError> {
+        let TenantTable { name, columns, key, hashes } = &self.tables[table];
+        let values =
+            columns.iter().filter(|column| !key.contains(column)).map(|column| format!("{column} = n.{column}"));
+        let hashes = hashes.iter().map(|column| format!("{column} = sha256(uuid_send(gen_random_uuid()))"));
+        let assignments: Vec<String> = values.chain(hashes).collect();
+        let same: Vec<String> = key.iter().map(|column| format!("t.{column} = n.{column}")).collect();
+        let update = format!(
+            "UPDATE defender.{name} t SET {} FROM json_populate_recordset(NULL::defender.{name}, $1::json) n WHERE {}",
+            assignments.join(", "),
+            same.join(" AND ")
+        );
+        self.write(update, rows).await
+    }
+
+    async fn write(&mut self, statement: String, rows: &str) -> Result<u64, SyncError> {
+        let write = sqlx::query(AssertSqlSafe(statement)).bind(rows).execute(&mut *self.transaction);
+        let written = within(STEP, Rights::Writer(self.tenant).deadline(), write).await?;
+        Ok(written.rows_affected())
+    }
+
+    /// Counts the summaries anew, so that they hold nothing that is not in the rows.
+    pub async fn summarise(&mut self) -> Result<(), SyncError> {
+        let summarise = sqlx::query(include_str!("sql/summarise.sql")).bind(self.tenant.0);
+        let summarise = summarise.execute(&mut *self.transaction);
+        within(STEP, Rights::Writer(self.tenant).deadline(), summarise).await.map(drop)
+    }
+
+    /// From now on it holds, and nobody works on the tenant yet.
+    pub async fn finish(mut self, action: &str, actor: &str, counts: &RowCounts) -> Result<(), SyncError> {
         let tenant = self.tenant;
         let finish = async {
             let free =
                 "UPDATE defender.sync_state SET lease_owner = NULL, lease_expires_at = NULL WHERE tenant_id = $1";
             sqlx::query(free).bind(tenant.0).execute(&mut *self.transaction).await?;
-            audit(&mut self.transaction, tenant, "restored", actor, counts).await?;
+            audit(&mut self.transaction, tenant, action, actor, counts).await?;
             self.transaction.commit().await
         };
-        within(RESTORING, Rights::Writer(tenant).deadline(), finish).await
+        within(STEP, Rights::Writer(tenant).deadline(), finish).await
     }
 }

@@ -100,6 +100,26 @@ async fn summaries_that_are_written_during_a_purge_do_not_outlive_it() {
 }
 
 #[tokio::test]
+async fn a_run_in_flight_writes_nothing_to_a_tenant_that_was_seized() {
+    let world = World::with(vec![spec(1, 300)]).await;
+    let slow = Reply::Delay(Duration::from_secs(2));
+    world.service().script(id(1), Endpoint::Incidents, vec![Reply::Pass, Reply::Pass, slow]);
+    let stored = "SELECT count(*) FROM defender.incidents";
+    let (command, _) = world.other_instance("command", 1).await;
+    let seize = async {
+        while world.number(stored).await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        command.seize(TenantId(id(1))).await.unwrap();
+        world.number(stored).await
+    };
+    let (results, then) = tokio::join!(world.pass(), seize);
+    assert_eq!(results[0].outcome, Outcome::Stopped);
+    assert_eq!(world.number(stored).await, then);
+    assert!(world.pass().await.is_empty(), "nor does another run begin");
+}
+
+#[tokio::test]
 async fn a_run_in_flight_brings_nothing_of_a_purged_tenant_back() {
     let world = World::with(vec![spec(1, 300), spec(2, 30)]).await;
     let slow = Reply::Delay(Duration::from_secs(2));

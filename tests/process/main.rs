@@ -5,6 +5,7 @@
 mod commands;
 mod credentials;
 mod demonstration;
+mod erase;
 mod failpoints;
 mod instances;
 mod kill_loop;

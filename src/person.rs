@@ -1,0 +1,235 @@
+//! One person in a tenant's data: what they are called there, and the data without it.
+
+use std::collections::BTreeSet;
+
+use regex::{Regex, RegexBuilder};
+use serde_json::Value;
+
+/// Fields that say whose object it is, in the API's spelling and in that of our columns.
+const IDENTITIES: [&str; 8] = [
+    "userPrincipalName",
+    "user_principal_name",
+    "userSid",
+    "user_sid",
+    "aadUserId",
+    "aad_user_id",
+    "mailboxAddress",
+    "mailbox_address",
+];
+const ACCOUNTS: [&str; 2] = ["accountName", "account_name"];
+const DOMAINS: [&str; 2] = ["domainName", "domain_name"];
+const DISPLAY_NAMES: [&str; 2] = ["mailboxDisplayName", "mailbox_display_name"];
+
+/// What one entity says of a person.
+#[derive(Debug, Clone, Default, sqlx::FromRow)]
+pub struct Known {
+    /// The security identifier of Windows.
+    pub sid: Option<String>,
+    /// The object id in Entra.
+    pub object_id: Option<String>,
+    /// The account's name, without its domain.
+    pub account: Option<String>,
+    /// The domain of that account.
+    pub domain: Option<String>,
+}
+
+/// A person and what stands in their place.
+#[derive(Debug)]
+pub struct Person {
+    /// Names that are nobody else's, in small letters.
+    names: BTreeSet<String>,
+    /// Account and domain, in small letters: the account alone may be somebody else's, too.
+    accounts: BTreeSet<(String, Option<String>)>,
+    anywhere: Regex,
+    placeholder: String,
+}
+
+impl Person {
+    /// Who is called `upn` and whatever entities with that name say.
+    pub fn new(upn: &str, known: &[Known], placeholder: String) -> Self {
+        let mut names = BTreeSet::from([upn.to_lowercase()]);
+        let mut accounts = BTreeSet::new();
+        for Known { sid, object_id, account, domain } in known {
+            // Windows' own accounts have short identifiers, which everybody shares.
+            let is_own = |sid: &&String| sid.starts_with("S-1-5-21-") || sid.starts_with("S-1-12-1-");
+            names.extend(sid.as_ref().filter(is_own).map(|sid| sid.to_lowercase()));
+            let is_id = |id: &&String| uuid::Uuid::try_parse(id).is_ok_and(|id| !id.is_nil());
+            names.extend(object_id.as_ref().filter(is_id).map(|id| id.to_lowercase()));
+            let account = account.as_ref().filter(|account| !account.is_empty());
+            accounts.extend(account.map(|name| (name.to_lowercase(), domain.as_ref().map(|name| name.to_lowercase()))));
+        }
+        let mut tokens: Vec<String> = names.iter().cloned().collect();
+        tokens.push(upn.to_lowercase().replace('@', "%40"));
+        for (account, domain) in &accounts {
+            tokens.extend(domain.iter().map(|domain| format!(r"{domain}\{account}")));
+            tokens.extend([format!(r"\users\{account}"), format!("/users/{account}"), format!("/home/{account}")]);
+        }
+        // The longest first: the first that fits is taken.
+        tokens.sort_by_key(|token| std::cmp::Reverse(token.len()));
+        let pattern = tokens.iter().map(|token| regex::escape(token)).collect::<Vec<_>>().join("|");
+        let anywhere = RegexBuilder::new(&pattern).case_insensitive(true).size_limit(64 << 20).build();
+        let anywhere = anywhere.expect("escaped texts are a pattern");
+        Self { names, accounts, anywhere, placeholder }
+    }
+
+    /// Puts the placeholder wherever the value names the person; answers whether it did.
+    pub fn erase(&self, value: &mut Value) -> bool {
+        match value {
+            Value::String(text) => match self.erased(text) {
+                Some(erased) => {
+                    *text = erased;
+                    true
+                }
+                None => false,
+            },
+            Value::Array(values) => values.iter_mut().fold(false, |any, value| self.erase(value) | any),
+            Value::Object(fields) => {
+                let own = self.own_fields(fields);
+                let mut any = false;
+                for (key, value) in fields.iter_mut() {
+                    if own.contains(&key.as_str()) && value.is_string() {
+                        *value = Value::String(self.placeholder.clone());
+                        any = true;
+                    } else {
+                        any |= self.erase(value);
+                    }
+                }
+                any
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+
+    /// Fields of an object whose text means the person only because of the others beside it.
+    fn own_fields(&self, fields: &serde_json::Map<String, Value>) -> Vec<&'static str> {
+        let text = |key: &&str| fields.get(*key).and_then(Value::as_str).map(str::to_lowercase);
+        let is_own = IDENTITIES.iter().filter_map(text).any(|name| self.names.contains(&name));
+        let account = ACCOUNTS.iter().find_map(text);
+        let domain = DOMAINS.iter().find_map(text);
+        let is_account = account.is_some_and(|account| {
+            let same = |(known, of): &(String, Option<String>)| {
+                *known == account && (of.is_none() || domain.is_none() || *of == domain)
+            };
+            self.accounts.iter().any(same)
+        });
+        let mut own = Vec::new();
+        if is_own || is_account {
+            own.extend(ACCOUNTS);
+        }
+        if is_own {
+            own.extend(DISPLAY_NAMES);
+        }
+        own
+    }
+
+    /// The text without the person, if they are in it.
+    fn erased(&self, text: &str) -> Option<String> {
+        let mut erased = String::new();
+        let mut done = 0;
+        for found in self.anywhere.find_iter(text) {
+            let (before, after) = (&text[..found.start()], &text[found.end()..]);
+            if goes_on_before(before) && found.as_str().starts_with(char::is_alphanumeric) || goes_on_after(after) {
+                continue;
+            }
+            erased.push_str(&text[done..found.start()]);
+            erased.push_str(&self.placeholder);
+            done = found.end();
+        }
+        (done > 0).then(|| erased + &text[done..])
+    }
+}
+
+/// Whether a name that begins here is the end of a longer one, such as `x.ann@example.com`.
+fn goes_on_before(before: &str) -> bool {
+    before.ends_with(|last: char| last.is_alphanumeric() || "._-+".contains(last))
+}
+
+/// Whether a name that ends here is the beginning of a longer one, such as `ann@example.com.au`; a dot may end a sentence.
+fn goes_on_after(after: &str) -> bool {
+    let mut next = after.chars();
+    match next.next() {
+        Some('.') => next.next().is_some_and(char::is_alphanumeric),
+        Some(next) => next.is_alphanumeric() || "_-".contains(next),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SID: &str = "S-1-5-21-1-2-3-1104";
+    const ID: &str = "5a1c9e3e-0000-4444-8888-1234567890ab";
+
+    fn ann() -> Person {
+        let text = |text: &str| Some(text.to_owned());
+        let known = [
+            Known { sid: text(SID), object_id: text(ID), account: text("ann"), domain: text("CORP") },
+            Known { sid: text("S-1-5-18"), object_id: text(&uuid::Uuid::nil().to_string()), ..Known::default() },
+        ];
+        Person::new("Ann@Example.com", &known, "erased-1".to_owned())
+    }
+
+    fn erased(mut value: Value) -> Value {
+        ann().erase(&mut value);
+        value
+    }
+
+    #[test]
+    fn names_go_wherever_they_stand_and_whatever_their_case() {
+        for (text, without) in [
+            ("ANN@example.COM", "erased-1"),
+            ("from 'ann@example.com', to x", "from 'erased-1', to x"),
+            ("she is ann@example.com.", "she is erased-1."),
+            ("https://a/?u=ann%40example.com&v=1", "https://a/?u=erased-1&v=1"),
+            ("s-1-5-21-1-2-3-1104", "erased-1"),
+            ("id 5A1C9E3E-0000-4444-8888-1234567890AB!", "id erased-1!"),
+            (r"whoami corp\ANN /all", "whoami erased-1 /all"),
+            (r"C:\Users\ann\x.exe C:\Users\Ann", r"C:erased-1\x.exe C:erased-1"),
+            ("/home/ann/.ssh ann@example.com,ann@example.com", "erased-1/.ssh erased-1,erased-1"),
+        ] {
+            assert_eq!(erased(json!(text)), json!(without));
+        }
+    }
+
+    #[test]
+    fn who_is_called_alike_stays() {
+        for text in [
+            "joann@example.com",
+            "x.ann@example.com",
+            "ann@example.com.au",
+            "ann@example.community",
+            "S-1-5-21-1-2-3-11045",
+            r"CORP\annabel",
+            r"C:\Users\ann.lee\x",
+            "ann",
+            "S-1-5-18",
+        ] {
+            assert_eq!(erased(json!(text)), json!(text));
+        }
+    }
+
+    #[test]
+    fn an_account_s_name_goes_where_it_is_that_account() {
+        assert_eq!(
+            erased(json!({"accountName": "Ann", "domainName": "corp"})),
+            json!({"accountName": "erased-1", "domainName": "corp"})
+        );
+        let elsewhere = json!({"accountName": "ann", "domainName": "other", "tags": ["ann"]});
+        assert_eq!(erased(elsewhere.clone()), elsewhere);
+        assert_eq!(
+            erased(json!({"a": [{"user_sid": SID, "account_name": "a.o", "mailbox_display_name": "Ann O", "n": 1}]})),
+            json!({"a": [{"user_sid": "erased-1", "account_name": "erased-1", "mailbox_display_name": "erased-1", "n": 1}]})
+        );
+    }
+
+    #[test]
+    fn what_does_not_name_the_person_is_not_touched() {
+        let mut value = json!({"a": ["bob@example.com", null, 1, true], "b": {"accountName": null}});
+        let before = value.clone();
+        assert!(!ann().erase(&mut value));
+        assert_eq!(value, before);
+    }
+}
