@@ -1,4 +1,5 @@
-//! A stand-in for Entra's token endpoint and the Defender incidents API: real HTTP, real state, and faults on demand.
+//! A stand-in for Entra's token endpoint, its consent pages and the Defender incidents API: real HTTP, real state, and faults
+//! on demand.
 //!
 //! Tests, `demo`, `simulate` and the benchmark talk to it over a socket, exactly as they would talk to Microsoft; the
 //! clients differ in nothing but two URLs. What it answers follows the documents and the payloads seen in public.
@@ -7,6 +8,7 @@ mod answer;
 mod assertion;
 mod author;
 mod change;
+mod consent;
 mod evidence;
 mod fault;
 mod filter;
@@ -40,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use assertion::Issuer;
+pub use consent::Admin;
 pub use fault::{Call, Endpoint, Reply};
 pub use store::Order;
 pub use tenant::{Behaviour, TenantSpec};
@@ -167,6 +170,8 @@ fn router(service: Service) -> Router {
     Router::new()
         .route("/{tenant}/oauth2/v2.0/token", post(token::v2))
         .route("/{tenant}/oauth2/token", post(token::v1))
+        .route("/{tenant}/v2.0/adminconsent", get(consent::v2))
+        .route("/{tenant}/adminconsent", get(consent::v1))
         .route("/metadata/identity/oauth2/token", get(identity::token))
         .route("/api/incidents", get(incidents::list))
         .route("/api/incidents/{id}", get(incidents::single))

@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use super::author::Author;
+use super::consent::Admin;
 use super::quota::Quota;
 use super::random::seed_of;
 use super::store::{Incident, Order, Store};
@@ -60,6 +61,8 @@ impl TenantSpec {
 pub struct Behaviour {
     /// Nobody consented to the application: Entra refuses with 700016.
     pub consent_missing: bool,
+    /// What its admin does who opens the consent link.
+    pub admin: Admin,
     /// Tokens carry this tenant in `tid`.
     pub wrong_tid: Option<Uuid>,
     /// Tokens carry no `roles`, and the API answers 403.

@@ -278,3 +278,42 @@ async fn assertions_are_judged_by_signature_audience_time_and_use() {
         assert_eq!(judge("a.b.c"), Err(50_027));
     }
 }
+
+#[tokio::test]
+async fn an_admin_is_sent_back_with_what_he_did_and_only_then_are_there_tokens() {
+    let behaviour = Behaviour { consent_missing: true, admin: Admin::Declines, ..Behaviour::default() };
+    let simulator = start(Encoding::Identity, TenantSpec { behaviour, ..spec(0) }).await;
+    let http = crate::http::client();
+    let client = Client { http: http.clone(), url: simulator.url(), token: String::new() };
+    let (id, any) = (Options::default().client_id, "organizations");
+    let ask = async |directory: &str, form: &str, back: &str, scope: &str| {
+        let url = simulator.url().join(&format!("{directory}/{form}")).unwrap();
+        let parameters = [("client_id", id.as_str()), ("redirect_uri", back), ("scope", scope), ("state", "a&b")];
+        let answer = http.get(url).query(&parameters).send().await.unwrap();
+        let location = answer.headers().get("location").map(|location| location.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), location.unwrap_or_default())
+    };
+    let back = "http://localhost:4711/consent";
+    let (status, location) = ask(any, "v2.0/adminconsent", back, "x/.default").await;
+    assert!(
+        status == 302 && location.starts_with("http://localhost:4711/consent?") && location.contains("AADSTS65004")
+    );
+    assert_eq!(client.ask_token("token", SECRET, "resource").await.status(), 400, "he declined");
+
+    simulator.world().set_behaviour(TENANT, Behaviour { admin: Admin::Accepts, ..behaviour });
+    for (directory, form, back, scope) in [
+        ("common", "v2.0/adminconsent", back, "x/.default"),
+        (any, "v2.0/adminconsent", back, "Incident.Read.All"),
+        (any, "adminconsent", back, ""),
+        ("common", "adminconsent", "http://localhost:4711/elsewhere", ""),
+        ("common", "adminconsent", "https://portal.azure.com.evil.example", ""),
+    ] {
+        assert_eq!(ask(directory, form, back, scope).await.0, 400, "{directory} {form} {back} {scope}");
+    }
+    let (_, location) = ask("common", "adminconsent", "https://portal.azure.com", "").await;
+    assert!(
+        location.contains("admin_consent=True&state=a%26b") && location.contains(&TENANT.to_string()),
+        "{location}"
+    );
+    assert_eq!(client.ask_token("token", SECRET, "resource").await.status(), 200);
+}
