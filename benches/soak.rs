@@ -4,6 +4,7 @@
 //!
 //! `cargo bench --bench soak -- --minutes 15 --tenants 1000`
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -62,8 +63,9 @@ async fn soak(length: Duration, tenants: usize) -> bool {
     let seed = move || (0..tenants).for_each(|at| world.add_tenant(spec(at)));
     tokio::task::spawn_blocking(seed).await.expect("seeding does not panic");
 
-    let config = write_config(folder.path(), &settings.dir, &simulator, tenants);
-    let mut daemon = Daemon(start(&config, &folder.path().join("log")));
+    let listen = free_address();
+    let config = write_config(folder.path(), &settings.dir, &simulator, tenants, listen);
+    let mut daemon = Daemon { child: start(&config, &folder.path().join("log")), page: format!("http://{listen}/") };
     let world = simulator.world();
     let started = first_load(&pool, &daemon, tenants).await;
     println!("{tenants} tenants, {length:?} in all; the first load took {started:.0?}\n");
@@ -94,12 +96,17 @@ fn spec(at: usize) -> TenantSpec {
     TenantSpec { incidents: INCIDENTS_A_TENANT, ..spec }
 }
 
-fn write_config(folder: &Path, database: &Path, simulator: &Simulator, tenants: usize) -> PathBuf {
+fn free_address() -> SocketAddr {
+    let bound = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    bound.expect("some port is free")
+}
+
+fn write_config(folder: &Path, database: &Path, simulator: &Simulator, tenants: usize, listen: SocketAddr) -> PathBuf {
     let Options { client_id, client_secret, .. } = Options::default();
     let url = simulator.url();
     let mut text = format!(
         "[database]\nurl = \"postgres://incident_sync@localhost/incident_sync?host={}\"\n\
-         [schedule]\npoll = \"0 * * * * *\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
+         [schedule]\npoll = \"0 * * * * *\"\n[http]\nlisten = \"{listen}\"\n\
          [app]\nclient_id = \"{client_id}\"\nclient_secret = \"{client_secret}\"\n\
          [api]\nauthority = \"{url}\"\nbase_url = \"{url}\"\n",
         database.join("socket").display()
@@ -124,11 +131,15 @@ fn start(config: &Path, log: &Path) -> Child {
 }
 
 /// The child; it does not outlive a soak that panics.
-struct Daemon(Child);
+struct Daemon {
+    child: Child,
+    /// Address of the status page.
+    page: String,
+}
 
 impl Daemon {
     fn proc(&self, name: &str) -> PathBuf {
-        Path::new("/proc").join(self.0.id().to_string()).join(name)
+        Path::new("/proc").join(self.child.id().to_string()).join(name)
     }
 
     /// Of `/proc/PID/status`, in MiB.
@@ -138,17 +149,26 @@ impl Daemon {
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / 1024.0
     }
 
+    /// Milliseconds until the page of all tenants is there.
+    async fn page(&self, client: &reqwest::Client) -> f64 {
+        let asked = Instant::now();
+        let answer = client.get(&self.page).send().await.expect("the daemon answers");
+        let page = answer.error_for_status().expect("the page is there").text().await.expect("the page is whole");
+        assert!(page.ends_with("</html>"), "the page is whole");
+        asked.elapsed().as_secs_f64() * 1_000.0
+    }
+
     fn descriptors(&self) -> usize {
         std::fs::read_dir(self.proc("fd")).map_or(0, Iterator::count)
     }
 
     /// What is wrong with its end.
     async fn end(&mut self) -> Option<String> {
-        let pid = Pid::from_raw(i32::try_from(self.0.id()).expect("a process id is positive"));
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id is positive"));
         let signalled = Instant::now();
         kill(pid, Signal::SIGTERM).expect("the child is ours");
         while signalled.elapsed() < END {
-            if let Some(status) = self.0.try_wait().expect("the child is ours") {
+            if let Some(status) = self.child.try_wait().expect("the child is ours") {
                 println!("SIGTERM ended it within {:.1?}\n", signalled.elapsed());
                 return (!status.success()).then(|| format!("the daemon ended with {status}"));
             }
@@ -161,8 +181,8 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // After the end there is nothing to kill.
-        drop(self.0.kill());
-        drop(self.0.wait());
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
@@ -197,6 +217,8 @@ struct Seen {
     peak: f64,
     descriptors: Vec<usize>,
     connections: Vec<usize>,
+    /// Milliseconds.
+    pages: Vec<f64>,
     runs: usize,
     failed: usize,
 }
@@ -204,7 +226,7 @@ struct Seen {
 async fn phase(phase: Phase, world: &World, pool: &PgPool, daemon: &Daemon) -> Seen {
     let begun = database_clock(pool).await;
     let started = Instant::now();
-    let mut seen = Seen::default();
+    let (mut seen, client) = (Seen::default(), incident_sync::http::client());
     let mut second = 0;
     while started.elapsed() < phase.length {
         for change in 0..CHANGES_A_SECOND {
@@ -218,6 +240,7 @@ async fn phase(phase: Phase, world: &World, pool: &PgPool, daemon: &Daemon) -> S
         }
         if second % 5 == 0 {
             seen.freshness.extend(freshness(pool, phase.tenants).await);
+            seen.pages.push(daemon.page(&client).await);
         }
         seen.memory.push(daemon.memory("VmRSS"));
         seen.descriptors.push(daemon.descriptors());
@@ -308,6 +331,9 @@ impl Seen {
             format!("{first:.0}, {:.0}, {last:.0}", seen.peak)
         });
         row("descriptors: begin, highest, end", &|seen| told(&seen.descriptors));
+        row("status page of all tenants, ms: p50, p99", &|seen| {
+            format!("{:.0}, {:.0}", percentile(&seen.pages, 50), percentile(&seen.pages, 99))
+        });
         row("connections to Postgres: begin, highest, end", &|seen| told(&seen.connections));
     }
 

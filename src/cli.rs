@@ -26,7 +26,7 @@ use crate::listener;
 use crate::manual;
 use crate::progress::Progress;
 use crate::readers::{self, GrantArgs};
-use crate::report;
+use crate::report::{self, State};
 use crate::setup::{self, OpenDatabase, SetupError};
 use crate::store::runs::Outcome;
 use crate::telemetry::{self, LogFormat};
@@ -424,7 +424,7 @@ async fn status(config: &Config, json: bool) -> Result<(), Failure> {
             expiry::endings(&config.tenants).iter().map(|each| format!("\n{}", each.told(now))).collect::<String>();
         report::status_table(&tenants) + &credentials
     });
-    let failing = tenants.iter().any(|tenant| matches!(report::state(tenant), "parked" | "failing"));
+    let failing = tenants.iter().any(|tenant| State::of(&tenant.standing) <= State::Stale);
     if failing { Err(Failure::Tenant) } else { Ok(()) }
 }
 

@@ -59,7 +59,7 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
     let lines = &config.schedule;
     let ticks = schedule::start_ticks([&lines.poll, &lines.open_incidents, &lines.reconcile], &wake).await;
     let mut ticks = ticks.map_err(|error| Failure::Configuration(format!("the schedule did not start: {error}")))?;
-    let address = listener::start(config.http.listen, database.store.clone(), metrics, stop.clone()).await;
+    let address = listener::start(config.http.listen, &engine, metrics, stop.clone()).await;
     let address = address.map_err(|error| {
         Failure::Configuration(format!("http.listen: {}: {error}; choose another port", config.http.listen))
     })?;

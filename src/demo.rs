@@ -264,7 +264,7 @@ async fn live(database: &OpenDatabase, simulator: &Simulator, stop: Cancellation
     let metrics = telemetry::start_metrics();
     let engine = engine(database, &simulator.url(), Progress::hidden(), stop.clone()).await?;
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let address = listener::start(listen, database.store.clone(), metrics, stop.clone()).await;
+    let address = listener::start(listen, &engine, metrics, stop.clone()).await;
     let address = address.map_err(|error| Failure::Configuration(format!("no free port: {error}")))?;
     let psql = database.embedded.as_ref().map(Embedded::psql_line).unwrap_or_default();
     println!(
@@ -279,7 +279,7 @@ async fn live(database: &OpenDatabase, simulator: &Simulator, stop: Cancellation
     for (question, sql) in QUERIES {
         println!("\n-- {question}\n{sql};");
     }
-    println!("\nMetrics: http://{address}/metrics\nCtrl-C ends all of it.\n");
+    println!("\nStatus page: http://{address}/\nMetrics: http://{address}/metrics\nCtrl-C ends all of it.\n");
     let wake = Arc::new(Notify::new());
     let ticks = schedule::start_ticks([POLL, OPEN, RECONCILE], &wake).await;
     let mut ticks = ticks.map_err(|error| Failure::Configuration(format!("the schedule did not start: {error}")))?;

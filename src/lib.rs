@@ -36,6 +36,7 @@ pub mod setup;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod slots;
+pub mod status_page;
 pub mod store;
 pub mod summaries;
 pub mod telemetry;

@@ -1,19 +1,26 @@
-//! The loopback listener: `/healthz`, `/readyz` and `/metrics`.
+//! The loopback listener: the status page, `/healthz`, `/readyz` and `/metrics`. Nobody has to log in, so it only shows, and
+//! only to whom it is meant.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use crate::pass::Engine;
+use crate::status_page::{CONTENT_SECURITY_POLICY, StatusPage};
 use crate::store::Store;
-use crate::store::runs::Freshness;
+use crate::store::status::Freshness;
 
 const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
 const HEALTH_BYTES_MAX: u64 = 4096;
@@ -22,22 +29,27 @@ const HEALTH_BYTES_MAX: u64 = 4096;
 struct Shared {
     store: Store,
     metrics: Option<PrometheusHandle>,
+    page: Arc<StatusPage>,
 }
 
 /// Serves until `stop`. Fails when the address is taken.
 pub async fn start(
     listen: SocketAddr,
-    store: Store,
+    engine: &Arc<Engine>,
     metrics: Option<PrometheusHandle>,
     stop: CancellationToken,
 ) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(listen).await?;
     let address = listener.local_addr()?;
+    let page = Arc::new(StatusPage::new(Arc::clone(engine)));
     let router = Router::new()
+        .route("/", get(fleet))
+        .route("/tenants/{id}", get(tenant))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(render))
-        .with_state(Shared { store, metrics });
+        .with_state(Shared { store: engine.parties().store.clone(), metrics, page })
+        .layer(middleware::from_fn_with_state(address.ip(), guard));
     let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
     tokio::spawn(async move {
         if let Err(error) = serving.await {
@@ -45,6 +57,58 @@ pub async fn start(
         }
     });
     Ok(address)
+}
+
+/// Whoever may look, may only look; and nobody's web page may look through its visitor's browser.
+async fn guard(State(listen): State<IpAddr>, request: Request, next: Next) -> Response {
+    let mut response = if !is_for_us(request.headers(), listen) {
+        let told =
+            format!("This is served to localhost, {listen} and other loopback addresses, under no other name.\n");
+        (StatusCode::MISDIRECTED_REQUEST, told).into_response()
+    } else if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")], "Only GET and HEAD.\n").into_response()
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    if let Ok(policy) = HeaderValue::from_str(&CONTENT_SECURITY_POLICY) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    response
+}
+
+/// A page from elsewhere can have its own name lead to this machine, and would then be allowed to read our answers; but the
+/// browser tells that name. Whoever tells none is no browser.
+fn is_for_us(headers: &HeaderMap, listen: IpAddr) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return !headers.contains_key(header::HOST) };
+    let Ok(host) = host.to_str() else { return false };
+    let without_port = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = without_port.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(without_port);
+    let is_ours = |address: IpAddr| address.is_loopback() || address == listen;
+    name.trim_end_matches('.').eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_ours)
+}
+
+async fn fleet(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Html<String> {
+    Html(shared.page.fleet(query.as_deref() == Some("refresh")).await)
+}
+
+async fn tenant(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
+    let page = match id.parse::<Uuid>() {
+        Ok(id) => shared.page.tenant(id).await,
+        Err(_) => None,
+    };
+    page.map_or_else(
+        || (StatusCode::NOT_FOUND, "There is no such tenant.\n").into_response(),
+        |page| Html(page).into_response(),
+    )
 }
 
 /// Asks the daemon that listens there whether it lives.
@@ -108,6 +172,30 @@ fn tenant_gauges(tenants: &[Freshness]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_served() {
+        let listen = "127.0.0.1".parse().unwrap();
+        let is_served = |hosts: &[&str]| {
+            let hosts = hosts.iter().map(|host| (header::HOST, HeaderValue::from_str(host).unwrap()));
+            is_for_us(&hosts.collect(), listen)
+        };
+        for host in ["localhost", "LOCALHOST:9464", "localhost.", "127.0.0.1:9464", "127.1.2.3", "[::1]:9464", "[::1]"]
+        {
+            assert!(is_served(&[host]), "{host}");
+        }
+        for host in
+            ["evil.example", "evil.example:9464", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", ""]
+        {
+            assert!(!is_served(&[host]), "{host}");
+        }
+        assert!(is_served(&[]), "HTTP/1.0 of a health check");
+        assert!(!is_served(&["localhost", "evil.example"]));
+        assert!(is_for_us(
+            &[(header::HOST, HeaderValue::from_static("10.0.0.1:9464"))].into_iter().collect(),
+            "10.0.0.1".parse().unwrap()
+        ));
+    }
 
     #[test]
     fn a_name_cannot_break_out_of_its_label() {

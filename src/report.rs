@@ -11,7 +11,8 @@ use crate::check::Finding;
 use crate::error::Actor;
 use crate::expiry;
 use crate::pass::TenantResult;
-use crate::store::runs::{Outcome, TenantStatus};
+use crate::store::runs::Outcome;
+use crate::store::status::{Standing, TenantStatus};
 use crate::tenant::Tenant;
 use crate::verify::Drift;
 
@@ -96,7 +97,7 @@ pub fn sync_json(results: &[TenantResult], left_out: &[&str], took: Duration) ->
 pub fn status_json(tenants: &[TenantStatus], configured: &[Arc<Tenant>]) -> Value {
     let of = |tenant: &TenantStatus| {
         let mut value = json!(tenant);
-        value["credentials"] = expiry::of_tenant(configured, tenant.tenant_id);
+        value["credentials"] = expiry::of_tenant(configured, tenant.standing.tenant_id);
         value
     };
     tenants.iter().map(of).collect()
@@ -118,32 +119,106 @@ pub fn status_table(tenants: &[TenantStatus]) -> String {
         "who must act",
         "what",
     ]);
-    for tenant in tenants {
-        let last_run = tenant.last_kind.as_deref().zip(tenant.last_outcome.as_deref());
-        let of_holes = (tenant.holes > 0).then(|| (Actor::Operator.as_str().to_owned(), OF_HOLES.to_owned()));
-        let failure = tenant.who_must_act.clone().zip(tenant.error_message.clone());
-        let (who, what) = failure.or(of_holes).unwrap_or_default();
+    for TenantStatus { standing, incidents, open_incidents, .. } in tenants {
+        let (who, what) = must_act(standing).unwrap_or_default();
         table.add_row([
-            tenant.name.clone(),
-            state(tenant).to_owned(),
-            tenant.freshness_seconds.map_or_else(|| "never".to_owned(), |seconds| format!("{} ago", age(seconds))),
-            last_run.map_or_else(|| "none".to_owned(), |(kind, outcome)| format!("{kind} {outcome}")),
-            tenant.incidents.to_string(),
-            tenant.open_incidents.to_string(),
-            tenant.rejected.to_string(),
-            tenant.found_late.unwrap_or(0).to_string(),
-            tenant.holes.to_string(),
-            tenant.consecutive_failures.unwrap_or(0).to_string(),
-            who,
-            what,
+            standing.name.clone(),
+            State::of(standing).as_str().to_owned(),
+            data_as_of(standing),
+            last_run(standing),
+            incidents.to_string(),
+            open_incidents.to_string(),
+            standing.rejected.to_string(),
+            standing.found_late.unwrap_or(0).to_string(),
+            standing.holes.to_string(),
+            standing.consecutive_failures.unwrap_or(0).to_string(),
+            who.to_owned(),
+            what.to_owned(),
         ]);
     }
     table.to_string()
 }
 
+/// How old a tenant's data is.
+pub fn data_as_of(tenant: &Standing) -> String {
+    tenant.freshness_seconds.map_or_else(|| "never".to_owned(), |seconds| format!("{} ago", age(seconds)))
+}
+
+/// Kind and outcome of a tenant's last run.
+pub fn last_run(tenant: &Standing) -> String {
+    let last_run = tenant.last_kind.as_deref().zip(tenant.last_outcome.as_deref());
+    last_run.map_or_else(|| "none".to_owned(), |(kind, outcome)| format!("{kind} {outcome}"))
+}
+
+/// Who must act for a tenant, and what it is about; `None` where all is well or nobody wants it.
+pub fn must_act(tenant: &Standing) -> Option<(&str, &str)> {
+    match State::of(tenant) {
+        State::Parked | State::Failing => tenant.who_must_act.as_deref().zip(tenant.error_message.as_deref()),
+        State::Stale => Some((Actor::Operator.as_str(), OF_STALE)),
+        State::Incomplete | State::FirstSync if tenant.holes > 0 => Some((Actor::Operator.as_str(), OF_HOLES)),
+        State::Incomplete | State::FirstSync | State::Ok | State::Disabled | State::Removed => None,
+    }
+}
+
 /// What an operator does about a hole.
 const OF_HOLES: &str =
     "The API fails to serve a part of the list; open a ticket with Microsoft with what defender.sync_holes says of it";
+/// What an operator does about a poll that did not come.
+const OF_STALE: &str =
+    "Its poll is overdue although nothing failed; see whether the daemon runs, and whether sync.concurrency is enough";
+/// Polls wait for a place, and a daemon restarts; neither takes that long.
+const OVERDUE_SECONDS: f64 = 900.0;
+
+/// How a tenant is; the worst comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// It waits for somebody.
+    Parked,
+    /// Its last run failed.
+    Failing,
+    /// Nothing failed, but it was not read when it should have been.
+    Stale,
+    /// The API fails to serve a part.
+    Incomplete,
+    /// History is still being read.
+    FirstSync,
+    /// All is well.
+    Ok,
+    /// It is not to be read.
+    Disabled,
+    /// It left the configuration.
+    Removed,
+}
+
+impl State {
+    /// What the facts amount to.
+    pub fn of(tenant: &Standing) -> Self {
+        match tenant {
+            Standing { removed_at: Some(_), .. } => Self::Removed,
+            Standing { enabled: false, .. } => Self::Disabled,
+            Standing { parked_reason: Some(_), .. } => Self::Parked,
+            Standing { error_class: Some(_), .. } => Self::Failing,
+            Standing { backfilled_at: None, .. } => Self::FirstSync,
+            Standing { overdue_seconds: Some(OVERDUE_SECONDS..), .. } => Self::Stale,
+            Standing { holes: 1.., .. } => Self::Incomplete,
+            _ => Self::Ok,
+        }
+    }
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Parked => "parked",
+            Self::Failing => "failing",
+            Self::Stale => "stale",
+            Self::Incomplete => "incomplete",
+            Self::FirstSync => "first sync",
+            Self::Ok => "ok",
+            Self::Disabled => "disabled",
+            Self::Removed => "removed",
+        }
+    }
+}
 
 /// The table of `verify`. Each kind of drift with its first few examples.
 pub fn drift_table(drifts: &[Drift]) -> String {
@@ -187,21 +262,8 @@ pub fn drift_table(drifts: &[Drift]) -> String {
     table.to_string()
 }
 
-/// One word for how a tenant is.
-pub fn state(tenant: &TenantStatus) -> &'static str {
-    match tenant {
-        TenantStatus { removed_at: Some(_), .. } => "removed",
-        TenantStatus { enabled: false, .. } => "disabled",
-        TenantStatus { parked_reason: Some(_), .. } => "parked",
-        TenantStatus { error_class: Some(_), .. } => "failing",
-        TenantStatus { backfilled_at: None, .. } => "first sync",
-        TenantStatus { holes: 1.., .. } => "incomplete",
-        _ => "ok",
-    }
-}
-
 /// An age in its two largest units.
-fn age(seconds: f64) -> String {
+pub fn age(seconds: f64) -> String {
     let whole = Duration::from_secs_f64(seconds.max(0.0));
     let rounded = match whole.as_secs() {
         0..60 => whole.as_secs(),

@@ -24,6 +24,7 @@ pub mod readers;
 mod records;
 pub mod retain;
 pub mod runs;
+pub mod status;
 pub mod summaries;
 pub mod tenants;
 pub mod transfer;
@@ -104,6 +105,8 @@ pub(crate) enum Rights {
     Writer(TenantId),
     /// Reading all tenants.
     Reader,
+    /// The same for somebody who waits before a screen, or a monitor that gives up after ten seconds.
+    Onlooker,
     /// What the connection's user may do: for questions about the schema and for making roles.
     Login,
 }
@@ -113,6 +116,7 @@ impl Rights {
     /// tenant for ever, and the dispatcher hardly at all.
     fn deadline(self) -> Duration {
         Duration::from_secs(match self {
+            Self::Onlooker => 4,
             Self::Dispatcher => 10,
             Self::Writer(_) => 25,
             Self::Reader | Self::Login => 60,
@@ -206,7 +210,7 @@ impl Store {
         let (role, tenant) = match rights {
             Rights::Dispatcher => ("incident_sync_dispatcher", String::new()),
             Rights::Writer(tenant) => ("incident_sync_writer", tenant.to_string()),
-            Rights::Reader => ("incident_sync_reader", String::new()),
+            Rights::Reader | Rights::Onlooker => ("incident_sync_reader", String::new()),
             Rights::Login => ("none", String::new()),
         };
         let seconds = rights.deadline().as_secs();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sqlx::FromRow;
+
 use super::lease::interval;
 use super::{Rights, Store};
 use crate::error::SyncError;
@@ -25,6 +27,12 @@ impl Rate {
         let spacing = period / calls.saturating_sub(burst).max(1);
         Self { spacing, ahead: spacing * (burst - 1) }
     }
+
+    /// How many calls get their turn within `period`, when those so far are used up after `used_up`.
+    fn left(self, used_up: Duration, period: Duration) -> u32 {
+        let Some(room) = (period + self.ahead).checked_sub(used_up) else { return 0 };
+        u32::try_from(room.as_nanos() / self.spacing.as_nanos().max(1)).unwrap_or(u32::MAX).saturating_add(1)
+    }
 }
 
 /// The calls that one tenant allows.
@@ -34,6 +42,17 @@ pub struct Quota {
     hour: Rate,
 }
 
+/// A tenant's calls that stand in line, and the pause that the service asked for; all in seconds from now.
+#[derive(Debug, Clone, Copy, FromRow)]
+pub struct Line {
+    /// Until the calls so far are used up at the minute's steady rate.
+    pub minute_seconds: f64,
+    /// The same at the hour's.
+    pub hour_seconds: f64,
+    /// Until the pause is over.
+    pub pause_seconds: f64,
+}
+
 impl Quota {
     /// Keeps within these limits in every minute and every hour.
     pub fn new(calls_per_minute: u32, calls_per_hour: u32) -> Self {
@@ -41,6 +60,18 @@ impl Quota {
             minute: Rate::of(calls_per_minute, Duration::from_secs(60)),
             hour: Rate::of(calls_per_hour, Duration::from_secs(3600)),
         }
+    }
+
+    /// How many calls a tenant allows within the coming hour.
+    pub fn left_in_the_hour(&self, line: &Line) -> u32 {
+        let hour = Duration::from_secs(3600);
+        let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        let pause = seconds(line.pause_seconds);
+        if pause > hour {
+            return 0;
+        }
+        let of_hour = self.hour.left(seconds(line.hour_seconds).max(pause), hour);
+        of_hour.min(self.minute.left(seconds(line.minute_seconds).max(pause), hour))
     }
 }
 
@@ -79,6 +110,21 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_left_in_the_hour_are_what_the_line_and_a_pause_leave() {
+        let quota = Quota::new(50, 1_500);
+        let line = Line { minute_seconds: 0.0, hour_seconds: 0.0, pause_seconds: 0.0 };
+        assert_eq!(quota.left_in_the_hour(&line), 1_500);
+        // A call takes up four seconds of the hour's line.
+        assert_eq!(quota.left_in_the_hour(&Line { hour_seconds: 40.0, ..line }), 1_490);
+        assert_eq!(quota.left_in_the_hour(&Line { hour_seconds: 2_396.0, ..line }), 901);
+        // Ten minutes are left: a burst of 20, and a call every two seconds.
+        assert_eq!(quota.left_in_the_hour(&Line { pause_seconds: 3_000.0, ..line }), 320);
+        assert_eq!(quota.left_in_the_hour(&Line { pause_seconds: 3_601.0, ..line }), 0);
+        let slow = Quota::new(5, 1_500);
+        assert!((150..=300).contains(&slow.left_in_the_hour(&line)), "the minute's limit is the narrower one");
+    }
 
     /// The statement's arithmetic over a model of the clock.
     #[test]

@@ -1,11 +1,10 @@
-//! How runs ended, and what `status` shows.
+//! How runs ended.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{FromRow, PgConnection};
-use uuid::Uuid;
+use sqlx::PgConnection;
 
 use super::lease::RunKind;
 use super::{Lease, Rights, Store};
@@ -165,90 +164,6 @@ impl Store {
         };
         self.transact("recording a run", Rights::Writer(lease.tenant), finish).await
     }
-
-    /// How fresh the data of each enabled tenant is.
-    pub async fn freshness(&self) -> Result<Vec<Freshness>, SyncError> {
-        let read = async |connection: &mut PgConnection| {
-            sqlx::query_as::<_, Freshness>(include_str!("sql/freshness.sql")).fetch_all(connection).await
-        };
-        self.transact("reading the freshness", Rights::Reader, read).await
-    }
-
-    /// The state of every tenant, by name.
-    pub async fn tenant_status(&self) -> Result<Vec<TenantStatus>, SyncError> {
-        let read = async |connection: &mut PgConnection| {
-            sqlx::query_as::<_, TenantStatus>(include_str!("sql/tenant_status.sql")).fetch_all(connection).await
-        };
-        self.transact("reading the status", Rights::Reader, read).await
-    }
-}
-
-/// What the metrics say of a tenant.
-#[derive(Debug, Clone, FromRow)]
-pub struct Freshness {
-    /// The operator's name for it.
-    pub name: String,
-    /// Seconds since everything up to then was stored.
-    pub freshness_seconds: f64,
-    /// Whether its last run ended well.
-    pub is_up: bool,
-    /// Incident versions that no poll had found and a later reading did.
-    pub found_late: i64,
-    /// Ranges that the API fails to serve.
-    pub holes: i64,
-}
-
-/// A tenant's state as `status` shows it.
-#[derive(Debug, Clone, Serialize, FromRow)]
-pub struct TenantStatus {
-    /// The customer's directory.
-    pub tenant_id: Uuid,
-    /// The operator's name for it.
-    pub name: String,
-    /// Whether it is polled.
-    pub enabled: bool,
-    /// When it left the configuration.
-    pub removed_at: Option<DateTime<Utc>>,
-    /// All with an earlier `lastUpdateTime` is stored.
-    pub watermark: Option<DateTime<Utc>>,
-    /// When the first synchronisation was complete.
-    pub backfilled_at: Option<DateTime<Utc>>,
-    /// Last try.
-    pub last_attempt_at: Option<DateTime<Utc>>,
-    /// Last time that everything up to then was stored.
-    pub last_success_at: Option<DateTime<Utc>>,
-    /// Failures since.
-    pub consecutive_failures: Option<i32>,
-    /// No request before this time.
-    pub next_attempt_at: Option<DateTime<Utc>>,
-    /// Why it waits for somebody.
-    pub parked_reason: Option<String>,
-    /// Kind of the last failure.
-    pub error_class: Option<String>,
-    /// The last failure in a sentence.
-    pub error_message: Option<String>,
-    /// Who can end it.
-    pub who_must_act: Option<String>,
-    /// The instance that works on it now.
-    pub lease_owner: Option<String>,
-    /// Seconds since the last success.
-    pub freshness_seconds: Option<f64>,
-    /// Kind of the last run.
-    pub last_kind: Option<String>,
-    /// How it ended.
-    pub last_outcome: Option<String>,
-    /// When.
-    pub last_finished_at: Option<DateTime<Utc>>,
-    /// Incidents stored.
-    pub incidents: i64,
-    /// Of these neither resolved nor redirected.
-    pub open_incidents: i64,
-    /// Incidents in quarantine.
-    pub rejected: i64,
-    /// Incident versions that no poll had found and a later reading did.
-    pub found_late: Option<i64>,
-    /// Ranges of `lastUpdateTime` that the API fails to serve.
-    pub holes: i64,
 }
 
 /// Back-off after failures: one minute, doubled each time, at most an hour.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use incident_sync::pass::TenantResult;
 use incident_sync::progress::Progress;
-use incident_sync::report;
+use incident_sync::report::State;
 use incident_sync::simulator::{Endpoint, Order, Reply, TenantSpec};
 use incident_sync::store::runs::Outcome;
 use incident_sync::tenant_run::Asked;
@@ -37,7 +37,7 @@ fn calls(result: &TenantResult) -> usize {
 
 async fn states(world: &World) -> Vec<(&'static str, i64)> {
     let tenants = world.store.tenant_status().await.unwrap();
-    tenants.iter().map(|tenant| (report::state(tenant), tenant.holes)).collect()
+    tenants.iter().map(|tenant| (State::of(&tenant.standing).as_str(), tenant.standing.holes)).collect()
 }
 
 async fn holes(world: &World) -> i64 {

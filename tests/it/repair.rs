@@ -124,7 +124,7 @@ async fn what_a_reconciliation_finds_behind_the_watermark_is_counted_as_late() {
     world.run_until("SELECT count(*) FROM defender.sync_runs WHERE kind = 'reconcile' AND outcome = 'ok'").await;
     assert_eq!(world.state(id(1), "found_late").await.unwrap(), lost.to_string());
     assert_eq!(world.number("SELECT sum(found_late)::bigint FROM defender.sync_runs").await, lost);
-    assert_eq!(world.store.tenant_status().await.unwrap()[0].found_late, Some(lost));
+    assert_eq!(world.store.tenant_status().await.unwrap()[0].standing.found_late, Some(lost));
     assert_eq!(world.store.freshness().await.unwrap()[0].found_late, lost);
     world.assert_truth().await;
 }

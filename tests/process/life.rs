@@ -236,7 +236,7 @@ async fn a_second_signal_ends_the_daemon_at_once() {
     until("that Postgres is gone too", async || site.servers().is_empty()).await;
 }
 
-fn signal_all(servers: &[i32], signal: Signal) {
+pub(crate) fn signal_all(servers: &[i32], signal: Signal) {
     for pid in servers {
         let _ = nix::sys::signal::kill(Pid::from_raw(*pid), signal); // Some have ended meanwhile.
     }

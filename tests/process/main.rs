@@ -19,6 +19,7 @@ mod proxy;
 mod readers;
 mod reload;
 mod site;
+mod status_page;
 mod systemd;
 mod tls;
 mod transfer;

@@ -1,0 +1,179 @@
+//! What is known of each tenant, for people and monitors.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+use super::quota::Line;
+use super::{Rights, Store};
+use crate::error::SyncError;
+
+/// Recent runs of a tenant that are read at most: a day of polls every five minutes, and the other kinds.
+const RUNS_MAX: i64 = 500;
+
+impl Store {
+    /// How fresh the data of each enabled tenant is.
+    pub async fn freshness(&self) -> Result<Vec<Freshness>, SyncError> {
+        let read = async |connection: &mut PgConnection| {
+            sqlx::query_as::<_, Freshness>(include_str!("sql/freshness.sql")).fetch_all(connection).await
+        };
+        self.transact("reading the freshness", Rights::Onlooker, read).await
+    }
+
+    /// The state of every tenant, by name.
+    pub async fn tenant_status(&self) -> Result<Vec<TenantStatus>, SyncError> {
+        let read = async |connection: &mut PgConnection| {
+            sqlx::query_as::<_, TenantStatus>(include_str!("sql/tenant_status.sql")).fetch_all(connection).await
+        };
+        self.transact("reading the status", Rights::Reader, read).await
+    }
+
+    /// The tenants that have not left the configuration, and what the database's clock says.
+    pub async fn fleet(&self) -> Result<(DateTime<Utc>, Vec<FleetTenant>), SyncError> {
+        let read = async |connection: &mut PgConnection| {
+            let tenants = sqlx::query_as::<_, FleetTenant>(include_str!("sql/fleet.sql")).fetch_all(&mut *connection);
+            let tenants = tenants.await?;
+            Ok((sqlx::query_scalar("SELECT now()").fetch_one(connection).await?, tenants))
+        };
+        self.transact("reading the fleet", Rights::Onlooker, read).await
+    }
+
+    /// The last day's runs of a tenant, newest first. A run that read a whole slice may have left more to read.
+    pub async fn recent_runs(&self, tenant: Uuid, pages_per_slice: usize) -> Result<Vec<RecentRun>, SyncError> {
+        let read = async |connection: &mut PgConnection| {
+            sqlx::query_as::<_, RecentRun>(include_str!("sql/recent_runs.sql"))
+                .bind(tenant)
+                .bind(RUNS_MAX)
+                .bind(i32::try_from(pages_per_slice).unwrap_or(i32::MAX))
+                .fetch_all(connection)
+                .await
+        };
+        self.transact("reading recent runs", Rights::Onlooker, read).await
+    }
+}
+
+/// What the metrics say of a tenant.
+#[derive(Debug, Clone, FromRow)]
+pub struct Freshness {
+    /// The operator's name for it.
+    pub name: String,
+    /// Seconds since everything up to then was stored.
+    pub freshness_seconds: f64,
+    /// Whether its last run ended well.
+    pub is_up: bool,
+    /// Incident versions that no poll had found and a later reading did.
+    pub found_late: i64,
+    /// Ranges that the API fails to serve.
+    pub holes: i64,
+}
+
+/// How a tenant stands.
+#[derive(Debug, Clone, Serialize, FromRow)]
+pub struct Standing {
+    /// The customer's directory.
+    pub tenant_id: Uuid,
+    /// The operator's name for it.
+    pub name: String,
+    /// Whether it is polled.
+    pub enabled: bool,
+    /// When it left the configuration.
+    pub removed_at: Option<DateTime<Utc>>,
+    /// When the first synchronisation was complete.
+    pub backfilled_at: Option<DateTime<Utc>>,
+    /// Last time that everything up to then was stored.
+    pub last_success_at: Option<DateTime<Utc>>,
+    /// Failures since.
+    pub consecutive_failures: Option<i32>,
+    /// No request before this time.
+    pub next_attempt_at: Option<DateTime<Utc>>,
+    /// Why it waits for somebody.
+    pub parked_reason: Option<String>,
+    /// Kind of the last failure.
+    pub error_class: Option<String>,
+    /// The last failure in a sentence.
+    pub error_message: Option<String>,
+    /// Who can end it.
+    pub who_must_act: Option<String>,
+    /// Seconds since the last success.
+    pub freshness_seconds: Option<f64>,
+    /// Seconds that its next poll is late; negative before its time.
+    pub overdue_seconds: Option<f64>,
+    /// Kind of the last run.
+    pub last_kind: Option<String>,
+    /// How it ended.
+    pub last_outcome: Option<String>,
+    /// When.
+    pub last_finished_at: Option<DateTime<Utc>>,
+    /// Incidents in quarantine.
+    pub rejected: i64,
+    /// Incident versions that no poll had found and a later reading did.
+    pub found_late: Option<i64>,
+    /// Ranges of `lastUpdateTime` that the API fails to serve.
+    pub holes: i64,
+}
+
+/// A tenant as `status` shows it.
+#[derive(Debug, Clone, Serialize, FromRow)]
+pub struct TenantStatus {
+    /// How it stands.
+    #[serde(flatten)]
+    #[sqlx(flatten)]
+    pub standing: Standing,
+    /// All with an earlier `lastUpdateTime` is stored.
+    pub watermark: Option<DateTime<Utc>>,
+    /// Last try.
+    pub last_attempt_at: Option<DateTime<Utc>>,
+    /// The instance that works on it now.
+    pub lease_owner: Option<String>,
+    /// Incidents stored.
+    pub incidents: i64,
+    /// Of these neither resolved nor redirected.
+    pub open_incidents: i64,
+}
+
+/// A tenant as the status page shows it.
+#[derive(Debug, Clone, FromRow)]
+pub struct FleetTenant {
+    /// How it stands.
+    #[sqlx(flatten)]
+    pub standing: Standing,
+    /// Its calls that stand in line.
+    #[sqlx(flatten)]
+    pub line: Line,
+    /// Open incidents of high severity.
+    pub open_high: i64,
+    /// Of medium severity.
+    pub open_medium: i64,
+    /// Of low severity.
+    pub open_low: i64,
+    /// Informational ones, and those of a severity that we do not know.
+    pub open_other: i64,
+}
+
+/// A finished run.
+#[derive(Debug, Clone, FromRow)]
+pub struct RecentRun {
+    /// Why it was made.
+    pub kind: String,
+    /// Its start.
+    pub started_at: DateTime<Utc>,
+    /// Its end.
+    pub finished_at: DateTime<Utc>,
+    /// How it ended.
+    pub outcome: String,
+    /// Requests to the API.
+    pub api_calls: i32,
+    /// Answers 429.
+    pub throttled: i32,
+    /// Incidents that pages showed.
+    pub incidents_seen: i32,
+    /// Incident versions stored.
+    pub incidents_written: i32,
+    /// Incidents put into quarantine.
+    pub rejected: i32,
+    /// Why it did not end well.
+    pub error_message: Option<String>,
+    /// Whether everything up to its start was stored at its end.
+    pub is_complete: bool,
+}
