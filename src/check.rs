@@ -1,29 +1,32 @@
-//! The doctor: database, and for each tenant the token, what it says, and one call. Says who must do what.
+//! The doctor: looks at everything between the configuration and a tenant's incidents, and says who must do what.
+//!
+//! The probes bring facts, and [`judge`] makes rows of them. A step that was not reached because an earlier one failed
+//! says so, instead of failing once more.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
-use chrono::DateTime;
 use futures::StreamExt;
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigErrors, Database, DatabaseServer};
 use crate::defender::Incidents;
-use crate::defender::paging::{PAGE_ROWS, Request};
-use crate::embedded::Hold;
+use crate::embedded::EmbeddedError;
 use crate::entra::Tokens;
-use crate::entra::claims::Look;
-use crate::error::SyncError;
-use crate::expiry;
+use crate::expiry::{self, Ending};
 use crate::http::{self, Deadlines};
 use crate::setup::{self, OpenDatabase};
-use crate::store::Store;
-use crate::store::quota::Quota;
+use crate::store::inspect::Inspection;
 use crate::tenant::Tenant;
-use crate::window::Window;
+
+pub mod judge;
+pub mod network;
+pub mod tenant;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum CheckResult {
     /// Nothing to do.
     Ok,
@@ -31,6 +34,8 @@ pub enum CheckResult {
     Warning,
     /// Does not work.
     Failure,
+    /// An earlier step failed.
+    NotTried,
 }
 
 impl CheckResult {
@@ -40,127 +45,170 @@ impl CheckResult {
             Self::Ok => "ok",
             Self::Warning => "warning",
             Self::Failure => "FAILURE",
+            Self::NotTried => "not tried",
         }
     }
 }
 
-/// What a check found.
-#[derive(Debug, Clone, Serialize)]
+/// What a check is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Group {
+    /// Files and their permissions.
+    Configuration,
+    /// The ends of the applications' credentials.
+    Credentials,
+    /// The way to Microsoft.
+    Network,
+    /// The database.
+    Database,
+    /// The customers' tenants.
+    Tenants,
+}
+
+impl Group {
+    /// The word in the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Credentials => "credentials",
+            Self::Network => "network",
+            Self::Database => "database",
+            Self::Tenants => "tenants",
+        }
+    }
+}
+
+/// A row: what a check found. Scripts rely on these keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was checked: a part of us, or a tenant's name.
-    pub what: String,
+    /// The part.
+    pub group: Group,
+    /// The check; the same word in every release.
+    pub check: &'static str,
+    /// What was checked: a file, a host, a server, a tenant.
+    pub about: String,
     /// How it ended.
     pub result: CheckResult,
-    /// Who must act; empty for nobody.
-    pub who: &'static str,
-    /// In plain words.
-    pub detail: String,
+    /// Nobody where there is nothing to do.
+    pub who_must_act: Option<&'static str>,
+    /// The cause in plain words, and what to do.
+    pub say: String,
+    /// What was said by whoever failed.
+    pub error: Option<String>,
 }
 
-impl Finding {
-    /// Something is as it should be.
-    pub fn ok(what: &str, detail: impl Into<String>) -> Self {
-        Self { what: what.to_owned(), result: CheckResult::Ok, who: "", detail: detail.into() }
-    }
-
-    /// The operator should look at something.
-    pub fn warning(what: &str, detail: impl Into<String>) -> Self {
-        Self { what: what.to_owned(), result: CheckResult::Warning, who: "operator", detail: detail.into() }
-    }
-
-    /// Something failed.
-    pub fn failure(what: &str, error: &SyncError) -> Self {
-        let verdict = error.verdict();
-        let detail = format!("{} ({error})", verdict.say);
-        Self { what: what.to_owned(), result: CheckResult::Failure, who: verdict.who.as_str(), detail }
-    }
+/// All that was seen.
+#[derive(Debug)]
+pub struct Facts {
+    /// Of the files.
+    pub configuration: ConfigurationSeen,
+    /// Of the credentials.
+    pub endings: Vec<Ending>,
+    /// How Microsoft is reached.
+    pub way: network::Way,
+    /// Of Microsoft's hosts.
+    pub hosts: Vec<network::Host>,
+    /// Of the database.
+    pub database: DatabaseSeen,
+    /// Of the tenants.
+    pub tenants: Vec<tenant::Seen>,
 }
 
-/// Checks everything; the second answer is whether the database is good.
-pub async fn all(config: &Config, tenants: &[Arc<Tenant>]) -> (Vec<Finding>, bool) {
-    let file = config.file.as_ref().map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string());
-    let mut findings = vec![Finding::ok("configuration", format!("{file}, {} tenants", config.tenants.len()))];
-    findings.extend(config.warnings.iter().map(|warning| Finding::warning("configuration", warning.clone())));
-    let ends = expiry::endings(tenants);
-    findings.extend(ends.iter().map(|ending| ending.finding(expiry::now())));
-    let database = match OpenDatabase::open(&config.database, Hold::Command, false).await {
-        Ok(database) => {
-            findings.push(schema(&database.store).await);
-            Some(database)
-        }
-        Err(error) => {
-            let (what, detail) = ("database".to_owned(), error.to_string());
-            findings.push(Finding { what, result: CheckResult::Failure, who: "operator", detail });
-            None
-        }
-    };
+/// A configuration that is valid.
+#[derive(Debug)]
+pub struct ConfigurationSeen {
+    /// Its name.
+    pub file: String,
+    /// How many tenants it names.
+    pub tenants: usize,
+    /// Whether others than its owner may write it.
+    pub is_open_to_writers: bool,
+    /// What works but should not stay so.
+    pub warnings: Vec<String>,
+}
+
+/// What was seen of the database.
+#[derive(Debug)]
+pub struct DatabaseSeen {
+    /// Which one, without a password.
+    pub server: String,
+    /// How many addresses its name has; nothing for a socket.
+    pub looked_up: Option<Result<usize, String>>,
+    /// What it is; else what to do, and the error.
+    pub inspection: Result<Inspection, (String, Option<String>)>,
+}
+
+/// Looks at everything, and judges it.
+pub async fn all(config: &Config, tenants: &[Arc<Tenant>]) -> Vec<Finding> {
+    let way = network::way(&config.http_client).await;
+    let hosts = network::hosts(&config.http_client, &way, tenants).await;
+    let opened = OpenDatabase::unchecked(&config.database).await;
+    let database = look_at_database(&config.database, opened.as_ref()).await;
+    let has_schema = database.inspection.as_ref().is_ok_and(|seen| matches!(seen.schema, Some(Ok(_))));
     let client = http::client_on(&config.http_client, Deadlines::default());
     let (tokens, incidents) = (Tokens::new(client.clone()), Incidents::new(client));
-    {
-        let quota = database.as_ref().map(|database| (&database.store, setup::quota(config)));
-        let calls = tenants.iter().map(|each| tenant(each, &tokens, &incidents, quota));
-        let calls = futures::stream::iter(calls).buffered(config.sync.concurrency);
-        findings.extend(calls.collect::<Vec<_>>().await);
+    let quota = opened.as_ref().ok().filter(|_| has_schema).map(|open| (&open.store, setup::quota(config)));
+    let asked = tenant::Asked { tokens: &tokens, incidents: &incidents, quota, hosts: &hosts };
+    let looks = tenants.iter().map(|each| tenant::look(each, &asked));
+    // Boxed, or the compiler cannot see through the closures that all of this is Send.
+    let seen = futures::stream::iter(looks).map(Box::pin).buffered(config.sync.concurrency).collect().await;
+    if let Ok(opened) = opened {
+        opened.close().await;
     }
-    let is_database_good = database.is_some();
-    if let Some(database) = database {
-        database.close().await;
-    }
-    (findings, is_database_good)
+    let (configuration, endings) = (look_at_configuration(config), expiry::endings(tenants));
+    let facts = Facts { configuration, endings, way, hosts, database, tenants: seen };
+    judge::judge(&facts, expiry::now())
 }
 
-async fn schema(store: &Store) -> Finding {
-    match store.pending_migrations().await {
-        Ok(0) => match store.missing_objects().await {
-            Ok((_, indexes)) if indexes.is_empty() => Finding::ok("database", "reached; the schema is current"),
-            Ok((_, indexes)) => Finding::warning(
-                "database",
-                format!("missing in the schema defender: {}; queries will be slow", indexes.join(", ")),
-            ),
-            Err(error) => Finding::failure("database", &error),
-        },
-        Ok(pending) => {
-            Finding::warning("database", format!("{pending} migrations are pending; run: incident-sync migrate"))
+/// What there is to say when the configuration is refused.
+pub fn of_refused(errors: &ConfigErrors) -> Vec<Finding> {
+    let refused = errors.0.iter().map(|error| Finding {
+        group: Group::Configuration,
+        check: "file",
+        about: error.file.clone(),
+        result: CheckResult::Failure,
+        who_must_act: Some("operator"),
+        say: if error.key.is_empty() { error.problem.clone() } else { format!("{}: {}", error.key, error.problem) },
+        error: None,
+    });
+    let rest = [(Group::Network, "dns"), (Group::Database, "server"), (Group::Tenants, "token")];
+    let rest = rest.map(|(group, check)| Finding {
+        group,
+        check,
+        about: String::new(),
+        result: CheckResult::NotTried,
+        who_must_act: None,
+        say: "not tried: the configuration is refused".to_owned(),
+        error: None,
+    });
+    refused.chain(rest).collect()
+}
+
+fn look_at_configuration(config: &Config) -> ConfigurationSeen {
+    let file = config.file.as_deref();
+    let mode = |file: &Path| file.metadata().map(|metadata| metadata.permissions().mode()).unwrap_or(0);
+    ConfigurationSeen {
+        file: file.map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string()),
+        tenants: config.tenants.len(),
+        is_open_to_writers: file.is_some_and(|file| mode(file) & 0o022 != 0),
+        warnings: config.warnings.clone(),
+    }
+}
+
+async fn look_at_database(database: &Database, opened: Result<&OpenDatabase, &EmbeddedError>) -> DatabaseSeen {
+    let (server, looked_up) = match &database.server {
+        DatabaseServer::Embedded(settings) => (format!("private Postgres in {}", settings.dir.display()), None),
+        DatabaseServer::Url(url) => {
+            let options = url.connect_options();
+            let is_socket = options.get_socket().is_some() || options.get_host().starts_with('/');
+            let look_up = network::look_up_name(options.get_host(), options.get_port());
+            (url.to_string(), if is_socket { None } else { Some(look_up.await) })
         }
-        Err(error) => Finding::failure("database", &error),
-    }
-}
-
-/// Asks for a token and makes one call that answers an empty page.
-/// With a database the call counts in the tenant's quota.
-pub async fn tenant(
-    tenant: &Tenant,
-    tokens: &Tokens,
-    incidents: &Incidents,
-    quota: Option<(&Store, Quota)>,
-) -> Finding {
-    let token = match tokens.get(tenant).await {
-        Ok(token) => token,
-        Err(error) => return Finding::failure(&tenant.name, &error),
     };
-    if let Some((store, quota)) = quota {
-        match store.reserve_call(tenant.id, &quota).await {
-            Ok(wait) => tokio::time::sleep(wait).await,
-            Err(error @ SyncError::Paused { .. }) => return Finding::failure(&tenant.name, &error),
-            // Not in the database before the daemon's first start.
-            Err(_) => {}
-        }
-    }
-    let window = Window { from: DateTime::from_timestamp(4_102_444_800, 0), to: None, status: None };
-    match incidents
-        .page(tenant, &token, &Request { window, skip: 0, top: PAGE_ROWS, link: None }, Some(incidents.room().await))
-        .await
-    {
-        Err(error) => Finding::failure(&tenant.name, &error),
-        Ok(_) => match token.look() {
-            Look::Fine => Finding::ok(&tenant.name, "token, tenant, role and one call"),
-            Look::RoleMissing => {
-                Finding::warning(&tenant.name, "the API answers although the token shows no role Incident.Read.All")
-            }
-            Look::Opaque => Finding::warning(
-                &tenant.name,
-                "the API answers, but the token cannot be read, so its tenant is not proven",
-            ),
-        },
-    }
+    let inspection = match opened {
+        Ok(opened) => opened.store.inspect().await.map_err(|error| judge::unreachable(&error)),
+        Err(error) => Err((error.to_string(), None)),
+    };
+    DatabaseSeen { server, looked_up, inspection }
 }

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::check::{self, CheckResult};
-use crate::config::{self, Config};
+use crate::check::{self, CheckResult, Group};
+use crate::config::{self, Config, ConfigErrors};
 use crate::consent::{self, ConsentArgs};
 use crate::daemon;
 use crate::embedded::Hold;
@@ -75,7 +75,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// The doctor: configuration, database, and for each tenant token, role and one call.
+    /// The doctor: files, clock, network, database, and for each tenant token, role and one call; says who must do what.
     Check {
         /// Only this tenant, by name or id; may be repeated.
         #[arg(long = "tenant", value_name = "TENANT")]
@@ -276,7 +276,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         }
         _ => {}
     }
-    let config = config::load(cli.config.as_deref()).map_err(|errors| Failure::Configuration(errors.to_string()))?;
+    let config = config::load(cli.config.as_deref()).map_err(|errors| match cli.command {
+        Command::Check { json, .. } => check_refused(&errors, json),
+        _ => Failure::Configuration(errors.to_string()),
+    })?;
     for warning in &config.warnings {
         tracing::warn!(who = "operator", "{warning}");
     }
@@ -387,13 +390,23 @@ async fn sync_with(
 
 async fn check(config: &Config, named: &[String], json: bool) -> Result<(), Failure> {
     let tenants = chosen(config, named)?;
-    let (findings, is_database_good) = check::all(config, &tenants).await;
-    print(json, &json!(findings), || report::check_table(&findings));
-    if !is_database_good {
+    let findings = check::all(config, &tenants).await;
+    print(json, &report::check_json(&findings), || report::check_table(&findings));
+    let mut failed = findings.iter().filter(|finding| finding.result == CheckResult::Failure).peekable();
+    if failed.peek().is_none() {
+        return Ok(());
+    }
+    if failed.any(|finding| finding.group == Group::Database) {
         return Err(Failure::Database("the database check failed".to_owned()));
     }
-    let failed = findings.iter().any(|finding| finding.result == CheckResult::Failure);
-    if failed { Err(Failure::Tenant) } else { Ok(()) }
+    Err(Failure::Tenant)
+}
+
+/// The doctor answers also where every other command gives up.
+fn check_refused(errors: &ConfigErrors, json: bool) -> Failure {
+    let findings = check::of_refused(errors);
+    print(json, &report::check_json(&findings), || report::check_table(&findings));
+    Failure::Configuration(errors.to_string())
 }
 
 async fn verify(config: &Config, args: VerifyArgs) -> Result<(), Failure> {

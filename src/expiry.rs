@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::check::{CheckResult, Finding};
+use crate::check::{CheckResult, Finding, Group};
 use crate::entra::credential::{Credential, Fingerprint};
 use crate::pass::Engine;
 use crate::tenant::Tenant;
@@ -67,15 +67,15 @@ impl Ending {
 
     /// For the doctor.
     pub fn finding(&self, now: DateTime<Utc>) -> Finding {
-        let detail = self.told(now);
-        match self.stage(now) {
-            None => Finding::ok("credential", detail),
-            Some(0) => {
-                let what = "credential".to_owned();
-                Finding { what, result: CheckResult::Failure, who: "operator", detail }
-            }
-            Some(_) => Finding::warning("credential", format!("{detail}; renew it")),
-        }
+        let told = self.told(now);
+        let (result, say) = match self.stage(now) {
+            None => (CheckResult::Ok, told),
+            Some(0) => (CheckResult::Failure, told),
+            Some(_) => (CheckResult::Warning, format!("{told}; renew it")),
+        };
+        let who_must_act = (result != CheckResult::Ok).then_some("operator");
+        let about = self.client_id.clone();
+        Finding { group: Group::Credentials, check: "expiry", about, result, who_must_act, say, error: None }
     }
 }
 

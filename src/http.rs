@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
-use reqwest::{Certificate, Client, Proxy, Response};
+use reqwest::tls::TlsInfo;
+use reqwest::{Certificate, Client, ClientBuilder, Proxy, Response, Url};
 
 use crate::error::{Peer, SyncError};
 
@@ -43,8 +44,13 @@ pub enum ProxyChoice {
     None,
     /// That of `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`.
     Environment,
-    /// This one; its password is in the URL.
-    At(Box<Proxy>),
+    /// This one.
+    At {
+        /// Its password is in the URL.
+        proxy: Box<Proxy>,
+        /// Where it listens: host and port, without anything secret.
+        address: (String, u16),
+    },
 }
 
 /// Without the proxy, whose URL may hold a password.
@@ -53,7 +59,7 @@ impl std::fmt::Debug for Route {
         let proxy = match self.proxy {
             ProxyChoice::None => "none",
             ProxyChoice::Environment => "environment",
-            ProxyChoice::At(_) => "configured",
+            ProxyChoice::At { .. } => "configured",
         };
         write!(f, "Route {{ proxy: {proxy}, authorities: {} }}", self.authorities.len())
     }
@@ -74,12 +80,26 @@ pub fn client_within(deadlines: Deadlines) -> Client {
 /// # Panics
 /// Never in practice: the options are constants, and the configuration checked the rest.
 pub fn client_on(route: &Route, deadlines: Deadlines) -> Client {
+    builder(route, deadlines).build().expect(BUILDS)
+}
+
+/// The same for the doctor, who looks at certificates.
+///
+/// # Panics
+/// Never in practice, see [`client_on`].
+pub(crate) fn curious_client_on(route: &Route, deadlines: Deadlines) -> Client {
+    builder(route, deadlines).tls_info(true).build().expect(BUILDS)
+}
+
+const BUILDS: &str = "the configuration checked what is not constant";
+
+fn builder(route: &Route, deadlines: Deadlines) -> ClientBuilder {
     // A second call finds the provider installed already, which is what it wants.
     drop(rustls::crypto::ring::default_provider().install_default());
     let builder = match &route.proxy {
         ProxyChoice::None => Client::builder().no_proxy(),
         ProxyChoice::Environment => Client::builder(),
-        ProxyChoice::At(proxy) => Client::builder().proxy(Proxy::clone(proxy)),
+        ProxyChoice::At { proxy, .. } => Client::builder().proxy(Proxy::clone(proxy)),
     };
     builder
         .tls_certs_merge(route.authorities.iter().cloned())
@@ -90,8 +110,22 @@ pub fn client_on(route: &Route, deadlines: Deadlines) -> Client {
         .timeout(deadlines.total)
         .pool_idle_timeout(IDLE_CONNECTION)
         .tcp_keepalive(Duration::from_secs(30))
-        .build()
-        .expect("the configuration checked what is not constant")
+}
+
+/// What a host shows in any answer.
+pub(crate) struct Greeting {
+    /// Its clock.
+    pub(crate) server_time: Option<DateTime<Utc>>,
+    /// Its certificate, where TLS is spoken.
+    pub(crate) certificate: Option<Vec<u8>>,
+}
+
+/// Asks a host for anything: whatever it answers shows that it is there. Nothing secret goes along.
+pub(crate) async fn greet(client: &Client, url: Url, peer: Peer) -> Result<Greeting, SyncError> {
+    let response = client.get(url).send().await.map_err(|error| transport(peer, error))?;
+    let tls = response.extensions().get::<TlsInfo>();
+    let certificate = tls.and_then(TlsInfo::peer_certificate).map(<[u8]>::to_vec);
+    Ok(Greeting { server_time: server_time(response.headers()), certificate })
 }
 
 /// A failed exchange without its URL, which may hold what does not belong into a log.

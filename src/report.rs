@@ -7,7 +7,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 use serde_json::{Value, json};
 
-use crate::check::Finding;
+use crate::check::{CheckResult, Finding};
 use crate::error::Actor;
 use crate::expiry;
 use crate::pass::TenantResult;
@@ -305,13 +305,50 @@ pub fn tenant_json(tenants: &[std::sync::Arc<Tenant>]) -> Value {
     Value::Array(tenants.iter().map(tenant).collect())
 }
 
-/// The table of `check`.
+/// `check --json`.
+pub fn check_json(findings: &[Finding]) -> Value {
+    json!({ "ok": count(findings, CheckResult::Failure) == 0, "findings": findings })
+}
+
+fn count(findings: &[Finding], result: CheckResult) -> usize {
+    findings.iter().filter(|finding| finding.result == result).count()
+}
+
+/// The table of `check`. What is the same for many hosts or tenants is one row.
 pub fn check_table(findings: &[Finding]) -> String {
-    let mut table = table(["what", "result", "who must act", "detail"]);
+    const NAMES: usize = 3;
+    let mut table = table(["part", "check", "result", "who must act", "about", "what"]);
+    let mut rows: Vec<Vec<&Finding>> = Vec::new();
     for finding in findings {
-        table.add_row([finding.what.as_str(), finding.result.as_str(), finding.who, finding.detail.as_str()]);
+        let key = |f: &Finding| (f.group, f.check, f.result, f.who_must_act, f.say.clone());
+        match rows.iter_mut().find(|row| key(row[0]) == key(finding)) {
+            Some(row) => row.push(finding),
+            None => rows.push(vec![finding]),
+        }
     }
-    table.to_string()
+    // The order of the checks, and not that in which the hosts or tenants came.
+    let place = |row: &[&Finding]| findings.iter().position(|f| (f.group, f.check) == (row[0].group, row[0].check));
+    rows.sort_by_key(|row| place(row));
+    for row in &rows {
+        let first = row[0];
+        let mut about = row.iter().take(NAMES).map(|finding| finding.about.as_str()).collect::<Vec<_>>().join(", ");
+        if row.len() > NAMES {
+            about = format!("{} in all: {about}, ...", row.len());
+        }
+        let error = first.error.as_ref().map_or_else(String::new, |error| format!(" ({error})"));
+        table.add_row([
+            first.group.as_str(),
+            first.check,
+            first.result.as_str(),
+            first.who_must_act.unwrap_or_default(),
+            &about,
+            &format!("{}{error}", first.say),
+        ]);
+    }
+    let of = |result| count(findings, result);
+    let (failures, warnings) = (of(CheckResult::Failure), of(CheckResult::Warning));
+    let (not_tried, ok) = (of(CheckResult::NotTried), of(CheckResult::Ok));
+    format!("{table}\n{failures} failed, {warnings} warnings, {not_tried} not tried, {ok} ok")
 }
 
 #[cfg(test)]

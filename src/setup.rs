@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -56,13 +57,7 @@ pub struct OpenDatabase {
 impl OpenDatabase {
     /// Opens the configured database. `hold` says how long a private server is needed.
     pub async fn open(database: &Database, hold: Hold, migrate: bool) -> Result<Self, SetupError> {
-        let (options, embedded) = match &database.server {
-            DatabaseServer::Url(url) => (url.connect_options().clone(), None),
-            DatabaseServer::Embedded(settings) => {
-                let embedded = Embedded::start(settings, hold).await?;
-                (embedded.connect_options(), Some(embedded))
-            }
-        };
+        let (options, embedded) = Self::serve(database, hold).await?;
         let is_ours = embedded.as_ref().is_some_and(Embedded::is_owner);
         let opened = Store::open(&options, database.max_connections, instance(), migrate || is_ours).await;
         let store = match opened {
@@ -78,6 +73,23 @@ impl OpenDatabase {
             store.forget_leases().await?;
         }
         Ok(Self { store, embedded })
+    }
+
+    /// Opens it for the doctor, whatever is in it, and changes nothing.
+    pub async fn unchecked(database: &Database) -> Result<Self, EmbeddedError> {
+        let (options, embedded) = Self::serve(database, Hold::Command).await?;
+        Ok(Self { store: Store::unchecked(&options, database.max_connections, instance()), embedded })
+    }
+
+    /// Where the database is; the private server is started.
+    async fn serve(database: &Database, hold: Hold) -> Result<(PgConnectOptions, Option<Embedded>), EmbeddedError> {
+        Ok(match &database.server {
+            DatabaseServer::Url(url) => (url.connect_options().clone(), None),
+            DatabaseServer::Embedded(settings) => {
+                let embedded = Embedded::start(settings, hold).await?;
+                (embedded.connect_options(), Some(embedded))
+            }
+        })
     }
 
     /// Closes the connections, and ends the private server.

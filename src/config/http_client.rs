@@ -48,5 +48,8 @@ fn parse_proxy(text: &str, password: Option<&SecretString>) -> Result<ProxyChoic
         }
         url.set_password(Some(password.expose_secret())).map_err(|()| format!("takes no password; {FORM}"))?;
     }
-    Proxy::all(url).map(|proxy| ProxyChoice::At(Box::new(proxy))).map_err(|_| format!("not usable; {FORM}"))
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let address = (host, url.port_or_known_default().unwrap_or(80));
+    let proxy = Proxy::all(url).map_err(|_| format!("not usable; {FORM}"))?;
+    Ok(ProxyChoice::At { proxy: Box::new(proxy), address })
 }

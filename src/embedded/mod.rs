@@ -5,7 +5,7 @@
 //! a killed owner takes it along (`PR_SET_PDEATHSIG`), and the next start recovers whatever that left behind.
 
 mod place;
-mod programs;
+pub(crate) mod programs;
 mod server;
 #[cfg(test)]
 mod tests;

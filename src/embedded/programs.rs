@@ -7,7 +7,7 @@ use std::process::Command;
 use super::EmbeddedError;
 
 /// The oldest server whose SQL we use.
-const OLDEST_MAJOR: u32 = 15;
+pub(crate) const OLDEST_MAJOR: u32 = 15;
 
 /// Directories that packages put server programs in, newest version first, then those of `PATH`.
 fn program_dirs() -> Vec<PathBuf> {

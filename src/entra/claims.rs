@@ -4,6 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::{SyncError, shown};
 use crate::tenant::TenantId;
@@ -23,6 +24,21 @@ pub enum Look {
     Opaque,
 }
 
+/// The part of a token, if it can be read.
+fn claims<T: DeserializeOwned>(token: &str) -> Option<T> {
+    let payload = token.split('.').nth(1)?;
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?).ok()
+}
+
+/// For whom the token is, as it says.
+pub fn audience(token: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Claims {
+        aud: String,
+    }
+    claims(token).map(|Claims { aud }| shown(&aud))
+}
+
 /// Looks into `token`, which must be for `tenant`. Fails when it says that it is for another one.
 pub fn look(token: &str, tenant: TenantId) -> Result<Look, SyncError> {
     #[derive(Deserialize)]
@@ -31,8 +47,7 @@ pub fn look(token: &str, tenant: TenantId) -> Result<Look, SyncError> {
         #[serde(default)]
         roles: Vec<String>,
     }
-    let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok());
-    let Some(Claims { tid: Some(tid), roles }) = payload.and_then(|json| serde_json::from_slice(&json).ok()) else {
+    let Some(Claims { tid: Some(tid), roles }) = claims(token) else {
         return Ok(Look::Opaque);
     };
     if !tid.eq_ignore_ascii_case(&tenant.to_string()) {

@@ -47,6 +47,11 @@ impl Token {
     pub fn look(&self) -> Look {
         self.look
     }
+
+    /// For whom it is, if it can be read.
+    pub fn audience(&self) -> Option<String> {
+        claims::audience(self.bearer())
+    }
 }
 
 /// Whose token it is; tokens of one key are the same token.

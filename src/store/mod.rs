@@ -16,6 +16,7 @@ use crate::tenant::TenantId;
 
 pub mod compare;
 pub mod holes;
+pub mod inspect;
 pub mod lease;
 mod objects;
 pub mod purge;
@@ -132,10 +133,18 @@ impl Store {
         instance: String,
         migrate: bool,
     ) -> Result<Self, SyncError> {
-        let options = ours(options);
         if migrate {
-            apply_migrations(&options).await?;
+            apply_migrations(&ours(options)).await?;
         }
+        let store = Self::unchecked(options, max_connections, instance);
+        store.check_schema().await?;
+        store.check_objects().await?;
+        Ok(store)
+    }
+
+    /// A store of which nothing is known, for the doctor. It connects when it is asked something.
+    pub fn unchecked(options: &PgConnectOptions, max_connections: u32, instance: String) -> Self {
+        let options = ours(options);
         let is_pooled = options.to_url_lossy().query_pairs().any(|pair| pair == NO_STATEMENT_CACHE);
         let stale = Arc::new(Stale::default());
         let usable = Arc::clone(&stale);
@@ -158,11 +167,7 @@ impl Store {
                 })
             })
             .connect_lazy_with(options);
-        let store =
-            Self { pool, instance, lease_term: LEASE_TERM, patience: Duration::MAX, notifies: false, is_pooled, stale };
-        store.check_schema().await?;
-        store.check_objects().await?;
-        Ok(store)
+        Self { pool, instance, lease_term: LEASE_TERM, patience: Duration::MAX, notifies: false, is_pooled, stale }
     }
 
     /// The same store with another lease term, for tests that wait for leases to expire.

@@ -9,6 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 
+use crate::doctor::found;
 use crate::site::{Running, Settings, Site, events, id, number, spec, stored, until, write_secret};
 
 const IDENTITY: &str = "77777777-0000-4000-8000-000000000000";
@@ -79,7 +80,7 @@ async fn each_kind_of_credential_works_from_the_configuration_and_stays_secret()
         let done = Running::start(command, site.folder.path()).ends();
         assert_eq!(done.json()["ok"], true, "{round} {}\n{}", done.stdout, done.stderr.len());
         let checked = site.does(&["check", "--json"]).json();
-        let finding = checked.as_array().unwrap().iter().find(|finding| finding["what"] == "credential").unwrap();
+        let finding = found(&checked, "expiry")[0];
         assert_eq!(finding["result"], "ok", "{finding}");
         let status = site.does(&["status", "--json"]).json();
         let ends = round <= 2;

@@ -5,6 +5,7 @@
 mod commands;
 mod credentials;
 mod demonstration;
+mod doctor;
 mod erase;
 mod failpoints;
 mod instances;

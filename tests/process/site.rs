@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use incident_sync::embedded::{Embedded, EmbeddedSettings, Hold};
-use incident_sync::simulator::{Endpoint, Options, Reply, Simulator, TenantSpec, World};
+use incident_sync::simulator::{Clock, Endpoint, Options, Reply, Simulator, TenantSpec, World};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -89,7 +89,12 @@ pub(crate) struct Site {
 impl Site {
     /// Serves these tenants and configures them all.
     pub(crate) async fn with(specs: Vec<TenantSpec>) -> Self {
-        let simulator = Simulator::start(Options { client_secret: SECRET.to_owned(), ..Options::default() });
+        Self::at(Clock::Real, specs).await
+    }
+
+    /// The same by another clock than the machine's.
+    pub(crate) async fn at(clock: Clock, specs: Vec<TenantSpec>) -> Self {
+        let simulator = Simulator::start(Options { client_secret: SECRET.to_owned(), clock, ..Options::default() });
         let site = Self { simulator: simulator.await.unwrap(), folder: open_folder() };
         write_secret(&site.path("secret"), format!("{SECRET}\n").as_bytes());
         let tenants = specs.iter().map(|spec| spec.id.as_u128() - id(0).as_u128()).collect();

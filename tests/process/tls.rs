@@ -12,12 +12,12 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::site::{Running, Settings, Site, id};
 
-fn data(name: &str) -> std::path::PathBuf {
+pub(crate) fn data(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls").join(name)
 }
 
 /// Shows this certificate, answers every request with an empty object, and remembers what it could read.
-async fn serve(certificate: &str) -> (u16, Arc<Mutex<String>>) {
+pub(crate) async fn serve(certificate: &str) -> (u16, Arc<Mutex<String>>) {
     let chain = vec![CertificateDer::from_pem_file(data(certificate)).unwrap()];
     let key = PrivateKeyDer::from_pem_file(data("key.pem")).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

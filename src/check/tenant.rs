@@ -1,0 +1,81 @@
+//! What the doctor sees of a tenant: its token, what that says, and one call.
+
+use chrono::DateTime;
+
+use super::network::{self, Host};
+use crate::defender::Incidents;
+use crate::defender::paging::{PAGE_ROWS, Request};
+use crate::entra::claims::Look;
+use crate::entra::{Token, Tokens};
+use crate::error::SyncError;
+use crate::store::Store;
+use crate::store::quota::Quota;
+use crate::tenant::Tenant;
+use crate::window::Window;
+
+/// What was seen of a tenant.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Its name.
+    pub name: String,
+    /// What a token for the API should be for.
+    pub scope: String,
+    /// Nothing where Entra was not asked.
+    pub token: Option<Result<Told, SyncError>>,
+    /// Nothing where the API was not asked.
+    pub call: Option<Result<(), SyncError>>,
+}
+
+/// What a token tells of itself.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// Its tenant and roles.
+    pub look: Look,
+    /// For whom it is.
+    pub audience: Option<String>,
+}
+
+/// The parties that a look at a tenant needs.
+pub struct Asked<'a> {
+    /// Of all tenants, so that one broken credential is asked with for a few only.
+    pub tokens: &'a Tokens,
+    /// The API.
+    pub incidents: &'a Incidents,
+    /// Where calls are counted; nothing without a good database.
+    pub quota: Option<(&'a Store, Quota)>,
+    /// What is known of the hosts already.
+    pub hosts: &'a [Host],
+}
+
+/// Asks for a token, looks into it, and makes one call that answers an empty page.
+pub async fn look(tenant: &Tenant, asked: &Asked<'_>) -> Seen {
+    let (name, scope) = (tenant.name.clone(), tenant.endpoints.scope.clone());
+    let is_reached = |url| {
+        let origin = network::origin(url);
+        asked.hosts.iter().any(|host| host.origin == origin && host.is_reached())
+    };
+    if !is_reached(&tenant.endpoints.authority) {
+        return Seen { name, scope, token: None, call: None };
+    }
+    let token = match asked.tokens.get(tenant).await {
+        Ok(token) => token,
+        Err(error) => return Seen { name, scope, token: Some(Err(error)), call: None },
+    };
+    let told = Told { look: token.look(), audience: token.audience() };
+    let call = if is_reached(&tenant.endpoints.base_url) { Some(call(tenant, &token, asked).await) } else { None };
+    Seen { name, scope, token: Some(Ok(told)), call }
+}
+
+async fn call(tenant: &Tenant, token: &Token, asked: &Asked<'_>) -> Result<(), SyncError> {
+    if let Some((store, quota)) = &asked.quota {
+        match store.reserve_call(tenant.id, quota).await {
+            Ok(wait) => tokio::time::sleep(wait).await,
+            Err(error @ SyncError::Paused { .. }) => return Err(error),
+            // Not in the database before the daemon's first start.
+            Err(_) => {}
+        }
+    }
+    let window = Window { from: DateTime::from_timestamp(4_102_444_800, 0), to: None, status: None };
+    let request = Request { window, skip: 0, top: PAGE_ROWS, link: None };
+    asked.incidents.page(tenant, token, &request, Some(asked.incidents.room().await)).await.map(drop)
+}

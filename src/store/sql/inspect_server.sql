@@ -1,0 +1,8 @@
+-- inspect_server
+-- What kind of database this is; works in one that has no tables yet.
+SELECT current_setting('server_version_num')::integer,
+    current_setting('server_version'),
+    current_setting('server_encoding'),
+    pg_is_in_recovery(),
+    current_user::text,
+    EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('defender') AND relname = 'schema_info')

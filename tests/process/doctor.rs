@@ -1,0 +1,316 @@
+//! What `check` says of each thing that can be wrong, and of nothing else.
+
+use std::os::unix::fs::PermissionsExt;
+
+use chrono::TimeDelta;
+use incident_sync::simulator::{Behaviour, Clock, Endpoint, Reply, TenantSpec};
+use serde_json::{Value, json};
+
+use crate::site::{Done, Settings, Site, id, spec};
+use crate::tls::{data, serve};
+
+/// The rows of one check.
+pub(crate) fn found<'a>(report: &'a Value, check: &str) -> Vec<&'a Value> {
+    let all = report["findings"].as_array().unwrap().iter();
+    all.filter(|finding| finding["check"] == check).collect()
+}
+
+/// The result of the only row of a check.
+fn result<'a>(report: &'a Value, check: &str) -> &'a str {
+    let [row] = found(report, check)[..] else { panic!("one row of {check} in {report:#}") };
+    row["result"].as_str().unwrap()
+}
+
+/// The only row of a check failed or warned: who must act, and these words.
+fn assert_told(report: &Value, check: &str, result: &str, who: &str, words: &[&str]) {
+    let [row] = found(report, check)[..] else { panic!("one row of {check} in {report:#}") };
+    assert_eq!((&row["result"], &row["who_must_act"]), (&json!(result), &json!(who)), "{row:#}");
+    let told = format!("{} {}", row["say"].as_str().unwrap(), row["error"]);
+    for word in words {
+        assert!(told.contains(word), "{word} is missing in {row:#}");
+    }
+}
+
+fn checked(site: &Site) -> (Option<i32>, Value) {
+    let done = site.does(&["check", "--json"]);
+    (done.code(), done.json())
+}
+
+async fn migrated(specs: Vec<TenantSpec>) -> Site {
+    let site = Site::with(specs).await;
+    site.does(&["migrate"]).good();
+    site
+}
+
+/// Changes the private database.
+async fn change(site: &Site, statement: &'static str) {
+    let (embedded, pool) = site.open_database().await;
+    sqlx::query(statement).execute(&pool).await.unwrap();
+    pool.close().await;
+    embedded.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_is_wrong_every_check_says_so() {
+    let site = migrated(vec![spec(1, 3), spec(2, 3)]).await;
+    let (code, report) = checked(&site);
+    assert_eq!((code, &report["ok"]), (Some(0), &json!(true)), "{report:#}");
+    let once = ["file", "permissions", "expiry", "dns", "connection", "tls", "clock", "server", "version", "encoding"];
+    for check in once.into_iter().chain(["roles", "migrations", "isolation", "objects"]) {
+        let rows = found(&report, check);
+        let rows: Vec<_> = rows.into_iter().filter(|row| row["group"] != "tenants").collect();
+        assert_eq!(rows.len(), 1, "{check} in {report:#}");
+        assert_eq!(rows[0]["result"], "ok", "{report:#}");
+    }
+    for check in ["token", "tid", "audience", "call"] {
+        assert_eq!(found(&report, check).iter().filter(|row| row["result"] == "ok").count(), 2, "{check}");
+    }
+    let keys: Vec<&String> = report["findings"][0].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["about", "check", "error", "group", "result", "say", "who_must_act"]);
+    // The site of these tests allows itself more calls than Microsoft does, by the minute and by the hour.
+    let table = site.does(&["check"]).good();
+    assert!(table.contains("tenant-1, tenant-2") && table.contains("0 failed, 2 warnings, 0 not tried"), "{table}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_wrong_is_told_with_side_and_cure() {
+    let now = Site::with(vec![]).await.world().now();
+    // The service's clock stands still: there is time for a slow machine between these and the limits.
+    for (ahead, code, told, side) in
+        [(280, 0, "warning", "s behind"), (4_000, 1, "failure", "s behind"), (-900, 1, "failure", "s ahead of")]
+    {
+        let site = Site::at(Clock::Manual(now + TimeDelta::seconds(ahead)), vec![spec(1, 1)]).await;
+        site.does(&["migrate"]).good();
+        let (ended, report) = checked(&site);
+        assert_told(&report, "clock", told, "operator", &[side, "timedatectl"]);
+        assert_eq!(ended, Some(code), "{report:#}");
+        assert_eq!(result(&report, "call"), "ok", "what can be tried is tried: {report:#}");
+    }
+}
+
+/// One tenant whose authority and API are elsewhere.
+fn elsewhere(site: &Site, url: &str, more: &str) {
+    let tenant = format!("[[tenants]]\nid = \"{}\"\nname = \"tenant-1\"\n", id(1));
+    let more = format!("{tenant}authority = \"{url}\"\nbase_url = \"{url}\"\n{more}");
+    site.configure(&Settings { more, ..site.settings() });
+}
+
+fn assert_nothing_of_the_tenant_was_tried(report: &Value) {
+    let rows: Vec<_> = report["findings"].as_array().unwrap().iter().filter(|row| row["group"] == "tenants").collect();
+    assert_eq!(rows.len(), 5, "{report:#}");
+    assert!(rows.iter().all(|row| row["result"] == "not_tried"), "{report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_without_a_name_a_listener_or_a_proxy_is_told_once_and_the_rest_is_not_tried() {
+    let site = migrated(vec![]).await;
+    elsewhere(&site, "https://login.invalid", "");
+    let (code, report) = checked(&site);
+    assert_eq!(code, Some(1), "{report:#}");
+    assert_told(&report, "dns", "failure", "operator", &["cannot be looked up", "DNS"]);
+    for check in ["connection", "tls", "clock"] {
+        assert_eq!(result(&report, check), "not_tried");
+    }
+    assert_nothing_of_the_tenant_was_tried(&report);
+
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    elsewhere(&site, &format!("https://{free}"), "");
+    let report = checked(&site).1;
+    assert_told(&report, "connection", "failure", "operator", &["firewall", "refused"]);
+    assert_eq!((result(&report, "dns"), result(&report, "tls")), ("ok", "not_tried"));
+    assert_nothing_of_the_tenant_was_tried(&report);
+
+    elsewhere(&site, "https://login.invalid", &format!("[http_client]\nproxy = \"http://user@{free}\"\n"));
+    let report = checked(&site).1;
+    assert_told(&report, "proxy", "failure", "operator", &["http_client.proxy", "refused"]);
+    assert_eq!((result(&report, "dns"), result(&report, "connection")), ("ok", "not_tried"));
+    assert_nothing_of_the_tenant_was_tried(&report);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_judged_by_issuer_end_and_name() {
+    let site = migrated(vec![]).await;
+    let trusted = format!("[http_client]\nca_file = {:?}\n", data("ca.pem"));
+    for (certificate, authorities, word) in [
+        ("good.pem", "", "nobody whom this machine trusts"),
+        ("unknown.pem", trusted.as_str(), "http_client.ca_file"),
+        ("expired.pem", &trusted, "has expired"),
+        ("misnamed.pem", &trusted, "for another name"),
+    ] {
+        let (port, read) = serve(certificate).await;
+        elsewhere(&site, &format!("https://127.0.0.1:{port}"), authorities);
+        let report = checked(&site).1;
+        assert_told(&report, "tls", "failure", "operator", &[word]);
+        assert_eq!((result(&report, "connection"), result(&report, "clock")), ("ok", "not_tried"));
+        assert_nothing_of_the_tenant_was_tried(&report);
+        assert_eq!(*read.lock().unwrap(), "", "{certificate}");
+    }
+    let (port, _) = serve("good.pem").await;
+    elsewhere(&site, &format!("https://127.0.0.1:{port}"), &trusted);
+    let report = checked(&site).1;
+    assert_eq!(result(&report, "tls"), "ok");
+    assert!(found(&report, "tls")[0]["say"].as_str().unwrap().contains("signed by "), "{report:#}");
+    assert_eq!(result(&report, "clock"), "not_tried", "this server tells no time: {report:#}");
+    assert_told(&report, "token", "failure", "nobody", &["not Microsoft's service"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_the_database_is_told_with_its_cure_and_ends_with_status_3() {
+    let site = Site::with(vec![spec(1, 1)]).await;
+    let (code, report) = checked(&site);
+    assert_eq!(code, Some(3), "{report:#}");
+    assert_told(&report, "migrations", "failure", "operator", &["there are no tables", "incident-sync migrate"]);
+    assert_eq!((result(&report, "isolation"), result(&report, "objects")), ("not_tried", "not_tried"));
+    assert_eq!(result(&report, "call"), "ok", "tenants need no database: {report:#}");
+    site.does(&["migrate"]).good();
+    let newer = "INSERT INTO _sqlx_migrations SELECT 99990101, description, now(), true, checksum, 0
+        FROM _sqlx_migrations WHERE version = 1";
+    for (statement, check, told, words) in [
+        (
+            "ALTER TABLE defender.alerts NO FORCE ROW LEVEL SECURITY",
+            "isolation",
+            "failure",
+            "on: alerts; let the owner run: ALTER TABLE defender.alerts ENABLE ROW LEVEL SECURITY, FORCE",
+        ),
+        ("ALTER TABLE defender.alerts FORCE ROW LEVEL SECURITY", "isolation", "ok", ""),
+        (
+            "DROP INDEX defender.incident_changes_by_incident",
+            "objects",
+            "warning",
+            "index incident_changes_by_incident",
+        ),
+        (newer, "migrations", "warning", "ahead: a newer version has made migration 99990101"),
+        ("UPDATE defender.schema_info SET oldest_supported = 99990101", "migrations", "failure", "cannot go on"),
+        ("DELETE FROM _sqlx_migrations WHERE version > 11", "migrations", "failure", "run incident-sync migrate"),
+    ] {
+        change(&site, statement).await;
+        let (ended, report) = checked(&site);
+        let row = found(&report, check)[0];
+        assert_eq!(row["result"], told, "{report:#}");
+        assert!(row["say"].as_str().unwrap().contains(words), "{row:#}");
+        assert_eq!(ended, Some(if told == "failure" { 3 } else { 0 }), "{report:#}");
+    }
+    let objects = checked(&site).1;
+    assert_eq!(result(&objects, "objects"), "not_tried", "{objects:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_the_wrong_encoding_or_a_user_without_roles_is_told() {
+    let site = migrated(vec![spec(1, 1)]).await;
+    let (embedded, pool) = site.open_database().await;
+    let latin = "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
+    for statement in [latin, "CREATE ROLE stranger LOGIN"] {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    }
+    let on = |user: &str, database: &str| {
+        let socket = site.path("pg/socket");
+        let database = format!("url = \"postgres://{user}@localhost/{database}?host={}\"", socket.display());
+        site.configure(&Settings { database, tenants: vec![1], ..site.settings() });
+        checked(&site)
+    };
+    let (code, report) = on("incident_sync", "latin");
+    assert_told(&report, "encoding", "failure", "operator", &["LATIN1", "UTF8"]);
+    assert_eq!(code, Some(3));
+    let (_, report) = on("stranger", "incident_sync");
+    let database = |check: &str| {
+        let rows = found(&report, check).into_iter().filter(|row| row["group"] == "database");
+        rows.map(|row| format!("{} {}", row["result"], row["say"])).collect::<String>()
+    };
+    let told = database("roles");
+    assert!(
+        told.contains("GRANT incident_sync_dispatcher, incident_sync_reader") && told.contains("TO stranger"),
+        "{told}"
+    );
+    assert!(database("migrations").contains("Postgres refuses us"), "{report:#}");
+    let (_, report) = on("nobody_knows_me", "incident_sync");
+    assert_told(&report, "server", "failure", "operator", &["SQLSTATE 28", "check user, password"]);
+    assert_eq!(result(&report, "encoding"), "not_tried");
+    let nowhere = "url = \"postgres://sync@db.invalid/sync\"".to_owned();
+    site.configure(&Settings { database: nowhere, ..site.settings() });
+    let (code, report) = checked(&site);
+    assert_told(&report, "dns", "failure", "operator", &["cannot be looked up"]);
+    assert_eq!((code, result(&report, "server")), (Some(3), "not_tried"));
+    pool.close().await;
+    embedded.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_tenant_is_told_by_the_step_at_which_it_fails() {
+    let behaving = |number, behaviour| TenantSpec { behaviour, ..spec(number, 1) };
+    let site = migrated(vec![
+        behaving(1, Behaviour { consent_missing: true, ..Behaviour::default() }),
+        behaving(2, Behaviour { wrong_tid: Some(id(9)), ..Behaviour::default() }),
+        behaving(3, Behaviour { no_roles: true, ..Behaviour::default() }),
+        behaving(4, Behaviour { opaque_token: true, ..Behaviour::default() }),
+        spec(5, 1),
+        spec(6, 1),
+    ])
+    .await;
+    let mut text = std::fs::read_to_string(site.config()).unwrap();
+    text = text.replace("name = \"tenant-6\"", "name = \"tenant-6\"\nscope = \"https://graph.microsoft.com/.default\"");
+    std::fs::write(site.config(), text).unwrap();
+    site.world().script(id(5), Endpoint::Incidents, vec![Reply::defender(500, "InternalServerError")]);
+    site.world().script(id(6), Endpoint::Incidents, vec![Reply::defender(401, "Unauthorized")]);
+    let (code, report) = checked(&site);
+    assert_eq!(code, Some(1), "{report:#}");
+    let steps = ["token", "tid", "roles", "audience", "call"];
+    let expected = [
+        ["failure", "not_tried", "not_tried", "not_tried", "not_tried"],
+        ["ok", "failure", "not_tried", "not_tried", "not_tried"],
+        ["ok", "ok", "failure", "ok", "failure"],
+        ["ok", "warning", "not_tried", "not_tried", "ok"],
+        ["ok", "ok", "ok", "ok", "failure"],
+        ["ok", "ok", "ok", "failure", "failure"],
+    ];
+    let row = |tenant: usize, step: &str| {
+        let rows = found(&report, step).into_iter();
+        rows.filter(|row| row["group"] == "tenants").nth(tenant - 1).unwrap()
+    };
+    for (number, expected) in (1..).zip(expected) {
+        let seen = steps.map(|step| row(number, step)["result"].as_str().unwrap());
+        assert_eq!(seen, expected, "tenant-{number}");
+    }
+    for (tenant, step, who, word) in [
+        (1, "token", "customer_admin", "consent"),
+        (2, "tid", "operator", "another tenant"),
+        (3, "roles", "customer_admin", "Incident.Read.All"),
+        (5, "call", "nobody", "tried again"),
+        (6, "audience", "operator", "graph.microsoft.com"),
+    ] {
+        let row = row(tenant, step);
+        assert_eq!(row["who_must_act"], who, "{row:#}");
+        assert!(row["say"].as_str().unwrap().contains(word), "{word}: {row:#}");
+    }
+    let calls = site.world().calls(id(2));
+    assert!(calls.iter().all(|call| call.endpoint == Endpoint::Token), "no call with another tenant's token");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_credential_of_a_hundred_tenants_is_one_row_and_a_few_requests() {
+    let site = migrated((1..=100).map(|number| spec(number, 0)).collect()).await;
+    site.world().expire_client_secret("canary5f2d77c0-other");
+    let table: Done = site.does(&["check"]);
+    assert_eq!(table.code(), Some(1), "{}", table.stderr);
+    let asked: usize = (1..=100).map(|number| site.world().calls(id(number)).len()).sum();
+    assert!(asked <= 3, "{asked} requests");
+    let failures = table.stdout.lines().filter(|line| line.contains("FAILURE")).count();
+    assert_eq!(failures, 1, "{}", table.stdout);
+    assert!(table.stdout.contains("100 in all") && table.stdout.contains("has expired"), "{}", table.stdout);
+    let report = checked(&site).1;
+    let says: std::collections::BTreeSet<_> = found(&report, "token").iter().map(|row| row["say"].as_str()).collect();
+    assert_eq!((says.len(), found(&report, "token").len()), (1, 100), "{says:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_is_refused_or_open_to_writers_is_a_row_too() {
+    let site = migrated(vec![spec(1, 1)]).await;
+    std::fs::set_permissions(site.config(), std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert_told(&checked(&site).1, "permissions", "warning", "operator", &["chmod go-w"]);
+    std::fs::set_permissions(site.path("secret"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (code, report) = checked(&site);
+    assert_eq!(code, Some(2));
+    assert_told(&report, "file", "failure", "operator", &["client_secret_file", "chmod"]);
+    for check in ["dns", "server", "token"] {
+        assert_eq!(result(&report, check), "not_tried");
+    }
+}
