@@ -101,7 +101,7 @@ enum Command {
         #[command(subcommand)]
         command: TenantCommand,
     },
-    /// The link by which a customer's admin consents.
+    /// The link by which a customer's admin consents; with --listen, takes the customer on.
     ConsentUrl(ConsentArgs),
     /// Prints what a shell needs to complete the commands and options.
     Completions {
@@ -195,6 +195,9 @@ pub enum Failure {
     /// No daemon answers.
     #[error("{0}")]
     NotHealthy(String),
+    /// A customer could not be taken on.
+    #[error("{0}")]
+    NotDone(String),
     /// Usage or configuration.
     #[error("{0}")]
     Configuration(String),
@@ -206,7 +209,7 @@ pub enum Failure {
 impl Failure {
     fn status(&self) -> u8 {
         match self {
-            Self::Tenant | Self::NotHealthy(_) => 1,
+            Self::Tenant | Self::NotHealthy(_) | Self::NotDone(_) => 1,
             Self::Configuration(_) => 2,
             Self::Database(_) => 3,
         }
@@ -294,7 +297,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Migrate => migrate(&config).await,
         Command::GrantReader(args) => readers::grant(&config, args).await,
         Command::Tenant { command } => tenant(&config, command).await,
-        Command::ConsentUrl(args) => consent::run(&config, &args),
+        Command::ConsentUrl(args) => consent::run(&config, cli.config.as_deref(), &args).await,
         Command::Completions { .. } | Command::Man { .. } => Ok(()),
         #[cfg(feature = "simulator")]
         Command::Demo { .. } | Command::Simulate { .. } => Ok(()),

@@ -70,6 +70,26 @@ where
     work.retry(backoff).when(|_| began.elapsed() < patience && !stop.is_cancelled()).notify(tell).await
 }
 
+/// Does `work` until it succeeds, fails in a way that time does not mend, or `patience` is over.
+pub async fn patiently<T, F>(
+    patience: Duration,
+    stop: &CancellationToken,
+    mends: impl Fn(&SyncError) -> bool,
+    work: impl FnMut() -> F,
+) -> Result<T, SyncError>
+where
+    F: Future<Output = Result<T, SyncError>>,
+{
+    let began = Instant::now();
+    let backoff = ExponentialBuilder::default().with_max_delay(Duration::from_secs(15)).without_max_times();
+    let attempts = work.retry(backoff).when(|error| began.elapsed() < patience && mends(error));
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(SyncError::Stopped),
+        result = attempts => result,
+    }
+}
+
 pub(crate) fn is_worth_it(error: &SyncError) -> bool {
     match error.verdict().wait {
         Wait::Soon => true,

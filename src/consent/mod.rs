@@ -1,4 +1,13 @@
-//! How a customer is taken on: the link by which its admin consents.
+//! How a customer is taken on: the link by which its admin consents, and what is done when Entra sends the admin back.
+
+mod file;
+mod newcomer;
+mod redirect;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -25,44 +34,66 @@ pub struct ConsentArgs {
     /// The older (v1) form of the link: asks for every permission of the registration instead of those of the Defender API.
     #[arg(long)]
     v1: bool,
-    /// Where Entra sends the admin afterwards; must be a redirect URI of the app registration.
-    #[arg(long, value_name = "URL", default_value = PORTAL)]
-    redirect_uri: String,
+    /// Where Entra sends the admin afterwards; must be a redirect URI of the app registration. Default:
+    /// `https://portal.azure.com`, with --listen `http://localhost:PORT/consent`.
+    #[arg(long, value_name = "URL")]
+    redirect_uri: Option<String>,
+    /// Waits on this machine for the admin's browser, proves the consent by a token and one call, and writes the tenant's file
+    /// into `tenants_dir`.
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:8765", requires = "name")]
+    listen: Option<SocketAddr>,
+    /// How reports and metrics shall name the customer.
+    #[arg(long, requires = "listen")]
+    name: Option<String>,
+    /// Prints the tenant's lines instead of writing its file, as where there is no `tenants_dir`.
+    #[arg(long, requires = "listen")]
+    print: bool,
+    /// How long to wait for the admin.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    wait: Duration,
+    /// How long to ask for a token that Entra refuses: a consent takes up to some minutes to spread.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
+    patience: Duration,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
 /// Whom the link is for and what asks.
-struct Asking<'a> {
-    app: &'a App,
+struct Asking {
+    app: Arc<App>,
     endpoints: Endpoints,
     /// `None` where the admin's own sign-in decides.
     directory: Option<TenantId>,
 }
 
-/// Prints the link.
-pub fn run(config: &Config, args: &ConsentArgs) -> Result<(), Failure> {
+/// Prints the link, or takes the customer on who opens it. `file` is the configuration that the command line named.
+pub async fn run(config: &Config, file: Option<&Path>, args: &ConsentArgs) -> Result<(), Failure> {
+    if let Some(listen) = args.listen {
+        return newcomer::take_on(config, file, args, listen).await;
+    }
+    let redirect_uri = args.redirect_uri.as_deref().unwrap_or(PORTAL);
     let state = Uuid::new_v4().to_string();
-    let url = Asking::of(config, args)?.link(args.v1, &args.redirect_uri, &state)?;
+    let url = Asking::of(config, args)?.link(args.v1, redirect_uri, &state)?;
     print(args.json, &json!({ "url": url.as_str(), "state": state }), || url.to_string());
     Ok(())
 }
 
-impl<'a> Asking<'a> {
-    fn of(config: &'a Config, args: &ConsentArgs) -> Result<Self, Failure> {
+impl Asking {
+    fn of(config: &Config, args: &ConsentArgs) -> Result<Self, Failure> {
         let cloud = args.cloud.as_deref().and_then(Cloud::from_name);
         if let Some(tenant) = args.tenant.as_deref().and_then(|name| find_tenant(config, name)) {
             if cloud.is_some() {
                 let problem = format!("{} is configured, and its cloud with it; leave --cloud out", tenant.name);
                 return Err(Failure::Configuration(problem));
             }
-            return Ok(Self { app: &tenant.app, endpoints: tenant.endpoints.clone(), directory: Some(tenant.id) });
+            let (app, endpoints) = (Arc::clone(&tenant.app), tenant.endpoints.clone());
+            return Ok(Self { app, endpoints, directory: Some(tenant.id) });
         }
         let wrong = |name: &str| Failure::Configuration(format!("{name} is neither a configured tenant nor a GUID"));
         let parse = |name: &String| name.parse().map(TenantId).map_err(|_| wrong(name));
         let directory = args.tenant.as_ref().map(parse).transpose()?;
-        let app = config.newcomers.app.as_deref().ok_or_else(|| {
+        let app = config.newcomers.app.clone().ok_or_else(|| {
             Failure::Configuration("[app] must be configured first: client_id and a credential".to_owned())
         })?;
         Ok(Self { app, endpoints: config.newcomers.endpoints(cloud), directory })
@@ -104,7 +135,8 @@ mod tests {
             scope: format!("{}/.default", cloud.base_url()),
             token_version: TokenVersion::V2,
         };
-        let url = Asking { app: &app, endpoints, directory }.link(v1, "http://localhost:8765/a?b=c", "s&t").unwrap();
+        let url =
+            Asking { app: Arc::new(app), endpoints, directory }.link(v1, "http://localhost:8765/a?b=c", "s&t").unwrap();
         let parameters = url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
         (url.as_str().split('?').next().unwrap().to_owned(), parameters)
     }

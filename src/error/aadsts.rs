@@ -80,7 +80,8 @@ pub const KNOWN: &[Known] = &[
     ),
     customer(
         "consent_missing",
-        &[700_016, 700_011],
+        // 7000229 comes with `invalid_client`, which else would be the app's own credential.
+        &[700_016, 700_011, 7_000_229],
         "The app is not known in the tenant; the customer's admin must open the consent link (incident-sync consent-url)",
     ),
     customer(
@@ -92,6 +93,11 @@ pub const KNOWN: &[Known] = &[
         "consent_missing",
         &[65_004],
         "Somebody at the customer declined to consent; ask the admin, and send the consent link again (incident-sync consent-url)",
+    ),
+    customer(
+        "consent_missing",
+        &[650_051],
+        "Entra has not finished an earlier consent in this tenant; wait a minute, then open the consent link again (incident-sync consent-url)",
     ),
     customer(
         "app_disabled",
@@ -155,12 +161,14 @@ fn unknown(status: u16, error: &str) -> Verdict {
         "temporarily_unavailable" | "server_error" => soon(),
         _ if status >= 500 || status == 408 => soon(),
         "invalid_client" => credential(&[], "Entra refuses the app's credential").verdict(),
-        "unauthorized_client" | "consent_required" | "interaction_required" | "access_denied" => customer(
-            "consent_missing",
-            &[],
-            "The app may not sign in to the tenant; the customer's admin must open the consent link",
-        )
-        .verdict(),
+        "unauthorized_client" | "consent_required" | "interaction_required" | "access_denied" | "permission_denied" => {
+            customer(
+                "consent_missing",
+                &[],
+                "The app may not sign in to the tenant; the customer's admin must open the consent link",
+            )
+            .verdict()
+        }
         _ => operator(&[], "Entra refuses the token request; look the AADSTS code up").verdict(),
     }
 }
@@ -175,6 +183,7 @@ mod tests {
         assert_eq!((secret.who, secret.wait, secret.shared), (Actor::Operator, Wait::UntilActed, true));
         let consent = verdict(400, "invalid_client", &[700_016]);
         assert_eq!((consent.who, consent.class, consent.shared), (Actor::CustomerAdmin, "consent_missing", false));
+        assert!(!verdict(401, "invalid_client", &[7_000_229]).shared, "one tenant's lack must not hold up the others");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod kills;
 mod life;
 mod log;
 mod manual;
+mod onboarding;
 mod password;
 mod poison;
 mod proxy;

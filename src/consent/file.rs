@@ -1,0 +1,88 @@
+//! The file of one tenant in `tenants_dir`.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::tenant::TenantId;
+
+/// File systems take names of 255 bytes; a letter has up to four.
+const STEM_MAX: usize = 60;
+
+/// The keys of a tenant, at top level.
+pub(super) fn text(id: TenantId, name: &str, cloud: Option<&str>) -> String {
+    let name = name.replace('\\', "\\\\").replace('"', "\\\"");
+    let cloud = cloud.map(|cloud| format!("cloud = \"{cloud}\"\n")).unwrap_or_default();
+    format!("id = \"{id}\"\nname = \"{name}\"\n{cloud}")
+}
+
+/// Where the tenant's file goes: the letters and digits of its name. `None` if it has none.
+pub(super) fn path(dir: &Path, name: &str) -> Option<PathBuf> {
+    let words: Vec<&str> = name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let stem: String = words.join("-").chars().take(STEM_MAX).collect();
+    (!stem.is_empty()).then(|| dir.join(format!("{stem}.toml")))
+}
+
+/// Writes the file at once whole, and never over another one. Whoever may read the directory may read the file: it holds no
+/// secret, and the service may run as a user whom nobody knows yet.
+pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let folder = fs::metadata(dir)?;
+    // Neither the daemon nor the configuration looks at names like this.
+    let draft = dir.join(format!(".consent-{}.draft", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    let written = file
+        .write_all(text.as_bytes())
+        // Who is not root cannot give it to a group of others.
+        .and_then(|()| std::os::unix::fs::chown(&draft, None, Some(folder.gid())).or(Ok(())))
+        .and_then(|()| file.set_permissions(Permissions::from_mode(0o640 | folder.mode() & 0o004)))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::hard_link(&draft, path));
+    fs::remove_file(&draft)?;
+    written?;
+    fs::File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: TenantId = TenantId(uuid::Uuid::from_u128(7));
+
+    #[test]
+    fn a_name_never_leads_out_of_the_directory_and_is_never_hidden() {
+        let of = |name: &str| path(Path::new("/d"), name).map(|path| path.display().to_string());
+        assert_eq!(of("Contoso AG (Köln)").as_deref(), Some("/d/Contoso-AG-Köln.toml"));
+        assert_eq!(of("../../etc/passwd").as_deref(), Some("/d/etc-passwd.toml"));
+        assert_eq!(of(".hidden").as_deref(), Some("/d/hidden.toml"));
+        assert_eq!(of("a".repeat(300).as_str()).map(|path| path.len()), Some(3 + 60 + 5));
+        assert_eq!(of("/.. "), None);
+    }
+
+    #[test]
+    fn any_name_comes_back_from_the_file() {
+        for name in ["Contoso", r#"a "b" \c"#, "Köln 'x'", r"\u0041"] {
+            let text = text(ID, name, Some("gcc"));
+            let parsed = config::Config::builder().add_source(config::File::from_str(&text, config::FileFormat::Toml));
+            let parsed = parsed.build().unwrap();
+            assert_eq!(parsed.get_string("name").unwrap(), name);
+            assert_eq!(parsed.get_string("id").unwrap(), ID.to_string());
+            assert_eq!(parsed.get_string("cloud").unwrap(), "gcc");
+        }
+    }
+
+    #[test]
+    fn a_file_is_readable_by_whom_its_directory_is_and_never_replaced() {
+        for (of_dir, of_file) in [(0o755, 0o644), (0o750, 0o640), (0o700, 0o640)] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::set_permissions(dir.path(), Permissions::from_mode(of_dir)).unwrap();
+            let file = dir.path().join("contoso.toml");
+            write(&file, "first").unwrap();
+            assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, of_file);
+            assert_eq!(write(&file, "second").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(fs::read_to_string(&file).unwrap(), "first");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left");
+        }
+    }
+}

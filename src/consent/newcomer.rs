@@ -1,0 +1,243 @@
+//! `consent-url --listen`: from the admin's click to the tenant's file. What the browser brings is a claim; a token that Entra
+//! gives us for that tenant is the proof.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::DateTime;
+use nix::unistd::{AccessFlags, access};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use uuid::Uuid;
+
+use super::redirect::{Answer, Receiver};
+use super::{Asking, ConsentArgs, file};
+use crate::cli::{Failure, print};
+use crate::config::{self, Config};
+use crate::daemon;
+use crate::defender::Incidents;
+use crate::defender::paging::Request;
+use crate::entra::Tokens;
+use crate::entra::claims::Look;
+use crate::error::{Actor, SyncError, Verdict, Wait};
+use crate::http::{self, Deadlines};
+use crate::retry;
+use crate::tenant::{Retention, Tenant, TenantId};
+use crate::window::Window;
+
+/// The path of the redirect URI that the app registration must have.
+const PATH: &str = "/consent";
+/// A time at which no incident was updated: the year 2100.
+const NEVER: i64 = 4_102_444_800;
+
+/// Takes a customer on.
+pub(super) async fn take_on(
+    config: &Config,
+    file: Option<&Path>,
+    args: &ConsentArgs,
+    listen: SocketAddr,
+) -> Result<(), Failure> {
+    let asking = Asking::of(config, args)?;
+    let name = args.name.as_deref().unwrap_or_default().trim();
+    check_name(name)?;
+    let place = free_place(config, asking.directory, name, args.print)?;
+    if !listen.ip().is_loopback() {
+        return Err(wrong(format!("{listen} is no address of this machine alone; listen on 127.0.0.1")));
+    }
+    let listener = TcpListener::bind(listen).await;
+    let listener =
+        listener.map_err(|error| wrong(format!("cannot listen on {listen}: {error}; choose another port")))?;
+    let address = listener.local_addr().map_err(|error| wrong(error.to_string()))?;
+    let redirect_uri =
+        args.redirect_uri.clone().unwrap_or_else(|| format!("http://localhost:{}{PATH}", address.port()));
+    let parsed = Url::parse(&redirect_uri).map_err(|error| wrong(format!("--redirect-uri: {error}")))?;
+    let state = Uuid::new_v4().to_string();
+    let link = asking.link(args.v1, &redirect_uri, &state)?;
+    let mut receiver = Receiver::start(listener, parsed.path(), &state);
+    let wait = humantime::format_duration(args.wait);
+    eprintln!("Open this link as Global Administrator or Privileged Role Administrator of the customer:\n\n{link}\n");
+    eprintln!(
+        "Waiting at {redirect_uri}, a redirect URI that the app registration must have, for {wait}. Ctrl-C ends it."
+    );
+
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(daemon::watch_signals(stop.clone()));
+    let admitted = admit(config, &asking, args, name, &mut receiver, &stop).await;
+    receiver.close().await;
+    signals.abort();
+    settle(file, args, &admitted?, place)
+}
+
+fn wrong(problem: String) -> Failure {
+    Failure::Configuration(problem)
+}
+
+fn not_done(problem: String) -> Failure {
+    Failure::NotDone(problem)
+}
+
+/// As the configuration will judge it.
+fn check_name(name: &str) -> Result<(), Failure> {
+    if name.is_empty() || name.chars().any(char::is_control) {
+        return Err(wrong("--name: set the name that reports and metrics show, without control characters".to_owned()));
+    }
+    Ok(())
+}
+
+/// Where the tenant's file goes, `None` if it is to be printed. Asked before the admin clicks, and again before it is written.
+fn free_place(config: &Config, id: Option<TenantId>, name: &str, is_printed: bool) -> Result<Option<PathBuf>, Failure> {
+    if let Some(known) = config.tenants.iter().find(|tenant| Some(tenant.id) == id) {
+        let cure = "print the link alone for another consent, and see `check --tenant`";
+        return Err(wrong(format!("tenant {} is configured already as {}; {cure}", known.id, known.name)));
+    }
+    if config.tenants.iter().any(|tenant| tenant.name == name) {
+        return Err(wrong(format!("another tenant is called {name}; choose another --name")));
+    }
+    let Some(dir) = config.newcomers.dir.as_ref().filter(|_| !is_printed) else { return Ok(None) };
+    let place = file::path(dir, name).ok_or_else(|| wrong(format!("--name: {name} has no letter for a file name")))?;
+    if place.exists() {
+        return Err(wrong(format!("{} is there already; choose another --name", place.display())));
+    }
+    access(dir, AccessFlags::W_OK).map_err(|error| {
+        wrong(format!("cannot write to {}: {}; run it as root, or add --print", dir.display(), error.desc()))
+    })?;
+    Ok(Some(place))
+}
+
+/// Waits for the admin and proves what the browser says.
+async fn admit(
+    config: &Config,
+    asking: &Asking,
+    args: &ConsentArgs,
+    name: &str,
+    receiver: &mut Receiver,
+    stop: &CancellationToken,
+) -> Result<Tenant, Failure> {
+    let id = consented(receiver, args.wait, stop).await?;
+    if let Some(asked) = asking.directory.filter(|asked| *asked != id) {
+        return Err(not_done(format!("the answer is for tenant {id}, and {asked} was asked for; nothing was written")));
+    }
+    free_place(config, Some(id), name, args.print)?;
+    let patience = humantime::format_duration(args.patience);
+    eprintln!("The answer says that tenant {id} has consented. Proving it by a token, for at most {patience}.");
+    let tenant = Tenant {
+        id,
+        name: name.to_owned(),
+        labels: BTreeMap::new(),
+        enabled: true,
+        endpoints: asking.endpoints.clone(),
+        app: Arc::clone(&asking.app),
+        retention: Retention::default(),
+    };
+    let look = prove(config, &tenant, args.patience, stop).await.map_err(|error| match error {
+        SyncError::Stopped => not_done("stopped; nothing was written".to_owned()),
+        error => not_done(format!("tenant {id} is not proven, and nothing was written. {}", told(&error))),
+    })?;
+    let doubt = match look {
+        Look::Fine => None,
+        Look::RoleMissing => Some("the API answers although the token shows no role Incident.Read.All"),
+        Look::Opaque => Some("the token cannot be read; that Entra gave it for this tenant is the proof"),
+    };
+    if let Some(doubt) = doubt {
+        eprintln!("Warning: {doubt}.");
+    }
+    Ok(tenant)
+}
+
+async fn consented(receiver: &mut Receiver, wait: Duration, stop: &CancellationToken) -> Result<TenantId, Failure> {
+    let answer = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Err(not_done("stopped; nothing was written".to_owned())),
+        answer = tokio::time::timeout(wait, receiver.answer()) => answer,
+    };
+    match answer {
+        Ok(Some(Answer::Consented(id))) => Ok(id),
+        Ok(Some(Answer::Refused(refusal))) => Err(not_done(format!(
+            "the consent was not given, and nothing was written. {} Entra said: {}",
+            told(&refusal.error),
+            refusal.description
+        ))),
+        Ok(None) => Err(not_done("the listener has ended; nothing was written".to_owned())),
+        Err(_) => Err(not_done("nobody came in time, and the link is worth nothing now; run it again".to_owned())),
+    }
+}
+
+/// What happened and who must do what.
+fn told(error: &SyncError) -> String {
+    let Verdict { who, say, class, .. } = error.verdict();
+    let who = match who {
+        Actor::CustomerAdmin if class == "consent_missing" => {
+            "The customer must act: only a Global Administrator or Privileged Role Administrator can consent."
+        }
+        Actor::CustomerAdmin => "The customer's admin must act.",
+        Actor::Operator => "You must act.",
+        Actor::Us => "The developers of incident-sync must act.",
+        Actor::Nobody => "Try it again later.",
+    };
+    format!("{say} ({error}). {who}")
+}
+
+/// A consent takes up to some minutes until all of Entra and the API know of it.
+async fn prove(
+    config: &Config,
+    tenant: &Tenant,
+    patience: Duration,
+    stop: &CancellationToken,
+) -> Result<Look, SyncError> {
+    let client = http::client_on(&config.http_client, Deadlines::default());
+    let (tokens, incidents) = (&Tokens::new(client.clone()), &Incidents::new(client));
+    let once = || async move {
+        let look = use_token(tenant, tokens, incidents).await;
+        if look.is_err() {
+            // The next one may have the role that this one lacks.
+            tokens.forget(tenant).await;
+        }
+        look
+    };
+    let spreads = |error: &SyncError| {
+        let Verdict { class, wait, .. } = error.verdict();
+        matches!(class, "consent_missing" | "missing_role" | "forbidden") || matches!(wait, Wait::Soon | Wait::NewToken)
+    };
+    retry::patiently(patience, stop, spreads, once).await
+}
+
+/// A token, whose `tid` is compared as for every tenant, and one call with it.
+async fn use_token(tenant: &Tenant, tokens: &Tokens, incidents: &Incidents) -> Result<Look, SyncError> {
+    let token = tokens.get(tenant).await?;
+    let window = Window { from: DateTime::from_timestamp(NEVER, 0), to: None, status: None };
+    let request = Request { window, skip: 0, top: 1, link: None };
+    incidents.page(tenant, &token, &request, None).await?;
+    Ok(token.look())
+}
+
+/// Writes the file, unless the configuration has changed meanwhile in a way that forbids it; what cannot be written is printed,
+/// so that no admin has to click twice.
+fn settle(file: Option<&Path>, args: &ConsentArgs, tenant: &Tenant, place: Option<PathBuf>) -> Result<(), Failure> {
+    let text = file::text(tenant.id, &tenant.name, args.cloud.as_deref());
+    let written = match &place {
+        None => Ok(()),
+        Some(place) => config::load(file)
+            .map_err(|errors| wrong(errors.to_string()))
+            .and_then(|config| free_place(&config, Some(tenant.id), &tenant.name, false))
+            .and_then(|_| {
+                file::write(place, &text).map_err(|error| wrong(format!("cannot write {}: {error}", place.display())))
+            }),
+    };
+    let place = place.filter(|_| written.is_ok());
+    let block = format!("[[tenants]]\n{text}");
+    let value = json!({ "tenant_id": tenant.id.to_string(), "name": tenant.name, "file": place, "block": block });
+    print(args.json, &value, || match &place {
+        Some(place) => format!("{} is proven and written to {}", tenant.name, place.display()),
+        None => block.trim_end().to_owned(),
+    });
+    if place.is_none() {
+        eprintln!("{} is proven. Add these lines to the configuration.", tenant.name);
+    }
+    eprintln!("A running service reads it at: systemctl reload incident-sync");
+    written
+}

@@ -1,0 +1,266 @@
+//! `consent-url --listen`: the test is the admin's browser, and sometimes somebody who lies.
+
+use std::os::unix::fs::PermissionsExt;
+
+use incident_sync::simulator::{Admin, Behaviour, Endpoint, Reply, TenantSpec};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use url::Url;
+use uuid::Uuid;
+
+use crate::site::{Done, Running, Site, eventually, id, spec};
+
+/// Nobody has consented there yet.
+fn new_customer(number: u128, behaviour: Behaviour) -> TenantSpec {
+    TenantSpec { behaviour: Behaviour { consent_missing: true, ..behaviour }, ..spec(number, 25) }
+}
+
+/// A service that knows these customers, and a configuration that knows none, with a `tenants_dir`.
+async fn site_before(customers: Vec<TenantSpec>) -> Site {
+    let site = Site::with(customers).await;
+    site.configure(&site.settings());
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), format!("tenants_dir = \"tenants.d\"\n{text}")).unwrap();
+    std::fs::create_dir(site.path("tenants.d")).unwrap();
+    std::fs::set_permissions(site.path("tenants.d"), PermissionsExt::from_mode(0o750)).unwrap();
+    site
+}
+
+/// The names in `tenants_dir`.
+fn files(site: &Site) -> Vec<String> {
+    let names = std::fs::read_dir(site.path("tenants.d")).unwrap();
+    names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// The command as it waits, and the link that it printed.
+async fn listening(site: &Site, arguments: &[&str]) -> (Running, Url) {
+    let command = site.command(&[&["consent-url", "--listen", "127.0.0.1:0"], arguments].concat());
+    let listener = Running::start(command, site.folder.path());
+    let link = eventually("the link", async || {
+        let told = listener.stderr();
+        assert!(!told.contains("incident-sync:"), "{told}");
+        told.contains("Waiting at").then_some(())?;
+        told.lines().find(|line| line.contains("/adminconsent?"))?.parse().ok()
+    });
+    let link = link.await;
+    (listener, link)
+}
+
+struct Page {
+    status: u16,
+    text: String,
+}
+
+async fn open(url: &str) -> Page {
+    let answer = incident_sync::http::client().get(url).send().await.unwrap();
+    let of = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+    assert!(of("content-security-policy").starts_with("default-src 'none'"), "the page loads nothing");
+    assert_eq!((of("referrer-policy").as_str(), of("cache-control").as_str()), ("no-referrer", "no-store"));
+    let page = Page { status: answer.status().as_u16(), text: answer.text().await.unwrap() };
+    assert!(!page.text.contains("src=") && !page.text.contains("href="), "{}", page.text);
+    page
+}
+
+/// Where Entra sends the admin's browser.
+async fn click(link: &Url) -> String {
+    let entra = incident_sync::http::client().get(link.clone()).send().await.unwrap();
+    assert_eq!(entra.status(), 302, "{link}");
+    entra.headers()["location"].to_str().unwrap().to_owned()
+}
+
+fn parameter(link: &Url, name: &str) -> String {
+    link.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned()).unwrap()
+}
+
+/// An answer that did not come from Entra, but from somebody who knows the link.
+fn forged(link: &Url, parameters: &[(&str, &str)]) -> String {
+    let state = parameter(link, "state");
+    let all = [&[("state", state.as_str())], parameters].concat();
+    Url::parse_with_params(&parameter(link, "redirect_uri"), all).unwrap().to_string()
+}
+
+fn says_consent(tenant: Uuid) -> [(&'static str, String); 2] {
+    [("admin_consent", "True".to_owned()), ("tenant", tenant.to_string())]
+}
+
+fn borrowed<'a>(parameters: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    parameters.iter().map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+/// The command ended with status 1 and wrote nothing.
+fn refused(done: &Done, site: &Site, word: &str) {
+    assert_eq!((done.code(), done.stdout.as_str()), (Some(1), ""), "{}", done.stderr);
+    assert!(done.stderr.contains(word) && done.stderr.contains("nothing was written"), "{word}: {}", done.stderr);
+    assert_eq!(files(site), [""; 0], "{}", done.stderr);
+}
+
+fn token_requests(site: &Site, number: u128) -> usize {
+    site.world().calls(id(number)).iter().filter(|call| call.endpoint == Endpoint::Token).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_who_follows_the_link_brings_a_tenant_that_is_proven_and_can_be_read() {
+    let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
+    // The consent reaches the token endpoint a while later.
+    let spreading = [(401, "invalid_client", 7_000_229), (400, "unauthorized_client", 700_016)];
+    let replies = spreading.map(|(status, error, code)| Reply::entra(status, error, code)).to_vec();
+    site.world().script(id(1), Endpoint::Token, replies);
+    let (listener, link) = listening(&site, &["--name", "Contoso \"AG\" / Köln"]).await;
+    assert_eq!(link.path(), "/organizations/v2.0/adminconsent");
+    let back = click(&link).await;
+    assert_eq!((token_requests(&site, 1), files(&site).len()), (0, 0), "nothing is done before the answer");
+    let page = open(&back).await;
+    assert!(page.status == 200 && page.text.contains("The consent was received"), "{}", page.text);
+    let done = listener.ends();
+    assert!(done.stderr.contains("reload"), "{}", done.stderr);
+    let written = site.path("tenants.d/Contoso-AG-Köln.toml");
+    assert!(done.good().contains(&written.display().to_string()));
+    assert_eq!(token_requests(&site, 1), 3);
+    let calls = site.world().calls(id(1));
+    let last = calls.last().unwrap();
+    assert!(last.endpoint == Endpoint::Incidents && last.query.contains("$top=1"), "{last:?}");
+
+    assert_eq!(std::fs::metadata(&written).unwrap().permissions().mode() & 0o777, 0o640);
+    let list = site.does(&["tenant", "list", "--json"]).json();
+    assert_eq!((&list[0]["tenant_id"], &list[0]["name"]), (&json!(id(1)), &json!("Contoso \"AG\" / Köln")));
+    assert_eq!(site.does(&["sync", "--json"]).json()["tenants"][0]["incidents_written"], 25);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_is_configured_is_not_taken_on_again_by_whatever_way() {
+    let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
+    let (listener, link) = listening(&site, &["--name", "contoso", "--v1"]).await;
+    assert_eq!(link.path(), "/common/adminconsent");
+    open(&click(&link).await).await;
+    listener.ends().good();
+    let before = std::fs::read_to_string(site.path("tenants.d/contoso.toml")).unwrap();
+
+    let tenant = id(1).to_string();
+    for (arguments, word) in [
+        (&["--name", "other", "--tenant", &tenant][..], "configured already as contoso"),
+        (&["--name", "contoso"], "another tenant is called contoso"),
+    ] {
+        let done = site.does(&[&["consent-url", "--listen", "127.0.0.1:0"], arguments].concat());
+        assert!(done.code() == Some(2) && done.stderr.contains(word), "{word}: {}", done.stderr);
+    }
+    let (listener, link) = listening(&site, &["--name", "other"]).await;
+    open(&forged(&link, &borrowed(&says_consent(id(1))))).await;
+    let done = listener.ends();
+    assert!(done.code() == Some(2) && done.stderr.contains("configured already as contoso"), "{}", done.stderr);
+
+    // A file that is no tenant's yet is not written over either.
+    let (listener, link) = listening(&site, &["--name", "late"]).await;
+    site.world().add_tenant(spec(2, 1));
+    let late = site.path("tenants.d/late.toml");
+    std::fs::write(&late, format!("id = \"{}\"\nname = \"somebody\"\n", id(3))).unwrap();
+    open(&forged(&link, &borrowed(&says_consent(id(2))))).await;
+    let done = listener.ends();
+    assert!(done.code() == Some(2) && done.stderr.contains("late.toml is there already"), "{}", done.stderr);
+    assert!(std::fs::read_to_string(&late).unwrap().contains("somebody"));
+    assert_eq!(std::fs::read_to_string(site.path("tenants.d/contoso.toml")).unwrap(), before);
+    assert_eq!(files(&site).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_know_the_state_is_not_heard_and_who_does_is_heard_once() {
+    let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
+    let (mut listener, link) = listening(&site, &["--name", "contoso"]).await;
+    let good = forged(&link, &borrowed(&says_consent(id(1))));
+    let state = parameter(&link, "state");
+    for (url, status) in [
+        (good.replace(&state, &state.replace(&state[..1], "x")), 400),
+        (good.replace(&state, ""), 400),
+        (good.replace("state=", "other="), 400),
+        (good.replace("/consent?", "/elsewhere?"), 404),
+        (forged(&link, &[("tenant", "<script>")]), 400),
+        (forged(&link, &[]), 400),
+    ] {
+        let page = open(&url).await;
+        assert!(page.status == status && !page.text.contains("<script>"), "{url}: {} {}", page.status, page.text);
+    }
+    let posted = incident_sync::http::client().post(&good).send().await.unwrap();
+    assert_eq!(posted.status(), 404);
+    assert!(listener.is_alive() && files(&site).is_empty() && token_requests(&site, 1) == 0);
+
+    // Nobody has consented there: it asks for the token again and again.
+    assert_eq!(open(&good).await.status, 200);
+    assert_eq!(open(&good).await.status, 410, "the state was used");
+    refused(&listener.ends_on(Signal::SIGINT), &site, "stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_gives_no_token_of_its_own_is_not_taken_on() {
+    let wrong_tid = Behaviour { wrong_tid: Some(id(2)), ..Behaviour::default() };
+    let consented = TenantSpec { behaviour: wrong_tid, ..spec(3, 1) };
+    let site = site_before(vec![new_customer(1, Behaviour::default()), spec(2, 1), consented]).await;
+    for (tenant, word) in [
+        (id(1), "only a Global Administrator"),
+        (id(99), "Entra does not know the tenant"),
+        (id(3), "The token belongs to another tenant"),
+    ] {
+        let (listener, link) = listening(&site, &["--name", "forged", "--patience", "1s"]).await;
+        open(&forged(&link, &borrowed(&says_consent(tenant)))).await;
+        refused(&listener.ends(), &site, word);
+    }
+    let asked = id(1).to_string();
+    let (listener, link) = listening(&site, &["--name", "forged", "--tenant", &asked]).await;
+    open(&forged(&link, &borrowed(&says_consent(id(2))))).await;
+    refused(&listener.ends(), &site, "was asked for");
+    assert_eq!(token_requests(&site, 2), 0, "who was not asked for is not even tried");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_hinders_the_consent_is_told_with_who_must_act() {
+    let site = site_before(vec![]).await;
+    for (admin, word) in [(Admin::Declines, "declined"), (Admin::HasNoRights, "only a Global Administrator")] {
+        site.world().add_tenant(new_customer(1, Behaviour { admin, ..Behaviour::default() }));
+        let (listener, link) = listening(&site, &["--name", "contoso"]).await;
+        let page = open(&click(&link).await).await;
+        assert!(page.text.contains("The consent was not given") && page.text.contains("AADSTS"), "{}", page.text);
+        refused(&listener.ends(), &site, word);
+    }
+    let (listener, link) = listening(&site, &["--name", "contoso"]).await;
+    let hostile = [("error", "<b>"), ("error_description", "\"><script>alert(1)</script>\u{1b}[2J")];
+    let page = open(&forged(&link, &hostile)).await;
+    assert!(page.text.contains("&lt;script&gt;") && !page.text.contains("<script>"), "{}", page.text);
+    let done = listener.ends();
+    refused(&done, &site, "You must act");
+    assert!(!done.stderr.contains('\u{1b}'), "the terminal is not written to: {}", done.stderr);
+
+    // The permission is not in the registration.
+    site.world().add_tenant(new_customer(1, Behaviour { no_roles: true, ..Behaviour::default() }));
+    let (listener, link) = listening(&site, &["--name", "contoso", "--patience", "1s"]).await;
+    open(&click(&link).await).await;
+    refused(&listener.ends(), &site, "add the permission to the app registration");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_directory_the_lines_are_printed_and_work_in_the_configuration() {
+    let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
+    site.configure(&site.settings());
+    let (listener, link) = listening(&site, &["--name", "contoso"]).await;
+    open(&click(&link).await).await;
+    let block = listener.ends().good();
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), text + &block).unwrap();
+    assert_eq!(site.does(&["tenant", "list", "--json"]).json()[0]["tenant_id"], json!(id(1)));
+    assert_eq!(files(&site), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_could_not_end_well_does_not_begin() {
+    let site = site_before(vec![]).await;
+    for (arguments, word) in [
+        (&["--listen", "127.0.0.1:0"][..], "--name"),
+        (&["--name", "x"], "--listen"),
+        (&["--listen", "0.0.0.0:0", "--name", "x"], "listen on 127.0.0.1"),
+        (&["--listen", "127.0.0.1:0", "--name", " "], "--name"),
+        (&["--listen", "127.0.0.1:0", "--name", "..."], "no letter"),
+        (&["--listen", "127.0.0.1:0", "--name", "x", "--redirect-uri", "x"], "--redirect-uri"),
+    ] {
+        let done = site.does(&[&["consent-url"], arguments].concat());
+        assert!(done.code() == Some(2) && done.stderr.contains(word), "{word}: {}", done.stderr);
+    }
+    let done = site.does(&["consent-url", "--listen", "127.0.0.1:0", "--name", "x", "--wait", "10ms"]);
+    assert!(done.code() == Some(1) && done.stderr.contains("nobody came"), "{}", done.stderr);
+}
