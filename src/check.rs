@@ -98,6 +98,14 @@ pub struct Finding {
     pub error: Option<String>,
 }
 
+impl Finding {
+    /// Whether it says the same of another host or tenant.
+    pub fn is_same_but_for_whom(&self, other: &Self) -> bool {
+        let is_same_check = (self.group, self.check, self.result) == (other.group, other.check, other.result);
+        is_same_check && self.who_must_act == other.who_must_act && self.say == other.say
+    }
+}
+
 /// All that was seen.
 #[derive(Debug)]
 pub struct Facts {
@@ -122,8 +130,8 @@ pub struct ConfigurationSeen {
     pub file: String,
     /// How many tenants it names.
     pub tenants: usize,
-    /// Whether others than its owner may write it.
-    pub is_open_to_writers: bool,
+    /// What belongs to it and may be written by others than its owner.
+    pub open_to_writers: Vec<String>,
     /// What works but should not stay so.
     pub warnings: Vec<String>,
 }
@@ -187,13 +195,23 @@ pub fn of_refused(errors: &ConfigErrors) -> Vec<Finding> {
 
 fn look_at_configuration(config: &Config) -> ConfigurationSeen {
     let file = config.file.as_deref();
-    let mode = |file: &Path| file.metadata().map(|metadata| metadata.permissions().mode()).unwrap_or(0);
+    let dir = config.newcomers.dir.as_deref();
+    let in_dir = dir.and_then(|dir| dir.read_dir().ok()).into_iter().flatten().flatten().map(|entry| entry.path());
+    let paths = [file, file.and_then(Path::parent), dir].into_iter().flatten().map(Path::to_owned).chain(in_dir);
     ConfigurationSeen {
         file: file.map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string()),
         tenants: config.tenants.len(),
-        is_open_to_writers: file.is_some_and(|file| mode(file) & 0o022 != 0),
+        open_to_writers: paths.filter(|path| is_open_to_writers(path)).map(|path| path.display().to_string()).collect(),
         warnings: config.warnings.clone(),
     }
+}
+
+/// Whether others than its owner may write a file, or put another one in its place.
+fn is_open_to_writers(path: &Path) -> bool {
+    const OTHERS_WRITE: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    let mode = path.metadata().map_or(0, |metadata| metadata.permissions().mode());
+    mode & OTHERS_WRITE != 0 && mode & STICKY == 0
 }
 
 async fn look_at_database(database: &Database, opened: Result<&OpenDatabase, &EmbeddedError>) -> DatabaseSeen {

@@ -320,15 +320,14 @@ pub fn check_table(findings: &[Finding]) -> String {
     let mut table = table(["part", "check", "result", "who must act", "about", "what"]);
     let mut rows: Vec<Vec<&Finding>> = Vec::new();
     for finding in findings {
-        let key = |f: &Finding| (f.group, f.check, f.result, f.who_must_act, f.say.clone());
-        match rows.iter_mut().find(|row| key(row[0]) == key(finding)) {
+        match rows.iter_mut().find(|row| row[0].is_same_but_for_whom(finding)) {
             Some(row) => row.push(finding),
             None => rows.push(vec![finding]),
         }
     }
     // The order of the checks, and not that in which the hosts or tenants came.
     let place = |row: &[&Finding]| findings.iter().position(|f| (f.group, f.check) == (row[0].group, row[0].check));
-    rows.sort_by_key(|row| place(row));
+    rows.sort_by_cached_key(|row| place(row));
     for row in &rows {
         let first = row[0];
         let mut about = row.iter().take(NAMES).map(|finding| finding.about.as_str()).collect::<Vec<_>>().join(", ");

@@ -78,13 +78,12 @@ fn configuration(facts: &Facts) -> Vec<Finding> {
         0 => rows.warning("file", "it names no tenant; add [[tenants]] with id and name"),
         count => rows.ok("file", format!("it is valid and names {count} tenants")),
     }];
-    all.push(if seen.is_open_to_writers {
-        rows.warning(
-            "permissions",
-            "others than its owner may write the file, and so send secrets elsewhere; chmod go-w",
-        )
+    all.push(if seen.open_to_writers.is_empty() {
+        rows.ok("permissions", "nobody else may write it, and files with secrets are closed to others")
     } else {
-        rows.ok("permissions", "nobody else may write the file, and files with secrets are closed to others")
+        let say = "others than the owner may write, and so send secrets elsewhere";
+        let paths = seen.open_to_writers.join(" ");
+        rows.warning("permissions", format!("{say}; run chmod go-w {paths}"))
     });
     all.extend(seen.warnings.iter().map(|warning| rows.warning("advice", warning.clone())));
     all
@@ -189,7 +188,8 @@ fn unreached(rows: &Rows, error: &SyncError) -> [Finding; 3] {
 fn tls(rows: &Rows, host: &Host, reached: &Reached, now: DateTime<Utc>) -> Finding {
     let Some(certificate) = &reached.certificate else {
         return if host.is_tls {
-            rows.ok("tls", "its certificate is trusted")
+            // The HTTP library does not hand out what it saw behind a proxy.
+            rows.ok("tls", "its certificate is trusted; behind a proxy its issuer and end cannot be shown")
         } else {
             rows.ok("tls", "plain http, which is accepted on this machine alone")
         };

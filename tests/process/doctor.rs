@@ -6,7 +6,8 @@ use chrono::TimeDelta;
 use incident_sync::simulator::{Behaviour, Clock, Endpoint, Reply, TenantSpec};
 use serde_json::{Value, json};
 
-use crate::site::{Done, Settings, Site, id, spec};
+use crate::proxy;
+use crate::site::{Done, Settings, Site, id, spec, write_secret};
 use crate::tls::{data, serve};
 
 /// The rows of one check.
@@ -125,6 +126,30 @@ async fn a_host_without_a_name_a_listener_or_a_proxy_is_told_once_and_the_rest_i
     assert_told(&report, "proxy", "failure", "operator", &["http_client.proxy", "refused"]);
     assert_eq!((result(&report, "dns"), result(&report, "connection")), ("ok", "not_tried"));
     assert_nothing_of_the_tenant_was_tried(&report);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_proxy_the_names_are_its_business_and_its_refusal_is_told() {
+    let site = migrated(vec![]).await;
+    site.world().add_tenant(spec(1, 1));
+    write_secret(&site.path("secret-proxy"), proxy::PASSWORD.as_bytes());
+    let url = proxy::behind_tls(&site).await;
+    for (status, code, told, words) in [
+        ("200 OK", 0, "ok", "it answers"),
+        ("407 Proxy Authentication Required", 1, "failure", "proxy_password_file"),
+        ("403 Forbidden", 1, "failure", "must allow the hosts"),
+    ] {
+        let (address, _) = proxy::connect_proxy(status).await;
+        let lines = "proxy_password_file = \"secret-proxy\"\nca_file = \"company-ca.pem\"";
+        proxy::route(&site, &url, &format!("proxy = \"http://user@{address}\"\n{lines}"));
+        let (ended, report) = checked(&site);
+        assert_eq!((ended, result(&report, "proxy")), (Some(code), "ok"), "{report:#}");
+        assert!(found(&report, "dns")[0]["say"].as_str().unwrap().contains("the proxy looks"), "{report:#}");
+        let connection = found(&report, "connection")[0];
+        assert_eq!(connection["result"], told, "{connection:#}");
+        assert!(connection["say"].as_str().unwrap().contains(words), "{connection:#}");
+        assert_eq!(result(&report, "tls"), if code == 0 { "ok" } else { "not_tried" });
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -304,9 +329,22 @@ async fn a_broken_credential_of_a_hundred_tenants_is_one_row_and_a_few_requests(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_that_is_refused_or_open_to_writers_is_a_row_too() {
     let site = migrated(vec![spec(1, 1)]).await;
-    std::fs::set_permissions(site.config(), std::fs::Permissions::from_mode(0o666)).unwrap();
-    assert_told(&checked(&site).1, "permissions", "warning", "operator", &["chmod go-w"]);
-    std::fs::set_permissions(site.path("secret"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let open = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let customers = site.path("tenants.d");
+    std::fs::create_dir(&customers).unwrap();
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), format!("tenants_dir = {customers:?}\n{text}")).unwrap();
+    assert_eq!(result(&checked(&site).1, "permissions"), "ok");
+    open(&customers, 0o777);
+    let told = format!("chmod go-w {}", customers.display());
+    assert_told(&checked(&site).1, "permissions", "warning", "operator", &[&told]);
+    open(&customers, 0o1777);
+    open(&site.config(), 0o666);
+    let told = format!("chmod go-w {}", site.config().display());
+    assert_told(&checked(&site).1, "permissions", "warning", "operator", &[&told]);
+    open(&site.path("secret"), 0o644);
     let (code, report) = checked(&site);
     assert_eq!(code, Some(2));
     assert_told(&report, "file", "failure", "operator", &["client_secret_file", "chmod"]);

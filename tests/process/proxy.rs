@@ -33,10 +33,10 @@ async fn a_proxy_in_the_environment_is_not_used() {
 }
 
 /// The proxy's password.
-const PASSWORD: &str = "canary5f2d77c0-proxy";
+pub(crate) const PASSWORD: &str = "canary5f2d77c0-proxy";
 
 /// A proxy that answers CONNECT with this status, and with 200 connects; it remembers what it was told in clear.
-async fn connect_proxy(status: &'static str) -> (String, Arc<Mutex<String>>) {
+pub(crate) async fn connect_proxy(status: &'static str) -> (String, Arc<Mutex<String>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let heard: Arc<Mutex<String>> = Arc::default();
@@ -67,7 +67,7 @@ async fn connect_proxy(status: &'static str) -> (String, Arc<Mutex<String>>) {
 }
 
 /// The simulator behind a certificate of a company's own authority.
-async fn behind_tls(site: &Site) -> String {
+pub(crate) async fn behind_tls(site: &Site) -> String {
     let data = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls").join(name);
     let chain = vec![CertificateDer::from_pem_file(data("good.pem")).unwrap()];
     let key = PrivateKeyDer::from_pem_file(data("key.pem")).unwrap();
@@ -93,7 +93,7 @@ async fn behind_tls(site: &Site) -> String {
 }
 
 /// One tenant behind TLS, which is reached by these lines of `[http_client]`.
-fn route(site: &Site, url: &str, lines: &str) {
+pub(crate) fn route(site: &Site, url: &str, lines: &str) {
     let id = crate::site::id(1);
     let more = format!(
         "[[tenants]]\nid = \"{id}\"\nname = \"tenant-1\"\nauthority = \"{url}\"\nbase_url = \"{url}\"\n[http_client]\n{lines}\n"
