@@ -60,7 +60,9 @@ pub(super) async fn take_on(
     let link = asking.link(args.v1, &redirect_uri, &state)?;
     let mut receiver = Receiver::start(listener, parsed.path(), &state);
     let wait = humantime::format_duration(args.wait);
-    eprintln!("Open this link as Global Administrator or Privileged Role Administrator of the customer:\n\n{link}\n");
+    eprintln!(
+        "Open this link as Global, Privileged Role or Cloud Application Administrator of the customer:\n\n{link}\n"
+    );
     eprintln!(
         "Waiting at {redirect_uri}, a redirect URI that the app registration must have, for {wait}. Ctrl-C ends it."
     );
@@ -172,7 +174,7 @@ fn told(error: &SyncError) -> String {
     let Verdict { who, say, class, .. } = error.verdict();
     let who = match who {
         Actor::CustomerAdmin if class == "consent_missing" => {
-            "The customer must act: only a Global Administrator or Privileged Role Administrator can consent."
+            "The customer must act: a Global, Privileged Role or Cloud Application Administrator can consent."
         }
         Actor::CustomerAdmin => "The customer's admin must act.",
         Actor::Operator => "You must act.",

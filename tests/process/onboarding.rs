@@ -194,7 +194,7 @@ async fn a_tenant_that_gives_no_token_of_its_own_is_not_taken_on() {
     let consented = TenantSpec { behaviour: wrong_tid, ..spec(3, 1) };
     let site = site_before(vec![new_customer(1, Behaviour::default()), spec(2, 1), consented]).await;
     for (tenant, word) in [
-        (id(1), "only a Global Administrator"),
+        (id(1), "a Global, Privileged Role"),
         (id(99), "Entra does not know the tenant"),
         (id(3), "The token belongs to another tenant"),
     ] {
@@ -212,7 +212,7 @@ async fn a_tenant_that_gives_no_token_of_its_own_is_not_taken_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_hinders_the_consent_is_told_with_who_must_act() {
     let site = site_before(vec![]).await;
-    for (admin, word) in [(Admin::Declines, "declined"), (Admin::HasNoRights, "only a Global Administrator")] {
+    for (admin, word) in [(Admin::Declines, "declined"), (Admin::HasNoRights, "a Global, Privileged Role")] {
         site.world().add_tenant(new_customer(1, Behaviour { admin, ..Behaviour::default() }));
         let (listener, link) = listening(&site, &["--name", "contoso"]).await;
         let page = open(&click(&link).await).await;
@@ -263,4 +263,19 @@ async fn a_listener_that_could_not_end_well_does_not_begin() {
     }
     let done = site.does(&["consent-url", "--listen", "127.0.0.1:0", "--name", "x", "--wait", "10ms"]);
     assert!(done.code() == Some(1) && done.stderr.contains("nobody came"), "{}", done.stderr);
+}
+
+#[test]
+fn the_page_for_operators_names_options_that_exist() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_incident-sync"));
+    let help = String::from_utf8(command.args(["consent-url", "--help"]).output().unwrap().stdout).unwrap();
+    let page = include_str!("../../docs/onboarding.md");
+    let words = page.split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'));
+    let mut options: Vec<&str> = words.filter(|word| word.starts_with("--") && word.len() > 3).collect();
+    options.sort_unstable();
+    options.dedup();
+    for option in &options {
+        assert!(help.contains(&format!("{option} ")) || help.contains(&format!("{option}\n")), "{option}: {help}");
+    }
+    assert!(options.len() > 7, "{options:?}");
 }
