@@ -187,7 +187,7 @@ pub fn of_refused(errors: &ConfigErrors) -> Vec<Finding> {
         about: String::new(),
         result: CheckResult::NotTried,
         who_must_act: None,
-        say: "not tried: the configuration is refused".to_owned(),
+        say: "the configuration is refused".to_owned(),
         error: None,
     });
     refused.chain(rest).collect()

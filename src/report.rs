@@ -347,7 +347,7 @@ pub fn check_table(findings: &[Finding]) -> String {
     let of = |result| count(findings, result);
     let (failures, warnings) = (of(CheckResult::Failure), of(CheckResult::Warning));
     let (not_tried, ok) = (of(CheckResult::NotTried), of(CheckResult::Ok));
-    format!("{table}\n{failures} failed, {warnings} warnings, {not_tried} not tried, {ok} ok")
+    format!("{table}\nfailed: {failures}, warnings: {warnings}, not tried: {not_tried}, ok: {ok}")
 }
 
 #[cfg(test)]
