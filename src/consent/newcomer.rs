@@ -45,7 +45,8 @@ pub(super) async fn take_on(
     let asking = Asking::of(config, args)?;
     let name = args.name.as_deref().unwrap_or_default().trim();
     check_name(name)?;
-    let place = free_place(config, asking.directory, name, args.print)?;
+    asking.directory.map_or(Ok(()), |id| check_unknown(config, id))?;
+    let place = free_place(config, name, args.print)?;
     if !listen.ip().is_loopback() {
         return Err(wrong(format!("{listen} is no address of this machine alone; listen on 127.0.0.1")));
     }
@@ -91,12 +92,14 @@ fn check_name(name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+fn check_unknown(config: &Config, id: TenantId) -> Result<(), Failure> {
+    let Some(known) = config.tenants.iter().find(|tenant| tenant.id == id) else { return Ok(()) };
+    let cure = "print the link alone for another consent, and see `check --tenant`";
+    Err(wrong(format!("tenant {id} is configured already as {}; {cure}", known.name)))
+}
+
 /// Where the tenant's file goes, `None` if it is to be printed. Asked before the admin clicks, and again before it is written.
-fn free_place(config: &Config, id: Option<TenantId>, name: &str, is_printed: bool) -> Result<Option<PathBuf>, Failure> {
-    if let Some(known) = config.tenants.iter().find(|tenant| Some(tenant.id) == id) {
-        let cure = "print the link alone for another consent, and see `check --tenant`";
-        return Err(wrong(format!("tenant {} is configured already as {}; {cure}", known.id, known.name)));
-    }
+fn free_place(config: &Config, name: &str, is_printed: bool) -> Result<Option<PathBuf>, Failure> {
     if config.tenants.iter().any(|tenant| tenant.name == name) {
         return Err(wrong(format!("another tenant is called {name}; choose another --name")));
     }
@@ -124,7 +127,7 @@ async fn admit(
     if let Some(asked) = asking.directory.filter(|asked| *asked != id) {
         return Err(not_done(format!("the answer is for tenant {id}, and {asked} was asked for; nothing was written")));
     }
-    free_place(config, Some(id), name, args.print)?;
+    check_unknown(config, id)?;
     let patience = humantime::format_duration(args.patience);
     eprintln!("The answer says that tenant {id} has consented. Proving it by a token, for at most {patience}.");
     let tenant = Tenant {
@@ -217,18 +220,19 @@ async fn use_token(tenant: &Tenant, tokens: &Tokens, incidents: &Incidents) -> R
     Ok(token.look())
 }
 
-/// Writes the file, unless the configuration has changed meanwhile in a way that forbids it; what cannot be written is printed,
-/// so that no admin has to click twice.
+/// Writes the file. The configuration may have changed while the admin slept; what cannot be written is printed, so that he
+/// does not have to click again.
 fn settle(file: Option<&Path>, args: &ConsentArgs, tenant: &Tenant, place: Option<PathBuf>) -> Result<(), Failure> {
+    let current = config::load(file).map_err(|errors| wrong(errors.to_string()));
+    if let Ok(config) = &current {
+        check_unknown(config, tenant.id)?;
+    }
     let text = file::text(tenant.id, &tenant.name, args.cloud.as_deref());
     let written = match &place {
         None => Ok(()),
-        Some(place) => config::load(file)
-            .map_err(|errors| wrong(errors.to_string()))
-            .and_then(|config| free_place(&config, Some(tenant.id), &tenant.name, false))
-            .and_then(|_| {
-                file::write(place, &text).map_err(|error| wrong(format!("cannot write {}: {error}", place.display())))
-            }),
+        Some(place) => current.and_then(|config| free_place(&config, &tenant.name, false)).and_then(|_| {
+            file::write(place, &text).map_err(|error| wrong(format!("cannot write {}: {error}", place.display())))
+        }),
     };
     let place = place.filter(|_| written.is_ok());
     let block = format!("[[tenants]]\n{text}");

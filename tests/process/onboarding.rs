@@ -129,6 +129,7 @@ async fn an_admin_who_follows_the_link_brings_a_tenant_that_is_proven_and_can_be
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_that_is_configured_is_not_taken_on_again_by_whatever_way() {
     let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
+    let (rival, rivals_link) = listening(&site, &["--name", "rival"]).await;
     let (listener, link) = listening(&site, &["--name", "contoso", "--v1"]).await;
     assert_eq!(link.path(), "/common/adminconsent");
     open(&click(&link).await).await;
@@ -144,11 +145,18 @@ async fn a_tenant_that_is_configured_is_not_taken_on_again_by_whatever_way() {
         assert!(done.code() == Some(2) && done.stderr.contains(word), "{word}: {}", done.stderr);
     }
     let (listener, link) = listening(&site, &["--name", "other"]).await;
+    site.world().clear_calls(id(1));
     open(&forged(&link, &borrowed(&says_consent(id(1))))).await;
     let done = listener.ends();
     assert!(done.code() == Some(2) && done.stderr.contains("configured already as contoso"), "{}", done.stderr);
+    assert_eq!(token_requests(&site, 1), 0);
+    // The configuration that this one read at its start knows of no tenant.
+    open(&forged(&rivals_link, &borrowed(&says_consent(id(1))))).await;
+    let done = rival.ends();
+    assert!(done.code() == Some(2) && done.stderr.contains("configured already as contoso"), "{}", done.stderr);
+    assert_eq!((done.stdout.as_str(), files(&site).len()), ("", 1));
 
-    // A file that is no tenant's yet is not written over either.
+    // A file that is not ours is not written over either; the lines are not lost.
     let (listener, link) = listening(&site, &["--name", "late"]).await;
     site.world().add_tenant(spec(2, 1));
     let late = site.path("tenants.d/late.toml");
@@ -156,6 +164,7 @@ async fn a_tenant_that_is_configured_is_not_taken_on_again_by_whatever_way() {
     open(&forged(&link, &borrowed(&says_consent(id(2))))).await;
     let done = listener.ends();
     assert!(done.code() == Some(2) && done.stderr.contains("late.toml is there already"), "{}", done.stderr);
+    assert!(done.stdout.contains(&id(2).to_string()), "{}", done.stdout);
     assert!(std::fs::read_to_string(&late).unwrap().contains("somebody"));
     assert_eq!(std::fs::read_to_string(site.path("tenants.d/contoso.toml")).unwrap(), before);
     assert_eq!(files(&site).len(), 2);
