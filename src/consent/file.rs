@@ -24,8 +24,8 @@ pub(super) fn path(dir: &Path, name: &str) -> Option<PathBuf> {
     (!stem.is_empty()).then(|| dir.join(format!("{stem}.toml")))
 }
 
-/// Writes the file at once whole, and never over another one. Whoever may read the directory may read the file: it holds no
-/// secret, and the service may run as a user whom nobody knows yet.
+/// Writes the file at once whole, and never over another one. Whoever may read the directory may read the file: it holds
+/// no secret, and the service may run as a user whom nobody knows yet.
 pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let folder = fs::metadata(dir)?;

@@ -25,21 +25,21 @@ const PORTAL: &str = "https://portal.azure.com";
 /// Whose consent is asked for, and in which form.
 #[derive(Debug, Args)]
 pub struct ConsentArgs {
-    /// A configured tenant, by name or id, or the GUID of a new customer; without it, whichever tenant the admin signs in to.
+    /// A configured tenant, by name or id, or the GUID of a new customer; else whichever tenant the admin signs in to.
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
     /// The cloud of a new customer, where it is another one than that of [api].
     #[arg(long, value_parser = Cloud::NAMES)]
     cloud: Option<String>,
-    /// The older (v1) form of the link: asks for every permission of the registration instead of those of the Defender API.
+    /// The older (v1) form of the link: asks for every permission of the registration, not for those of Defender alone.
     #[arg(long)]
     v1: bool,
     /// Where Entra sends the admin afterwards; must be a redirect URI of the app registration. Default:
     /// `https://portal.azure.com`, with --listen `http://localhost:PORT/consent`.
     #[arg(long, value_name = "URL")]
     redirect_uri: Option<String>,
-    /// Waits on this machine for the admin's browser, proves the consent by a token and one call, and writes the tenant's file
-    /// into `tenants_dir`.
+    /// Waits on this machine for the admin's browser, proves the consent by a token and one call, and writes the
+    /// tenant's file into `tenants_dir`.
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:8765", requires = "name")]
     listen: Option<SocketAddr>,
     /// How reports and metrics shall name the customer.

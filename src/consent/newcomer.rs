@@ -1,5 +1,5 @@
-//! `consent-url --listen`: from the admin's click to the tenant's file. What the browser brings is a claim; a token that Entra
-//! gives us for that tenant is the proof.
+//! `consent-url --listen`: from the admin's click to the tenant's file. What the browser brings is a claim; a token that
+//! Entra gives us for that tenant is the proof.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -98,7 +98,7 @@ fn check_unknown(config: &Config, id: TenantId) -> Result<(), Failure> {
     Err(wrong(format!("tenant {id} is configured already as {}; {cure}", known.name)))
 }
 
-/// Where the tenant's file goes, `None` if it is to be printed. Asked before the admin clicks, and again before it is written.
+/// Where the tenant's file goes, `None` if it is to be printed. Asked before the admin clicks, and before it is written.
 fn free_place(config: &Config, name: &str, is_printed: bool) -> Result<Option<PathBuf>, Failure> {
     if config.tenants.iter().any(|tenant| tenant.name == name) {
         return Err(wrong(format!("another tenant is called {name}; choose another --name")));
@@ -220,8 +220,8 @@ async fn use_token(tenant: &Tenant, tokens: &Tokens, incidents: &Incidents) -> R
     Ok(token.look())
 }
 
-/// Writes the file. The configuration may have changed while the admin slept; what cannot be written is printed, so that he
-/// does not have to click again.
+/// Writes the file. The configuration may have changed while the admin slept; what cannot be written is printed, so that
+/// nobody has to click again.
 fn settle(file: Option<&Path>, args: &ConsentArgs, tenant: &Tenant, place: Option<PathBuf>) -> Result<(), Failure> {
     let current = config::load(file).map_err(|errors| wrong(errors.to_string()));
     if let Ok(config) = &current {
