@@ -286,6 +286,11 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     for warning in &config.warnings {
         tracing::warn!(who = "operator", "{warning}");
     }
+    if !matches!(cli.command, Command::Run { .. }) {
+        for error in &config.refused {
+            tracing::error!(who = "operator", error = %error, "a file of tenants_dir is refused; all other tenants go on");
+        }
+    }
     match cli.command {
         Command::Run { no_migrate } => daemon::run(config, cli.config, !no_migrate).await,
         Command::Sync(args) => sync(&config, &args.tenants, args.asked(), args.json).await,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinError;
 use tokio::time::Instant;
@@ -17,8 +17,8 @@ use crate::embedded::Hold;
 use crate::error::SyncError;
 use crate::expiry;
 use crate::listener;
-use crate::pass::Engine;
 use crate::progress::Progress;
+use crate::reload::Reloader;
 use crate::schedule;
 use crate::setup::{self, OpenDatabase, SetupError};
 use crate::store::Store;
@@ -72,7 +72,8 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
         let store = database.store.clone();
         async move { summaries::keep_current(&store).await }
     });
-    let reloads = tokio::spawn(watch_reloads(hangup, Arc::clone(&engine), file, Arc::clone(&wake)));
+    let reloader = Reloader::new(Arc::clone(&engine), file, Arc::clone(&wake), config);
+    let reloads = tokio::spawn(reloader.watch(hangup));
     let credentials = tokio::spawn(expiry::watch(Arc::clone(&engine), Arc::clone(&wake)));
     let watchdog = tokio::spawn(feed_watchdog());
     let lost = lost_database(&database);
@@ -175,15 +176,6 @@ pub(crate) async fn watch_signals(stop: CancellationToken) {
     }
 }
 
-async fn watch_reloads(mut hangup: Signal, engine: Arc<Engine>, file: Option<PathBuf>, wake: Arc<Notify>) {
-    while hangup.recv().await.is_some() {
-        notify(|| sd_notify::notify(&[NotifyState::Reloading])).await;
-        reload(&engine, file.as_deref()).await;
-        notify(|| sd_notify::notify(&[NotifyState::Ready])).await;
-        wake.notify_one();
-    }
-}
-
 /// A password may be changed while we run: when the server refuses ours, its file is read again.
 async fn watch_password(store: Store, file: Option<PathBuf>) {
     let mut tick = tokio::time::interval(PASSWORD_LOOK);
@@ -206,38 +198,8 @@ fn reconnect(store: &Store, config: &Config) {
 }
 
 /// What `systemctl status` shows.
-fn status_line(tenants: &[Arc<Tenant>]) -> String {
+pub(crate) fn status_line(tenants: &[Arc<Tenant>]) -> String {
     format!("synchronising {} tenants", tenants.iter().filter(|tenant| tenant.enabled).count())
-}
-
-/// A bad configuration is refused, and the old one goes on.
-async fn reload(engine: &Engine, file: Option<&std::path::Path>) {
-    let gauge = metrics::gauge!("incident_sync_config_reload_failed");
-    let config = match config::load(file) {
-        Ok(config) => config,
-        Err(errors) => {
-            gauge.set(1.0);
-            for error in errors.0 {
-                tracing::error!(who = "operator", error = %error, "the configuration is refused; the old one goes on");
-            }
-            return;
-        }
-    };
-    match engine.reload(setup::settings(&config)).await {
-        Ok(()) => {
-            gauge.set(0.0);
-            let status = status_line(&config.tenants);
-            notify(move || sd_notify::notify(&[NotifyState::Status(&status)])).await;
-            tracing::info!(
-                tenants = config.tenants.len(),
-                "the configuration was read again; [database], [http], [http_client] and the call limits need a restart"
-            );
-        }
-        Err(error) => {
-            gauge.set(1.0);
-            tracing::error!(error = %error, "the configuration could not be taken over; the old one goes on");
-        }
-    }
 }
 
 /// systemd kills us when this stops, as it does when the runtime hangs.
@@ -253,7 +215,7 @@ async fn feed_watchdog() {
 
 /// Tells systemd, where there is one. Sending blocks while it does not listen: that must not stop the runtime, nor us for
 /// long.
-async fn notify(tell: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
+pub(crate) async fn notify(tell: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
     if let Ok(result) = tokio::time::timeout(NOTIFY_DEADLINE, tokio::task::spawn_blocking(tell)).await {
         told(result);
     }

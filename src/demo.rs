@@ -203,7 +203,7 @@ async fn engine(
     stop: CancellationToken,
 ) -> Result<Arc<Engine>, Failure> {
     let tenants = tenants(url);
-    database.store.sync_tenants(&tenants).await.map_err(SetupError::from)?;
+    database.store.sync_tenants(&tenants, true).await.map_err(SetupError::from)?;
     let client = http::client();
     let parties = Parties {
         tokens: Tokens::new(client.clone()),
@@ -216,6 +216,7 @@ async fn engine(
     };
     let schedule = Schedule::new(POLL, OPEN, RECONCILE).expect("the demonstration's cron lines are constants");
     let settings = Settings {
+        are_all: true,
         tenants: tenants.into_iter().map(|tenant| (tenant.id.0, tenant)).collect::<HashMap<_, _>>(),
         concurrency: 8,
         overlap: Duration::from_secs(60),

@@ -26,6 +26,7 @@ pub mod pass;
 pub mod person;
 pub mod progress;
 pub mod readers;
+pub mod reload;
 pub mod report;
 pub mod retention;
 pub mod retry;

@@ -40,6 +40,8 @@ const DATABASE_PROBE: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// The tenants, by id.
     pub tenants: HashMap<Uuid, Arc<Tenant>>,
+    /// Whether no other tenant is configured; one whose file cannot be read may be.
+    pub are_all: bool,
     /// Tenants in flight.
     pub concurrency: usize,
     /// A poll starts this far before the watermark.
@@ -112,7 +114,7 @@ impl Engine {
     /// Takes new settings. Runs in flight go on with the old ones; new tenants are due at once.
     pub async fn reload(&self, settings: Settings) -> Result<(), SyncError> {
         let tenants: Vec<Arc<Tenant>> = settings.tenants.values().cloned().collect();
-        self.parties.store.sync_tenants(&tenants).await?;
+        self.parties.store.sync_tenants(&tenants, settings.are_all).await?;
         self.parties.store.unpark(&settings.enabled()).await?;
         self.parties.tokens.forget_refusals();
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);

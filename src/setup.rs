@@ -130,6 +130,7 @@ pub fn settings(config: &Config) -> Settings {
     let schedule = Schedule::new(&lines.poll, &lines.open_incidents, &lines.reconcile);
     Settings {
         tenants: config.tenants.iter().map(|tenant| (tenant.id.0, Arc::clone(tenant))).collect(),
+        are_all: config.refused.is_empty(),
         concurrency: config.sync.concurrency,
         overlap: config.sync.overlap,
         lookback: config.sync.lookback,
@@ -150,7 +151,7 @@ pub async fn engine(
     progress: Progress,
     stop: CancellationToken,
 ) -> Result<Arc<Engine>, SyncError> {
-    store.sync_tenants(&config.tenants).await?;
+    store.sync_tenants(&config.tenants, config.refused.is_empty()).await?;
     Ok(Arc::new(Engine::new(parties(config, store), settings(config), progress, stop)))
 }
 

@@ -9,6 +9,7 @@ mod reader;
 mod retention;
 mod secrets;
 mod tenants;
+mod tenants_dir;
 #[cfg(test)]
 mod tests;
 
@@ -26,12 +27,14 @@ use nix::unistd::{User, geteuid};
 pub use database::{Database, DatabaseServer, DatabaseUrl};
 pub use reader::{ConfigError, ConfigErrors};
 pub use tenants::Newcomers;
+pub use tenants_dir::{Fingerprint, TenantsDir};
 
 use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE};
 use crate::http::Route;
 use crate::tenant::Tenant;
 use reader::{ENV_PREFIX, ENV_SEPARATOR, Report, Section};
 use secrets::SecretFiles;
+use tenants::Found;
 
 /// Read when neither the command line nor the environment names a file.
 const DEFAULT_FILE: &str = "/etc/incident-sync/incident-sync.toml";
@@ -57,6 +60,10 @@ pub struct Config {
     pub http_client: Route,
     /// The list and the directory of tenants together, disabled ones included.
     pub tenants: Vec<Arc<Tenant>>,
+    /// `tenants_dir`, and which tenant each of its files is.
+    pub tenants_dir: Option<TenantsDir>,
+    /// What is wrong with files of `tenants_dir`, which were left out.
+    pub refused: Vec<ConfigError>,
     /// What tenants get that are not configured yet.
     pub newcomers: Newcomers,
     /// What works but should not stay so: whole sentences for the log.
@@ -137,30 +144,61 @@ fn state_dir_of(environment: &Variables, is_root: bool) -> PathBuf {
     home.join(".local/state/incident-sync")
 }
 
+/// One wrong file of `tenants_dir` must not end the service for all the others.
 fn load_with(file: Option<&Path>, environment: &Variables) -> Result<Config, ConfigErrors> {
+    let mut refused = Vec::new();
+    loop {
+        let mut report = Report::default();
+        let found = read(file, environment, &refused, &mut report);
+        let dir = report.tenants_dir.clone();
+        if let (Some(found), true) = (found, report.is_clean()) {
+            return Ok(Config { refused, warnings: report.warnings, ..found });
+        }
+        let errors = report.into_errors().0;
+        let is_of_dir = |error: &ConfigError| dir.is_some() && Path::new(&error.file).parent() == dir.as_deref();
+        // The main file may lie there too, and is not left out.
+        let is_told = |error: &ConfigError| refused.iter().any(|told: &ConfigError| told.file == error.file);
+        let can_go_on = errors.iter().all(|error| is_of_dir(error) && !is_told(error));
+        refused.extend(errors);
+        if !can_go_on {
+            return Err(ConfigErrors(refused));
+        }
+    }
+}
+
+/// One attempt, without the files that were refused.
+fn read(file: Option<&Path>, environment: &Variables, refused: &[ConfigError], report: &mut Report) -> Option<Config> {
     let file = find_file(file, environment);
-    let tree = read_tree(file.as_deref(), environment).map_err(|error| ConfigErrors(vec![error]))?;
+    let tree = read_tree(file.as_deref(), environment).map_err(|error| report.error(error)).ok()?;
     let label = file.as_ref().map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string());
     let mut root = Section::new(&label, "", "", tree);
-    let mut report = Report::default();
     let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("/etc/incident-sync")).to_owned();
     let credentials = environment.get("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let secrets = SecretFiles { credentials, folder };
 
     let state_dir = state_dir_of(environment, geteuid().is_root());
-    let database = database::read(root.table("database"), &state_dir, &secrets, &mut report);
-    let schedule = read_schedule(root.table("schedule"), &mut report);
-    let sync = read_sync(root.table("sync"), &mut report);
-    let http = read_http(root.table("http"), &mut report);
-    let http_client = http_client::read(root.table("http_client"), &secrets, &mut report);
-    let kept = retention::read(root.table("retention"), &sync, &mut report);
-    let (tenants, newcomers) = tenants::read(&mut root, &secrets, kept, &mut report);
+    let database = database::read(root.table("database"), &state_dir, &secrets, report);
+    let schedule = read_schedule(root.table("schedule"), report);
+    let sync = read_sync(root.table("sync"), report);
+    let http = read_http(root.table("http"), report);
+    let http_client = http_client::read(root.table("http_client"), &secrets, report);
+    let kept = retention::read(root.table("retention"), &sync, report);
+    let Found { tenants, dir: tenants_dir, newcomers } = tenants::read(&mut root, &secrets, kept, refused, report);
     report.close(root);
-
-    if !report.is_clean() {
-        return Err(report.into_errors());
-    }
-    Ok(Config { file, database, schedule, sync, http, http_client, tenants, newcomers, warnings: report.warnings })
+    let (refused, warnings) = (Vec::new(), Vec::new());
+    Some(Config {
+        file,
+        database,
+        schedule,
+        sync,
+        http,
+        http_client,
+        tenants,
+        tenants_dir,
+        refused,
+        newcomers,
+        warnings,
+    })
 }
 
 fn find_file(named: Option<&Path>, environment: &Variables) -> Option<PathBuf> {

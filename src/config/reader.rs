@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use config::{Map, Value, ValueKind};
@@ -51,6 +52,8 @@ impl fmt::Display for ConfigError {
 pub(super) struct Report {
     errors: Vec<ConfigError>,
     pub(super) warnings: Vec<String>,
+    /// Where one wrong file is the matter of one tenant.
+    pub(super) tenants_dir: Option<PathBuf>,
     /// Every key that was asked for, by section.
     known: BTreeMap<&'static str, BTreeSet<&'static str>>,
     unknown: Vec<Unknown>,
@@ -163,6 +166,11 @@ impl Section {
         if !self.path.is_empty() {
             self.path = format!("{} ({name})", self.path);
         }
+    }
+
+    /// The file that is this table and nothing else.
+    pub(super) fn own_file(&self) -> Option<&str> {
+        self.path.is_empty().then_some(self.file.as_str())
     }
 
     /// Where the operator finds this table.

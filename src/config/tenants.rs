@@ -1,8 +1,7 @@
 //! `[app]`, `[api]` and the tenants: who is read, from where, with which application.
 
 use std::collections::HashMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use secrecy::SecretString;
@@ -11,9 +10,10 @@ use uuid::Uuid;
 
 use super::credentials;
 use super::database::is_loopback_host;
-use super::reader::{Given, Report, Section};
+use super::reader::{ConfigError, Given, Report, Section};
 use super::retention::Kept;
 use super::secrets::SecretFiles;
+use super::tenants_dir::TenantsDir;
 use crate::entra::credential::{App, Credential};
 use crate::tenant::{Cloud, Endpoints, Tenant, TenantId, TokenVersion};
 
@@ -22,8 +22,9 @@ pub(super) fn read(
     root: &mut Section,
     secrets: &SecretFiles,
     kept: Kept,
+    refused: &[ConfigError],
     report: &mut Report,
-) -> (Vec<Arc<Tenant>>, Newcomers) {
+) -> Found {
     let mut app = root.table("app");
     let app_keys = AppKeys::read(&mut app, Some(secrets), report);
     let mut api = root.table("api");
@@ -32,18 +33,24 @@ pub(super) fn read(
     let mut shared = Shared { app: app_keys.app(), app_keys, api: api_keys, kept, without_app: Vec::new() };
 
     let mut sections = root.tables("tenants");
-    let dir = root.text("tenants_dir").map(|dir| secrets.folder.join(dir));
+    let mut dir = root.text("tenants_dir").map(|dir| TenantsDir::new(secrets.folder.join(dir)));
     if let Some(dir) = &dir {
-        match tenant_files(dir, report) {
+        report.tenants_dir = Some(dir.path.clone());
+        match dir.sections(refused, report) {
             Ok(found) => sections.extend(found),
             Err(problem) => root.error("tenants_dir", problem),
         }
     }
     let mut seen = Seen::default();
-    let tenants: Vec<_> = sections
-        .into_iter()
-        .filter_map(|section| read_tenant(section, &mut shared, secrets, &mut seen, report))
-        .collect();
+    let mut tenants = Vec::new();
+    for section in sections {
+        let file = section.own_file().map(str::to_owned);
+        let Some(tenant) = read_tenant(section, &mut shared, secrets, &mut seen, report) else { continue };
+        if let (Some(dir), Some(file)) = (&mut dir, file) {
+            dir.tenants.insert(file, tenant.id);
+        }
+        tenants.push(tenant);
+    }
 
     if let Some(first) = shared.without_app.first() {
         let count = shared.without_app.len();
@@ -62,7 +69,15 @@ pub(super) fn read(
         }
     }
     report.close(app);
-    (tenants, Newcomers { app: shared.app, dir, api: shared.api })
+    let newcomers = Newcomers { app: shared.app, dir: dir.as_ref().map(|dir| dir.path.clone()), api: shared.api };
+    Found { tenants, dir, newcomers }
+}
+
+/// All that was read.
+pub(super) struct Found {
+    pub(super) tenants: Vec<Arc<Tenant>>,
+    pub(super) dir: Option<TenantsDir>,
+    pub(super) newcomers: Newcomers,
 }
 
 /// What a tenant would get that is not configured yet.
@@ -98,25 +113,6 @@ struct Shared {
 struct Seen {
     ids: HashMap<TenantId, String>,
     names: HashMap<String, String>,
-}
-
-/// One section for each `*.toml` file, in the order of their names.
-fn tenant_files(dir: &Path, report: &mut Report) -> Result<Vec<Section>, String> {
-    let cannot = |error| format!("cannot read {}: {error}; create the directory or remove the key", dir.display());
-    let entries = fs::read_dir(dir).map_err(cannot)?;
-    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>().map_err(cannot)?;
-    // Editors keep their drafts in dot files.
-    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml") && !hidden(path));
-    paths.sort();
-    let mut sections = Vec::new();
-    for path in paths {
-        match super::parse_file(&path) {
-            Ok(table) => sections.push(Section::new(&path.display().to_string(), "", "tenants", table)),
-            Err(error) => report.error(error),
-        }
-    }
-    Ok(sections)
 }
 
 fn read_tenant(

@@ -231,11 +231,16 @@ fn a_directory_holds_tenants_too() {
     let names: Vec<String> = etc.good().tenants.iter().map(|tenant| tenant.name.clone()).collect();
     assert_eq!(names, ["Contoso", "Fabrikam"]);
 
-    let errors = etc.file("tenants.d/again.toml", &fabrikam).file("tenants.d/broken.toml", "id = ").errors();
+    let config = etc.file("tenants.d/again.toml", &fabrikam).file("tenants.d/broken.toml", "id = ").good();
+    let names: Vec<String> = config.tenants.iter().map(|tenant| tenant.name.clone()).collect();
+    assert_eq!(names, ["Contoso", "Fabrikam"], "a wrong file is left out, and all others are read");
+    let errors: Vec<String> = config.refused.iter().map(ToString::to_string).collect();
     let (id, name) = ("fabrikam.toml: id: the same tenant as", "fabrikam.toml: name: the same name as");
     for text in [id, name, "again.toml", "broken.toml: TOML parse error at line 1"] {
         assert!(errors.iter().any(|error| error.contains(text)), "{text} is missing in {errors:#?}");
     }
+    let errors = Etc::with("tenants_dir = '.'\n[sync]\noverlap = 'ten'\n").errors();
+    assert!(errors[0].contains("sync.overlap"), "the main file is never left out: {errors:#?}");
     Etc::with("tenants_dir = 'absent'\n").refuses(&["tenants_dir: cannot read", "create the directory"]);
 }
 

@@ -73,7 +73,7 @@ async fn owned_by_a_user() -> (World, String) {
 async fn serve(world: &mut World) {
     let (store, engine) = world.other_instance("another user", 4).await;
     (world.store, world.engine) = (store, engine);
-    world.store.sync_tenants(world.tenants()).await.unwrap();
+    world.store.sync_tenants(world.tenants(), true).await.unwrap();
 }
 
 #[tokio::test]

@@ -60,6 +60,7 @@ async fn engine(world: &World, database: &PgConnectOptions, connections: u32, pa
         slots: Slots::default(),
     };
     let settings = Settings {
+        are_all: true,
         tenants: world.tenants().iter().map(|tenant| (tenant.id.0, Arc::clone(tenant))).collect(),
         concurrency: 8,
         overlap: Duration::from_secs(600),

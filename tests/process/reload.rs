@@ -105,6 +105,61 @@ async fn a_reload_in_the_moment_of_ready_does_not_end_the_daemon() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_tenants_come_by_themselves_beside_a_bad_file() {
+    let site = Site::with((1..=102).map(|number| spec(number, 3)).collect()).await;
+    site.configure(&Settings { tenants: vec![1], ..site.settings() });
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), format!("tenants_dir = \"tenants.d\"\n{text}")).unwrap();
+    let dir = site.path("tenants.d");
+    std::fs::create_dir(&dir).unwrap();
+    let add = |number: u128| {
+        let draft = dir.join(".draft");
+        std::fs::write(&draft, format!("id = \"{}\"\nname = \"tenant-{number}\"\n", id(number))).unwrap();
+        std::fs::rename(draft, dir.join(format!("{number}.toml"))).unwrap();
+    };
+    add(2);
+    let daemon = site.run();
+    daemon.logs("started").await;
+    let pool = site.connect().await;
+    until("the second tenant", async || stored(&pool, 2).await == 3).await;
+    std::fs::write(dir.join("bad.toml"), "id = \"nobody\"\n").unwrap();
+    for number in 3..=102 {
+        add(number);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let all = "SELECT count(DISTINCT tenant_id) FROM defender.incidents";
+    until("all tenants", async || number(&pool, all).await == 102).await;
+    let refused = || {
+        let told =
+            "a file of tenants_dir is refused; its tenant goes on as it was, if there was one, and so do all others";
+        let told = of(&daemon.stderr(), told);
+        told.iter().map(|event| event["error"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let told = refused();
+    assert!(told.len() == 2 && told.iter().all(|error| error.contains("bad.toml")), "each mistake once: {told:?}");
+    let (_, metrics) = daemon.get("/metrics").await;
+    assert!(metrics.contains("incident_sync_config_files_refused 1\n"), "{metrics}");
+
+    std::fs::write(dir.join("2.toml"), "name = \"tenant-2\"\n").unwrap();
+    until("the second file is refused too", async || {
+        refused().iter().any(|error| error.contains("2.toml: id: missing"))
+    })
+    .await;
+    site.world().create(id(2));
+    until("its tenant goes on as it was", async || stored(&pool, 2).await == 4).await;
+
+    std::fs::remove_file(dir.join("2.toml")).unwrap();
+    std::fs::remove_file(dir.join("bad.toml")).unwrap();
+    let removed = "SELECT count(*) FROM defender.tenants WHERE removed_at IS NOT NULL";
+    until("the tenant has left", async || number(&pool, removed).await == 1).await;
+    assert_eq!(stored(&pool, 2).await, 4, "its data stays");
+    let (_, metrics) = daemon.get("/metrics").await;
+    assert!(metrics.contains("incident_sync_config_files_refused 0\n"), "{metrics}");
+    pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
+
 fn of(log: &str, message: &str) -> Vec<Value> {
     events(log).into_iter().filter(|event| event["message"] == message).collect()
 }

@@ -131,7 +131,7 @@ impl World {
         }
         let lease_term = Duration::from_secs(60);
         let (store, engine) = engine(&database, "test", &tenants, 8, lease_term, http::client()).await;
-        store.sync_tenants(&tenants).await.unwrap();
+        store.sync_tenants(&tenants, true).await.unwrap();
         let home = database.clone();
         Self { simulator, home, database, store, engine, tenants, lease_term }
     }
@@ -317,6 +317,7 @@ fn engine_with(
         slots: Slots::default(),
     };
     let settings = Settings {
+        are_all: true,
         tenants: tenants.iter().map(|tenant| (tenant.id.0, Arc::clone(tenant))).collect(),
         concurrency,
         overlap: Duration::from_secs(600),
