@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use serde::Serialize;
 
-use crate::config::{Config, ConfigErrors, Database, DatabaseServer};
+use crate::config::{Config, ConfigError, ConfigErrors, Database, DatabaseServer};
 use crate::defender::Incidents;
 use crate::embedded::EmbeddedError;
 use crate::entra::Tokens;
@@ -166,20 +166,12 @@ pub async fn all(config: &Config, tenants: &[Arc<Tenant>]) -> Vec<Finding> {
     }
     let (configuration, endings) = (look_at_configuration(config), expiry::endings(tenants));
     let facts = Facts { configuration, endings, way, hosts, database, tenants: seen };
-    judge::judge(&facts, expiry::now())
+    // Files of tenants_dir that were left out.
+    config.refused.iter().map(refusal).chain(judge::judge(&facts, expiry::now())).collect()
 }
 
 /// What there is to say when the configuration is refused.
 pub fn of_refused(errors: &ConfigErrors) -> Vec<Finding> {
-    let refused = errors.0.iter().map(|error| Finding {
-        group: Group::Configuration,
-        check: "file",
-        about: error.file.clone(),
-        result: CheckResult::Failure,
-        who_must_act: Some("operator"),
-        say: if error.key.is_empty() { error.problem.clone() } else { format!("{}: {}", error.key, error.problem) },
-        error: None,
-    });
     let rest = [(Group::Network, "dns"), (Group::Database, "server"), (Group::Tenants, "token")];
     let rest = rest.map(|(group, check)| Finding {
         group,
@@ -190,7 +182,19 @@ pub fn of_refused(errors: &ConfigErrors) -> Vec<Finding> {
         say: "the configuration is refused".to_owned(),
         error: None,
     });
-    refused.chain(rest).collect()
+    errors.0.iter().map(refusal).chain(rest).collect()
+}
+
+fn refusal(error: &ConfigError) -> Finding {
+    Finding {
+        group: Group::Configuration,
+        check: "file",
+        about: error.file.clone(),
+        result: CheckResult::Failure,
+        who_must_act: Some("operator"),
+        say: if error.key.is_empty() { error.problem.clone() } else { format!("{}: {}", error.key, error.problem) },
+        error: None,
+    }
 }
 
 fn look_at_configuration(config: &Config) -> ConfigurationSeen {

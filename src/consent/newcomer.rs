@@ -244,6 +244,9 @@ fn settle(file: Option<&Path>, args: &ConsentArgs, tenant: &Tenant, place: Optio
     if place.is_none() {
         eprintln!("{} is proven. Add these lines to the configuration.", tenant.name);
     }
-    eprintln!("A running service reads it at: systemctl reload incident-sync");
+    match place {
+        Some(_) => eprintln!("A running service starts it within seconds."),
+        None => eprintln!("A running service reads it at: systemctl reload incident-sync"),
+    }
     written
 }

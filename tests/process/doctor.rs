@@ -344,6 +344,11 @@ async fn a_configuration_that_is_refused_or_open_to_writers_is_a_row_too() {
     open(&site.config(), 0o666);
     let told = format!("chmod go-w {}", site.config().display());
     assert_told(&checked(&site).1, "permissions", "warning", "operator", &[&told]);
+    std::fs::write(customers.join("bad.toml"), "id = 1\n").unwrap();
+    let (code, report) = checked(&site);
+    let of_bad = found(&report, "file").into_iter().filter(|row| row["result"] == "failure").count();
+    assert_eq!((code, of_bad, result(&report, "token")), (Some(1), 2, "ok"), "the others are looked at: {report:#}");
+    std::fs::remove_file(customers.join("bad.toml")).unwrap();
     open(&site.path("secret"), 0o644);
     let (code, report) = checked(&site);
     assert_eq!(code, Some(2));

@@ -112,7 +112,7 @@ async fn an_admin_who_follows_the_link_brings_a_tenant_that_is_proven_and_can_be
     let page = open(&back).await;
     assert!(page.status == 200 && page.text.contains("The consent was received"), "{}", page.text);
     let done = listener.ends();
-    assert!(done.stderr.contains("reload"), "{}", done.stderr);
+    assert!(done.stderr.contains("starts it within seconds"), "{}", done.stderr);
     let written = site.path("tenants.d/Contoso-AG-Köln.toml");
     assert!(done.good().contains(&written.display().to_string()));
     assert_eq!(token_requests(&site, 1), 3);
