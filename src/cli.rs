@@ -96,6 +96,11 @@ enum Command {
     Migrate,
     /// Makes a database role that reads some tenants only, or all.
     GrantReader(GrantArgs),
+    /// The configuration: whether it is right, and what holds.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// The configured tenants.
     Tenant {
         #[command(subcommand)]
@@ -184,6 +189,19 @@ enum TenantCommand {
     Export(ExportArgs),
     /// Restores what `tenant export` wrote, where the tenant has no rows.
     Import(ImportArgs),
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Reads all files and tells everything that is wrong with them; asks neither network nor database.
+    Check,
+    /// What holds and where it comes from: a file, the environment, or a default. Secrets are not shown.
+    Show {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Why a command ends with a status other than 0.
@@ -286,7 +304,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     for warning in &config.warnings {
         tracing::warn!(who = "operator", "{warning}");
     }
-    if !matches!(cli.command, Command::Run { .. }) {
+    if !matches!(cli.command, Command::Run { .. } | Command::Config { command: ConfigCommand::Check }) {
         for error in &config.refused {
             tracing::error!(who = "operator", error = %error, "a file of tenants_dir is refused; all other tenants go on");
         }
@@ -301,12 +319,27 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Health => listener::ask_health(config.http.listen).await.map_err(Failure::NotHealthy),
         Command::Migrate => migrate(&config).await,
         Command::GrantReader(args) => readers::grant(&config, args).await,
+        Command::Config { command } => show_config(&config, &command),
         Command::Tenant { command } => tenant(&config, command).await,
         Command::ConsentUrl(args) => consent::run(&config, cli.config.as_deref(), &args).await,
         Command::Completions { .. } | Command::Man { .. } => Ok(()),
         #[cfg(feature = "simulator")]
         Command::Demo { .. } | Command::Simulate { .. } => Ok(()),
     }
+}
+
+fn show_config(config: &Config, command: &ConfigCommand) -> Result<(), Failure> {
+    if let ConfigCommand::Show { json } = command {
+        print(*json, &json!(config.settings), || report::settings_table(&config.settings));
+        return Ok(());
+    }
+    if !config.refused.is_empty() {
+        return Err(Failure::Configuration(ConfigErrors(config.refused.clone()).to_string()));
+    }
+    let file =
+        config.file.as_ref().map_or_else(|| "no file: the defaults".to_owned(), |file| file.display().to_string());
+    print(false, &Value::Null, || format!("{file}: valid, {} tenants", config.tenants.len()));
+    Ok(())
 }
 
 async fn tenant(config: &Config, command: TenantCommand) -> Result<(), Failure> {

@@ -8,6 +8,7 @@ use comfy_table::{ContentArrangement, Table};
 use serde_json::{Value, json};
 
 use crate::check::{CheckResult, Finding};
+use crate::config::Setting;
 use crate::error::Actor;
 use crate::expiry;
 use crate::pass::TenantResult;
@@ -271,6 +272,15 @@ pub fn age(seconds: f64) -> String {
         _ => whole.as_secs() / 60 * 60,
     };
     humantime::format_duration(Duration::from_secs(rounded)).to_string()
+}
+
+/// The table of `config show`.
+pub fn settings_table(settings: &[Setting]) -> String {
+    let mut table = table(["key", "value", "from"]);
+    for Setting { key, value, source } in settings {
+        table.add_row([key, value, source]);
+    }
+    table.to_string()
 }
 
 /// The table of `tenant list`.

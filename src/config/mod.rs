@@ -25,7 +25,7 @@ use croner::parser::{CronParser, Seconds};
 use nix::unistd::{User, geteuid};
 
 pub use database::{Database, DatabaseServer, DatabaseUrl};
-pub use reader::{ConfigError, ConfigErrors};
+pub use reader::{ConfigError, ConfigErrors, Setting};
 pub use tenants::Newcomers;
 pub use tenants_dir::{Fingerprint, TenantsDir};
 
@@ -66,6 +66,8 @@ pub struct Config {
     pub refused: Vec<ConfigError>,
     /// What tenants get that are not configured yet.
     pub newcomers: Newcomers,
+    /// Each key that is set or has a default, as it holds.
+    pub settings: Vec<Setting>,
     /// What works but should not stay so: whole sentences for the log.
     pub warnings: Vec<String>,
 }
@@ -152,7 +154,7 @@ fn load_with(file: Option<&Path>, environment: &Variables) -> Result<Config, Con
         let found = read(file, environment, &refused, &mut report);
         let dir = report.tenants_dir.clone();
         if let (Some(found), true) = (found, report.is_clean()) {
-            return Ok(Config { refused, warnings: report.warnings, ..found });
+            return Ok(Config { refused, warnings: report.warnings, settings: report.settings, ..found });
         }
         let errors = report.into_errors().0;
         let is_of_dir = |error: &ConfigError| dir.is_some() && Path::new(&error.file).parent() == dir.as_deref();
@@ -185,7 +187,7 @@ fn read(file: Option<&Path>, environment: &Variables, refused: &[ConfigError], r
     let kept = retention::read(root.table("retention"), &sync, report);
     let Found { tenants, dir: tenants_dir, newcomers } = tenants::read(&mut root, &secrets, kept, refused, report);
     report.close(root);
-    let (refused, warnings) = (Vec::new(), Vec::new());
+    let (refused, warnings, settings) = (Vec::new(), Vec::new(), Vec::new());
     Some(Config {
         file,
         database,
@@ -197,6 +199,7 @@ fn read(file: Option<&Path>, environment: &Variables, refused: &[ConfigError], r
         tenants_dir,
         refused,
         newcomers,
+        settings,
         warnings,
     })
 }
@@ -242,7 +245,11 @@ fn without_source_line(error: &str) -> String {
 }
 
 fn read_schedule(mut section: Section, report: &mut Report) -> Schedule {
-    let mut line = |key, default: &str| section.parsed(key, parse_cron).ok().unwrap_or_else(|| default.to_owned());
+    let mut line = |key, default: &str| {
+        let line = section.parsed(key, parse_cron).ok().unwrap_or_else(|| default.to_owned());
+        section.default_is(key, default);
+        line
+    };
     let schedule = Schedule {
         poll: line("poll", "0 */5 * * * *"),
         open_incidents: line("open_incidents", "0 20 * * * *"),
@@ -299,6 +306,8 @@ fn read_http(mut section: Section, report: &mut Report) -> Http {
         }
         Err(_) => Err("not an address with port; write it like 127.0.0.1:9464".to_owned()),
     });
+    let default = SocketAddr::from(([127, 0, 0, 1], 9464));
+    section.default_is("listen", default);
     report.close(section);
-    Http { listen: listen.ok().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))) }
+    Http { listen: listen.ok().unwrap_or(default) }
 }

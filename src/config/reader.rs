@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use config::{Map, Value, ValueKind};
+use serde::Serialize;
+use url::Url;
 
 /// Begins the name of each environment variable that sets a key.
 pub(super) const ENV_PREFIX: &str = "INCIDENT_SYNC";
@@ -47,11 +49,39 @@ impl fmt::Display for ConfigError {
     }
 }
 
+/// A key as it holds, and where that comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    /// Such as `sync.concurrency` or `tenants[3] (Contoso).id`.
+    pub key: String,
+    /// What it is, a secret excepted.
+    pub value: String,
+    /// The file, the name of the environment's variable, or `default`.
+    pub source: String,
+}
+
+/// A value as it may be shown.
+fn shown(key: &str, value: &str) -> String {
+    if key == "client_secret" {
+        return "set, not shown".to_owned();
+    }
+    match Url::parse(value) {
+        Ok(mut url) if url.password().is_some() || url.query().is_some() => {
+            // What cannot be taken out was not there.
+            _ = url.set_password(None);
+            url.set_query(None);
+            format!("{url} (and more that is not shown)")
+        }
+        _ => value.to_owned(),
+    }
+}
+
 /// What one load has found so far.
 #[derive(Default)]
 pub(super) struct Report {
     errors: Vec<ConfigError>,
     pub(super) warnings: Vec<String>,
+    pub(super) settings: Vec<Setting>,
     /// Where one wrong file is the matter of one tenant.
     pub(super) tenants_dir: Option<PathBuf>,
     /// Every key that was asked for, by section.
@@ -75,6 +105,7 @@ impl Report {
             self.unknown.push(Unknown { kind: section.kind, key: key.clone(), error });
         }
         self.errors.extend(section.errors);
+        self.settings.extend(section.settings);
     }
 
     pub(super) fn error(&mut self, error: ConfigError) {
@@ -152,13 +183,15 @@ pub(super) struct Section {
     from_env: BTreeSet<String>,
     asked: BTreeSet<&'static str>,
     errors: Vec<ConfigError>,
+    settings: Vec<Setting>,
 }
 
 impl Section {
     pub(super) fn new(file: &str, path: &str, kind: &'static str, table: Map<String, Value>) -> Self {
         let from_env = table.iter().filter(|(_, value)| value.origin().is_some()).map(|(key, _)| key.clone()).collect();
         let (file, path, values) = (file.to_owned(), path.to_owned(), table.into_iter().collect());
-        Self { file, path, kind, values, from_env, asked: BTreeSet::new(), errors: Vec::new() }
+        let (asked, errors, settings) = (BTreeSet::new(), Vec::new(), Vec::new());
+        Self { file, path, kind, values, from_env, asked, errors, settings }
     }
 
     /// Adds the tenant's name to its place in the list; a file of its own is name enough.
@@ -210,7 +243,21 @@ impl Section {
 
     fn take(&mut self, key: &'static str) -> Option<ValueKind> {
         self.asked.insert(key);
-        self.values.remove(key).map(|value| value.kind)
+        let value = self.values.remove(key).map(|value| value.kind)?;
+        if !matches!(value, ValueKind::Table(_) | ValueKind::Array(_)) {
+            let ConfigError { file, key: name, .. } = self.error_at(key, "");
+            let source = if self.is_from_env(key) { name } else { file };
+            self.settings.push(Setting { key: join(&self.path, key), value: shown(key, &value.to_string()), source });
+        }
+        Some(value)
+    }
+
+    /// Notes what holds where nobody set the key.
+    pub(super) fn default_is(&mut self, key: &'static str, value: impl fmt::Display) {
+        let key = join(&self.path, key);
+        if !self.settings.iter().any(|setting| setting.key == key) {
+            self.settings.push(Setting { key, value: value.to_string(), source: "default".to_owned() });
+        }
     }
 
     /// A text that `parse` accepts; its error is completed with the key.
@@ -235,7 +282,9 @@ impl Section {
 
     /// A whole number in `range`. The environment knows only text.
     pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<u32>, default: u32) -> u32 {
-        let number = match self.take(key) {
+        let taken = self.take(key);
+        self.default_is(key, default);
+        let number = match taken {
             None => return default,
             Some(ValueKind::I64(number)) => Some(number),
             Some(ValueKind::String(text)) if self.is_from_env(key) => text.trim().parse().ok(),
@@ -251,7 +300,9 @@ impl Section {
     }
 
     pub(super) fn flag(&mut self, key: &'static str, default: bool) -> bool {
-        match self.take(key) {
+        let taken = self.take(key);
+        self.default_is(key, default);
+        match taken {
             None => return default,
             Some(ValueKind::Boolean(flag)) => return flag,
             Some(_) => self.error(key, "must be true or false, without quotes"),
@@ -266,7 +317,9 @@ impl Section {
         range: RangeInclusive<Duration>,
         default: Duration,
     ) -> Duration {
-        self.span(key, range).unwrap_or(default)
+        let span = self.span(key, range).unwrap_or(default);
+        self.default_is(key, span_text(default));
+        span
     }
 
     /// A time span that may be absent.

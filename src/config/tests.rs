@@ -111,6 +111,36 @@ fn without_a_file_there_are_defaults_and_no_tenants() {
 }
 
 #[test]
+fn what_holds_is_told_with_its_source_and_without_secrets() {
+    let config = Etc::with(&format!(
+        "[sync]\noverlap = '5m'\n[database]\nurl = 'postgres://u@h/d?sslrootcert=x'\n{APP}{CONTOSO}"
+    ))
+    .set("INCIDENT_SYNC__SYNC__CONCURRENCY", "32")
+    .set("INCIDENT_SYNC__APP__CLIENT_SECRET", "")
+    .good();
+    let file = config.file.as_ref().unwrap().display().to_string();
+    for (key, value, source) in [
+        ("sync.overlap", "5m", file.as_str()),
+        ("sync.concurrency", "32", "INCIDENT_SYNC__SYNC__CONCURRENCY"),
+        ("sync.lookback", "180d", "default"),
+        ("schedule.poll", "0 */5 * * * *", "default"),
+        ("http.listen", "127.0.0.1:9464", "default"),
+        ("database.url", "postgres://u@h/d (and more that is not shown)", &file),
+        ("app.client_secret_file", "client_secret", &file),
+        ("tenants[0] (Contoso).id", "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", &file),
+    ] {
+        let found: Vec<_> = config.settings.iter().filter(|setting| setting.key == key).collect();
+        let [setting] = found[..] else { panic!("{key} once in {:#?}", config.settings) };
+        assert_eq!((setting.value.as_str(), setting.source.as_str()), (value, source), "{key}");
+    }
+    let inline = format!("{APP}{CONTOSO}client_secret = '{CANARY}'\n");
+    let settings = Etc::with(&inline).good().settings;
+    let secret = settings.iter().find(|setting| setting.key.ends_with("client_secret")).unwrap();
+    assert_eq!(secret.value, "set, not shown");
+    assert!(!format!("{settings:?}").contains(CANARY));
+}
+
+#[test]
 fn a_tenant_s_own_retention_wins() {
     let own = "retention = '200d'\n";
     let text = format!("[retention]\nincidents = '400d'\nruns = '7d'\n{APP}{CONTOSO}{FABRIKAM}{own}");

@@ -344,3 +344,29 @@ async fn a_purge_wants_a_tenant_that_is_no_more_and_a_yes() {
     let again = site.does(&["tenant", "purge", "tenant-1", "--yes"]);
     assert!(again.code() == Some(2) && again.stderr.contains("knows no tenant"), "{}", again.stderr);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configuration_is_judged_and_shown_without_network_and_database() {
+    let site = Site::with(vec![spec(1, 1)]).await;
+    let checked = site.does(&["config", "check"]).good();
+    assert!(checked.contains("valid, 1 tenants"), "{checked}");
+    let shown = site.does(&["config", "show", "--json"]).json();
+    let find = |key: &str| shown.as_array().unwrap().iter().find(|setting| setting["key"] == key).unwrap();
+    assert_eq!(find("schedule.poll")["value"], "*/2 * * * * *");
+    assert_eq!(find("schedule.reconcile")["source"], "default");
+    assert!(site.does(&["config", "show"]).good().contains("app.client_secret_file"));
+
+    let customers = site.path("tenants.d");
+    std::fs::create_dir(&customers).unwrap();
+    std::fs::write(customers.join("bad.toml"), "id = 1\n").unwrap();
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), format!("tenants_dir = {customers:?}\n{text}")).unwrap();
+    let refused = site.does(&["config", "check"]);
+    assert!(refused.code() == Some(2) && refused.stderr.contains("bad.toml: name: missing"), "{}", refused.stderr);
+    assert_eq!(site.does(&["config", "show"]).code(), Some(0), "what is right holds");
+    std::fs::write(site.config(), format!("[shedule]\n{text}")).unwrap();
+    let refused = site.does(&["config", "check"]);
+    assert!(refused.code() == Some(2) && refused.stderr.contains("did you mean schedule"), "{}", refused.stderr);
+    assert_eq!(site.servers(), [0; 0]);
+    assert!(site.world().calls(id(1)).is_empty());
+}
