@@ -1,6 +1,7 @@
 //! What the README says of the configuration is what the sample says, which the configuration's own tests hold to the
 //! code; and what the page of errors says is what the code judges.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -254,4 +255,93 @@ fn every_error_of_the_code_is_on_the_page_of_errors_once() {
         let said = error.to_string();
         assert!(seen.iter().any(|seen| said.contains(seen)), "docs/errors.md lacks: {said}");
     }
+}
+
+const METRICS_AND_LOGS: &str = include_str!("../docs/metrics-and-logs.md");
+const ALERTS: &str = include_str!("../ops/prometheus-alerts.yml");
+const OPERATION: &str = include_str!("../ops/grafana-operation.json");
+
+/// What is called alike and is no metric: roles and a channel of the database.
+const NO_METRICS: [&str; 5] = [
+    "incident_sync_changes",
+    "incident_sync_dispatcher",
+    "incident_sync_reader",
+    "incident_sync_tenant_reader",
+    "incident_sync_writer",
+];
+
+/// Names of metrics in a text.
+fn metrics_in(text: &str) -> BTreeSet<&str> {
+    let is_part = |character: char| character.is_ascii_lowercase() || character == '_';
+    let names = text.split(|character: char| !is_part(character)).filter(|name| name.starts_with("incident_sync_"));
+    names.filter(|name| *name != "incident_sync_" && !NO_METRICS.contains(name)).collect()
+}
+
+#[test]
+fn every_metric_is_explained_and_alerts_and_dashboard_ask_for_no_other() {
+    let source = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    let recorded: BTreeSet<&str> =
+        metrics_in(&source).into_iter().filter(|name| source.contains(&format!("\"{name}\""))).collect();
+    assert!(recorded.len() > 15, "{recorded:?}");
+    let rows = METRICS_AND_LOGS.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let explained: BTreeSet<&str> = rows.filter(|name| name.starts_with("incident_sync_")).collect();
+    assert_eq!(explained, recorded);
+    for (name, text) in [("alerts", ALERTS), ("dashboard", OPERATION), ("README", README)] {
+        let unknown: Vec<&str> = metrics_in(text).difference(&recorded).copied().collect();
+        assert!(unknown.is_empty(), "{name}: {unknown:?}");
+    }
+}
+
+/// The names of the fields of each event that a source tells.
+fn fields_in(source: &str) -> BTreeSet<String> {
+    let mut fields = BTreeSet::new();
+    for rest in source.split("tracing::").skip(1) {
+        let Some((_, rest)) = rest
+            .split_once("!(")
+            .filter(|(level, _)| ["trace", "debug", "info", "warn", "error", "$level"].contains(level))
+        else {
+            continue;
+        };
+        let (mut depth, mut in_text, mut part, mut escaped) = (1, false, String::new(), false);
+        for character in rest.chars() {
+            match character {
+                '"' if !escaped => in_text = !in_text,
+                '(' | '[' | '{' if !in_text => depth += 1,
+                ')' | ']' | '}' if !in_text => depth -= 1,
+                _ => {}
+            }
+            escaped = in_text && character == '\\' && !escaped;
+            if depth == 0 || depth == 1 && character == ',' && !in_text {
+                fields.extend(field(&part));
+                part.clear();
+            } else if !in_text && depth == 1 {
+                part.push(character);
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    fields
+}
+
+/// `name = value`, or `name` alone.
+fn field(part: &str) -> Option<String> {
+    let name = part.split('=').next().unwrap_or(part).trim();
+    let is_name = |character: char| character.is_ascii_lowercase() || character == '_' || character == '.';
+    (!name.is_empty() && name.chars().all(is_name)).then(|| name.to_owned())
+}
+
+#[test]
+fn every_field_of_the_log_is_explained() {
+    let source = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    let mut told = fields_in(&source);
+    told.retain(|name| name != "failpoint"); // Of tests only.
+    assert!(told.len() > 20 && told.contains("tenant.id") && told.contains("duration_ms"), "{told:?}");
+    told.extend(["timestamp", "level", "message"].map(str::to_owned));
+    let table = METRICS_AND_LOGS.split("| field | means |").nth(1).unwrap();
+    let cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+    let explained: BTreeSet<String> =
+        cells.flat_map(|cell| cell.split("`, `").map(|name| name.trim_matches('`').to_owned())).collect();
+    assert_eq!(explained, told);
 }
