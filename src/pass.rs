@@ -22,7 +22,7 @@ use crate::retention;
 use crate::retry::{persistently, with_retries};
 use crate::schedule::Schedule;
 use crate::store::Claim;
-use crate::store::lease::RunKind;
+use crate::store::lease::{RunKind, TICK_TOLERANCE};
 use crate::store::runs::{Due, Outcome, RunRecord, back_off};
 use crate::tenant::{Tenant, TenantId};
 use crate::tenant_run::{Asked, PAGES_PER_SLICE, Reach, RunReport, TenantRun};
@@ -313,12 +313,14 @@ impl Engine {
         let schedule = &self.settings().schedule;
         let mut due = Due::default();
         if report.is_drained {
-            due.poll = is_news.then(|| schedule.next_poll(now)).flatten();
+            // A tick that is so near that it would be taken at once would be taken again and again until it has come.
+            let from = now + to_delta(TICK_TOLERANCE);
+            due.poll = is_news.then(|| schedule.next_poll(from)).flatten();
             due.open = (claim.kind == RunKind::Open || !claim.is_backfilled && is_news)
-                .then(|| schedule.next_open(now))
+                .then(|| schedule.next_open(from))
                 .flatten();
             due.reconcile = (claim.kind == RunKind::Reconcile || !claim.is_backfilled && is_news)
-                .then(|| schedule.next_reconcile(now))
+                .then(|| schedule.next_reconcile(from))
                 .flatten();
         }
         let wait = verdict.as_ref().and_then(|verdict| next_wait(verdict, outcome, claim));

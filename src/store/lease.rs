@@ -12,8 +12,8 @@ use crate::error::SyncError;
 use crate::failpoint;
 use crate::tenant::TenantId;
 
-/// Cron ticks may come a moment before the database's clock says so.
-const TICK_TOLERANCE: Duration = Duration::from_secs(1);
+/// Cron ticks may come a moment before the database's clock says so: what is due so soon is claimed.
+pub(crate) const TICK_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// Proof that this process may write for a tenant; only [`Store::claim_due`] and [`Store::claim_named`] make one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

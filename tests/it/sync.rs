@@ -4,8 +4,10 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use incident_sync::pages::Pages;
+use incident_sync::pass::Settings;
 use incident_sync::progress::Progress;
 use incident_sync::rows::PageRows;
+use incident_sync::schedule::Schedule;
 use incident_sync::simulator::{Behaviour, Endpoint, Order, Reply, TenantSpec};
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::upsert::Place;
@@ -301,4 +303,33 @@ async fn until(is_so: impl AsyncFn() -> bool) {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), looks).await.expect("it never came to pass");
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_done_just_before_a_tick_is_not_read_until_it_has_come() {
+    let world = World::of(5).await;
+    let now = world.engine.settings();
+    let settings = Settings {
+        tenants: now.tenants.clone(),
+        are_all: true,
+        concurrency: 8,
+        overlap: now.overlap,
+        lookback: now.lookback,
+        reconcile: now.reconcile,
+        schedule: Schedule::new("*/2 * * * * *", "0 20 * * * *", "0 30 3 * * *").unwrap(),
+    };
+    world.engine.reload(settings).await.unwrap();
+    let wake = Notify::new();
+    // Whatever wakes the dispatcher, such as the end of another tenant's run.
+    let restless = async {
+        let begun = tokio::time::Instant::now();
+        while begun.elapsed() < Duration::from_secs(6) {
+            wake.notify_one();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        world.engine.stop.cancel();
+    };
+    tokio::join!(world.engine.run(&wake), restless).0.unwrap();
+    let polls = world.number("SELECT count(*) FROM defender.sync_runs WHERE kind = 'poll'").await;
+    assert!((1..=8).contains(&polls), "{polls} polls in six seconds, of which every other has a tick");
 }
