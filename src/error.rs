@@ -158,7 +158,7 @@ pub enum SyncError {
         window: String,
     },
     /// Postgres refused or went away.
-    #[error("database: {step}: {what}{code}", code = in_brackets(sqlstate.as_deref()))]
+    #[error("database: {step}{code}: {what}", code = in_brackets(sqlstate.as_deref()))]
     Database {
         /// What we were doing.
         step: &'static str,
