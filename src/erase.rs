@@ -80,9 +80,7 @@ fn sign_in_name(given: &str) -> Result<String, Failure> {
 async fn erase_with(store: &Store, args: &EraseArgs, upn: &str) -> Result<(KnownTenant, RowCounts), Failure> {
     let tenant = one(store, &args.tenant).await?;
     let id = TenantId(tenant.tenant_id);
-    if !args.dry_run {
-        store.seize(id).await?;
-    }
+    let seized = if args.dry_run { None } else { Some(store.seize(id).await?) };
     // Another one for each person, so that counts of persons stay what they were.
     let placeholder = format!("erased-{}", &Uuid::new_v4().simple().to_string()[..12]);
     let person = Person::new(upn, &store.known_of(id, upn).await?, placeholder);
@@ -96,9 +94,9 @@ async fn erase_with(store: &Store, args: &EraseArgs, upn: &str) -> Result<(Known
             counts.insert(name, changed);
         }
     }
-    if !args.dry_run {
+    if seized.is_some() {
         rows.summarise().await?;
-        rows.finish("person erased", &actor(), &counts).await?;
+        rows.finish("person erased", &actor(), &counts, seized).await?;
     }
     Ok((tenant, counts))
 }

@@ -60,6 +60,7 @@ impl Person {
         }
         let mut tokens: Vec<String> = names.iter().cloned().collect();
         tokens.push(upn.to_lowercase().replace('@', "%40"));
+        tokens.push(upn.to_lowercase().replace(['@', '.'], "_")); // As OneDrive names folders.
         for (account, domain) in &accounts {
             tokens.extend(domain.iter().map(|domain| format!(r"{domain}\{account}")));
             tokens.extend([format!(r"\users\{account}"), format!("/users/{account}"), format!("/home/{account}")]);
@@ -128,7 +129,15 @@ impl Person {
         let mut done = 0;
         for found in self.anywhere.find_iter(text) {
             let (before, after) = (&text[..found.start()], &text[found.end()..]);
-            if goes_on_before(before) && found.as_str().starts_with(char::is_alphanumeric) || goes_on_after(after) {
+            // What looks like a part of a longer name; identifiers that are no names have no longer ones.
+            let is_name = found.as_str().contains(['@', '%', '\\', '/', '_']);
+            let goes_on = |next: char| next.is_alphanumeric();
+            let is_part = if is_name {
+                goes_on_before(before) && found.as_str().starts_with(char::is_alphanumeric) || goes_on_after(after)
+            } else {
+                before.ends_with(goes_on) || after.starts_with(goes_on)
+            };
+            if is_part {
                 continue;
             }
             erased.push_str(&text[done..found.start()]);
@@ -141,14 +150,20 @@ impl Person {
 
 /// Whether a name that begins here is the end of a longer one, such as `x.ann@example.com`.
 fn goes_on_before(before: &str) -> bool {
-    before.ends_with(|last: char| last.is_alphanumeric() || "._-+".contains(last))
+    let encoded = before.len().checked_sub(3).and_then(|at| before.get(at..)?.strip_prefix('%'));
+    let is_encoded = encoded.is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    !is_encoded && before.ends_with(|last: char| last.is_alphanumeric() || "._-+".contains(last))
 }
 
-/// Whether a name that ends here is the beginning of a longer one, such as `ann@example.com.au`; a dot may end a sentence.
+/// Whether a name that ends here is the beginning of a longer one, such as `ann@example.com.au`; a dot may end a sentence or
+/// begin what Outlook calls a mailbox's file.
 fn goes_on_after(after: &str) -> bool {
     let mut next = after.chars();
     match next.next() {
-        Some('.') => next.next().is_some_and(char::is_alphanumeric),
+        Some('.') => {
+            let word = next.as_str().split(|next: char| !next.is_alphanumeric()).next().unwrap_or_default();
+            !["", "pst", "ost"].contains(&word.to_lowercase().as_str())
+        }
         Some(next) => next.is_alphanumeric() || "_-".contains(next),
         None => false,
     }
@@ -184,7 +199,10 @@ mod tests {
             ("from 'ann@example.com', to x", "from 'erased-1', to x"),
             ("she is ann@example.com.", "she is erased-1."),
             ("https://a/?u=ann%40example.com&v=1", "https://a/?u=erased-1&v=1"),
+            ("https://a/?login_hint%3Dann%40example.com", "https://a/?login_hint%3Derased-1"),
+            ("ann@example.com.ost /personal/ann_example_com/Documents", "erased-1.ost /personal/erased-1/Documents"),
             ("s-1-5-21-1-2-3-1104", "erased-1"),
+            (r"HKEY_USERS\S-1-5-21-1-2-3-1104_Classes", r"HKEY_USERS\erased-1_Classes"),
             ("id 5A1C9E3E-0000-4444-8888-1234567890AB!", "id erased-1!"),
             (r"whoami corp\ANN /all", "whoami erased-1 /all"),
             (r"C:\Users\ann\x.exe C:\Users\Ann", r"C:erased-1\x.exe C:erased-1"),

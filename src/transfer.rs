@@ -262,7 +262,7 @@ async fn import_with(store: &Store, manifest: &Manifest, folder: &Path) -> Resul
         }
         tracing::info!(tenant.id = %manifest.tenant_id, table, count = rows, "restored");
     }
-    Ok(restore.finish("restored", &actor(), &counts(manifest)).await?)
+    Ok(restore.finish("restored", &actor(), &counts(manifest), None).await?)
 }
 
 /// Answers how many rows there were, or what is wrong with them.

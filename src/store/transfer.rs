@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, Postgres, Transaction};
 
 use super::purge::{RowCounts, audit, lock};
-use super::{Rights, Store, within};
+use super::{Lease, Rights, Store, within};
 use crate::error::SyncError;
 use crate::person::Known;
 use crate::tenant::TenantId;
@@ -31,6 +31,7 @@ pub struct TenantTable {
 pub struct TenantRows {
     transaction: Transaction<'static, Postgres>,
     tenant: TenantId,
+    instance: String,
     /// When it began.
     pub began_at: DateTime<Utc>,
     /// The newest migration of the database.
@@ -61,19 +62,21 @@ impl Store {
             let mut transaction = self.begin_at(isolation, Rights::Writer(tenant)).await?;
             let began_at = sqlx::query_scalar("SELECT now()").fetch_one(&mut *transaction).await?;
             let tables = sqlx::query_as(include_str!("sql/tenant_rows.sql")).fetch_all(&mut *transaction).await?;
-            Ok(TenantRows { transaction, tenant, began_at, schema, tables, longest: 0 })
+            let instance = self.instance.clone();
+            Ok(TenantRows { transaction, tenant, instance, began_at, schema, tables, longest: 0 })
         };
         within(STEP, Rights::Writer(tenant).deadline(), begin).await
     }
 
     /// Takes the tenant from whoever works on it, for a quarter of an hour: a run in flight can write nothing any more.
-    pub async fn seize(&self, tenant: TenantId) -> Result<(), SyncError> {
+    pub async fn seize(&self, tenant: TenantId) -> Result<Lease, SyncError> {
         let seize = async |connection: &mut PgConnection| {
             lock(connection, tenant).await?;
-            let seize = sqlx::query(include_str!("sql/seize_tenant.sql")).bind(tenant.0).bind(&self.instance);
-            seize.execute(connection).await.map(drop)
+            let seize = sqlx::query_scalar(include_str!("sql/seize_tenant.sql")).bind(tenant.0).bind(&self.instance);
+            seize.fetch_one(connection).await
         };
-        self.transact("taking a tenant from its holder", Rights::Writer(tenant), seize).await
+        let fence = self.transact("taking a tenant from its holder", Rights::Writer(tenant), seize).await?;
+        Ok(Lease { tenant, fence })
     }
 
     /// What the tenant's evidence says of who has this sign-in name.
@@ -178,16 +181,33 @@ impl TenantRows {
         within(STEP, Rights::Writer(self.tenant).deadline(), summarise).await.map(drop)
     }
 
-    /// From now on it holds, and nobody works on the tenant yet.
-    pub async fn finish(mut self, action: &str, actor: &str, counts: &RowCounts) -> Result<(), SyncError> {
+    /// From now on it holds, and nobody works on the tenant yet. Fails when a seized tenant is ours no more: somebody else
+    /// may have written what we have not read.
+    pub async fn finish(
+        mut self,
+        action: &str,
+        actor: &str,
+        counts: &RowCounts,
+        seized: Option<Lease>,
+    ) -> Result<(), SyncError> {
         let tenant = self.tenant;
         let finish = async {
+            if let Some(lease) = seized {
+                let fence = sqlx::query(include_str!("sql/check_fence.sql")).bind(tenant.0).bind(lease.fence);
+                let fence = fence.bind(&self.instance).bind(true).fetch_optional(&mut *self.transaction).await?;
+                if fence.is_none() {
+                    return Ok(false);
+                }
+            }
             let free =
                 "UPDATE defender.sync_state SET lease_owner = NULL, lease_expires_at = NULL WHERE tenant_id = $1";
             sqlx::query(free).bind(tenant.0).execute(&mut *self.transaction).await?;
             audit(&mut self.transaction, tenant, action, actor, counts).await?;
-            self.transaction.commit().await
+            self.transaction.commit().await.map(|()| true)
         };
-        within(STEP, Rights::Writer(tenant).deadline(), finish).await
+        match within(STEP, Rights::Writer(tenant).deadline(), finish).await? {
+            true => Ok(()),
+            false => Err(SyncError::LeaseLost),
+        }
     }
 }

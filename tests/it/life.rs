@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use incident_sync::error::SyncError;
 use incident_sync::simulator::{Endpoint, Reply};
 use incident_sync::store::runs::Outcome;
 use incident_sync::tenant::TenantId;
@@ -110,13 +111,40 @@ async fn a_run_in_flight_writes_nothing_to_a_tenant_that_was_seized() {
         while world.number(stored).await == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        command.seize(TenantId(id(1))).await.unwrap();
+        let lease = command.seize(TenantId(id(1))).await.unwrap();
+        assert_eq!(lease.tenant, TenantId(id(1)));
         world.number(stored).await
     };
     let (results, then) = tokio::join!(world.pass(), seize);
     assert_eq!(results[0].outcome, Outcome::Stopped);
     assert_eq!(world.number(stored).await, then);
     assert!(world.pass().await.is_empty(), "nor does another run begin");
+}
+
+#[tokio::test]
+async fn who_lost_a_seized_tenant_changes_nothing() {
+    let world = World::of(5).await;
+    world.good_pass().await;
+    let tenant = TenantId(id(1));
+    let (first, _) = world.other_instance("first", 1).await;
+    let (second, _) = world.other_instance("second", 1).await;
+    let lease = first.seize(tenant).await.unwrap();
+    let mut rows = first.rows_to_change(tenant).await.unwrap();
+    let incidents = rows.tables.iter().position(|table| table.name == "incidents").unwrap();
+    rows.open(incidents).await.unwrap();
+    let changed = rows.next().await.unwrap()[0].replace("Active", "Resolved");
+    assert_eq!(rows.update(incidents, &format!("[{changed}]")).await.unwrap(), 1);
+    second.seize(tenant).await.unwrap();
+    let before = truth(&world).await;
+    let lost = rows.finish("person erased", "test", &BTreeMap::new(), Some(lease)).await;
+    assert!(matches!(lost, Err(SyncError::LeaseLost)), "{lost:?}");
+    assert_eq!(truth(&world).await, before);
+    assert_eq!(world.state(id(1), "lease_owner").await.as_deref(), Some("second"));
+}
+
+/// Every stored incident.
+async fn truth(world: &World) -> Vec<String> {
+    sqlx::query_scalar("SELECT i::text FROM defender.incidents i ORDER BY 1").fetch_all(world.pool()).await.unwrap()
 }
 
 #[tokio::test]

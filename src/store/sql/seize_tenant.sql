@@ -4,3 +4,4 @@ UPDATE defender.sync_state SET
     lease_owner = $2,
     lease_expires_at = now() + interval '15 minutes'
 WHERE tenant_id = $1
+RETURNING lease_fence
