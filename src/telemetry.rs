@@ -1,6 +1,7 @@
 //! Where the log goes, and the recorder of metrics.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -51,9 +52,20 @@ fn journal() -> Option<tracing_journald::Layer> {
     tracing_journald::layer().ok()
 }
 
-/// Records metrics from here on; `None` when a recorder is there already.
+/// How often the recorder sums up the durations that it was told.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Records metrics from here on; `None` when a recorder is there already. To be called within the runtime.
 pub fn start_metrics() -> Option<PrometheusHandle> {
     let handle = PrometheusBuilder::new().install_recorder().ok()?;
+    // Where nobody asks for `/metrics`, the recorder would keep each duration for ever.
+    let upkeep = handle.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP).await;
+            upkeep.run_upkeep();
+        }
+    });
     metrics::describe_counter!("incident_sync_passes_total", "Tenant runs by outcome and kind");
     metrics::describe_counter!("incident_sync_api_calls_total", "Calls to the Defender API by HTTP status");
     metrics::describe_counter!("incident_sync_token_requests_total", "Token requests by result");
