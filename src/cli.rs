@@ -246,6 +246,12 @@ impl From<SyncError> for Failure {
     }
 }
 
+impl Command {
+    fn runs_tenants(&self) -> bool {
+        matches!(self, Self::Run { .. } | Self::Sync(_) | Self::RetryRejected { .. })
+    }
+}
+
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -256,7 +262,7 @@ pub fn main() -> ExitCode {
         (1, false) | (2, true) => "debug",
         _ => "trace",
     };
-    telemetry::start_log(cli.log_format, level);
+    let _telemetry = telemetry::start(cli.log_format, level, cli.command.runs_tenants());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => {

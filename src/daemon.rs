@@ -72,6 +72,8 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
         let store = database.store.clone();
         async move { summaries::keep_current(&store).await }
     });
+    #[cfg(feature = "otlp")]
+    tokio::spawn(crate::otlp::watch_tenants(database.store.clone()));
     let reloader = Reloader::new(Arc::clone(&engine), file, Arc::clone(&wake), config);
     let reloads = tokio::spawn(reloader.watch(hangup));
     let credentials = tokio::spawn(expiry::watch(Arc::clone(&engine), Arc::clone(&wake)));

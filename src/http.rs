@@ -91,11 +91,15 @@ pub(crate) fn curious_client_on(route: &Route, deadlines: Deadlines) -> Client {
     builder(route, deadlines).tls_info(true).build().expect(BUILDS)
 }
 
+/// For TLS, in the whole process. A second call finds it installed already, which is what it wants.
+pub(crate) fn install_cryptography() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+}
+
 const BUILDS: &str = "the configuration checked what is not constant";
 
 fn builder(route: &Route, deadlines: Deadlines) -> ClientBuilder {
-    // A second call finds the provider installed already, which is what it wants.
-    drop(rustls::crypto::ring::default_provider().install_default());
+    install_cryptography();
     let builder = match &route.proxy {
         ProxyChoice::None => Client::builder().no_proxy(),
         ProxyChoice::Environment => Client::builder(),

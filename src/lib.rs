@@ -21,6 +21,8 @@ pub mod http;
 pub mod life;
 pub mod listener;
 pub mod manual;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod pages;
 pub mod pass;
 pub mod person;

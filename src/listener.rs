@@ -21,6 +21,7 @@ use crate::pass::Engine;
 use crate::status_page::{CONTENT_SECURITY_POLICY, StatusPage};
 use crate::store::Store;
 use crate::store::status::Freshness;
+use crate::telemetry::{MetricKind, TENANT_METRICS, TenantMetric};
 
 const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
 const HEALTH_BYTES_MAX: u64 = 4096;
@@ -143,29 +144,19 @@ async fn render(State(shared): State<Shared>) -> (StatusCode, String) {
     }
 }
 
-/// Written by hand: the recorder would show a tenant that left the configuration, or was renamed, for ever as it was last.
 fn tenant_gauges(tenants: &[Freshness]) -> String {
     let mut text = String::new();
-    let mut each = |name: &str, kind: &str, help: &str, value: fn(&Freshness) -> f64| {
+    for TenantMetric { name, kind, help, value } in &TENANT_METRICS {
+        let kind = match kind {
+            MetricKind::Gauge => "gauge",
+            MetricKind::Counter => "counter",
+        };
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
         for tenant in tenants {
             let label = tenant.name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             text.push_str(&format!("{name}{{tenant=\"{label}\"}} {}\n", value(tenant)));
         }
-    };
-    each(
-        "incident_sync_tenant_freshness_seconds",
-        "gauge",
-        "Seconds since everything up to then was stored",
-        |tenant| tenant.freshness_seconds,
-    );
-    each("incident_sync_tenant_up", "gauge", "1 when the tenant's last run ended well", |tenant| {
-        f64::from(tenant.is_up)
-    });
-    let help = "Incident versions that no poll had found and a later reading did; should stay 0";
-    each("incident_sync_found_late_total", "counter", help, |tenant| tenant.found_late as f64);
-    let help = "Ranges of lastUpdateTime that the API fails to serve; should be 0";
-    each("incident_sync_holes", "gauge", help, |tenant| tenant.holes as f64);
+    }
     text
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::defender::paging::{Plan, Request};
 use crate::defender::{Answer, Incidents, Room};
@@ -157,7 +158,7 @@ impl Parties {
         if !wait.is_zero() {
             waiting(wait);
             metrics::counter!("incident_sync_quota_waits_total").increment(1);
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(wait).instrument(tracing::info_span!("quota_wait")).await;
         }
         Ok(())
     }

@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use tracing::field::Empty;
 use uuid::Uuid;
 
 use crate::error::{SyncError, Verdict, Wait};
@@ -28,6 +30,9 @@ use crate::tenant::{Tenant, TenantId};
 use crate::tenant_run::{Asked, PAGES_PER_SLICE, Reach, RunReport, TenantRun};
 use crate::trust::Trust;
 use crate::window::to_delta;
+
+/// The metric of how long runs took.
+pub(crate) const PASS_DURATION: &str = "incident_sync_pass_duration_seconds";
 
 /// A parked tenant is probed this often: consent comes without telling us.
 const PARKED_PROBE: Duration = Duration::from_secs(3600);
@@ -251,6 +256,14 @@ impl Engine {
     }
 
     async fn run_tenant(&self, tenant: Arc<Tenant>, claim: Claim, reach: Reach) -> TenantResult {
+        let span = tracing::info_span!(
+            "tenant_run", tenant.id = %tenant.id, tenant.name = tenant.name, kind = claim.kind.as_str(),
+            outcome = Empty, otel.status_code = Empty
+        );
+        Box::pin(self.run_within(tenant, claim, reach)).instrument(span).await
+    }
+
+    async fn run_within(&self, tenant: Arc<Tenant>, claim: Claim, reach: Reach) -> TenantResult {
         let (work, started) = (self.trust.work(tenant.id), Instant::now());
         let progress = self.progress.tenant(&tenant.name);
         let report = self.guarded(&tenant, &claim, reach, progress).await;
@@ -376,7 +389,7 @@ fn tell(claim: &Claim, result: &TenantResult) {
     metrics::counter!("incident_sync_incidents_written_total", "tenant" => name.clone())
         .increment(counts.incidents_written as u64);
     metrics::counter!("incident_sync_rejected_total", "tenant" => name.clone()).increment(counts.rejected as u64);
-    metrics::histogram!("incident_sync_pass_duration_seconds").record(took.as_secs_f64());
+    metrics::histogram!(PASS_DURATION).record(took.as_secs_f64());
     if counts.found_late > 0 {
         tracing::error!(
             tenant.id = %tenant.id, tenant.name = name, found_late = counts.found_late, who = "operator",
@@ -389,6 +402,11 @@ fn tell(claim: &Claim, result: &TenantResult) {
     let (class, who, say) =
         verdict.as_ref().map_or(("", "", ""), |verdict| (verdict.class, verdict.who.as_str(), verdict.say.as_str()));
     let error = report.failure.as_ref().map(ToString::to_string).unwrap_or_default();
+    let span = tracing::Span::current();
+    span.record("outcome", outcome.as_str());
+    if !matches!(outcome, Outcome::Ok | Outcome::Stopped) {
+        span.record("otel.status_code", "ERROR");
+    }
     macro_rules! tell {
         ($level:ident, $($extra:tt)*) => {
             tracing::$level!(

@@ -4,9 +4,16 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+#[cfg(feature = "otlp")]
+use crate::otlp::{self, Export};
+use crate::pass::PASS_DURATION;
+use crate::store::status::Freshness;
 
 /// The form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -19,24 +26,63 @@ pub enum LogFormat {
     Json,
 }
 
-/// Sends the log to the journal or to standard error. `level` holds unless `RUST_LOG` says otherwise.
-pub fn start_log(format: LogFormat, level: &str) {
-    let filter =
+/// What this program tells of itself. To be kept to the end: what is left then is sent.
+#[derive(Debug)]
+pub struct Telemetry {
+    #[cfg(feature = "otlp")]
+    _export: Option<Export>,
+}
+
+/// Sends the log to the journal or to standard error; `level` holds unless `RUST_LOG` says otherwise. A command that
+/// `exports` also sends to a collector, where the environment names one. To be called before there is a runtime.
+pub fn start(format: LogFormat, level: &str, exports: bool) -> Telemetry {
+    let registry = tracing_subscriber::registry();
+    #[cfg(feature = "otlp")]
+    let (export, failure) = match exports.then(Export::start).transpose() {
+        Ok(export) => (export, None),
+        Err(error) => (None, Some(error)),
+    };
+    #[cfg(feature = "otlp")]
+    let registry = registry.with(export.as_ref().and_then(Export::layer));
+    registry.with(log(format, level)).init();
+    std::panic::set_hook(Box::new(tell_panic));
+    #[cfg(feature = "otlp")]
+    if let Some(error) = failure {
+        tracing::error!(who = "operator", error = %error, "nothing is sent to the collector; mend the OTEL_ variables and restart");
+    }
+    #[cfg(not(feature = "otlp"))]
+    if exports && std::env::vars_os().any(|(name, _)| name == "OTEL_EXPORTER_OTLP_ENDPOINT") {
+        tracing::warn!(
+            who = "operator",
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but this build sends nothing: it lacks the feature otlp"
+        );
+    }
+    Telemetry {
+        #[cfg(feature = "otlp")]
+        _export: export,
+    }
+}
+
+/// Events only: a span is for the collector, and would lengthen each line.
+fn log<S>(format: LogFormat, level: &str) -> impl Layer<S>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+{
+    let levels =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,incident_sync={level}")));
-    let registry = tracing_subscriber::registry().with(filter);
     let text = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Json => registry.with(text.json().flatten_event(true)).init(),
+    let layer = match format {
+        LogFormat::Json => text.json().flatten_event(true).boxed(),
         LogFormat::Auto => match journal() {
-            Some(journal) => registry.with(journal).init(),
-            None => registry.with(text).init(),
+            Some(journal) => journal.boxed(),
+            None => text.boxed(),
         },
-        LogFormat::Text => registry.with(text).init(),
-    }
-    std::panic::set_hook(Box::new(tell_panic));
+        LogFormat::Text => text.boxed(),
+    };
+    layer.with_filter(levels.and(filter_fn(|metadata| metadata.is_event())))
 }
 
 /// As an event like any other: the lines that Rust prints by itself are no JSON, and the journal does not know their level.
@@ -52,12 +98,59 @@ fn journal() -> Option<tracing_journald::Layer> {
     tracing_journald::layer().ok()
 }
 
+/// A number by tenant that comes from the database.
+pub(crate) struct TenantMetric {
+    pub(crate) name: &'static str,
+    pub(crate) kind: MetricKind,
+    pub(crate) help: &'static str,
+    pub(crate) value: fn(&Freshness) -> f64,
+}
+
+/// Whether a number can fall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MetricKind {
+    Gauge,
+    Counter,
+}
+
+/// Not in the recorder, which would show a tenant that left the configuration, or was renamed, for ever as it was last.
+pub(crate) const TENANT_METRICS: [TenantMetric; 4] = [
+    TenantMetric {
+        name: "incident_sync_tenant_freshness_seconds",
+        kind: MetricKind::Gauge,
+        help: "Seconds since everything up to then was stored",
+        value: |tenant| tenant.freshness_seconds,
+    },
+    TenantMetric {
+        name: "incident_sync_tenant_up",
+        kind: MetricKind::Gauge,
+        help: "1 when the tenant's last run ended well",
+        value: |tenant| f64::from(tenant.is_up),
+    },
+    TenantMetric {
+        name: "incident_sync_found_late_total",
+        kind: MetricKind::Counter,
+        help: "Incident versions that no poll had found and a later reading did; should stay 0",
+        value: |tenant| tenant.found_late as f64,
+    },
+    TenantMetric {
+        name: "incident_sync_holes",
+        kind: MetricKind::Gauge,
+        help: "Ranges of lastUpdateTime that the API fails to serve; should be 0",
+        value: |tenant| tenant.holes as f64,
+    },
+];
+
 /// How often the recorder sums up the durations that it was told.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Records metrics from here on; `None` when a recorder is there already. To be called within the runtime.
 pub fn start_metrics() -> Option<PrometheusHandle> {
-    let handle = PrometheusBuilder::new().install_recorder().ok()?;
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    #[cfg(feature = "otlp")]
+    let recorder = otlp::beside(recorder);
+    metrics::set_global_recorder(recorder).ok()?;
     // Where nobody asks for `/metrics`, the recorder would keep each duration for ever.
     let upkeep = handle.clone();
     tokio::spawn(async move {
@@ -79,7 +172,7 @@ pub fn start_metrics() -> Option<PrometheusHandle> {
         "incident_sync_credential_expiry_timestamp_seconds",
         "When an application's credential ends, in seconds since 1970"
     );
-    metrics::describe_histogram!("incident_sync_pass_duration_seconds", "Duration of tenant runs");
+    metrics::describe_histogram!(PASS_DURATION, "Duration of tenant runs");
     metrics::gauge!("incident_sync_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Some(handle)
 }

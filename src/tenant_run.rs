@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::defender::ORDINARY_BYTES_MAX;
 use crate::defender::paging::{Hole, PageFacts, Plan, Scope};
@@ -351,7 +352,8 @@ impl TenantRun<'_> {
         let never = CancellationToken::new();
         let before = *self.mark.lock().unwrap_or_else(PoisonError::into_inner);
         let write = || store.write_page(lease, &rows, place, before);
-        let written = with_retries(self.parties.pace, &never, write).await?;
+        let span = tracing::info_span!("store_rows", incidents = rows.incidents.len());
+        let written = Box::pin(with_retries(self.parties.pace, &never, write)).instrument(span).await?;
         *self.mark.lock().unwrap_or_else(PoisonError::into_inner) = written.mark;
         if !rows.mistyped.is_empty() {
             tracing::debug!(tenant.id = %self.tenant.id, fields = ?rows.mistyped, "fields of an unexpected type");

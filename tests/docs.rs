@@ -292,16 +292,13 @@ fn every_metric_is_explained_and_alerts_and_dashboard_ask_for_no_other() {
     }
 }
 
-/// The names of the fields of each event that a source tells.
-fn fields_in(source: &str) -> BTreeSet<String> {
+const EVENTS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "$level"];
+
+/// The names of the fields of each event, or span, that a source tells.
+fn fields_in(source: &str, macros: &[&str]) -> BTreeSet<String> {
     let mut fields = BTreeSet::new();
     for rest in source.split("tracing::").skip(1) {
-        let Some((_, rest)) = rest
-            .split_once("!(")
-            .filter(|(level, _)| ["trace", "debug", "info", "warn", "error", "$level"].contains(level))
-        else {
-            continue;
-        };
+        let Some((_, rest)) = rest.split_once("!(").filter(|(name, _)| macros.contains(name)) else { continue };
         let (mut depth, mut in_text, mut part, mut escaped) = (1, false, String::new(), false);
         for character in rest.chars() {
             match character {
@@ -335,13 +332,30 @@ fn field(part: &str) -> Option<String> {
 #[test]
 fn every_field_of_the_log_is_explained() {
     let source = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
-    let mut told = fields_in(&source);
+    let mut told = fields_in(&source, &EVENTS);
     told.retain(|name| name != "failpoint"); // Of tests only.
     assert!(told.len() > 20 && told.contains("tenant.id") && told.contains("duration_ms"), "{told:?}");
     told.extend(["timestamp", "level", "message"].map(str::to_owned));
-    let table = METRICS_AND_LOGS.split("| field | means |").nth(1).unwrap();
-    let cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
-    let explained: BTreeSet<String> =
-        cells.flat_map(|cell| cell.split("`, `").map(|name| name.trim_matches('`').to_owned())).collect();
-    assert_eq!(explained, told);
+    assert_eq!(names_of_rows("| field | means |", 1), told);
+}
+
+#[test]
+fn every_span_is_explained() {
+    let source = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    let spans = source.split("info_span!(").skip(1);
+    let spans: BTreeSet<String> = spans.map(|rest| rest.split('"').nth(1).unwrap().to_owned()).collect();
+    assert!(spans.len() > 3, "{spans:?}");
+    let head = "| span | attributes | is |";
+    assert_eq!(names_of_rows(head, 1), spans);
+    let mut told = fields_in(&source, &["info_span"]);
+    told.remove("otel.status_code"); // Becomes the status of the span.
+    assert_eq!(names_of_rows(head, 2), told);
+}
+
+/// The names in one column of a table of the page.
+fn names_of_rows(head: &str, column: usize) -> BTreeSet<String> {
+    let table = METRICS_AND_LOGS.split(head).nth(1).unwrap_or_default();
+    let rows = table.split("\n\n").next().unwrap_or_default().lines().filter(|line| line.starts_with("| `"));
+    let cells = rows.filter_map(|line| line.split('|').nth(column));
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned)).collect()
 }

@@ -8,6 +8,8 @@ use chrono::{DateTime, Utc};
 use reqwest::{Client, Url};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::entra::Token;
 use crate::entra::claims::Look;
@@ -89,6 +91,27 @@ impl Incidents {
         request: &Request,
         room: Option<Room>,
     ) -> Result<Answer, SyncError> {
+        let span = tracing::info_span!(
+            "api_call",
+            top = request.top,
+            skip = request.skip,
+            status = Empty,
+            otel.status_code = Empty
+        );
+        let answer = Box::pin(self.ask(tenant, token, request, room)).instrument(span.clone()).await;
+        if answer.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
+        answer
+    }
+
+    async fn ask(
+        &self,
+        tenant: &Tenant,
+        token: &Token,
+        request: &Request,
+        room: Option<Room>,
+    ) -> Result<Answer, SyncError> {
         let url = match &request.link {
             Some(link) => same_origin(link, &tenant.endpoints.base_url)?,
             None => page_url(&tenant.endpoints.base_url, request),
@@ -96,6 +119,7 @@ impl Incidents {
         let sent = self.client.get(url).bearer_auth(token.bearer()).header("Accept", "application/json").send().await;
         let response = sent.map_err(|error| http::transport(Peer::Defender, error))?;
         let status = response.status();
+        tracing::Span::current().record("status", status.as_u16());
         metrics::counter!("incident_sync_api_calls_total", "status" => status.as_u16().to_string()).increment(1);
         if status.is_redirection() {
             return Err(SyncError::Redirected { peer: Peer::Defender, status: status.as_u16() });

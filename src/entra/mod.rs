@@ -10,6 +10,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::error::{BREAKER_PROBE, Peer, SyncError, Wait, shown};
 use crate::http;
@@ -233,7 +235,11 @@ impl Tokens {
             None => None,
         };
         self.check_breaker(&rank, &fingerprint)?;
-        let result = self.request_with(tenant, &proof).await;
+        let span = tracing::info_span!("token_request", credential = name, otel.status_code = Empty);
+        let result = Box::pin(self.request_with(tenant, &proof)).instrument(span.clone()).await;
+        if result.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
         let told = if result.is_ok() { "ok" } else { "error" };
         metrics::counter!("incident_sync_token_requests_total", "result" => told).increment(1);
         let refused = result.as_ref().err().and_then(SyncError::shared_credential_code);

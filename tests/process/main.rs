@@ -15,6 +15,8 @@ mod life;
 mod log;
 mod manual;
 mod onboarding;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod password;
 mod poison;
 mod proxy;
