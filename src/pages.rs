@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::defender::paging::{Plan, Request};
 use crate::defender::{Answer, Incidents, Room};
@@ -124,7 +125,10 @@ impl<'a> Pages<'a> {
         let token = self.parties.tokens.get(self.tenant).await?;
         failpoint::reach("token.held").await;
         self.parties.await_turn(self.tenant, |wait| self.progress.waiting(wait)).await?;
-        let answer = self.parties.incidents.page(self.tenant, &token, request, room).await;
+        let (top, skip) = (request.top, request.skip);
+        let span = tracing::info_span!("api_call", top, skip, status = Empty, otel.status_code = Empty);
+        let page = self.parties.incidents.page(self.tenant, &token, request, room);
+        let answer = Box::pin(page).instrument(span.clone()).await;
         failpoint::reach("page.fetched").await;
         let is_throttled = matches!(answer, Err(SyncError::Api { status: 429, .. }));
         self.count(|counts| {
@@ -132,6 +136,7 @@ impl<'a> Pages<'a> {
             counts.throttled += usize::from(is_throttled);
         });
         if let Err(error) = &answer {
+            span.record("otel.status_code", "ERROR");
             self.parties.obey(self.tenant, error).await;
         }
         answer

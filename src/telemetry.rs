@@ -51,7 +51,7 @@ pub fn start(format: LogFormat, level: &str, exports: bool) -> Telemetry {
         tracing::error!(who = "operator", error = %error, "nothing is sent to the collector; mend the OTEL_ variables and restart");
     }
     #[cfg(not(feature = "otlp"))]
-    if exports && std::env::vars_os().any(|(name, _)| name == "OTEL_EXPORTER_OTLP_ENDPOINT") {
+    if exports && std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() {
         tracing::warn!(
             who = "operator",
             "OTEL_EXPORTER_OTLP_ENDPOINT is set, but this build sends nothing: it lacks the feature otlp"

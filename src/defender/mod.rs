@@ -8,8 +8,6 @@ use chrono::{DateTime, Utc};
 use reqwest::{Client, Url};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::Instrument;
-use tracing::field::Empty;
 
 use crate::entra::Token;
 use crate::entra::claims::Look;
@@ -85,27 +83,6 @@ impl Incidents {
 
     /// Gets one page; one that is not of ordinary size only into a `room`, which goes with the answer.
     pub async fn page(
-        &self,
-        tenant: &Tenant,
-        token: &Token,
-        request: &Request,
-        room: Option<Room>,
-    ) -> Result<Answer, SyncError> {
-        let span = tracing::info_span!(
-            "api_call",
-            top = request.top,
-            skip = request.skip,
-            status = Empty,
-            otel.status_code = Empty
-        );
-        let answer = Box::pin(self.ask(tenant, token, request, room)).instrument(span.clone()).await;
-        if answer.is_err() {
-            span.record("otel.status_code", "ERROR");
-        }
-        answer
-    }
-
-    async fn ask(
         &self,
         tenant: &Tenant,
         token: &Token,
