@@ -19,8 +19,8 @@ use crate::consent::{self, ConsentArgs};
 use crate::daemon;
 use crate::embedded::Hold;
 use crate::erase::{self, EraseArgs};
-use crate::error::SyncError;
 use crate::expiry;
+use crate::failure::Failure;
 use crate::life::{self, PurgeArgs};
 use crate::listener;
 use crate::manual;
@@ -28,6 +28,7 @@ use crate::progress::Progress;
 use crate::readers::{self, GrantArgs};
 use crate::report::{self, State};
 use crate::setup::{self, OpenDatabase, SetupError};
+use crate::signals;
 use crate::store::runs::Outcome;
 use crate::telemetry::{self, LogFormat};
 use crate::tenant::Tenant;
@@ -204,48 +205,6 @@ enum ConfigCommand {
     },
 }
 
-/// Why a command ends with a status other than 0.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// A tenant failed; the command has told which.
-    #[error("some tenant failed")]
-    Tenant,
-    /// No daemon answers.
-    #[error("{0}")]
-    NotHealthy(String),
-    /// A customer could not be taken on.
-    #[error("{0}")]
-    NotDone(String),
-    /// Usage or configuration.
-    #[error("{0}")]
-    Configuration(String),
-    /// The database.
-    #[error("{0}")]
-    Database(String),
-}
-
-impl Failure {
-    fn status(&self) -> u8 {
-        match self {
-            Self::Tenant | Self::NotHealthy(_) | Self::NotDone(_) => 1,
-            Self::Configuration(_) => 2,
-            Self::Database(_) => 3,
-        }
-    }
-}
-
-impl From<SetupError> for Failure {
-    fn from(error: SetupError) -> Self {
-        Self::Database(error.to_string())
-    }
-}
-
-impl From<SyncError> for Failure {
-    fn from(error: SyncError) -> Self {
-        SetupError::from(error).into()
-    }
-}
-
 impl Command {
     fn runs_tenants(&self) -> bool {
         matches!(self, Self::Run { .. } | Self::Sync(_) | Self::RetryRejected { .. })
@@ -336,7 +295,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
 
 fn show_config(config: &Config, command: &ConfigCommand) -> Result<(), Failure> {
     if let ConfigCommand::Show { json } = command {
-        print(*json, &json!(config.settings), || report::settings_table(&config.settings));
+        report::print(*json, &json!(config.settings), || report::settings_table(&config.settings));
         return Ok(());
     }
     if !config.refused.is_empty() {
@@ -344,14 +303,14 @@ fn show_config(config: &Config, command: &ConfigCommand) -> Result<(), Failure> 
     }
     let file =
         config.file.as_ref().map_or_else(|| "no file: the defaults".to_owned(), |file| file.display().to_string());
-    print(false, &Value::Null, || format!("{file}: valid, {} tenants", config.tenants.len()));
+    report::print(false, &Value::Null, || format!("{file}: valid, {} tenants", config.tenants.len()));
     Ok(())
 }
 
 async fn tenant(config: &Config, command: TenantCommand) -> Result<(), Failure> {
     match command {
         TenantCommand::List { json } => {
-            print(json, &report::tenant_json(&config.tenants), || report::tenant_table(&config.tenants));
+            report::print(json, &report::tenant_json(&config.tenants), || report::tenant_table(&config.tenants));
             Ok(())
         }
         TenantCommand::Purge(args) => life::purge(config, args).await,
@@ -361,29 +320,18 @@ async fn tenant(config: &Config, command: TenantCommand) -> Result<(), Failure> 
     }
 }
 
-/// A reader that has gone, as behind `head`, is no failure.
-pub(crate) fn print(json: bool, value: &Value, text: impl FnOnce() -> String) {
-    let text = if json { format!("{value:#}") } else { text() };
-    drop(writeln!(std::io::stdout(), "{text}"));
-}
-
 /// The tenants that the operator named, or all enabled ones.
 fn chosen(config: &Config, named: &[String]) -> Result<Vec<Arc<Tenant>>, Failure> {
     if named.is_empty() {
         return Ok(config.tenants.iter().filter(|tenant| tenant.enabled).cloned().collect());
     }
     let find = |name: &String| {
-        let found = find_tenant(config, name).filter(|tenant| tenant.enabled).cloned();
+        let found = config.tenant(name).filter(|tenant| tenant.enabled).cloned();
         found.ok_or_else(|| {
             Failure::Configuration(format!("no enabled tenant is called {name}; see: incident-sync tenant list"))
         })
     };
     named.iter().map(find).collect()
-}
-
-pub(crate) fn find_tenant<'a>(config: &'a Config, name: &str) -> Option<&'a Arc<Tenant>> {
-    let id = name.parse::<Uuid>().ok();
-    config.tenants.iter().find(|tenant| tenant.name == name || Some(tenant.id.0) == id)
 }
 
 impl SyncArgs {
@@ -400,7 +348,7 @@ async fn sync(config: &Config, named: &[String], asked: Asked, json: bool) -> Re
     let tenants = chosen(config, named)?;
     let database = OpenDatabase::open(&config.database, Hold::Command, true).await?;
     let stop = CancellationToken::new();
-    let signals = tokio::spawn(daemon::watch_signals(stop.clone()));
+    let signals = tokio::spawn(signals::watch(stop.clone()));
     let progress = Progress::on_terminal(tenants.len());
     let result = sync_with(config, &database, &tenants, asked, &progress, stop, json).await;
     signals.abort();
@@ -425,7 +373,7 @@ async fn sync_with(
     progress.finish();
     let ran = |tenant: &Tenant| results.iter().any(|result| result.tenant.id == tenant.id);
     let left_out: Vec<&str> = tenants.iter().filter(|tenant| !ran(tenant)).map(|tenant| tenant.name.as_str()).collect();
-    print(json, &report::sync_json(&results, &left_out, started.elapsed()), || report::sync_table(&results));
+    report::print(json, &report::sync_json(&results, &left_out, started.elapsed()), || report::sync_table(&results));
     for name in &left_out {
         eprintln!(
             "{name}: left out; another instance works on it, the service asked for a pause, or the command was stopped"
@@ -438,7 +386,7 @@ async fn sync_with(
 async fn check(config: &Config, named: &[String], json: bool) -> Result<(), Failure> {
     let tenants = chosen(config, named)?;
     let findings = check::all(config, &tenants).await;
-    print(json, &report::check_json(&findings), || report::check_table(&findings));
+    report::print(json, &report::check_json(&findings), || report::check_table(&findings));
     let mut failed = findings.iter().filter(|finding| finding.result == CheckResult::Failure).peekable();
     if failed.peek().is_none() {
         return Ok(());
@@ -452,7 +400,7 @@ async fn check(config: &Config, named: &[String], json: bool) -> Result<(), Fail
 /// The doctor answers also where every other command gives up.
 fn check_refused(errors: &ConfigErrors, json: bool) -> Failure {
     let findings = check::of_refused(errors);
-    print(json, &report::check_json(&findings), || report::check_table(&findings));
+    report::print(json, &report::check_json(&findings), || report::check_table(&findings));
     Failure::Configuration(errors.to_string())
 }
 
@@ -460,7 +408,7 @@ async fn verify(config: &Config, args: VerifyArgs) -> Result<(), Failure> {
     let tenants = chosen(config, &args.tenants)?;
     let database = OpenDatabase::open(&config.database, Hold::Command, false).await?;
     let stop = CancellationToken::new();
-    let signals = tokio::spawn(daemon::watch_signals(stop.clone()));
+    let signals = tokio::spawn(signals::watch(stop.clone()));
     let parties = setup::parties(config, database.store.clone());
     let span = Span { since: args.since, lookback: config.sync.lookback, overlap: config.sync.overlap };
     let progress = Progress::on_terminal(tenants.len());
@@ -469,7 +417,7 @@ async fn verify(config: &Config, args: VerifyArgs) -> Result<(), Failure> {
     signals.abort();
     drop(parties);
     database.close().await;
-    print(args.json, &json!(drifts), || report::drift_table(&drifts));
+    report::print(args.json, &json!(drifts), || report::drift_table(&drifts));
     if drifts.iter().all(Drift::is_clean) { Ok(()) } else { Err(Failure::Tenant) }
 }
 
@@ -478,7 +426,7 @@ async fn status(config: &Config, json: bool) -> Result<(), Failure> {
     let tenants = database.store.tenant_status().await.map_err(SetupError::from);
     database.close().await;
     let tenants = tenants?;
-    print(json, &report::status_json(&tenants, &config.tenants), || {
+    report::print(json, &report::status_json(&tenants, &config.tenants), || {
         let now = expiry::now();
         let credentials =
             expiry::endings(&config.tenants).iter().map(|each| format!("\n{}", each.told(now))).collect::<String>();

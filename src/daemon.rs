@@ -1,4 +1,4 @@
-//! The daemon's life: start-up, signals, systemd, and an end within ten seconds.
+//! The daemon's life: start-up, work, and an end within ten seconds.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,37 +7,36 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::Failure;
 use crate::config::{self, Config, DatabaseServer};
 use crate::embedded::Hold;
 use crate::error::SyncError;
 use crate::expiry;
+use crate::failure::Failure;
 use crate::listener;
 use crate::progress::Progress;
 use crate::reload::Reloader;
 use crate::schedule;
 use crate::setup::{self, OpenDatabase, SetupError};
+use crate::signals;
 use crate::store::Store;
 use crate::summaries;
+use crate::systemd::{feed_watchdog, notify, status_line};
 use crate::telemetry;
-use crate::tenant::Tenant;
 
 /// Runs in flight have this long to finish their page.
 const SOFT_STOP: Duration = Duration::from_secs(6);
 /// From the signal until even a frozen Postgres is killed: the promise is ten seconds in all.
 const HARD_STOP: Duration = Duration::from_secs(9);
 const DATABASE_RETRY: Duration = Duration::from_secs(3);
-const NOTIFY_DEADLINE: Duration = Duration::from_secs(1);
 const PASSWORD_LOOK: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT. `file` is read again on SIGHUP.
 pub async fn run(config: Config, file: Option<PathBuf>, migrate: bool) -> Result<(), Failure> {
     let stop = CancellationToken::new();
-    let signals = tokio::spawn(watch_signals(stop.clone()));
+    let signals = tokio::spawn(signals::watch(stop.clone()));
     let result = serve(&config, file, migrate, &stop).await;
     signals.abort();
     result
@@ -157,27 +156,6 @@ async fn lost_database(database: &OpenDatabase) {
     }
 }
 
-/// The first signal stops softly, the second one at once.
-pub(crate) async fn watch_signals(stop: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("signals cannot be watched");
-        return;
-    };
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        if stop.is_cancelled() {
-            tracing::warn!("stopped hard by a second signal");
-            std::process::exit(1);
-        }
-        tracing::info!("stopping");
-        stop.cancel();
-    }
-}
-
 /// A password may be changed while we run: when the server refuses ours, its file is read again.
 async fn watch_password(store: Store, file: Option<PathBuf>) {
     let mut tick = tokio::time::interval(PASSWORD_LOOK);
@@ -196,35 +174,5 @@ async fn watch_password(store: Store, file: Option<PathBuf>) {
 fn reconnect(store: &Store, config: &Config) {
     if let DatabaseServer::Url(url) = &config.database.server {
         store.reconnect_with(url.connect_options());
-    }
-}
-
-/// What `systemctl status` shows.
-pub(crate) fn status_line(tenants: &[Arc<Tenant>]) -> String {
-    format!("synchronising {} tenants", tenants.iter().filter(|tenant| tenant.enabled).count())
-}
-
-/// systemd kills us when this stops, as it does when the runtime hangs.
-async fn feed_watchdog() {
-    let Some(period) = sd_notify::watchdog_enabled() else { return };
-    let mut tick = tokio::time::interval(period / 2);
-    loop {
-        tick.tick().await;
-        // One at a time, however long it takes: nobody waits for it.
-        told(tokio::task::spawn_blocking(|| sd_notify::notify(&[NotifyState::Watchdog])).await);
-    }
-}
-
-/// Tells systemd, where there is one. Sending blocks while it does not listen: that must not stop the runtime, nor us for
-/// long.
-pub(crate) async fn notify(tell: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
-    if let Ok(result) = tokio::time::timeout(NOTIFY_DEADLINE, tokio::task::spawn_blocking(tell)).await {
-        told(result);
-    }
-}
-
-fn told(result: Result<std::io::Result<()>, JoinError>) {
-    if let Ok(Err(error)) = result {
-        tracing::debug!(error = %error, "systemd was not told");
     }
 }

@@ -11,13 +11,12 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
 
-use crate::cli::Failure;
 use crate::config;
-use crate::daemon;
 use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE, Incidents};
 use crate::embedded::{Embedded, EmbeddedSettings, Hold};
 use crate::entra::Tokens;
 use crate::entra::credential::{App, Credential};
+use crate::failure::Failure;
 use crate::http;
 use crate::listener;
 use crate::pages::{Parties, writers};
@@ -27,6 +26,7 @@ use crate::report;
 use crate::retry::Pace;
 use crate::schedule::{self, Schedule};
 use crate::setup::{self, OpenDatabase, SetupError};
+use crate::signals;
 use crate::simulator::{Behaviour, Clock, Encoding, Options, Simulator, TenantSpec, World};
 use crate::slots::Slots;
 use crate::store::Store;
@@ -93,7 +93,7 @@ pub async fn run(once: bool, incidents: usize) -> Result<(), Failure> {
 
 async fn with_parties(once: bool, database: &OpenDatabase, simulator: &Simulator) -> Result<(), Failure> {
     let stop = CancellationToken::new();
-    let signals = tokio::spawn(daemon::watch_signals(stop.clone()));
+    let signals = tokio::spawn(signals::watch(stop.clone()));
     let result = if once { one_pass(database, simulator, stop).await } else { live(database, simulator, stop).await };
     signals.abort();
     result
@@ -123,7 +123,7 @@ pub async fn simulate(listen: SocketAddr, tenants: usize, incidents: usize) -> R
     let simulator = start_simulator(listen, tenants, incidents).await?;
     println!("{}", sample_configuration(&simulator));
     let stop = CancellationToken::new();
-    let signals = tokio::spawn(daemon::watch_signals(stop.clone()));
+    let signals = tokio::spawn(signals::watch(stop.clone()));
     let life = tokio::spawn(live_on(simulator.world().clone()));
     stop.cancelled().await;
     life.abort();

@@ -6,11 +6,12 @@ use clap::Args;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::cli::{Failure, print};
 use crate::config::Config;
 use crate::embedded::Hold;
+use crate::failure::Failure;
 use crate::life::{actor, one, table};
 use crate::person::Person;
+use crate::report::print;
 use crate::setup::OpenDatabase;
 use crate::store::Store;
 use crate::store::purge::RowCounts;

@@ -5,10 +5,11 @@ use std::io::{BufRead, IsTerminal, Write};
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Failure, print};
 use crate::config::Config;
 use crate::embedded::Hold;
+use crate::failure::Failure;
 use crate::readers;
+use crate::report::print;
 use crate::setup::{OpenDatabase, SetupError};
 use crate::store::Store;
 use crate::store::purge::RowCounts;

@@ -21,7 +21,7 @@ use crate::pass::Engine;
 use crate::status_page::{CONTENT_SECURITY_POLICY, StatusPage};
 use crate::store::Store;
 use crate::store::status::Freshness;
-use crate::telemetry::{MetricKind, TENANT_METRICS, TenantMetric};
+use crate::tenant_metrics::{MetricKind, TENANT_METRICS, TenantMetric};
 
 const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
 const HEALTH_BYTES_MAX: u64 = 4096;

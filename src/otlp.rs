@@ -27,7 +27,7 @@ use crate::http;
 use crate::pass::PASS_DURATION;
 use crate::store::Store;
 use crate::store::status::Freshness;
-use crate::telemetry::{MetricKind, TENANT_METRICS};
+use crate::tenant_metrics::{MetricKind, TENANT_METRICS};
 
 const SERVICE: &str = "incident-sync";
 

@@ -4,9 +4,10 @@ use clap::Args;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::cli::{Failure, print};
 use crate::config::Config;
 use crate::embedded::Hold;
+use crate::failure::Failure;
+use crate::report::print;
 use crate::setup::{OpenDatabase, SetupError};
 use crate::store::Store;
 use crate::store::readers::{GrantError, KnownTenant, Sight};

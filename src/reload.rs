@@ -10,9 +10,9 @@ use tokio::signal::unix::Signal;
 use tokio::sync::Notify;
 
 use crate::config::{self, Config, ConfigError, Fingerprint, TenantsDir};
-use crate::daemon::{notify, status_line};
 use crate::pass::Engine;
 use crate::setup;
+use crate::systemd::{notify, status_line};
 use crate::tenant::TenantId;
 
 /// A change is taken over when the directory has looked the same for so long: files may come one after the other, and

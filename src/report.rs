@@ -1,5 +1,6 @@
 //! What commands print: tables for people, JSON for scripts.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,12 @@ use crate::verify::Drift;
 
 /// Sentences wrap at this width; narrower columns stay as they are.
 const TABLE_WIDTH: u16 = 150;
+
+/// Prints one or the other. A reader that has gone, as behind `head`, is no failure.
+pub fn print(json: bool, value: &Value, text: impl FnOnce() -> String) {
+    let text = if json { format!("{value:#}") } else { text() };
+    drop(writeln!(std::io::stdout(), "{text}"));
+}
 
 /// An empty table in our style.
 pub fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> Table {

@@ -13,7 +13,6 @@ use tracing_subscriber::{EnvFilter, Layer};
 #[cfg(feature = "otlp")]
 use crate::otlp::{self, Export};
 use crate::pass::PASS_DURATION;
-use crate::store::status::Freshness;
 
 /// The form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -97,49 +96,6 @@ fn journal() -> Option<tracing_journald::Layer> {
     std::env::var_os("JOURNAL_STREAM")?;
     tracing_journald::layer().ok()
 }
-
-/// A number by tenant that comes from the database.
-pub(crate) struct TenantMetric {
-    pub(crate) name: &'static str,
-    pub(crate) kind: MetricKind,
-    pub(crate) help: &'static str,
-    pub(crate) value: fn(&Freshness) -> f64,
-}
-
-/// Whether a number can fall.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MetricKind {
-    Gauge,
-    Counter,
-}
-
-/// Not in the recorder, which would show a tenant that left the configuration, or was renamed, for ever as it was last.
-pub(crate) const TENANT_METRICS: [TenantMetric; 4] = [
-    TenantMetric {
-        name: "incident_sync_tenant_freshness_seconds",
-        kind: MetricKind::Gauge,
-        help: "Seconds since everything up to then was stored",
-        value: |tenant| tenant.freshness_seconds,
-    },
-    TenantMetric {
-        name: "incident_sync_tenant_up",
-        kind: MetricKind::Gauge,
-        help: "1 when the tenant's last run ended well",
-        value: |tenant| f64::from(tenant.is_up),
-    },
-    TenantMetric {
-        name: "incident_sync_found_late_total",
-        kind: MetricKind::Counter,
-        help: "Incident versions that no poll had found and a later reading did; should stay 0",
-        value: |tenant| tenant.found_late as f64,
-    },
-    TenantMetric {
-        name: "incident_sync_holes",
-        kind: MetricKind::Gauge,
-        help: "Ranges of lastUpdateTime that the API fails to serve; should be 0",
-        value: |tenant| tenant.holes as f64,
-    },
-];
 
 /// How often the recorder sums up the durations that it was told.
 const UPKEEP: Duration = Duration::from_secs(5);

@@ -15,10 +15,11 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::cli::{Failure, print};
 use crate::config::Config;
 use crate::embedded::Hold;
+use crate::failure::Failure;
 use crate::life::{actor, one, table};
+use crate::report::print;
 use crate::setup::OpenDatabase;
 use crate::store::Store;
 use crate::store::purge::RowCounts;

@@ -23,6 +23,7 @@ use chrono::DateTime;
 use config::{Environment, FileFormat, Map, Source, Value};
 use croner::parser::{CronParser, Seconds};
 use nix::unistd::{User, geteuid};
+use uuid::Uuid;
 
 pub use database::{Database, DatabaseServer, DatabaseUrl};
 pub use reader::{ConfigError, ConfigErrors, Setting};
@@ -114,6 +115,14 @@ type Variables = HashMap<String, String>;
 /// `/etc` if there is one, else the defaults.
 pub fn load(file: Option<&Path>) -> Result<Config, ConfigErrors> {
     load_with(file, &process_environment())
+}
+
+impl Config {
+    /// The tenant of this name or id.
+    pub fn tenant(&self, name: &str) -> Option<&Arc<Tenant>> {
+        let id = name.parse::<Uuid>().ok();
+        self.tenants.iter().find(|tenant| tenant.name == name || Some(tenant.id.0) == id)
+    }
 }
 
 /// Where state is kept: systemd's `$STATE_DIRECTORY`, `/var/lib/incident-sync` for root, else below the home directory.

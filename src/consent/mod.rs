@@ -14,9 +14,10 @@ use serde_json::json;
 use url::Url;
 use uuid::Uuid;
 
-use crate::cli::{Failure, find_tenant, print};
 use crate::config::Config;
 use crate::entra::credential::App;
+use crate::failure::Failure;
+use crate::report::print;
 use crate::tenant::{Cloud, Endpoints, TenantId};
 
 /// Where an admin who needs no answer ends up.
@@ -82,7 +83,7 @@ pub async fn run(config: &Config, file: Option<&Path>, args: &ConsentArgs) -> Re
 impl Asking {
     fn of(config: &Config, args: &ConsentArgs) -> Result<Self, Failure> {
         let cloud = args.cloud.as_deref().and_then(Cloud::from_name);
-        if let Some(tenant) = args.tenant.as_deref().and_then(|name| find_tenant(config, name)) {
+        if let Some(tenant) = args.tenant.as_deref().and_then(|name| config.tenant(name)) {
             if cloud.is_some() {
                 let problem = format!("{} is configured, and its cloud with it; leave --cloud out", tenant.name);
                 return Err(Failure::Configuration(problem));

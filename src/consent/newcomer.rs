@@ -17,16 +17,17 @@ use uuid::Uuid;
 
 use super::redirect::{Answer, Receiver};
 use super::{Asking, ConsentArgs, file};
-use crate::cli::{Failure, print};
 use crate::config::{self, Config};
-use crate::daemon;
 use crate::defender::Incidents;
 use crate::defender::paging::Request;
 use crate::entra::Tokens;
 use crate::entra::claims::Look;
 use crate::error::{Actor, SyncError, Verdict, Wait};
+use crate::failure::Failure;
 use crate::http::{self, Deadlines};
+use crate::report::print;
 use crate::retry;
+use crate::signals;
 use crate::tenant::{Retention, Tenant, TenantId};
 use crate::window::Window;
 
@@ -69,7 +70,7 @@ pub(super) async fn take_on(
     );
 
     let stop = CancellationToken::new();
-    let signals = tokio::spawn(daemon::watch_signals(stop.clone()));
+    let signals = tokio::spawn(signals::watch(stop.clone()));
     let admitted = admit(config, &asking, args, name, &mut receiver, &stop).await;
     receiver.close().await;
     signals.abort();
