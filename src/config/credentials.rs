@@ -7,9 +7,8 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::database::is_loopback_host;
-use super::reader::{Given, Report, Section};
+use super::reader::{Given, Report, Section, parse_guid};
 use super::secrets::SecretFiles;
-use super::tenants::parse_guid;
 use crate::entra::certificate::Algorithm;
 use crate::entra::credential::{CertificateFiles, Credential, Source};
 use crate::entra::identity;

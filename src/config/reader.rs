@@ -10,6 +10,7 @@ use std::time::Duration;
 use config::{Map, Value, ValueKind};
 use serde::Serialize;
 use url::Url;
+use uuid::Uuid;
 
 /// Begins the name of each environment variable that sets a key.
 pub(super) const ENV_PREFIX: &str = "INCIDENT_SYNC";
@@ -387,4 +388,10 @@ impl Section {
         }
         texts
     }
+}
+
+/// Only the form that Entra shows; the crate would take URNs and braces too.
+pub(super) fn parse_guid(text: &str) -> Option<Uuid> {
+    let text = text.trim();
+    if text.len() == 36 { Uuid::try_parse(text).ok() } else { None }
 }

@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 use url::Url;
-use uuid::Uuid;
 
 use super::credentials;
 use super::database::is_loopback_host;
-use super::reader::{ConfigError, Given, Report, Section};
+use super::reader::{ConfigError, Given, Report, Section, parse_guid};
 use super::retention::Kept;
 use super::secrets::SecretFiles;
 use super::tenants_dir::TenantsDir;
@@ -170,12 +169,6 @@ fn read_id(section: &mut Section, seen: &mut Seen) -> Option<TenantId> {
         section.error("id", format!("the same tenant as {other} ({id}); remove one of the two"));
     }
     Some(id)
-}
-
-/// Only the form that Entra shows; the crate would take URNs and braces too.
-pub(super) fn parse_guid(text: &str) -> Option<Uuid> {
-    let text = text.trim();
-    if text.len() == 36 { Uuid::try_parse(text).ok() } else { None }
 }
 
 /// The keys of `[app]`, or those of one tenant's own.

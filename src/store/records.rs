@@ -1,5 +1,7 @@
 //! Rows of the two widest tables as composite values: one array of records instead of one array for each column.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
@@ -7,8 +9,24 @@ use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo};
 use sqlx::{Encode, Postgres, Type};
 
-use super::upsert::array_literal;
 use crate::rows::{AlertRow, EvidenceRow};
+
+/// Postgres's text form of a `text[]`: arrays of arrays cannot be unnested by row.
+pub(super) fn array_literal(values: &[Cow<'_, str>]) -> String {
+    let mut literal = String::from("{");
+    for (at, value) in values.iter().enumerate() {
+        literal.push_str(if at == 0 { "\"" } else { ",\"" });
+        for character in value.chars() {
+            if matches!(character, '"' | '\\') {
+                literal.push('\\');
+            }
+            literal.push(character);
+        }
+        literal.push('"');
+    }
+    literal.push('}');
+    literal
+}
 
 /// JSON as the text that it came in: the server parses it once, where a cast from `text` would copy it twice more.
 pub(super) struct JsonText<'a>(pub(super) &'a str);
@@ -210,5 +228,17 @@ impl<'a> From<&'a EvidenceRow<'_>> for EvidenceRecord<'a> {
             device_id: entity.device_id.as_deref(),
             extra: extra.as_deref(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_literal_quotes_what_it_must() {
+        let values = [Cow::Borrowed("a\"b"), Cow::Borrowed("c\\d"), Cow::Borrowed("NULL, {e}"), Cow::Borrowed("")];
+        assert_eq!(array_literal(&values), r#"{"a\"b","c\\d","NULL, {e}",""}"#);
+        assert_eq!(array_literal(&[]), "{}");
     }
 }

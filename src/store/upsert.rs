@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::records::{AlertRecord, EvidenceRecord, JsonText};
+use super::records::{AlertRecord, EvidenceRecord, JsonText, array_literal};
 use super::{Lease, Rights, Store};
 use crate::defender::wire;
 use crate::error::SyncError;
@@ -234,23 +234,6 @@ fn column<'r, R, T>(rows: &'r [R], pick: impl Fn(&'r R) -> T) -> Vec<T> {
     rows.iter().map(pick).collect()
 }
 
-/// Postgres's text form of a `text[]`: arrays of arrays cannot be unnested by row.
-pub(super) fn array_literal(values: &[Cow<'_, str>]) -> String {
-    let mut literal = String::from("{");
-    for (at, value) in values.iter().enumerate() {
-        literal.push_str(if at == 0 { "\"" } else { ",\"" });
-        for character in value.chars() {
-            if matches!(character, '"' | '\\') {
-                literal.push('\\');
-            }
-            literal.push(character);
-        }
-        literal.push('"');
-    }
-    literal.push('}');
-    literal
-}
-
 fn array_column<'r, R>(rows: &'r [R], pick: impl Fn(&'r R) -> Option<&'r Vec<Cow<'r, str>>>) -> Vec<Option<String>> {
     column(rows, |row| pick(row).map(|values| array_literal(values)))
 }
@@ -454,16 +437,4 @@ async fn write_comments(
         .execute(connection)
         .await?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_array_literal_quotes_what_it_must() {
-        let values = [Cow::Borrowed("a\"b"), Cow::Borrowed("c\\d"), Cow::Borrowed("NULL, {e}"), Cow::Borrowed("")];
-        assert_eq!(array_literal(&values), r#"{"a\"b","c\\d","NULL, {e}",""}"#);
-        assert_eq!(array_literal(&[]), "{}");
-    }
 }
