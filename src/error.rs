@@ -258,6 +258,11 @@ pub(crate) fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(80).collect()
 }
 
+/// The words of a panic up to what they quote: that may be a customer's text, as where one is cut within a letter.
+pub(crate) fn panic_words(text: &str) -> &str {
+    text.split(['`', '"', '\'']).next().unwrap_or_default().trim_end()
+}
+
 /// The judgement on a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
@@ -559,6 +564,15 @@ mod tests {
     fn api(status: u16, code: &str, retry_after: Option<u64>) -> Verdict {
         let retry_after = retry_after.map(Duration::from_secs);
         SyncError::Api { status, code: code.into(), target: String::new(), retry_after, hint: String::new() }.verdict()
+    }
+
+    #[test]
+    fn a_panic_does_not_quote_what_it_met() {
+        let title = "\u{e9}: a customer's incident".to_owned();
+        let panic = std::panic::catch_unwind(|| title[1..].len()).unwrap_err();
+        let said = panic.downcast_ref::<String>().unwrap();
+        assert!(said.contains("customer"), "this is why: {said}");
+        assert!(panic_words(said).contains("char boundary") && !panic_words(said).contains("customer"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::pass::Engine;
-use crate::status_page::{CONTENT_SECURITY_POLICY, StatusPage};
+use crate::status_page::{CONTENT_SECURITY_POLICY, Shown, StatusPage};
 use crate::store::Store;
 use crate::store::status::Freshness;
 use crate::tenant_metrics::{MetricKind, TENANT_METRICS, TenantMetric};
@@ -97,8 +97,14 @@ fn is_for_us(headers: &HeaderMap, listen: IpAddr) -> bool {
     name.trim_end_matches('.').eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_ours)
 }
 
-async fn fleet(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Html<String> {
-    Html(shared.page.fleet(query.as_deref() == Some("refresh")).await)
+async fn fleet(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Response {
+    show(shared.page.fleet(query.as_deref() == Some("refresh")).await)
+}
+
+/// A page from memory is for people; a probe learns from the status that the database is away.
+fn show(page: Shown) -> Response {
+    let status = if page.is_current { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Html(page.html)).into_response()
 }
 
 async fn tenant(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
@@ -106,10 +112,7 @@ async fn tenant(State(shared): State<Shared>, Path(id): Path<String>) -> Respons
         Ok(id) => shared.page.tenant(id).await,
         Err(_) => None,
     };
-    page.map_or_else(
-        || (StatusCode::NOT_FOUND, "There is no such tenant.\n").into_response(),
-        |page| Html(page).into_response(),
-    )
+    page.map_or_else(|| (StatusCode::NOT_FOUND, "There is no such tenant.\n").into_response(), show)
 }
 
 /// Asks the daemon that listens there whether it lives.

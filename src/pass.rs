@@ -16,7 +16,7 @@ use tracing::Instrument;
 use tracing::field::Empty;
 use uuid::Uuid;
 
-use crate::error::{SyncError, Verdict, Wait};
+use crate::error::{SyncError, Verdict, Wait, panic_words};
 use crate::failpoint;
 use crate::pages::{Pages, Parties};
 use crate::progress::{Progress, TenantProgress};
@@ -353,8 +353,8 @@ impl Engine {
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> SyncError {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    SyncError::Panicked { what: text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default() }
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    SyncError::Panicked { what: panic_words(text.unwrap_or_default()).to_owned() }
 }
 
 /// How long a failed tenant is left alone; `None` is not at all.

@@ -10,6 +10,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::error::panic_words;
 #[cfg(feature = "otlp")]
 use crate::otlp::{self, Export};
 use crate::pass::PASS_DURATION;
@@ -86,7 +87,7 @@ where
 
 /// As an event like any other: the lines that Rust prints by itself are no JSON, and the journal does not know their level.
 fn tell_panic(panic: &std::panic::PanicHookInfo<'_>) {
-    let what = panic.payload_as_str().unwrap_or_default();
+    let what = panic_words(panic.payload_as_str().unwrap_or_default());
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     tracing::error!(who = "us", error = what, place, "a task panicked; this is a defect of incident-sync");
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::{Fleet, Look, badge, moment, name, trouble, words};
+use super::{Fleet, Look, badge, grouped, moment, name, trouble, words};
 use crate::expiry;
 use crate::pass::Engine;
 use crate::report::{State, age, data_as_of, last_run, must_act};
@@ -119,10 +119,10 @@ fn summary(fleet: &Fleet) -> Markup {
                 }
                 div {
                     dt { "Open incidents" }
-                    dd.figure { (open(|t| t.open_high + t.open_medium + t.open_low + t.open_other)) }
+                    dd.figure { (grouped(open(|t| t.open_high + t.open_medium + t.open_low + t.open_other))) }
                     dd {
-                        "high " (open(|t| t.open_high)) ", medium " (open(|t| t.open_medium)) ", low "
-                        (open(|t| t.open_low)) ", other " (open(|t| t.open_other))
+                        "high " (grouped(open(|t| t.open_high))) ", medium " (grouped(open(|t| t.open_medium)))
+                        ", low " (grouped(open(|t| t.open_low))) ", other " (grouped(open(|t| t.open_other)))
                     }
                 }
             }
@@ -169,10 +169,10 @@ fn row(tenant: &FleetTenant, quota: &Quota) -> Markup {
             td { (data_as_of(standing)) }
             td { (last_run(standing)) }
             @for count in [tenant.open_high, tenant.open_medium, tenant.open_low, tenant.open_other] {
-                td.number.muted[count == 0] { (count) }
+                td.number.muted[count == 0] { (grouped(count)) }
             }
             td.number {
-                (quota.left_in_the_hour(&tenant.line))
+                (grouped(quota.left_in_the_hour(&tenant.line).into()))
                 @if tenant.line.pause_seconds > 0.0 { ", paused for " (age(tenant.line.pause_seconds)) }
             }
             td { (words(who)) }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
+use indicatif::HumanCount;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
@@ -42,6 +43,15 @@ pub struct StatusPage {
     last: Mutex<Option<Look>>,
 }
 
+/// A page to be shown.
+#[derive(Debug)]
+pub struct Shown {
+    /// HTML.
+    pub html: String,
+    /// Whether it shows what the database knows now; else the database is away.
+    pub is_current: bool,
+}
+
 /// The last look at the database.
 #[derive(Debug, Clone)]
 struct Look {
@@ -69,14 +79,14 @@ impl StatusPage {
     }
 
     /// The page of all tenants. `is_repeated` has the browser ask again every minute.
-    pub async fn fleet(&self, is_repeated: bool) -> String {
+    pub async fn fleet(&self, is_repeated: bool) -> Shown {
         let look = self.look().await;
         let body = fleet::body(&self.engine, &look, is_repeated);
-        document("Tenants · incident-sync", is_repeated, &body).into_string()
+        shown("Tenants · incident-sync", is_repeated, &body, look.failure.is_none())
     }
 
     /// The page of one tenant; `None` when nobody knows it.
-    pub async fn tenant(&self, id: Uuid) -> Option<String> {
+    pub async fn tenant(&self, id: Uuid) -> Option<Shown> {
         let look = self.look().await;
         let known = look.fleet.as_ref().and_then(|fleet| {
             fleet.tenants.iter().find(|tenant| tenant.standing.tenant_id == id).map(|tenant| (fleet, tenant))
@@ -84,12 +94,13 @@ impl StatusPage {
         let Some((fleet, tenant)) = known else {
             let configured = self.engine.settings().tenants.get(&id).cloned();
             let name = configured.filter(|_| look.failure.is_some())?.name.clone();
-            return Some(document(&name, false, &tenant::unknown(&name, &look)).into_string());
+            return Some(shown(&name, false, &tenant::unknown(&name, &look), false));
         };
         let runs = self.engine.parties().store.recent_runs(id, PAGES_PER_SLICE).await;
         let left = self.engine.parties().quota.left_in_the_hour(&tenant.line);
         let body = tenant::body(fleet, tenant, left, runs.as_deref(), &look);
-        Some(document(&format!("{} · incident-sync", tenant.standing.name), false, &body).into_string())
+        let is_current = look.failure.is_none() && runs.is_ok();
+        Some(shown(&format!("{} · incident-sync", tenant.standing.name), false, &body, is_current))
     }
 
     /// One look at a time, and none again too soon after one that failed either.
@@ -118,8 +129,8 @@ impl StatusPage {
     }
 }
 
-fn document(title: &str, is_repeated: bool, body: &Markup) -> Markup {
-    html! {
+fn shown(title: &str, is_repeated: bool, body: &Markup, is_current: bool) -> Shown {
+    let document = html! {
         (DOCTYPE)
         html lang="en" {
             head {
@@ -132,7 +143,8 @@ fn document(title: &str, is_repeated: bool, body: &Markup) -> Markup {
             }
             body { main { (body) } }
         }
-    }
+    };
+    Shown { html: document.into_string(), is_current }
 }
 
 /// What stands above everything else while the database is away.
@@ -176,6 +188,11 @@ fn words(word: &str) -> String {
 /// A customer chooses its name, and the direction of its letters.
 fn name(name: &str) -> Markup {
     html! { bdi { (name) } }
+}
+
+/// In groups of three digits; nothing that is shown here is below zero.
+fn grouped(number: i64) -> HumanCount {
+    HumanCount(number.unsigned_abs())
 }
 
 fn moment(time: DateTime<Utc>) -> String {

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{Fleet, Look, badge, moment, name, plot, trouble, words};
+use super::{Fleet, Look, badge, grouped, moment, name, plot, trouble, words};
 use crate::error::SyncError;
 use crate::report::{State, age, data_as_of, must_act};
 use crate::store::status::{FleetTenant, RecentRun};
@@ -71,17 +71,17 @@ fn facts(fleet: &Fleet, tenant: &FleetTenant, calls_left: u32) -> Markup {
             }
             dt { "Open incidents" }
             dd {
-                "high " (tenant.open_high) ", medium " (tenant.open_medium) ", low " (tenant.open_low) ", other "
-                (tenant.open_other)
+                "high " (grouped(tenant.open_high)) ", medium " (grouped(tenant.open_medium)) ", low "
+                (grouped(tenant.open_low)) ", other " (grouped(tenant.open_other))
             }
             dt { "Calls left in the hour" }
             dd {
-                (calls_left)
+                (grouped(calls_left.into()))
                 @if tenant.line.pause_seconds > 0.0 {
                     ", paused by the API for " (age(tenant.line.pause_seconds))
                 }
             }
-            dt { "In quarantine" } dd { (standing.rejected) }
+            dt { "In quarantine" } dd { (grouped(standing.rejected)) }
             dt { "Found late" } dd { (standing.found_late.unwrap_or(0)) }
             dt { "Holes" } dd { (standing.holes) }
             dt { "Tenant id" } dd { code { (standing.tenant_id) } }
@@ -119,7 +119,7 @@ fn row(run: &RecentRun) -> Markup {
             td { span.badge.(plot::class(&run.outcome)) { (run.outcome) } }
             td.number { (format!("{took:.1}")) }
             @for count in [run.api_calls, run.throttled, run.incidents_seen, run.incidents_written, run.rejected] {
-                td.number.muted[count == 0] { (count) }
+                td.number.muted[count == 0] { (grouped(count.into())) }
             }
             td.what { (run.error_message.as_deref().unwrap_or_default()) }
         }

@@ -126,9 +126,10 @@ async fn while_the_database_is_away_the_page_says_so_and_shows_what_was_known() 
     let servers = site.servers();
     signal_all(&servers, Signal::SIGSTOP);
     let page = shows(&daemon, "The database does not answer.").await;
+    assert_eq!(daemon.get("/").await.0, 503, "a probe must not take it for well");
     assert!(page.contains("Below is what was known") && page.contains("poll ok"), "{page}");
     let (status, one) = daemon.get(&format!("/tenants/{}", id(1))).await;
-    assert!(status == 200 && one.contains("The database does not answer."), "{one}");
+    assert!(status == 503 && one.contains("The database does not answer."), "{one}");
     signal_all(&servers, Signal::SIGCONT);
     until("all is well again", async || !daemon.get("/").await.1.contains("does not answer")).await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
@@ -154,7 +155,7 @@ fn browser() -> Option<&'static str> {
 fn browse(browser: &str, url: &str, what: &[&str]) -> String {
     let profile = tempfile::tempdir().unwrap();
     let mut command = Command::new(browser);
-    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1400,800"]);
+    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]);
     command.arg(format!("--user-data-dir={}", profile.path().display())).args(what).arg(url);
     let output = command.output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
@@ -193,14 +194,16 @@ async fn a_browser_shows_the_page_in_light_and_dark_without_complaint() {
     assert!(dom.contains("tenant-1") && dom.contains("&lt;b&gt;"), "{dom}");
     let tenant = format!("{url}tenants/{}", id(1));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    for (name, page, scheme, ground) in [
-        ("light", &url, 1, [0xff, 0xff, 0xff]),
-        ("dark", &url, 0, [0x10, 0x15, 0x1b]),
-        ("tenant", &tenant, 1, [0xff, 0xff, 0xff]),
+    for (name, page, scheme, size, ground) in [
+        ("light", &url, 1, "1400,800", [0xff, 0xff, 0xff]),
+        ("dark", &url, 0, "1400,800", [0x10, 0x15, 0x1b]),
+        ("tenant", &tenant, 1, "1400,800", [0xff, 0xff, 0xff]),
+        ("tenant-on-a-phone", &tenant, 0, "390,1200", [0x10, 0x15, 0x1b]),
     ] {
         let file = folder.join(format!("status-page-{name}.png"));
         let settings = format!("--blink-settings=preferredColorScheme={scheme}");
-        browse(browser, page, &[&settings, &format!("--screenshot={}", file.display())]);
+        let picture = format!("--screenshot={}", file.display());
+        browse(browser, page, &[&settings, &format!("--window-size={size}"), &picture]);
         assert_eq!(first_pixel(&std::fs::read(&file).unwrap()), ground, "{}", file.display());
     }
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
