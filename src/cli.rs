@@ -24,6 +24,7 @@ use crate::failure::Failure;
 use crate::life::{self, PurgeArgs};
 use crate::listener;
 use crate::manual;
+use crate::park::{self, ParkArgs, ResumeArgs};
 use crate::progress::Progress;
 use crate::readers::{self, GrantArgs};
 use crate::report::{self, State};
@@ -182,6 +183,10 @@ enum TenantCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Stops a tenant until somebody resumes it; its data stays.
+    Park(ParkArgs),
+    /// Lets a parked tenant be tried at once.
+    Resume(ResumeArgs),
     /// Deletes all data of a tenant that is disabled or gone from the configuration.
     Purge(PurgeArgs),
     /// Erases one person from a tenant's data.
@@ -313,6 +318,8 @@ async fn tenant(config: &Config, command: TenantCommand) -> Result<(), Failure> 
             report::print(json, &report::tenant_json(&config.tenants), || report::tenant_table(&config.tenants));
             Ok(())
         }
+        TenantCommand::Park(args) => park::park(config, args).await,
+        TenantCommand::Resume(args) => park::resume(config, args).await,
         TenantCommand::Purge(args) => life::purge(config, args).await,
         TenantCommand::ErasePerson(args) => erase::erase(config, args).await,
         TenantCommand::Export(args) => transfer::export(config, args).await,
@@ -376,7 +383,7 @@ async fn sync_with(
     report::print(json, &report::sync_json(&results, &left_out, started.elapsed()), || report::sync_table(&results));
     for name in &left_out {
         eprintln!(
-            "{name}: left out; another instance works on it, the service asked for a pause, or the command was stopped"
+            "{name}: left out; it is parked (see status), another instance works on it, the service asked for a pause, or the command was stopped"
         );
     }
     let is_good = left_out.is_empty() && results.iter().all(|result| result.outcome == Outcome::Ok);

@@ -25,6 +25,7 @@ pub mod manual;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 pub mod pages;
+pub mod park;
 pub mod pass;
 pub mod person;
 pub mod progress;

@@ -19,6 +19,7 @@ pub mod holes;
 pub mod inspect;
 pub mod lease;
 mod objects;
+pub mod park;
 pub mod purge;
 pub mod quota;
 pub mod readers;

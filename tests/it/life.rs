@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use incident_sync::error::SyncError;
-use incident_sync::simulator::{Endpoint, Reply};
+use incident_sync::simulator::{Behaviour, Endpoint, Reply, TenantSpec};
 use incident_sync::store::runs::Outcome;
 use incident_sync::tenant::TenantId;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -119,6 +119,47 @@ async fn a_run_in_flight_writes_nothing_to_a_tenant_that_was_seized() {
     assert_eq!(results[0].outcome, Outcome::Stopped);
     assert_eq!(world.number(stored).await, then);
     assert!(world.pass().await.is_empty(), "nor does another run begin");
+}
+
+#[tokio::test]
+async fn a_run_in_flight_writes_nothing_to_a_tenant_that_is_parked_and_the_next_one_goes_on_there() {
+    let world = World::with(vec![spec(1, 300)]).await;
+    let slow = Reply::Delay(Duration::from_secs(2));
+    world.service().script(id(1), Endpoint::Incidents, vec![Reply::Pass, Reply::Pass, slow]);
+    let stored = "SELECT count(*) FROM defender.incidents";
+    let (tenant, until_resumed) = (TenantId(id(1)), "SELECT count(*) FROM defender.sync_state WHERE parked_by IS NULL");
+    let park = async {
+        while world.number(stored).await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(world.store.park(tenant, "ann@host", None).await.unwrap());
+        world.number(stored).await
+    };
+    let (results, then) = tokio::join!(world.pass(), park);
+    assert_eq!(results[0].outcome, Outcome::Stopped);
+    assert_eq!(world.number(stored).await, then);
+    assert_eq!(world.state(id(1), "error_message").await.as_deref(), Some("parked by ann@host"));
+    world.unpark().await;
+    assert!(world.pass().await.is_empty(), "neither a reload nor a command starts another run");
+    assert!(world.store.claim_due(&[id(1)], 1).await.unwrap().is_empty(), "nor does the schedule");
+    assert_eq!(world.number(until_resumed).await, 0);
+
+    assert!(world.store.resume(tenant, "ann@host").await.unwrap());
+    assert_eq!(world.state(id(1), "error_class").await, None);
+    world.good_pass().await;
+    world.assert_settled().await;
+    assert!(!world.store.resume(tenant, "ann@host").await.unwrap(), "it is parked no more");
+}
+
+#[tokio::test]
+async fn who_is_parked_by_a_failure_is_due_when_resumed_and_the_failure_stays_told() {
+    let without_consent = Behaviour { consent_missing: true, ..Behaviour::default() };
+    let world = World::with(vec![TenantSpec { behaviour: without_consent, ..spec(1, 9) }]).await;
+    assert_eq!(world.pass().await[0].outcome, Outcome::Parked);
+    assert!(world.store.claim_due(&[id(1)], 1).await.unwrap().is_empty());
+    assert!(world.store.resume(TenantId(id(1)), "ann@host").await.unwrap());
+    assert_eq!(world.state(id(1), "error_class").await.as_deref(), Some("consent_missing"));
+    assert_eq!(world.store.claim_due(&[id(1)], 1).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

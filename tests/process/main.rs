@@ -17,6 +17,7 @@ mod manual;
 mod onboarding;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod park;
 mod password;
 mod poison;
 mod proxy;

@@ -4,6 +4,7 @@ WITH due AS (
     SELECT tenant_id
     FROM defender.sync_state
     WHERE tenant_id = ANY ($1::uuid[])
+        AND parked_by IS NULL
         AND (lease_expires_at IS NULL OR lease_expires_at < now() OR lease_owner = $3)
         AND greatest(next_attempt_at, no_calls_before) <= now() + $4
         AND (poll_due_at <= now() + $4

@@ -1,10 +1,11 @@
 -- claim_named
--- A person asks: due or not, parked or not; only a pause that the service demanded still holds. A lease of ours is one
+-- A person asks: due or not; only a pause that the service demanded still holds, and what another person said. A lease of ours is one
 -- whose claim was done and its answer lost.
 WITH free AS (
     SELECT tenant_id
     FROM defender.sync_state
     WHERE tenant_id = ANY ($1::uuid[])
+        AND parked_by IS NULL
         AND (lease_expires_at IS NULL OR lease_expires_at < now() OR lease_owner = $3)
         AND no_calls_before <= now()
         AND NOT (error_class = 'throttled' AND next_attempt_at > now())

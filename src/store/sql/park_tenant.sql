@@ -1,0 +1,12 @@
+-- park_tenant
+-- Whoever works on the tenant has lost it; a run that ends later changes nothing here.
+UPDATE defender.sync_state SET
+    parked_by = $2,
+    parked_reason = concat_ws(': ', 'parked by ' || $2, $3::text),
+    error_class = 'parked',
+    error_message = concat_ws(': ', 'parked by ' || $2, $3::text),
+    who_must_act = 'operator',
+    lease_fence = lease_fence + 1,
+    lease_owner = NULL,
+    lease_expires_at = NULL
+WHERE tenant_id = $1
