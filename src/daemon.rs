@@ -54,6 +54,7 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
     let engine = setup::engine(config, database.store.clone(), Progress::hidden(), stop.clone())
         .await
         .map_err(SetupError::from)?;
+    engine.settings().heed_schedule(&database.store).await.map_err(SetupError::from)?;
     let wake = Arc::new(Notify::new());
     let lines = &config.schedule;
     let ticks = schedule::start_ticks([&lines.poll, &lines.open_incidents, &lines.reconcile], &wake).await;

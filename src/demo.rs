@@ -31,6 +31,7 @@ use crate::simulator::{Behaviour, Clock, Encoding, Options, Simulator, TenantSpe
 use crate::slots::Slots;
 use crate::store::Store;
 use crate::store::quota::Quota;
+use crate::store::tenants::Left;
 use crate::telemetry;
 use crate::tenant::{Endpoints, Retention, Tenant, TenantId, TokenVersion};
 use crate::tenant_run::Asked;
@@ -203,7 +204,7 @@ async fn engine(
     stop: CancellationToken,
 ) -> Result<Arc<Engine>, Failure> {
     let tenants = tenants(url);
-    database.store.sync_tenants(&tenants, true).await.map_err(SetupError::from)?;
+    database.store.sync_tenants(&tenants, Left::AllOthers).await.map_err(SetupError::from)?;
     let client = http::client();
     let parties = Parties {
         tokens: Tokens::new(client.clone()),

@@ -52,6 +52,15 @@ async fn purge_with(store: &Store, config: &Config, args: &PurgeArgs) -> Result<
         )));
     }
     if store.is_enabled(id).await.map_err(SetupError::from)? {
+        let refused: Vec<String> = config.refused.iter().map(ToString::to_string).collect();
+        if !refused.is_empty() {
+            return Err(Failure::Configuration(format!(
+                "nobody knows whether {} has left while files of tenants_dir are refused; mend or remove them, run systemctl \
+                 reload incident-sync, and try again:\n{}",
+                tenant.name,
+                refused.join("\n")
+            )));
+        }
         return Err(Failure::Configuration(format!(
             "no daemon has read yet that {} is no more: run systemctl reload incident-sync, and try again",
             tenant.name

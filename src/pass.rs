@@ -23,9 +23,10 @@ use crate::progress::{Progress, TenantProgress};
 use crate::retention;
 use crate::retry::{persistently, with_retries};
 use crate::schedule::Schedule;
-use crate::store::Claim;
 use crate::store::lease::{RunKind, TICK_TOLERANCE};
 use crate::store::runs::{Due, Outcome, RunRecord, back_off};
+use crate::store::tenants::Left;
+use crate::store::{Claim, Store};
 use crate::tenant::{Tenant, TenantId};
 use crate::tenant_run::{Asked, PAGES_PER_SLICE, Reach, RunReport, TenantRun};
 use crate::trust::Trust;
@@ -64,9 +65,31 @@ impl Settings {
         self.tenants.values().filter(|tenant| tenant.enabled).map(|tenant| tenant.id.0).collect()
     }
 
+    /// What another schedule put off is due when this one says so; what it made due earlier stays.
+    pub async fn heed_schedule(&self, store: &Store) -> Result<(), SyncError> {
+        let due = |now: DateTime<Utc>| {
+            let from = now + to_delta(TICK_TOLERANCE);
+            Due {
+                poll: self.schedule.next_poll(from),
+                open: self.schedule.next_open(from),
+                reconcile: self.schedule.next_reconcile(from),
+            }
+        };
+        store.bring_forward(&self.enabled(), due).await
+    }
+
     fn reach(&self, asked: Asked, pages_max: usize) -> Reach {
         Reach { overlap: self.overlap, lookback: self.lookback, reconcile: self.reconcile, asked, pages_max }
     }
+}
+
+/// Why settings are taken over.
+#[derive(Debug)]
+pub enum Occasion {
+    /// A person asks for it: whatever waits for somebody may have been put right.
+    Asked,
+    /// Files of these tenants have come or changed.
+    Files(Vec<Uuid>),
 }
 
 /// Everything that runs need, shared by all of them.
@@ -117,11 +140,22 @@ impl Engine {
     }
 
     /// Takes new settings. Runs in flight go on with the old ones; new tenants are due at once.
-    pub async fn reload(&self, settings: Settings) -> Result<(), SyncError> {
+    pub async fn reload(&self, settings: Settings, occasion: Occasion) -> Result<(), SyncError> {
+        let store = &self.parties.store;
         let tenants: Vec<Arc<Tenant>> = settings.tenants.values().cloned().collect();
-        self.parties.store.sync_tenants(&tenants, settings.are_all).await?;
-        self.parties.store.unpark(&settings.enabled()).await?;
-        self.parties.tokens.forget_refusals();
+        // Whoever ran is here still, even if its file is refused.
+        let before = self.settings();
+        let gone: Vec<Uuid> = before.tenants.keys().filter(|id| !settings.tenants.contains_key(id)).copied().collect();
+        let left = if settings.are_all { Left::AllOthers } else { Left::Only(&gone) };
+        store.sync_tenants(&tenants, left).await?;
+        match occasion {
+            Occasion::Asked => {
+                store.unpark(&settings.enabled()).await?;
+                self.parties.tokens.forget_refusals();
+            }
+            Occasion::Files(changed) => store.unpark(&changed).await?,
+        }
+        settings.heed_schedule(store).await?;
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         Ok(())
     }

@@ -22,6 +22,7 @@ use crate::schedule::Schedule;
 use crate::slots::Slots;
 use crate::store::Store;
 use crate::store::quota::Quota;
+use crate::store::tenants::Left;
 
 const POOL_CLOSES: Duration = Duration::from_secs(1);
 
@@ -151,7 +152,8 @@ pub async fn engine(
     progress: Progress,
     stop: CancellationToken,
 ) -> Result<Arc<Engine>, SyncError> {
-    store.sync_tenants(&config.tenants, config.refused.is_empty()).await?;
+    let left = if config.refused.is_empty() { Left::AllOthers } else { Left::Only(&[]) };
+    store.sync_tenants(&config.tenants, left).await?;
     Ok(Arc::new(Engine::new(parties(config, store), settings(config), progress, stop)))
 }
 

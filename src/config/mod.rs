@@ -59,6 +59,8 @@ pub struct Config {
     pub http: Http,
     /// `[http_client]`
     pub http_client: Route,
+    /// The main file as it was read, with the environment on top.
+    pub main: MainFile,
     /// The list and the directory of tenants together, disabled ones included.
     pub tenants: Vec<Arc<Tenant>>,
     /// `tenants_dir`, and which tenant each of its files is.
@@ -71,6 +73,16 @@ pub struct Config {
     pub settings: Vec<Setting>,
     /// What works but should not stay so: whole sentences for the log.
     pub warnings: Vec<String>,
+}
+
+/// A main file that was accepted. It may hold secrets.
+#[derive(Clone)]
+pub struct MainFile(Map<String, Value>);
+
+impl std::fmt::Debug for MainFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MainFile")
+    }
 }
 
 /// When what runs: cron lines with seconds, in UTC.
@@ -114,7 +126,13 @@ type Variables = HashMap<String, String>;
 /// Loads and checks everything. `file` is what the command line named; else `$INCIDENT_SYNC_CONFIG`, else the file in
 /// `/etc` if there is one, else the defaults.
 pub fn load(file: Option<&Path>) -> Result<Config, ConfigErrors> {
-    load_with(file, &process_environment())
+    load_with(file, None, &process_environment())
+}
+
+/// The same with the files of `tenants_dir` and those with secrets as they are now, and the main file as it was: nobody has
+/// asked for what it may say meanwhile.
+pub fn load_beside(file: Option<&Path>, main: &MainFile) -> Result<Config, ConfigErrors> {
+    load_with(file, Some(main), &process_environment())
 }
 
 impl Config {
@@ -156,11 +174,11 @@ fn state_dir_of(environment: &Variables, is_root: bool) -> PathBuf {
 }
 
 /// One wrong file of `tenants_dir` must not end the service for all the others.
-fn load_with(file: Option<&Path>, environment: &Variables) -> Result<Config, ConfigErrors> {
+fn load_with(file: Option<&Path>, main: Option<&MainFile>, environment: &Variables) -> Result<Config, ConfigErrors> {
     let mut refused = Vec::new();
     loop {
         let mut report = Report::default();
-        let found = read(file, environment, &refused, &mut report);
+        let found = read(file, main, environment, &refused, &mut report);
         let dir = report.tenants_dir.clone();
         if let (Some(found), true) = (found, report.is_clean()) {
             return Ok(Config { refused, warnings: report.warnings, settings: report.settings, ..found });
@@ -178,9 +196,17 @@ fn load_with(file: Option<&Path>, environment: &Variables) -> Result<Config, Con
 }
 
 /// One attempt, without the files that were refused.
-fn read(file: Option<&Path>, environment: &Variables, refused: &[ConfigError], report: &mut Report) -> Option<Config> {
+fn read(
+    file: Option<&Path>,
+    main: Option<&MainFile>,
+    environment: &Variables,
+    refused: &[ConfigError],
+    report: &mut Report,
+) -> Option<Config> {
     let file = find_file(file, environment);
-    let tree = read_tree(file.as_deref(), environment).map_err(|error| report.error(error)).ok()?;
+    let tree = main.map_or_else(|| read_tree(file.as_deref(), environment), |MainFile(tree)| Ok(tree.clone()));
+    let tree = tree.map_err(|error| report.error(error)).ok()?;
+    let main = MainFile(tree.clone());
     let label = file.as_ref().map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string());
     let mut root = Section::new(&label, "", "", tree);
     let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("/etc/incident-sync")).to_owned();
@@ -204,6 +230,7 @@ fn read(file: Option<&Path>, environment: &Variables, refused: &[ConfigError], r
         sync,
         http,
         http_client,
+        main,
         tenants,
         tenants_dir,
         refused,

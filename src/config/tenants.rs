@@ -110,8 +110,31 @@ struct Shared {
 /// Ids and names that are taken, and by whom.
 #[derive(Default)]
 struct Seen {
-    ids: HashMap<TenantId, String>,
-    names: HashMap<String, String>,
+    ids: HashMap<TenantId, Place>,
+    names: HashMap<String, Place>,
+}
+
+/// Where a tenant is configured.
+#[derive(Clone)]
+struct Place {
+    told: String,
+    own_file: Option<String>,
+}
+
+impl Place {
+    fn of(section: &Section) -> Self {
+        Self { told: section.place(), own_file: section.own_file().map(str::to_owned) }
+    }
+}
+
+/// Two files that claim the same are both refused: the order of their names says nothing about which one is right. What
+/// the main file says comes first.
+fn refuse_both(section: &mut Section, key: &str, other: &Place, problem: impl Fn(&str) -> String, report: &mut Report) {
+    let here = Place::of(section);
+    section.error(key, problem(&other.told));
+    if let (Some(_), Some(file)) = (here.own_file, &other.own_file) {
+        report.error(ConfigError { file: file.clone(), key: key.to_owned(), problem: problem(&here.told) });
+    }
 }
 
 fn read_tenant(
@@ -121,8 +144,8 @@ fn read_tenant(
     seen: &mut Seen,
     report: &mut Report,
 ) -> Option<Arc<Tenant>> {
-    let name = read_name(&mut section, seen);
-    let id = read_id(&mut section, seen);
+    let name = read_name(&mut section, seen, report);
+    let id = read_id(&mut section, seen, report);
     let labels = section.texts("labels");
     let enabled = section.flag("enabled", true);
     let retention = shared.kept.of_tenant(&mut section);
@@ -134,7 +157,7 @@ fn read_tenant(
     Some(Arc::new(Tenant { id: id?, name: name?, labels, enabled, endpoints, app: app?, retention }))
 }
 
-fn read_name(section: &mut Section, seen: &mut Seen) -> Option<String> {
+fn read_name(section: &mut Section, seen: &mut Seen, report: &mut Report) -> Option<String> {
     let name = section.parsed("name", |name| match name.trim() {
         "" => Err("is empty; set the name that reports and metrics show".to_owned()),
         name if name.chars().any(char::is_control) => Err("holds control characters; remove them".to_owned()),
@@ -149,13 +172,15 @@ fn read_name(section: &mut Section, seen: &mut Seen) -> Option<String> {
         }
     };
     section.name_tenant(&name);
-    if let Some(other) = seen.names.insert(name.clone(), section.place()) {
-        section.error("name", format!("the same name as {other}; metrics tell tenants apart by it, so choose another"));
+    if let Some(other) = seen.names.insert(name.clone(), Place::of(section)) {
+        let problem =
+            |other: &str| format!("the same name as {other}; metrics tell tenants apart by it, so choose another");
+        refuse_both(section, "name", &other, problem, report);
     }
     Some(name)
 }
 
-fn read_id(section: &mut Section, seen: &mut Seen) -> Option<TenantId> {
+fn read_id(section: &mut Section, seen: &mut Seen, report: &mut Report) -> Option<TenantId> {
     let cure = "set the customer's directory (tenant) id from Entra's overview page";
     let id = match section.parsed("id", |id| parse_guid(id).ok_or(format!("not a GUID; {cure}"))) {
         Given::Is(id) => TenantId(id),
@@ -165,8 +190,9 @@ fn read_id(section: &mut Section, seen: &mut Seen) -> Option<TenantId> {
             return None;
         }
     };
-    if let Some(other) = seen.ids.insert(id, section.place()) {
-        section.error("id", format!("the same tenant as {other} ({id}); remove one of the two"));
+    if let Some(other) = seen.ids.insert(id, Place::of(section)) {
+        let problem = |other: &str| format!("the same tenant as {other} ({id}); remove one of the two");
+        refuse_both(section, "id", &other, problem, report);
     }
     Some(id)
 }
@@ -289,11 +315,18 @@ impl ApiKeys {
         let scope = self.scope.or_else(|| common.scope.clone().filter(|_| inherited));
         Endpoints {
             authority: authority.unwrap_or_else(|| fixed(cloud.authority())),
-            scope: scope.unwrap_or_else(|| format!("{}/.default", base_url.as_str().trim_end_matches('/'))),
+            scope: scope.unwrap_or_else(|| format!("{}/.default", audience(&base_url).trim_end_matches('/'))),
             base_url,
             token_version: self.token_version.or(common.token_version).unwrap_or(TokenVersion::V2),
         }
     }
+}
+
+/// The regional hosts of the worldwide cloud take tokens for its common host. Source: `MicrosoftDocs/defender-docs`,
+/// `api-supported.md`.
+fn audience(base_url: &Url) -> &str {
+    let is_regional = base_url.host_str().is_some_and(|host| host.ends_with(".security.microsoft.com"));
+    if is_regional { Cloud::Commercial.base_url() } else { base_url.as_str() }
 }
 
 /// Secrets travel to these addresses, so plain http stays on this machine.

@@ -46,7 +46,7 @@ impl Etc {
     }
 
     fn load(&self) -> Result<Config, ConfigErrors> {
-        load_with(Some(&self.dir.path().join("incident-sync.toml")), &self.environment)
+        load_with(Some(&self.dir.path().join("incident-sync.toml")), None, &self.environment)
     }
 
     fn good(&self) -> Config {
@@ -165,6 +165,19 @@ fn what_is_kept_too_short_is_refused() {
 }
 
 #[test]
+fn a_token_for_a_regional_host_is_asked_for_the_common_one() {
+    for (base_url, scope) in [
+        ("https://eu.api.security.microsoft.com", "https://api.security.microsoft.com/.default"),
+        ("https://api-uk.security.microsoft.com/", "https://api.security.microsoft.com/.default"),
+        ("https://api-gcc.security.microsoft.us", "https://api-gcc.security.microsoft.us/.default"),
+        ("https://example.com/security.microsoft.com", "https://example.com/security.microsoft.com/.default"),
+    ] {
+        let config = Etc::with(&format!("[api]\nbase_url = '{base_url}'\n{APP}{CONTOSO}")).good();
+        assert_eq!(config.tenants[0].endpoints.scope, scope);
+    }
+}
+
+#[test]
 fn tenants_share_the_app_and_inherit_the_api() {
     let own = "client_id = '99999999-2222-3333-4444-555555555555'\nclient_secret = 'own'\nbase_url = 'http://127.0.0.1:8080/'\n";
     let third = "[[tenants]]\nid = 'aaaaaaaa-bbbb-cccc-dddd-000000000000'\nname = 'Wingtip'\nlabels.tier = 'gold'\ncloud = 'gcc-high'\n";
@@ -248,7 +261,7 @@ fn the_environment_names_the_file() {
     let etc = Etc::with("[sync]\nconcurrency = 3\n");
     let file = etc.dir.path().join("incident-sync.toml");
     let environment = Variables::from([("INCIDENT_SYNC_CONFIG".to_owned(), file.display().to_string())]);
-    let config = load_with(None, &environment).unwrap();
+    let config = load_with(None, None, &environment).unwrap();
     assert_eq!((config.file, config.sync.concurrency), (Some(file), 3));
 }
 
@@ -261,17 +274,50 @@ fn a_directory_holds_tenants_too() {
     let names: Vec<String> = etc.good().tenants.iter().map(|tenant| tenant.name.clone()).collect();
     assert_eq!(names, ["Contoso", "Fabrikam"]);
 
-    let config = etc.file("tenants.d/again.toml", &fabrikam).file("tenants.d/broken.toml", "id = ").good();
+    let contoso = CONTOSO.replace("[[tenants]]\n", "").replace("Contoso", "Contoso again");
+    let config = etc.file("tenants.d/contoso.toml", &contoso).file("tenants.d/broken.toml", "id = ").good();
     let names: Vec<String> = config.tenants.iter().map(|tenant| tenant.name.clone()).collect();
     assert_eq!(names, ["Contoso", "Fabrikam"], "a wrong file is left out, and all others are read");
     let errors: Vec<String> = config.refused.iter().map(ToString::to_string).collect();
-    let (id, name) = ("fabrikam.toml: id: the same tenant as", "fabrikam.toml: name: the same name as");
-    for text in [id, name, "again.toml", "broken.toml: TOML parse error at line 1"] {
+    for text in ["contoso.toml: id: the same tenant as tenants[0]", "broken.toml: TOML parse error at line 1"] {
         assert!(errors.iter().any(|error| error.contains(text)), "{text} is missing in {errors:#?}");
     }
     let errors = Etc::with("tenants_dir = '.'\n[sync]\noverlap = 'ten'\n").errors();
     assert!(errors[0].contains("sync.overlap"), "the main file is never left out: {errors:#?}");
     Etc::with("tenants_dir = 'absent'\n").refuses(&["tenants_dir: cannot read", "create the directory"]);
+}
+
+#[test]
+fn of_two_files_that_claim_the_same_neither_is_read() {
+    let fabrikam = FABRIKAM.replace("[[tenants]]\n", "");
+    let other_id = fabrikam.replace("ffffffffffff", "000000000001");
+    let other_name = fabrikam.replace("Fabrikam", "Adatum");
+    for (copy, key) in [(other_id, "name"), (other_name, "id")] {
+        let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}{CONTOSO}"))
+            .file("tenants.d/fabrikam.toml", &fabrikam)
+            .file("tenants.d/adatum.toml", &copy);
+        let config = etc.good();
+        let names: Vec<&str> = config.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
+        assert_eq!(names, ["Contoso"]);
+        let told: Vec<String> = config.refused.iter().map(ToString::to_string).collect();
+        for (file, other) in [("fabrikam.toml", "adatum.toml"), ("adatum.toml", "fabrikam.toml")] {
+            let is_told = |error: &String| error.contains(&format!("{file}: {key}: ")) && error.contains(other);
+            assert!(told.iter().any(is_told), "{file} is missing in {told:#?}");
+        }
+    }
+}
+
+#[test]
+fn the_main_file_can_stay_as_it_was_while_the_directory_is_read_again() {
+    let fabrikam = FABRIKAM.replace("[[tenants]]\n", "");
+    let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}{CONTOSO}")).file("tenants.d/.keep", "");
+    let main = etc.good().main;
+    assert!(!format!("{main:?}").contains("client"), "it may hold a secret");
+    let etc = etc.file("incident-sync.toml", "half an edi").file("tenants.d/fabrikam.toml", &fabrikam);
+    let file = etc.dir.path().join("incident-sync.toml");
+    let config = load_with(Some(&file), Some(&main), &etc.environment).unwrap();
+    let names: Vec<&str> = config.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
+    assert_eq!(names, ["Contoso", "Fabrikam"]);
 }
 
 #[test]
@@ -514,7 +560,7 @@ fn whatever_the_environment_says_is_accepted_or_refused_by_name_and_shows_no_sec
             let values = ["", "x", "0", "-1", "9999999999", "true", "10m", "0 0 0 * * *", content, "\u{0}", "\n"];
             environment.insert(format!("INCIDENT_SYNC__{key}"), random.pick(&values).to_owned());
         }
-        let told = match load_with(Some(&etc.dir.path().join("incident-sync.toml")), &environment) {
+        let told = match load_with(Some(&etc.dir.path().join("incident-sync.toml")), None, &environment) {
             Ok(config) => format!("{config:?} {}", config.warnings.join("\n")),
             Err(errors) => {
                 assert!(errors.0.iter().all(|error| !error.file.is_empty() && !error.key.is_empty()), "{errors:?}");
@@ -595,6 +641,7 @@ fn a_proxy_is_refused_where_it_could_not_work_or_would_tell_its_password() {
     let with = |lines: &str| {
         let etc = Etc::with(&format!("[http_client]\n{lines}\n"));
         etc.secret("proxy-password", CANARY);
+        etc.secret("garbled.pem", "-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n");
         etc
     };
     let good = with("proxy = 'http://user@proxy.example.com:3128'\nproxy_password_file = 'proxy-password'").good();
@@ -610,6 +657,7 @@ fn a_proxy_is_refused_where_it_could_not_work_or_would_tell_its_password() {
         (format!("proxy = 'environment'\n{password}"), "has no effect"),
         ("ca_file = 'nothing.pem'".to_owned(), "cannot read"),
         ("ca_file = 'incident-sync.toml'".to_owned(), "no certificate is in it"),
+        ("ca_file = 'garbled.pem'".to_owned(), "a certificate in it is damaged"),
     ];
     for (lines, told) in table {
         let errors = with(&lines).errors();

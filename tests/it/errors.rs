@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use incident_sync::pass::TenantResult;
 use incident_sync::simulator::{Behaviour, Endpoint, Reply, TenantSpec};
 use incident_sync::store::runs::Outcome;
+use incident_sync::store::tenants::Left;
 use incident_sync::tenant::TokenVersion;
 use tokio::sync::Notify;
 
@@ -236,7 +237,7 @@ async fn a_hanging_tenant_delays_no_other() {
 async fn a_tenant_that_left_the_configuration_keeps_its_data() {
     let world = World::with(vec![spec(1, 5), spec(2, 5)]).await;
     world.good_pass().await;
-    world.store.sync_tenants(&world.tenants()[..1], true).await.unwrap();
+    world.store.sync_tenants(&world.tenants()[..1], Left::AllOthers).await.unwrap();
     let removed: Option<DateTime<Utc>> =
         sqlx::query_scalar("SELECT removed_at FROM defender.tenants WHERE tenant_id = $1")
             .bind(id(2))
@@ -245,7 +246,7 @@ async fn a_tenant_that_left_the_configuration_keeps_its_data() {
             .unwrap();
     assert!(removed.is_some());
     assert_eq!(world.number("SELECT count(*) FROM defender.incidents").await, 10);
-    world.store.sync_tenants(world.tenants(), true).await.unwrap();
+    world.store.sync_tenants(world.tenants(), Left::AllOthers).await.unwrap();
     assert_eq!(world.number("SELECT count(*) FROM defender.tenants WHERE removed_at IS NOT NULL").await, 0);
 }
 

@@ -4,6 +4,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use incident_sync::store::tenants::Left;
 use incident_sync::store::{Store, apply_migrations};
 use nix::sys::signal::Signal;
 use sqlx::postgres::{PgConnectOptions, PgListener};
@@ -243,7 +244,7 @@ async fn a_restored_dump_shows_its_changes_and_goes_on_above_them() {
     let mut connection = connect(&restored).await;
     assert!(!Pipeline::default().read(&mut connection, 1).await, "the new server has not come so far");
     let store = Store::open(&restored, 2, "restored".to_owned(), false).await.unwrap();
-    store.sync_tenants(world.tenants(), true).await.unwrap();
+    store.sync_tenants(world.tenants(), Left::AllOthers).await.unwrap();
     Pipeline::default().reads_until(&mut connection, 200).await;
     let mut transaction = begin(&mut connection, 1).await;
     change(&mut transaction, 1, "after").await;

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use incident_sync::embedded::{Embedded, EmbeddedSettings, Hold};
 use incident_sync::store::readers::{GrantError, Sight};
+use incident_sync::store::tenants::Left;
 use incident_sync::store::{Store, apply_migrations};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
@@ -73,7 +74,7 @@ async fn owned_by_a_user() -> (World, String) {
 async fn serve(world: &mut World) {
     let (store, engine) = world.other_instance("another user", 4).await;
     (world.store, world.engine) = (store, engine);
-    world.store.sync_tenants(world.tenants(), true).await.unwrap();
+    world.store.sync_tenants(world.tenants(), Left::AllOthers).await.unwrap();
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use incident_sync::pages::Pages;
-use incident_sync::pass::Settings;
+use incident_sync::pass::{Occasion, Settings};
 use incident_sync::progress::Progress;
 use incident_sync::rows::PageRows;
 use incident_sync::schedule::Schedule;
@@ -318,7 +318,7 @@ async fn a_tenant_that_is_done_just_before_a_tick_is_not_read_until_it_has_come(
         reconcile: now.reconcile,
         schedule: Schedule::new("*/2 * * * * *", "0 20 * * * *", "0 30 3 * * *").unwrap(),
     };
-    world.engine.reload(settings).await.unwrap();
+    world.engine.reload(settings, Occasion::Asked).await.unwrap();
     let wake = Notify::new();
     // Whatever wakes the dispatcher, such as the end of another tenant's run.
     let restless = async {

@@ -17,6 +17,7 @@ use incident_sync::slots::Slots;
 use incident_sync::store::Store;
 use incident_sync::store::quota::Quota;
 use incident_sync::store::runs::Outcome;
+use incident_sync::store::tenants::Left;
 use incident_sync::tenant::{Endpoints, Retention, Tenant, TenantId, TokenVersion};
 use incident_sync::tenant_run::Asked;
 use reqwest::{Client, Url};
@@ -131,7 +132,7 @@ impl World {
         }
         let lease_term = Duration::from_secs(60);
         let (store, engine) = engine(&database, "test", &tenants, 8, lease_term, http::client()).await;
-        store.sync_tenants(&tenants, true).await.unwrap();
+        store.sync_tenants(&tenants, Left::AllOthers).await.unwrap();
         let home = database.clone();
         Self { simulator, home, database, store, engine, tenants, lease_term }
     }
