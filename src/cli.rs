@@ -1,5 +1,6 @@
 //! The commands, and what each exit status means.
 
+use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ use crate::report::{self, State};
 use crate::setup::{self, OpenDatabase, SetupError};
 use crate::signals;
 use crate::store::runs::Outcome;
+use crate::store::status::TenantStatus;
 use crate::telemetry::{self, LogFormat};
 use crate::tenant::Tenant;
 use crate::tenant_run::Asked;
@@ -353,6 +355,9 @@ impl SyncArgs {
 
 async fn sync(config: &Config, named: &[String], asked: Asked, json: bool) -> Result<(), Failure> {
     let tenants = chosen(config, named)?;
+    if asked == Asked::Rejected {
+        setup::must_exist(&config.database).map_err(SetupError::from)?;
+    }
     let database = OpenDatabase::open(&config.database, Hold::Command, true).await?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(signals::watch(stop.clone()));
@@ -413,7 +418,7 @@ fn check_refused(errors: &ConfigErrors, json: bool) -> Failure {
 
 async fn verify(config: &Config, args: VerifyArgs) -> Result<(), Failure> {
     let tenants = chosen(config, &args.tenants)?;
-    let database = OpenDatabase::open(&config.database, Hold::Command, false).await?;
+    let database = OpenDatabase::existing(&config.database).await?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(signals::watch(stop.clone()));
     let parties = setup::parties(config, database.store.clone());
@@ -429,10 +434,13 @@ async fn verify(config: &Config, args: VerifyArgs) -> Result<(), Failure> {
 }
 
 async fn status(config: &Config, json: bool) -> Result<(), Failure> {
-    let database = OpenDatabase::open(&config.database, Hold::Command, false).await?;
+    let database = OpenDatabase::existing(&config.database).await?;
     let tenants = database.store.tenant_status().await.map_err(SetupError::from);
     database.close().await;
-    let tenants = tenants?;
+    let mut tenants = tenants?;
+    let known: HashSet<Uuid> = tenants.iter().map(|tenant| tenant.standing.tenant_id).collect();
+    let unknown = config.tenants.iter().filter(|tenant| !known.contains(&tenant.id.0));
+    tenants.extend(unknown.map(|tenant| TenantStatus::unknown(tenant)));
     report::print(json, &report::status_json(&tenants, &config.tenants), || {
         let now = expiry::now();
         let credentials =

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::embedded::Hold;
 use crate::failure::Failure;
 use crate::life::{actor, one, table};
 use crate::person::Person;
@@ -39,7 +38,7 @@ pub struct EraseArgs {
 /// Puts a placeholder in the place of a person, everywhere or nowhere, and tells how many rows changed.
 pub async fn erase(config: &Config, args: EraseArgs) -> Result<(), Failure> {
     let upn = sign_in_name(&args.upn)?;
-    let database = OpenDatabase::open(&config.database, Hold::Command, false).await?;
+    let database = OpenDatabase::existing(&config.database).await?;
     let erased = erase_with(&database.store, &args, &upn).await;
     if erased.is_err() {
         // Else the tenant would wait until our lease expires.

@@ -6,7 +6,6 @@ use clap::Args;
 use serde_json::json;
 
 use crate::config::Config;
-use crate::embedded::Hold;
 use crate::failure::Failure;
 use crate::readers;
 use crate::report::print;
@@ -32,7 +31,7 @@ pub struct PurgeArgs {
 
 /// Deletes all data of a tenant, and tells how many rows.
 pub async fn purge(config: &Config, args: PurgeArgs) -> Result<(), Failure> {
-    let database = OpenDatabase::open(&config.database, Hold::Command, false).await?;
+    let database = OpenDatabase::existing(&config.database).await?;
     let purged = purge_with(&database.store, config, &args).await;
     database.close().await;
     let (tenant, counts) = purged?;

@@ -5,7 +5,6 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::embedded::Hold;
 use crate::failure::Failure;
 use crate::report::print;
 use crate::setup::{OpenDatabase, SetupError};
@@ -44,7 +43,7 @@ fn role_name(text: &str) -> Result<String, String> {
 
 /// Makes the reader, and tells what it sees.
 pub async fn grant(config: &Config, args: GrantArgs) -> Result<(), Failure> {
-    let database = OpenDatabase::open(&config.database, Hold::Command, false).await?;
+    let database = OpenDatabase::existing(&config.database).await?;
     let granted = grant_with(&database.store, &args).await;
     database.close().await;
     let (is_new, tenants) = granted?;

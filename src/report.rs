@@ -163,6 +163,7 @@ pub fn must_act(tenant: &Standing) -> Option<(&str, &str)> {
     match State::of(tenant) {
         State::Parked | State::Failing => tenant.who_must_act.as_deref().zip(tenant.error_message.as_deref()),
         State::Stale => Some((Actor::Operator.as_str(), OF_STALE)),
+        State::NeverRun => Some((Actor::Operator.as_str(), OF_NEVER_RUN)),
         State::Incomplete | State::FirstSync if tenant.holes > 0 => Some((Actor::Operator.as_str(), OF_HOLES)),
         State::Incomplete | State::FirstSync | State::Ok | State::Disabled | State::Removed => None,
     }
@@ -174,6 +175,9 @@ const OF_HOLES: &str =
 /// What an operator does about a poll that did not come.
 const OF_STALE: &str =
     "Its poll is overdue although nothing failed; see whether the daemon runs, and whether sync.concurrency is enough";
+/// What an operator does about a tenant that only the configuration knows.
+const OF_NEVER_RUN: &str =
+    "No daemon has read that it is configured; start the service, or systemctl reload incident-sync if it runs";
 /// Polls wait for a place, and a daemon restarts; neither takes that long.
 const OVERDUE_SECONDS: f64 = 900.0;
 
@@ -184,6 +188,8 @@ pub enum State {
     Parked,
     /// Its last run failed.
     Failing,
+    /// It is configured, but no daemon knows it yet.
+    NeverRun,
     /// Nothing failed, but it was not read when it should have been.
     Stale,
     /// The API fails to serve a part.
@@ -204,6 +210,7 @@ impl State {
         match tenant {
             Standing { removed_at: Some(_), .. } => Self::Removed,
             Standing { enabled: false, .. } => Self::Disabled,
+            Standing { consecutive_failures: None, .. } => Self::NeverRun,
             Standing { parked_reason: Some(_), .. } => Self::Parked,
             Standing { error_class: Some(_), .. } => Self::Failing,
             Standing { backfilled_at: None, .. } => Self::FirstSync,
@@ -218,6 +225,7 @@ impl State {
         match self {
             Self::Parked => "parked",
             Self::Failing => "failing",
+            Self::NeverRun => "never run",
             Self::Stale => "stale",
             Self::Incomplete => "incomplete",
             Self::FirstSync => "first sync",

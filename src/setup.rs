@@ -76,8 +76,15 @@ impl OpenDatabase {
         Ok(Self { store, embedded })
     }
 
+    /// Opens it for a command that has a use only for what is there already.
+    pub async fn existing(database: &Database) -> Result<Self, SetupError> {
+        must_exist(database)?;
+        Self::open(database, Hold::Command, false).await
+    }
+
     /// Opens it for the doctor, whatever is in it, and changes nothing.
     pub async fn unchecked(database: &Database) -> Result<Self, EmbeddedError> {
+        must_exist(database)?;
         let (options, embedded) = Self::serve(database, Hold::Command).await?;
         Ok(Self { store: Store::unchecked(&options, database.max_connections, instance()), embedded })
     }
@@ -112,6 +119,14 @@ impl OpenDatabase {
     async fn close_pool(&self) {
         // A run that did not stop in time still holds a connection; it ends with the process.
         drop(tokio::time::timeout(POOL_CLOSES, self.store.close()).await);
+    }
+}
+
+/// Refuses to go on where a private Postgres would first have to be made.
+pub fn must_exist(database: &Database) -> Result<(), EmbeddedError> {
+    match &database.server {
+        DatabaseServer::Embedded(settings) => Embedded::must_exist(settings),
+        DatabaseServer::Url(_) => Ok(()),
     }
 }
 

@@ -76,7 +76,7 @@ struct Contents {
 
 /// Writes a tenant's data, all of one moment.
 pub async fn export(config: &Config, args: ExportArgs) -> Result<(), Failure> {
-    let database = OpenDatabase::open(&config.database, Hold::Command, false).await?;
+    let database = OpenDatabase::existing(&config.database).await?;
     let written = export_with(&database.store, &args).await;
     database.close().await;
     finish(args.json, &written?, &format!("in {}", args.to.display()));

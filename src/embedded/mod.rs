@@ -124,6 +124,15 @@ pub enum EmbeddedError {
         /// The data directory.
         dir: PathBuf,
     },
+    /// A command that only has a use for what is there found nothing.
+    #[error(
+        "there is no database in {dir} yet; start the service (systemctl start incident-sync), or run this as root (sudo) or \
+         as the service's user"
+    )]
+    NoDatabase {
+        /// The directory of the server.
+        dir: PathBuf,
+    },
     /// The new data directory could not be made.
     #[error("initdb failed: {output}")]
     Initdb {
@@ -189,6 +198,16 @@ enum Role {
 }
 
 impl Embedded {
+    /// Refuses a directory in which nobody has made a database, and leaves it alone: an empty one would look as if all were well.
+    pub fn must_exist(settings: &EmbeddedSettings) -> Result<(), EmbeddedError> {
+        let layout = Layout::of(&settings.dir)?;
+        match fs::metadata(layout.version_file()) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(EmbeddedError::NoDatabase { dir: layout.dir }),
+            Err(error) => Err(EmbeddedError::io("look into", &layout.dir)(error)),
+        }
+    }
+
     /// Starts the server, or joins the one of another process if `hold` allows it. Makes the data directory and the
     /// database when they are missing.
     pub async fn start(settings: &EmbeddedSettings, hold: Hold) -> Result<Self, EmbeddedError> {

@@ -41,9 +41,14 @@ impl Layout {
         PgConnectOptions::new_without_pgpass().socket(&self.socket).port(PORT).username(NAME).database(database)
     }
 
+    /// Postgres writes it into each data directory.
+    pub(super) fn version_file(&self) -> PathBuf {
+        self.data.join("PG_VERSION")
+    }
+
     /// The version that made the data, if there is any.
     pub(super) fn data_version(&self) -> Option<u32> {
-        fs::read_to_string(self.data.join("PG_VERSION")).ok()?.trim().parse().ok()
+        fs::read_to_string(self.version_file()).ok()?.trim().parse().ok()
     }
 
     /// The last lines that the server wrote since its log had `from` bytes.

@@ -171,7 +171,7 @@ fn badge(state: State) -> Markup {
     let (class, sign) = match state {
         State::Parked => ("bad", "✖"),
         State::Failing => ("bad", "!"),
-        State::Stale => ("bad", "◔"),
+        State::NeverRun | State::Stale => ("bad", "◔"),
         State::Incomplete => ("warn", "◐"),
         State::FirstSync => ("info", "…"),
         State::Ok => ("good", "✓"),

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::quota::Line;
 use super::{Rights, Store};
 use crate::error::SyncError;
+use crate::tenant::Tenant;
 
 /// Recent runs of a tenant that are read at most: a day of polls every five minutes, and the other kinds.
 const RUNS_MAX: i64 = 500;
@@ -69,7 +70,7 @@ pub struct Freshness {
 }
 
 /// How a tenant stands.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Default, Serialize, FromRow)]
 pub struct Standing {
     /// The customer's directory.
     pub tenant_id: Uuid,
@@ -83,7 +84,7 @@ pub struct Standing {
     pub backfilled_at: Option<DateTime<Utc>>,
     /// Last time that everything up to then was stored.
     pub last_success_at: Option<DateTime<Utc>>,
-    /// Failures since.
+    /// Failures since; `None` where the database does not know the tenant yet.
     pub consecutive_failures: Option<i32>,
     /// No request before this time.
     pub next_attempt_at: Option<DateTime<Utc>>,
@@ -114,7 +115,7 @@ pub struct Standing {
 }
 
 /// A tenant as `status` shows it.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Default, Serialize, FromRow)]
 pub struct TenantStatus {
     /// How it stands.
     #[serde(flatten)]
@@ -130,6 +131,14 @@ pub struct TenantStatus {
     pub incidents: i64,
     /// Of these neither resolved nor redirected.
     pub open_incidents: i64,
+}
+
+impl TenantStatus {
+    /// A tenant that is configured, but not in the database yet.
+    pub fn unknown(tenant: &Tenant) -> Self {
+        let (tenant_id, name, enabled) = (tenant.id.0, tenant.name.clone(), tenant.enabled);
+        Self { standing: Standing { tenant_id, name, enabled, ..Standing::default() }, ..Self::default() }
+    }
 }
 
 /// A tenant as the status page shows it.

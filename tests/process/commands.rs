@@ -175,6 +175,40 @@ async fn a_database_that_cannot_be_used_ends_a_command_with_status_3_and_the_cur
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_only_looks_makes_no_database() {
+    let site = Site::with(vec![spec(1, 3)]).await;
+    let folder = site.path("elsewhere").display().to_string();
+    for command in [
+        &["status"][..],
+        &["verify", "--json"],
+        &["retry-rejected"],
+        &["grant-reader", "analyst", "--all-tenants"],
+        &["tenant", "purge", "tenant-1", "--yes"],
+        &["tenant", "erase-person", "tenant-1", "--upn", "ann@example.com"],
+        &["tenant", "export", "tenant-1", "--to", &folder],
+    ] {
+        let done = site.does(command);
+        assert_eq!((done.code(), done.stdout.as_str()), (Some(3), ""), "{command:?}: {}", done.stderr);
+        for told in ["there is no database in", "/pg yet", "systemctl start incident-sync", "sudo"] {
+            assert!(done.stderr.contains(told), "{command:?}: {told} is missing in {}", done.stderr);
+        }
+    }
+    let check = site.does(&["check", "--json"]);
+    assert_eq!(check.code(), Some(3), "{}", check.stderr);
+    let server = found(&check.json(), "server")[0].clone();
+    assert_eq!((&server["group"], &server["result"]), (&json!("database"), &json!("failure")));
+    assert!(server["say"].as_str().unwrap().contains("there is no database in"), "{server}");
+    assert!(!site.path("pg").exists(), "nothing was made");
+
+    site.does(&["migrate"]).good();
+    let status = site.does(&["status"]);
+    assert_eq!(status.code(), Some(1), "the tenant waits for somebody: {}", status.stdout);
+    assert!(status.stdout.contains("never run") && status.stdout.contains("operator"), "{}", status.stdout);
+    site.does(&["sync"]).good();
+    assert!(!site.does(&["status"]).good().contains("never run"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_reports_tell_people_and_scripts_how_every_tenant_is() {
     let site = Site::with(vec![spec(1, 40), without_consent(2)]).await;
     assert_eq!(site.does(&["migrate"]).good(), "the schema is current\n");
