@@ -182,6 +182,7 @@ async fn a_certificate_is_judged_by_issuer_end_and_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_the_database_is_told_with_its_cure_and_ends_with_status_3() {
     let site = Site::with(vec![spec(1, 1)]).await;
+    change(&site, "SELECT 1").await; // It makes the database, and no tables.
     let (code, report) = checked(&site);
     assert_eq!(code, Some(3), "{report:#}");
     assert_told(&report, "migrations", "failure", "operator", &["there are no tables", "incident-sync migrate"]);
