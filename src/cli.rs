@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -95,7 +96,11 @@ enum Command {
         json: bool,
     },
     /// Whether a daemon lives at `http.listen`; exit status 1 if not. For containers.
-    Health,
+    Health {
+        /// Ask there, and read no configuration.
+        #[arg(long, value_name = "ADDRESS")]
+        address: Option<SocketAddr>,
+    },
     /// Applies migrations.
     Migrate,
     /// Makes a database role that reads some tenants only, or all.
@@ -138,7 +143,7 @@ enum Command {
     Simulate {
         /// Where to listen.
         #[arg(long, default_value = "127.0.0.1:8443")]
-        listen: std::net::SocketAddr,
+        listen: SocketAddr,
         /// Tenants.
         #[arg(long, default_value_t = 12)]
         tenants: usize,
@@ -267,6 +272,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
                 Failure::Configuration(format!("the man pages cannot be written to {}: {error}", directory.display()))
             });
         }
+        Command::Health { address } => {
+            let address = address.unwrap_or_else(|| config::listen(cli.config.as_deref()));
+            return listener::ask_health(address).await.map_err(Failure::NotHealthy);
+        }
         _ => {}
     }
     let config = config::load(cli.config.as_deref()).map_err(|errors| match cli.command {
@@ -288,13 +297,12 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::RetryRejected { tenants, json } => sync(&config, &tenants, Asked::Rejected, json).await,
         Command::Check { tenants, json } => check(&config, &tenants, json).await,
         Command::Status { json } => status(&config, json).await,
-        Command::Health => listener::ask_health(config.http.listen).await.map_err(Failure::NotHealthy),
         Command::Migrate => migrate(&config).await,
         Command::GrantReader(args) => readers::grant(&config, args).await,
         Command::Config { command } => show_config(&config, &command),
         Command::Tenant { command } => tenant(&config, command).await,
         Command::ConsentUrl(args) => consent::run(&config, cli.config.as_deref(), &args).await,
-        Command::Completions { .. } | Command::Man { .. } => Ok(()),
+        Command::Completions { .. } | Command::Man { .. } | Command::Health { .. } => Ok(()),
         #[cfg(feature = "simulator")]
         Command::Demo { .. } | Command::Simulate { .. } => Ok(()),
     }

@@ -135,6 +135,11 @@ pub fn load_beside(file: Option<&Path>, main: &MainFile) -> Result<Config, Confi
     load_with(file, Some(main), &process_environment())
 }
 
+/// `http.listen` alone, as far as it can be read: a daemon that refused the rest of a new file lives on, and is asked there.
+pub fn listen(file: Option<&Path>) -> SocketAddr {
+    listen_with(file, &process_environment())
+}
+
 impl Config {
     /// The tenant of this name or id.
     pub fn tenant(&self, name: &str) -> Option<&Arc<Tenant>> {
@@ -171,6 +176,12 @@ fn state_dir_of(environment: &Variables, is_root: bool) -> PathBuf {
     // A service account without HOME still has a line in the password database.
     let home = home.or_else(|| Some(User::from_uid(geteuid()).ok()??.dir)).unwrap_or_else(|| PathBuf::from("/"));
     home.join(".local/state/incident-sync")
+}
+
+fn listen_with(file: Option<&Path>, environment: &Variables) -> SocketAddr {
+    let file = find_file(file, environment);
+    let tree = read_tree(file.as_deref(), environment).or_else(|_| read_tree(None, environment)).unwrap_or_default();
+    read_http(Section::new("", "", "", tree).table("http"), &mut Report::default()).listen
 }
 
 /// One wrong file of `tenants_dir` must not end the service for all the others.

@@ -257,6 +257,21 @@ fn the_environment_wins_over_the_file() {
 }
 
 #[test]
+fn where_health_asks_is_read_from_what_can_be_read() {
+    let listen = |etc: &Etc| {
+        let listen = listen_with(Some(&etc.dir.path().join("incident-sync.toml")), &etc.environment);
+        listen.to_string()
+    };
+    let wrong = Etc::with("shedule = 1\n[http]\nlisten = '127.0.0.1:1'\n[app]\nclient_id = 7\n");
+    assert_eq!(listen(&wrong), "127.0.0.1:1");
+    assert_eq!(listen(&wrong.set("INCIDENT_SYNC__HTTP__LISTEN", "127.0.0.1:2")), "127.0.0.1:2");
+    assert_eq!(listen(&Etc::with("no toml").set("INCIDENT_SYNC__HTTP__LISTEN", "127.0.0.1:3")), "127.0.0.1:3");
+    for text in ["no toml", "[http]\nlisten = '0.0.0.0:1'\n", "http = 1\n"] {
+        assert_eq!(listen(&Etc::with(text)), "127.0.0.1:9464", "{text}");
+    }
+}
+
+#[test]
 fn the_environment_names_the_file() {
     let etc = Etc::with("[sync]\nconcurrency = 3\n");
     let file = etc.dir.path().join("incident-sync.toml");

@@ -68,12 +68,20 @@ async fn the_daemon_tells_systemd_serves_every_tenant_and_ends_on_sigterm() {
     assert_eq!(daemon.get("/readyz").await, (200, "ready\n".to_owned()));
     assert_eq!(daemon.get("/no-such-page").await.0, 404);
     let started = daemon.logs("started").await;
+    let listen = started["listen"].as_str().unwrap();
     let asks_health = || {
         let mut command = site.command(&["health"]);
-        command.env("INCIDENT_SYNC__HTTP__LISTEN", started["listen"].as_str().unwrap());
+        command.env("INCIDENT_SYNC__HTTP__LISTEN", listen);
         Running::start(command, site.folder.path()).ends()
     };
     assert_eq!(asks_health().code(), Some(0));
+    let good = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), "[shedule]\nno toml").unwrap();
+    assert_eq!(asks_health().code(), Some(0), "the daemon goes on without a file that it refuses");
+    assert_eq!(site.does(&["health", "--address", listen]).code(), Some(0));
+    std::fs::write(site.config(), format!("[shedule]\n[http]\nlisten = {listen:?}\nlissen = 1\n")).unwrap();
+    assert_eq!(site.does(&["health"]).code(), Some(0));
+    std::fs::write(site.config(), good).unwrap();
     let (_, metrics) = daemon.get("/metrics").await;
     for name in METRICS {
         assert!(metrics.contains(name), "{name} is missing in\n{metrics}");
