@@ -300,15 +300,20 @@ impl Section {
         default
     }
 
+    /// The environment knows only text.
     pub(super) fn flag(&mut self, key: &'static str, default: bool) -> bool {
         let taken = self.take(key);
         self.default_is(key, default);
-        match taken {
+        let flag = match taken {
             None => return default,
-            Some(ValueKind::Boolean(flag)) => return flag,
-            Some(_) => self.error(key, "must be true or false, without quotes"),
-        }
-        default
+            Some(ValueKind::Boolean(flag)) => Some(flag),
+            Some(ValueKind::String(text)) if self.is_from_env(key) => text.trim().parse().ok(),
+            Some(_) => None,
+        };
+        flag.unwrap_or_else(|| {
+            self.error(key, "must be true or false, without quotes");
+            default
+        })
     }
 
     /// A time span such as `10m`.

@@ -257,6 +257,40 @@ fn the_environment_wins_over_the_file() {
 }
 
 #[test]
+fn the_environment_sets_keys_of_every_type() {
+    let etc = Etc::with(CONTOSO)
+        .file("tenants.d/fabrikam.toml", &FABRIKAM.replace("[[tenants]]\n", ""))
+        .set("INCIDENT_SYNC__DATABASE__NOTIFY", "true")
+        .set("INCIDENT_SYNC__DATABASE__MAX_CONNECTIONS", "7")
+        .set("INCIDENT_SYNC__DATABASE__EMBEDDED_DIR", "/srv/pg")
+        .set("INCIDENT_SYNC__SCHEDULE__POLL", "0 */7 * * * *")
+        .set("INCIDENT_SYNC__SYNC__OVERLAP", "3m")
+        .set("INCIDENT_SYNC__RETENTION__INCIDENTS", "300d")
+        .set("INCIDENT_SYNC__HTTP__LISTEN", "[::1]:9465")
+        .set("INCIDENT_SYNC__API__CLOUD", "gcc")
+        .set("INCIDENT_SYNC__API__TOKEN_VERSION", "v1")
+        .set("INCIDENT_SYNC__API__BASE_URL", "https://api.example.com")
+        .set("INCIDENT_SYNC__TENANTS_DIR", "tenants.d")
+        .set("INCIDENT_SYNC__APP__CLIENT_ID", "11111111-2222-3333-4444-555555555555")
+        .set("INCIDENT_SYNC__APP__MANAGED_IDENTITY", " false ")
+        .set("INCIDENT_SYNC__APP__CLIENT_SECRET_FILE", "client_secret")
+        .set("INCIDENT_SYNC__APP__CLIENT_SECRET_EXPIRES", "2027-01-31")
+        .set("INCIDENT_SYNC__APP__NEXT__MANAGED_IDENTITY", "true")
+        .set("INCIDENT_SYNC__APP__NEXT__MANAGED_IDENTITY_CLIENT_ID", "11111111-2222-3333-4444-555555555555");
+    let config = etc.good();
+    assert!(config.database.notify);
+    assert_eq!((config.database.max_connections, config.sync.overlap), (7, 3 * MINUTE));
+    assert_eq!((config.schedule.poll.as_str(), config.http.listen.port()), ("0 */7 * * * *", 9465));
+    let [_, fabrikam] = &config.tenants[..] else { panic!("two tenants") };
+    assert_eq!(fabrikam.endpoints.scope, "https://api.example.com/.default");
+    assert_eq!(fabrikam.retention.incidents, Some(300 * DAY));
+    assert_eq!(fabrikam.app.next.as_ref().unwrap().kind(), "managed identity");
+    etc.set("INCIDENT_SYNC__DATABASE__NOTIFY", "yes")
+        .refuses(&["environment: INCIDENT_SYNC__DATABASE__NOTIFY: must be true or false"]);
+    Etc::with("[database]\nnotify = 'true'\n").refuses(&["database.notify: must be true or false, without quotes"]);
+}
+
+#[test]
 fn where_health_asks_is_read_from_what_can_be_read() {
     let listen = |etc: &Etc| {
         let listen = listen_with(Some(&etc.dir.path().join("incident-sync.toml")), &etc.environment);
