@@ -101,10 +101,12 @@ pub fn sync_json(results: &[TenantResult], left_out: &[&str], took: Duration) ->
     })
 }
 
-/// `status --json`: what the database knows, and the ends of each tenant's credentials.
+/// `status --json`: what the database knows, what the table makes of it, and the ends of each tenant's credentials.
 pub fn status_json(tenants: &[TenantStatus], configured: &[Arc<Tenant>]) -> Value {
     let of = |tenant: &TenantStatus| {
         let mut value = json!(tenant);
+        value["state"] = State::of(&tenant.standing).as_str().into();
+        value["must_act"] = must_act(&tenant.standing).map(|(who, what)| json!({ "who": who, "what": what })).into();
         value["credentials"] = expiry::of_tenant(configured, tenant.standing.tenant_id);
         value
     };

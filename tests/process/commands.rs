@@ -201,11 +201,16 @@ async fn what_only_looks_makes_no_database() {
     assert!(!site.path("pg").exists(), "nothing was made");
 
     site.does(&["migrate"]).good();
+    let unknown = site.does(&["status", "--json"]).json()[0].take();
+    assert_eq!((&unknown["state"], &unknown["must_act"]["who"]), (&json!("never run"), &json!("operator")));
     let status = site.does(&["status"]);
     assert_eq!(status.code(), Some(1), "the tenant waits for somebody: {}", status.stdout);
     assert!(status.stdout.contains("never run") && status.stdout.contains("operator"), "{}", status.stdout);
     site.does(&["sync"]).good();
-    assert!(!site.does(&["status"]).good().contains("never run"));
+    let known = site.does(&["status", "--json"]).json()[0].take();
+    assert_eq!(known["state"], "ok");
+    let keys = |tenant: &Value| tenant.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&known), keys(&unknown));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,6 +243,13 @@ async fn the_reports_tell_people_and_scripts_how_every_tenant_is() {
         "{first}"
     );
     assert_eq!((&second["who_must_act"], &second["last_success_at"]), (&json!("customer_admin"), &Value::Null));
+    assert_eq!((&first["state"], &first["must_act"]), (&json!("ok"), &Value::Null), "{first}");
+    assert_eq!(
+        (&second["state"], &second["must_act"]["who"]),
+        (&json!("parked"), &json!("customer_admin")),
+        "{second}"
+    );
+    assert_eq!(second["must_act"]["what"], second["error_message"], "what the table says too");
     let table = site.does(&["status"]).stdout;
     assert!(table.contains("ok") && table.contains("parked") && table.contains("never"), "{table}");
 
