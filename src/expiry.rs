@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::check::{CheckResult, Finding, Group};
-use crate::entra::credential::{Credential, Fingerprint};
+use crate::entra::credential::{Credential, Fingerprint, Rank};
 use crate::pass::Engine;
 use crate::tenant::Tenant;
 
@@ -19,16 +19,11 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Days before the end at which it is told.
 const WARNINGS: [i64; 3] = [1, 7, 30];
 
-/// An application's credential: client id, and first or next.
-type Rank = (String, &'static str);
-
 /// When a credential ends.
 #[derive(Debug, Clone)]
 pub struct Ending {
-    /// The application.
-    pub client_id: String,
-    /// First or next.
-    pub name: &'static str,
+    /// Which one.
+    pub rank: Rank,
     /// What kind of credential.
     pub kind: &'static str,
     /// The end; `None` where it has none, or nobody has told.
@@ -50,7 +45,7 @@ impl Ending {
 
     /// In words, for people.
     pub fn told(&self, now: DateTime<Utc>) -> String {
-        let Self { client_id, name, kind, .. } = self;
+        let Self { rank, kind, .. } = self;
         let end = match self.expires {
             None if *kind == "client secret" => {
                 "its end is not known; set client_secret_expires to be warned".to_owned()
@@ -62,7 +57,7 @@ impl Ending {
                 format!("ends on {}, in {days} days", end.format("%Y-%m-%d"))
             }
         };
-        format!("{name} credential of app {client_id}: {kind}, {end}")
+        format!("{rank}: {kind}, {end}")
     }
 
     /// For the doctor.
@@ -74,7 +69,7 @@ impl Ending {
             Some(_) => (CheckResult::Warning, format!("{told}; renew it")),
         };
         let who_must_act = (result != CheckResult::Ok).then_some("operator");
-        let about = self.client_id.clone();
+        let about = self.rank.owner.as_ref().unwrap_or(&self.rank.client_id).clone();
         Finding { group: Group::Credentials, check: "expiry", about, result, who_must_act, say, error: None }
     }
 }
@@ -88,17 +83,16 @@ pub fn now() -> DateTime<Utc> {
 pub fn endings<'a>(tenants: impl IntoIterator<Item = &'a Arc<Tenant>>) -> Vec<Ending> {
     let mut found = BTreeMap::new();
     for tenant in tenants.into_iter().filter(|tenant| tenant.enabled) {
-        for (name, credential) in tenant.app.credentials() {
-            found.entry((tenant.app.client_id.clone(), name)).or_insert_with(|| ending(tenant, name, credential));
+        for (rank, credential) in tenant.app.credentials() {
+            found.entry(rank).or_insert(credential);
         }
     }
-    found.into_values().collect()
+    found.into_iter().map(|(rank, credential)| ending(rank, credential)).collect()
 }
 
-fn ending(tenant: &Tenant, name: &'static str, credential: &Credential) -> Ending {
+fn ending(rank: Rank, credential: &Credential) -> Ending {
     let (proof, fingerprint) = credential.proof();
-    let (client_id, expires) = (tenant.app.client_id.clone(), credential.expires(&proof));
-    Ending { client_id, name, kind: credential.kind(), expires, fingerprint }
+    Ending { rank, kind: credential.kind(), expires: credential.expires(&proof), fingerprint }
 }
 
 /// The ends of the credentials by which a tenant is read, as `status --json` shows them.
@@ -106,7 +100,7 @@ pub fn of_tenant(tenants: &[Arc<Tenant>], id: Uuid) -> Value {
     let tenant = tenants.iter().filter(|tenant| tenant.id.0 == id);
     endings(tenant)
         .iter()
-        .map(|ending| json!({ "name": ending.name, "kind": ending.kind, "expires": ending.expires }))
+        .map(|ending| json!({ "name": ending.rank.name, "kind": ending.kind, "expires": ending.expires }))
         .collect()
 }
 
@@ -142,42 +136,55 @@ pub async fn watch(engine: Arc<Engine>, wake: Arc<Notify>) {
 
 /// Once for each stage, so that it is a line in the log and not a flood.
 fn tell(ending: &Ending, now: DateTime<Utc>, told: &mut HashMap<Rank, i64>) {
-    let rank = (ending.client_id.clone(), ending.name);
+    let rank = &ending.rank;
     if let Some(end) = ending.expires {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
-        let seconds = end.timestamp() as f64;
-        let (client_id, name) = rank.clone();
-        metrics::gauge!("incident_sync_credential_expiry_timestamp_seconds", "client_id" => client_id, "credential" => name)
-            .set(seconds);
+        rank.set("incident_sync_credential_expiry_timestamp_seconds", end.timestamp() as f64);
     }
     let Some(stage) = ending.stage(now) else {
-        told.remove(&rank);
+        told.remove(rank);
         return;
     };
-    if told.insert(rank, stage) == Some(stage) {
+    if told.insert(rank.clone(), stage) == Some(stage) {
         return;
     }
-    let (app, credential, kind, what) = (&ending.client_id, ending.name, ending.kind, ending.told(now));
+    let (Rank { client_id: app, name: credential, owner }, kind) = (rank, ending.kind);
+    let what = ending.told(now);
     if stage == 0 {
-        tracing::error!(who = "operator", app, credential, kind, "a credential has expired: {what}");
+        tracing::error!(
+            who = "operator",
+            app,
+            credential,
+            tenant.name = owner,
+            kind,
+            "a credential has expired: {what}"
+        );
     } else {
-        tracing::warn!(who = "operator", app, credential, kind, days = stage, "a credential ends soon: {what}");
+        tracing::warn!(
+            who = "operator",
+            app,
+            credential,
+            tenant.name = owner,
+            kind,
+            days = stage,
+            "a credential ends soon: {what}"
+        );
     }
 }
 
-/// The tenants of applications whose credentials are not those of the last look.
+/// The tenants that have a credential which is not that of the last look.
 fn changed<'a>(
     tenants: impl IntoIterator<Item = &'a Arc<Tenant>>,
     endings: &[Ending],
     seen: &mut HashMap<Rank, Fingerprint>,
 ) -> Vec<Uuid> {
     let looked: HashMap<Rank, Fingerprint> =
-        endings.iter().map(|ending| ((ending.client_id.clone(), ending.name), ending.fingerprint)).collect();
+        endings.iter().map(|ending| (ending.rank.clone(), ending.fingerprint)).collect();
     let before = std::mem::replace(seen, looked);
     let is_new = |(rank, now): &(&Rank, &Fingerprint)| before.get(rank).is_some_and(|before| before != *now);
-    let apps: HashSet<&String> = seen.iter().filter(is_new).map(|(rank, _)| &rank.0).collect();
-    let tenants = tenants.into_iter().filter(|tenant| apps.contains(&tenant.app.client_id));
-    tenants.map(|tenant| tenant.id.0).collect()
+    let new: HashSet<&Rank> = seen.iter().filter(is_new).map(|(rank, _)| rank).collect();
+    let has_new = |tenant: &&Arc<Tenant>| tenant.app.credentials().any(|(rank, _)| new.contains(&rank));
+    tenants.into_iter().filter(has_new).map(|tenant| tenant.id.0).collect()
 }
 
 #[cfg(test)]
@@ -191,8 +198,7 @@ mod tests {
             #[expect(clippy::cast_possible_truncation, reason = "a few days in seconds")]
             let expires = now + chrono::TimeDelta::seconds((days * 86_400.0) as i64);
             Ending {
-                client_id: "a".into(),
-                name: "first",
+                rank: Rank { client_id: "a".into(), name: "first", owner: None },
                 kind: "certificate",
                 expires: Some(expires),
                 fingerprint: [0; 32],

@@ -151,7 +151,7 @@ impl Engine {
         match occasion {
             Occasion::Asked => {
                 store.unpark(&settings.enabled()).await?;
-                self.parties.tokens.forget_refusals();
+                self.parties.tokens.probe_refused();
             }
             Occasion::Files(changed) => store.unpark(&changed).await?,
         }

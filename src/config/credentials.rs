@@ -10,7 +10,7 @@ use super::database::is_loopback_host;
 use super::reader::{Given, Report, Section, parse_guid};
 use super::secrets::SecretFiles;
 use crate::entra::certificate::Algorithm;
-use crate::entra::credential::{CertificateFiles, Credential, Source};
+use crate::entra::credential::{CertificateFiles, Credential, Source, Stated};
 use crate::entra::identity;
 
 /// Each names one kind of credential, as `managed_identity = true` does.
@@ -25,10 +25,11 @@ const DETAILS: [(&str, &str); 6] = [
     ("client_secret_expires", "client_secret_file"),
 ];
 
-/// The credential of a section. Without `secrets` no file is opened: those of a disabled tenant may be gone.
+/// The credential of a section, which is `[app]`'s or its owner's. Without `secrets` no file is opened: those of a disabled tenant may be gone.
 pub(super) fn read(
     section: &mut Section,
     secrets: Option<&SecretFiles>,
+    owner: Option<&str>,
     report: &mut Report,
 ) -> Given<Arc<Credential>> {
     let is_identity = section.flag("managed_identity", false);
@@ -71,7 +72,7 @@ pub(super) fn read(
         Source::FederatedFile(_) => "federated_token_file",
         Source::ManagedIdentity { .. } => "managed_identity",
     };
-    match Credential::new(source, expires) {
+    match Credential::new(source, Stated { owner: owner.map(str::to_owned), expires }) {
         Ok(credential) => Given::Is(Arc::new(credential)),
         Err(problem) => {
             section.error(name, problem);

@@ -25,7 +25,7 @@ pub(super) fn read(
     report: &mut Report,
 ) -> Found {
     let mut app = root.table("app");
-    let app_keys = AppKeys::read(&mut app, Some(secrets), report);
+    let app_keys = AppKeys::read(&mut app, Some(secrets), None, report);
     let mut api = root.table("api");
     let api_keys = ApiKeys::read(&mut api);
     report.close(api);
@@ -150,8 +150,9 @@ fn read_tenant(
     let enabled = section.flag("enabled", true);
     let retention = shared.kept.of_tenant(&mut section);
     let api = ApiKeys::read(&mut section);
-    let own = AppKeys::read(&mut section, enabled.then_some(secrets), report);
-    let app = own.app_for_tenant(shared, enabled, name.as_deref().unwrap_or("unnamed"), &mut section, report);
+    let called = name.as_deref().unwrap_or("unnamed");
+    let own = AppKeys::read(&mut section, enabled.then_some(secrets), Some(called), report);
+    let app = own.app_for_tenant(shared, enabled, called, &mut section, report);
     report.close(section);
     let endpoints = api.endpoints(&shared.api);
     Some(Arc::new(Tenant { id: id?, name: name?, labels, enabled, endpoints, app: app?, retention }))
@@ -206,15 +207,15 @@ struct AppKeys {
 
 impl AppKeys {
     /// Without `secrets` the secret files are left alone: those of a disabled tenant may be gone.
-    fn read(section: &mut Section, secrets: Option<&SecretFiles>, report: &mut Report) -> Self {
+    fn read(section: &mut Section, secrets: Option<&SecretFiles>, owner: Option<&str>, report: &mut Report) -> Self {
         let client_id = section.parsed("client_id", |id| {
             // Never repeated: people paste secrets here.
             let cure = "set the application (client) id from the app registration";
             parse_guid(id).map(|id| id.to_string()).ok_or(format!("not a GUID; {cure}"))
         });
-        let credential = credentials::read(section, secrets, report);
+        let credential = credentials::read(section, secrets, owner, report);
         let mut next_section = section.table("next");
-        let next = credentials::read(&mut next_section, secrets, report);
+        let next = credentials::read(&mut next_section, secrets, owner, report);
         report.close(next_section);
         Self { client_id, credential, next }
     }

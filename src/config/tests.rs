@@ -644,7 +644,7 @@ fn each_kind_of_credential_is_read_and_shows_its_end() {
     .good();
     let ends = crate::expiry::endings(&config.tenants);
     let shown: Vec<_> =
-        ends.iter().map(|end| (end.name, end.kind, end.expires.unwrap().format("%Y-%m").to_string())).collect();
+        ends.iter().map(|end| (end.rank.name, end.kind, end.expires.unwrap().format("%Y-%m").to_string())).collect();
     assert_eq!(
         shown,
         [("first", "certificate", "2126-10".to_owned()), ("next", "client secret", "2027-01".to_owned())]

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
+use metrics::Label;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use url::Url;
@@ -25,15 +26,55 @@ pub struct App {
 
 impl App {
     /// The credentials in their order, with their names in logs and metrics.
-    pub fn credentials(&self) -> impl Iterator<Item = (&'static str, &Arc<Credential>)> {
-        std::iter::once((FIRST, &self.credential)).chain(self.next.as_ref().map(|next| (NEXT, next)))
+    pub fn credentials(&self) -> impl Iterator<Item = (Rank, &Arc<Credential>)> {
+        let next = self.next.as_ref().map(|next| ("next", next));
+        let named = std::iter::once(("first", &self.credential)).chain(next);
+        named.map(|(name, credential)| (self.rank(name, credential), credential))
+    }
+
+    fn rank(&self, name: &'static str, credential: &Credential) -> Rank {
+        Rank { client_id: self.client_id.clone(), name, owner: credential.stated.owner.clone() }
     }
 }
 
-/// The name of [`App::credential`].
-pub const FIRST: &str = "first";
-/// The name of [`App::next`].
-pub const NEXT: &str = "next";
+/// Which credential it is: the same one over reloads, whatever its files hold.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rank {
+    /// The application.
+    pub client_id: String,
+    /// First or next.
+    pub name: &'static str,
+    /// The tenant that has it for itself; none where it is that of `[app]`.
+    pub owner: Option<String>,
+}
+
+impl Rank {
+    /// Sets a gauge of this credential.
+    pub fn set(&self, gauge: &'static str, value: f64) {
+        let mut labels = vec![Label::new("client_id", self.client_id.clone()), Label::new("credential", self.name)];
+        labels.extend(self.owner.clone().map(|owner| Label::new("tenant", owner)));
+        metrics::gauge!(gauge, labels).set(value);
+    }
+}
+
+impl std::fmt::Display for Rank {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { client_id, name, owner } = self;
+        match owner {
+            None => write!(f, "{name} credential of app {client_id}"),
+            Some(owner) => write!(f, "{name} credential of tenant {owner}, app {client_id}"),
+        }
+    }
+}
+
+/// What the configuration says of a credential besides the proof.
+#[derive(Debug, Default)]
+pub struct Stated {
+    /// The tenant that has it for itself.
+    pub owner: Option<String>,
+    /// When a client secret ends: Entra does not tell.
+    pub expires: Option<DateTime<Utc>>,
+}
 
 /// Where a proof comes from.
 #[derive(Debug)]
@@ -88,8 +129,7 @@ pub type Fingerprint = [u8; 32];
 #[derive(Debug)]
 pub struct Credential {
     source: Source,
-    /// When a client secret ends, if the operator has told: Entra does not.
-    secret_expires: Option<DateTime<Utc>>,
+    stated: Stated,
     held: Mutex<Held>,
 }
 
@@ -103,10 +143,10 @@ struct Held {
 
 impl Credential {
     /// Reads the proof. Fails with the file and the cure.
-    pub fn new(source: Source, secret_expires: Option<DateTime<Utc>>) -> Result<Self, String> {
+    pub fn new(source: Source, stated: Stated) -> Result<Self, String> {
         let (fingerprint, parts) = source.read()?;
         let held = Held { proof: Arc::new(source.proof(parts)?), fingerprint, problem: None };
-        Ok(Self { source, secret_expires, held: Mutex::new(held) })
+        Ok(Self { source, stated, held: Mutex::new(held) })
     }
 
     /// A client secret that is in no file.
@@ -114,7 +154,7 @@ impl Credential {
     /// # Panics
     /// Never: nothing is read.
     pub fn secret(secret: SecretString) -> Self {
-        Self::new(Source::Secret(secret), None).expect("a secret at hand needs no reading")
+        Self::new(Source::Secret(secret), Stated::default()).expect("a secret at hand needs no reading")
     }
 
     /// The proof as its files have it now. Files that cannot be used, as while a key and its certificate are replaced
@@ -161,7 +201,7 @@ impl Credential {
     pub fn expires(&self, proof: &Proof) -> Option<DateTime<Utc>> {
         match proof {
             Proof::Certificate(certificate) => Some(certificate.expires),
-            Proof::Secret(_) => self.secret_expires,
+            Proof::Secret(_) => self.stated.expires,
             Proof::Assertion(_) | Proof::ManagedIdentity(_) => None,
         }
     }

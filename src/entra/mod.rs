@@ -23,7 +23,7 @@ pub mod credential;
 pub mod identity;
 
 use claims::Look;
-use credential::{Credential, FIRST, Fingerprint, NEXT, Proof};
+use credential::{Credential, Fingerprint, Proof, Rank};
 
 const REPLY_BYTES_MAX: usize = 64 * 1024;
 /// A token is renewed this long before it ends, or a tenth of its life before, whichever is shorter.
@@ -78,12 +78,9 @@ pub struct Tokens {
     holds: Mutex<HashMap<Application, Instant>>,
     /// Seconds that Entra's clock is ahead of ours, once an assertion was refused for its time.
     skew: AtomicI64,
-    /// Which credential last obtained a token, by client id.
-    in_use: Mutex<HashMap<String, &'static str>>,
+    /// Which of an application's credentials last obtained a token.
+    in_use: Mutex<HashMap<Vec<Rank>, &'static str>>,
 }
-
-/// An application's credential: client id, and first or next.
-type Rank = (String, &'static str);
 
 /// Entra throttles an application, not a tenant: authority and client id.
 type Application = (Url, String);
@@ -95,7 +92,8 @@ struct Refusals {
     fingerprint: Fingerprint,
     tenants: HashSet<TenantId>,
     code: u32,
-    last_asked: Instant,
+    /// None where it is to be tried at once.
+    last_asked: Option<Instant>,
 }
 
 impl Tokens {
@@ -145,9 +143,12 @@ impl Tokens {
         self.slot(tenant).lock().await.token = None;
     }
 
-    /// Forgets refused credentials, because the configuration was read again.
-    pub fn forget_refusals(&self) {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Lets each refused credential be tried again at once, because the configuration was read again. That it was refused
+    /// stays known, and is no news when it is refused once more.
+    pub fn probe_refused(&self) {
+        for refused in self.refusals.lock().unwrap_or_else(PoisonError::into_inner).values_mut() {
+            refused.last_asked = None;
+        }
     }
 
     fn slot(&self, tenant: &Tenant) -> Arc<tokio::sync::Mutex<Slot>> {
@@ -179,8 +180,9 @@ impl Tokens {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let refused = refusals.get_mut(rank).filter(|refused| refused.fingerprint == *fingerprint);
         let Some(refused) = refused else { return Ok(()) };
-        if refused.tenants.len() < 2 || refused.last_asked.elapsed() >= BREAKER_PROBE {
-            refused.last_asked = Instant::now();
+        let is_time = refused.last_asked.is_none_or(|asked| asked.elapsed() >= BREAKER_PROBE);
+        if refused.tenants.len() < 2 || is_time {
+            refused.last_asked = Some(Instant::now());
             return Ok(());
         }
         Err(SyncError::CredentialBreaker { code: refused.code })
@@ -194,12 +196,12 @@ impl Tokens {
     }
 
     /// Answers whether it is the first refusal of this very credential.
-    fn note_refusal(&self, tenant: &Tenant, rank: Rank, fingerprint: Fingerprint, code: u32) -> bool {
-        self.proven.lock().unwrap_or_else(PoisonError::into_inner).remove(&rank);
+    fn note_refusal(&self, tenant: &Tenant, rank: &Rank, fingerprint: Fingerprint, code: u32) -> bool {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner).remove(rank);
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let last_asked = Instant::now();
+        let last_asked = Some(Instant::now());
         let fresh = || Refusals { fingerprint, tenants: HashSet::new(), code, last_asked };
-        let refused = refusals.entry(rank).or_insert_with(fresh);
+        let refused = refusals.entry(rank.clone()).or_insert_with(fresh);
         if refused.fingerprint != fingerprint {
             *refused = fresh();
         }
@@ -211,30 +213,26 @@ impl Tokens {
 
     /// By the first credential; by the next one where Entra refuses the first.
     async fn request(&self, tenant: &Tenant) -> Result<Token, SyncError> {
-        let app = &tenant.app;
-        let first = Box::pin(self.request_by(tenant, FIRST, &app.credential)).await;
-        match (first, &app.next) {
-            (Err(refused), Some(next)) if refused.is_of_the_credential() => {
-                match Box::pin(self.request_by(tenant, NEXT, next)).await {
-                    Err(error) if error.is_of_the_credential() => Err(refused),
-                    other => other,
-                }
+        let mut refused = None;
+        for (rank, credential) in tenant.app.credentials() {
+            match Box::pin(self.request_by(tenant, &rank, credential)).await {
+                Err(error) if error.is_of_the_credential() => refused = refused.or(Some(error)),
+                other => return other,
             }
-            (first, _) => first,
         }
+        Err(refused.expect("an application has a credential"))
     }
 
-    async fn request_by(&self, tenant: &Tenant, name: &'static str, by: &Credential) -> Result<Token, SyncError> {
+    async fn request_by(&self, tenant: &Tenant, rank: &Rank, by: &Credential) -> Result<Token, SyncError> {
         let (proof, fingerprint) = by.proof();
-        let client_id = &tenant.app.client_id;
-        let rank = (client_id.clone(), name);
+        let name = rank.name;
         // Else all tenants in flight would be refused before the second refusal is known.
-        let turn = self.turn(&rank, &fingerprint);
+        let turn = self.turn(rank, &fingerprint);
         let turn = match &turn {
             Some(turn) => tokio::time::timeout(TURN_PATIENCE, turn.lock()).await.ok(),
             None => None,
         };
-        self.check_breaker(&rank, &fingerprint)?;
+        self.check_breaker(rank, &fingerprint)?;
         let span = tracing::info_span!("token_request", credential = name, otel.status_code = Empty);
         let result = Box::pin(self.request_with(tenant, &proof)).instrument(span.clone()).await;
         if result.is_err() {
@@ -247,39 +245,42 @@ impl Tokens {
             if let Proof::ManagedIdentity(identity) = &*proof {
                 identity.forget().await;
             }
-            gauge("incident_sync_credential_refused", client_id, name, true);
+            rank.set("incident_sync_credential_refused", 1.0);
             // Once, not for each tenant.
             if self.note_refusal(tenant, rank, fingerprint, code) {
-                let verdict = error.verdict();
+                let (verdict, whose) = (error.verdict(), whose(rank));
                 tracing::error!(
-                    app = client_id, credential = name, kind = by.kind(), class = verdict.class,
-                    who = verdict.who.as_str(), say = verdict.say, error = %error,
-                    "the application's credential is refused: {name} ({kind})", kind = by.kind()
+                    app = rank.client_id, credential = name, tenant.name = rank.owner, kind = by.kind(),
+                    class = verdict.class, who = verdict.who.as_str(), say = verdict.say, error = %error,
+                    "{whose} credential is refused: {name} ({kind})", kind = by.kind()
                 );
             }
         } else if result.is_ok() {
             self.proven.lock().unwrap_or_else(PoisonError::into_inner).insert(rank.clone(), fingerprint);
-            self.note_success(tenant, &rank, by);
+            self.note_success(tenant, rank, by);
         }
         drop(turn);
         result
     }
 
     fn note_success(&self, tenant: &Tenant, rank: &Rank, by: &Credential) {
-        let (client_id, name) = (&rank.0, rank.1);
-        gauge("incident_sync_credential_refused", client_id, name, false);
-        for (other, _) in tenant.app.credentials() {
-            gauge("incident_sync_credential_in_use", client_id, other, other == name);
+        let name = rank.name;
+        rank.set("incident_sync_credential_refused", 0.0);
+        let ranks: Vec<Rank> = tenant.app.credentials().map(|(rank, _)| rank).collect();
+        for other in &ranks {
+            other.set("incident_sync_credential_in_use", f64::from(other == rank));
         }
         let refused = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).remove(rank);
         let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = in_use.insert(client_id.clone(), name);
+        let before = in_use.insert(ranks, name);
         if before != Some(name) || refused.is_some() {
+            let whose = whose(rank);
             tracing::info!(
-                app = client_id,
+                app = rank.client_id,
                 credential = name,
+                tenant.name = rank.owner,
                 kind = by.kind(),
-                "tokens are obtained by the application's credential: {name}"
+                "tokens are obtained by {whose} credential: {name}"
             );
         }
     }
@@ -370,8 +371,8 @@ fn unix_now() -> i64 {
     now.as_secs().cast_signed()
 }
 
-fn gauge(name: &'static str, client_id: &str, credential: &'static str, is_so: bool) {
-    metrics::gauge!(name, "client_id" => client_id.to_owned(), "credential" => credential).set(f64::from(is_so));
+fn whose(rank: &Rank) -> &'static str {
+    if rank.owner.is_some() { "the tenant's own" } else { "the application's" }
 }
 
 fn application(tenant: &Tenant) -> Application {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::TimeDelta;
 use incident_sync::entra::certificate::Algorithm;
-use incident_sync::entra::credential::{CertificateFiles, Credential, Source};
+use incident_sync::entra::credential::{CertificateFiles, Credential, Source, Stated};
 use incident_sync::error::Wait;
 use incident_sync::secret_file::SecretFile;
 use incident_sync::simulator::{Endpoint, TenantSpec};
@@ -34,7 +34,7 @@ fn certificate(name: &str, algorithm: Algorithm) -> Credential {
     let certificate = file(data(&format!("{name}.crt.pem")));
     let key = Some(file(data(&format!("{name}.key.pem"))));
     let files = CertificateFiles { certificate, key, password: None, algorithm };
-    Credential::new(Source::Certificate(files), None).unwrap()
+    Credential::new(Source::Certificate(files), Stated::default()).unwrap()
 }
 
 fn pkcs12(folder: &TempDir) -> Credential {
@@ -42,18 +42,18 @@ fn pkcs12(folder: &TempDir) -> Credential {
     std::fs::write(&password, PKCS12_PASSWORD).unwrap();
     let (certificate, password) = (file(data("modern.p12")), Some(file(password)));
     let files = CertificateFiles { certificate, key: None, password, algorithm: Algorithm::Ps256 };
-    Credential::new(Source::Certificate(files), None).unwrap()
+    Credential::new(Source::Certificate(files), Stated::default()).unwrap()
 }
 
 fn federated(folder: &TempDir, token: &str) -> Credential {
     let path = folder.path().join("token");
     std::fs::write(&path, token).unwrap();
-    Credential::new(Source::FederatedFile(file(path)), None).unwrap()
+    Credential::new(Source::FederatedFile(file(path)), Stated::default()).unwrap()
 }
 
 fn identity(world: &World, client_id: &str) -> Credential {
     let source = Source::ManagedIdentity { client_id: client_id.to_owned(), endpoint: world.url() };
-    Credential::new(source, None).unwrap()
+    Credential::new(source, Stated::default()).unwrap()
 }
 
 fn secret(value: &str) -> Credential {
@@ -94,7 +94,7 @@ async fn a_certificate_obtains_tokens_in_both_forms_and_from_pkcs12() {
         register(&world, "first");
         world.unpark().await;
         // As a reload does.
-        world.engine.parties().tokens.forget_refusals();
+        world.engine.parties().tokens.probe_refused();
         world.good_pass().await;
         world.assert_truth().await;
     }

@@ -14,6 +14,7 @@ use crate::site::{Running, Settings, Site, events, id, number, spec, stored, unt
 
 const IDENTITY: &str = "77777777-0000-4000-8000-000000000000";
 const REFUSED: &str = "the application's credential is refused: first (";
+const PARKED: &str = "SELECT count(*) FROM defender.sync_runs WHERE outcome = 'parked'";
 const FAILED: &str = "SELECT count(*) FROM defender.sync_runs WHERE outcome <> 'ok'";
 
 fn data(name: &str) -> Vec<u8> {
@@ -40,14 +41,22 @@ fn expire_tokens(site: &Site, tenants: u128) {
 }
 
 fn alarms(daemon: &Running) -> Vec<Value> {
-    let is_alarm = |event: &Value| event["message"].as_str().is_some_and(|message| message.starts_with(REFUSED));
-    events(&daemon.stderr()).into_iter().filter(is_alarm).collect()
+    told(daemon, REFUSED)
 }
 
+fn told(daemon: &Running, message: &str) -> Vec<Value> {
+    let is_it = |event: &Value| event["message"].as_str().is_some_and(|said| said.starts_with(message));
+    events(&daemon.stderr()).into_iter().filter(is_it).collect()
+}
+
+/// Of the application's credential.
 async fn metric(daemon: &Running, name: &str, credential: &str) -> Option<String> {
+    metric_with(daemon, name, &format!("credential=\"{credential}\"}}")).await
+}
+
+async fn metric_with(daemon: &Running, name: &str, labels: &str) -> Option<String> {
     let (_, metrics) = daemon.get("/metrics").await;
-    let label = format!("credential=\"{credential}\"");
-    let line = metrics.lines().find(|line| line.starts_with(name) && line.contains(&label))?;
+    let line = metrics.lines().find(|line| line.starts_with(name) && line.contains(labels))?;
     line.rsplit(' ').next().map(str::to_owned)
 }
 
@@ -101,6 +110,10 @@ async fn a_replaced_secret_file_mends_all_tenants_without_a_restart_and_its_refu
     let parked = "SELECT count(*) FROM defender.sync_state WHERE error_class = 'credential'";
     until("all tenants fail", async || number(&pool, parked).await == 3).await;
     assert_eq!(metric(&daemon, "incident_sync_credential_refused", "first").await.unwrap(), "1");
+    let runs = number(&pool, PARKED).await;
+    daemon.signal(Signal::SIGHUP);
+    // It is tried again, and that is no news.
+    until("a tenant fails again", async || number(&pool, PARKED).await > runs).await;
     for tenant in 1..=3 {
         site.world().create(id(tenant));
     }
@@ -176,6 +189,49 @@ async fn a_certificate_that_is_swapped_on_disk_is_used_once_its_key_is_there_too
     site.world().create(id(1));
     until("the new pair is used", async || stored(&pool, 1).await == 7).await;
     assert_eq!((number(&pool, FAILED).await, alarms(&daemon).len()), (0, 0));
+    pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
+
+/// Under the application's own `client_id`, where Entra would not tell it from that of `[app]` either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_own_credential_is_watched_and_mended_for_itself() {
+    let site = site_by("client_secret_file = \"secret\"", 3).await;
+    let soon = site.world().now() + TimeDelta::days(5);
+    let own = format!("client_secret_file = \"secret-own\"\nclient_secret_expires = {}\n", soon.format("%Y-%m-%d"));
+    write_secret(&site.path("secret-own"), b"canary5f2d77c0-wrong\n");
+    let settings =
+        Settings { app: "client_secret_file = \"secret\"".to_owned(), tenants: vec![1, 2, 3], ..site.settings() };
+    site.configure(&Settings { more: own, ..settings });
+    let daemon = site.run();
+    let pool = site.connect().await;
+    until("the others are read", async || stored(&pool, 1).await + stored(&pool, 2).await == 10).await;
+    until("its own is refused", async || number(&pool, PARKED).await > 0).await;
+    for round in 6..=7 {
+        daemon.signal(Signal::SIGHUP);
+        let runs = number(&pool, PARKED).await;
+        until("its own is refused again", async || number(&pool, PARKED).await > runs).await;
+        expire_tokens(&site, 2);
+        for tenant in 1..=2 {
+            site.world().create(id(tenant));
+            until("the others go on", async || stored(&pool, tenant).await == round).await;
+        }
+    }
+    let own = "credential=\"first\",tenant=\"tenant-3\"}";
+    assert_eq!(metric_with(&daemon, "incident_sync_credential_refused", own).await.unwrap(), "1");
+    assert_eq!(metric(&daemon, "incident_sync_credential_refused", "first").await.unwrap(), "0");
+    assert!(metric_with(&daemon, "incident_sync_credential_expiry_timestamp_seconds", own).await.is_some());
+    assert_eq!(metric(&daemon, "incident_sync_credential_expiry_timestamp_seconds", "first").await, None);
+    let ends = told(&daemon, "a credential ends soon: first credential of tenant tenant-3, app ");
+    assert_eq!((ends.len(), &ends[0]["tenant.name"]), (1, &Value::from("tenant-3")), "{ends:?}");
+    assert!(site.does(&["status"]).stdout.contains("first credential of tenant tenant-3"));
+
+    write_secret(&site.path("secret-own"), &std::fs::read(site.path("secret")).unwrap());
+    until("it is read once its file is mended", async || stored(&pool, 3).await == 5).await;
+    assert_eq!(metric_with(&daemon, "incident_sync_credential_refused", own).await.unwrap(), "0");
+    let own = told(&daemon, "the tenant's own credential is refused: first (");
+    assert_eq!((own.len(), &own[0]["tenant.name"]), (1, &Value::from("tenant-3")), "{own:?}");
+    assert_eq!(alarms(&daemon).len(), 0);
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
