@@ -16,6 +16,7 @@ use crate::embedded::EmbeddedError;
 use crate::entra::Tokens;
 use crate::expiry::{self, Ending};
 use crate::http::{self, Deadlines};
+use crate::progress::Progress;
 use crate::setup::{self, OpenDatabase};
 use crate::store::inspect::Inspection;
 use crate::tenant::Tenant;
@@ -148,7 +149,7 @@ pub struct DatabaseSeen {
 }
 
 /// Looks at everything, and judges it.
-pub async fn all(config: &Config, tenants: &[Arc<Tenant>]) -> Vec<Finding> {
+pub async fn all(config: &Config, tenants: &[Arc<Tenant>], progress: &Progress) -> Vec<Finding> {
     let way = network::way(&config.http_client).await;
     let hosts = network::hosts(&config.http_client, &way, tenants).await;
     let opened = OpenDatabase::unchecked(&config.database).await;
@@ -158,9 +159,7 @@ pub async fn all(config: &Config, tenants: &[Arc<Tenant>]) -> Vec<Finding> {
     let (tokens, incidents) = (Tokens::new(client.clone()), Incidents::new(client));
     let quota = opened.as_ref().ok().filter(|_| has_schema).map(|open| (&open.store, setup::quota(config)));
     let asked = tenant::Asked { tokens: &tokens, incidents: &incidents, quota, hosts: &hosts };
-    let looks = tenants.iter().map(|each| tenant::look(each, &asked));
-    // Boxed, or the compiler cannot see through the closures that all of this is Send.
-    let seen = futures::stream::iter(looks).map(Box::pin).buffered(config.sync.concurrency).collect().await;
+    let seen = look_at_tenants(tenants, &asked, config.sync.concurrency, progress).await;
     if let Ok(opened) = opened {
         opened.close().await;
     }
@@ -168,6 +167,26 @@ pub async fn all(config: &Config, tenants: &[Arc<Tenant>]) -> Vec<Finding> {
     let facts = Facts { configuration, endings, way, hosts, database, tenants: seen };
     // Files of tenants_dir that were left out.
     config.refused.iter().map(refusal).chain(judge::judge(&facts, expiry::now())).collect()
+}
+
+/// In the order of the configuration, whoever answered first.
+async fn look_at_tenants(
+    tenants: &[Arc<Tenant>],
+    asked: &tenant::Asked<'_>,
+    concurrency: usize,
+    progress: &Progress,
+) -> Vec<tenant::Seen> {
+    let looks = tenants.iter().enumerate().map(|(place, each)| async move {
+        let line = progress.tenant(&each.name);
+        let seen = tenant::look(each, asked, &line).await;
+        line.finished();
+        (place, seen)
+    });
+    // Boxed, or the compiler cannot see through the closures that all of this is Send.
+    let looks = futures::stream::iter(looks).map(Box::pin);
+    let mut seen: Vec<_> = looks.buffer_unordered(concurrency).collect().await;
+    seen.sort_unstable_by_key(|(place, _)| *place);
+    seen.into_iter().map(|(_, seen)| seen).collect()
 }
 
 /// What there is to say when the configuration is refused.

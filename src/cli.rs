@@ -405,7 +405,9 @@ async fn sync_with(
 
 async fn check(config: &Config, named: &[String], json: bool) -> Result<(), Failure> {
     let tenants = chosen(config, named)?;
-    let findings = check::all(config, &tenants).await;
+    let progress = Progress::on_terminal(tenants.len());
+    let findings = check::all(config, &tenants, &progress).await;
+    progress.finish();
     report::print(json, &report::check_json(&findings), || report::check_table(&findings));
     let mut failed = findings.iter().filter(|finding| finding.result == CheckResult::Failure).peekable();
     if failed.peek().is_none() {

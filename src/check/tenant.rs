@@ -7,7 +7,8 @@ use crate::defender::Incidents;
 use crate::defender::paging::{PAGE_ROWS, Request};
 use crate::entra::claims::Look;
 use crate::entra::{Token, Tokens};
-use crate::error::SyncError;
+use crate::error::{Peer, SyncError};
+use crate::progress::TenantProgress;
 use crate::store::Store;
 use crate::store::quota::Quota;
 use crate::tenant::Tenant;
@@ -48,7 +49,7 @@ pub struct Asked<'a> {
 }
 
 /// Asks for a token, looks into it, and makes one call that answers an empty page.
-pub async fn look(tenant: &Tenant, asked: &Asked<'_>) -> Seen {
+pub async fn look(tenant: &Tenant, asked: &Asked<'_>, line: &TenantProgress) -> Seen {
     let (name, scope) = (tenant.name.clone(), tenant.endpoints.scope.clone());
     let is_reached = |url| {
         let origin = network::origin(url);
@@ -62,14 +63,19 @@ pub async fn look(tenant: &Tenant, asked: &Asked<'_>) -> Seen {
         Err(error) => return Seen { name, scope, token: Some(Err(error)), call: None },
     };
     let told = Told { look: token.look(), audience: token.audience() };
-    let call = if is_reached(&tenant.endpoints.base_url) { Some(call(tenant, &token, asked).await) } else { None };
+    let call =
+        if is_reached(&tenant.endpoints.base_url) { Some(call(tenant, &token, asked, line).await) } else { None };
     Seen { name, scope, token: Some(Ok(told)), call }
 }
 
-async fn call(tenant: &Tenant, token: &Token, asked: &Asked<'_>) -> Result<(), SyncError> {
+async fn call(tenant: &Tenant, token: &Token, asked: &Asked<'_>, line: &TenantProgress) -> Result<(), SyncError> {
     if let Some((store, quota)) = &asked.quota {
         match store.reserve_call(tenant.id, quota).await {
-            Ok(wait) => tokio::time::sleep(wait).await,
+            Ok(wait) if wait.is_zero() => {}
+            Ok(wait) => {
+                line.waiting(wait);
+                tokio::time::sleep(wait).await;
+            }
             Err(error @ SyncError::Paused { .. }) => return Err(error),
             // Not in the database before the daemon's first start.
             Err(_) => {}
@@ -77,5 +83,12 @@ async fn call(tenant: &Tenant, token: &Token, asked: &Asked<'_>) -> Result<(), S
     }
     let window = Window { from: DateTime::from_timestamp(4_102_444_800, 0), to: None, status: None };
     let request = Request { window, skip: 0, top: PAGE_ROWS, link: None };
-    asked.incidents.page(tenant, token, &request, Some(asked.incidents.room().await)).await.map(drop)
+    match asked.incidents.page(tenant, token, &request, None).await {
+        // An API that takes no heed of the filter. Such a page has to be the only one in memory.
+        Err(SyncError::BodyTooLarge { peer: Peer::Defender, .. }) => {
+            let room = asked.incidents.room().await;
+            asked.incidents.page(tenant, token, &request, Some(room)).await.map(drop)
+        }
+        other => other.map(drop),
+    }
 }

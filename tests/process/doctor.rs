@@ -7,7 +7,7 @@ use incident_sync::simulator::{Behaviour, Clock, Endpoint, Reply, TenantSpec};
 use serde_json::{Value, json};
 
 use crate::proxy;
-use crate::site::{Done, Settings, Site, id, spec, write_secret};
+use crate::site::{Done, Running, Settings, Site, id, spec, until, write_secret};
 use crate::tls::{data, serve};
 
 /// The rows of one check.
@@ -309,6 +309,39 @@ async fn each_tenant_is_told_by_the_step_at_which_it_fails() {
     }
     let calls = site.world().calls(id(2));
     assert!(calls.iter().all(|call| call.endpoint == Endpoint::Token), "no call with another tenant's token");
+}
+
+/// Calls of the API that were answered, and those that hang.
+fn answered(site: &Site, numbers: std::ops::RangeInclusive<u128>) -> [usize; 2] {
+    let calls = numbers.flat_map(|number| site.world().calls(id(number)));
+    let calls: Vec<_> = calls.filter(|call| call.endpoint == Endpoint::Incidents).collect();
+    [calls.iter().filter(|call| call.status == 200).count(), calls.iter().filter(|call| call.status == 0).count()]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_that_hang_keep_no_other_waiting() {
+    let hanging = |number| {
+        let behaviour = Behaviour { hang: true, ..Behaviour::default() };
+        TenantSpec { behaviour, ..spec(number, 0) }
+    };
+    // One less than are asked at once.
+    let site = migrated((1..=15).map(hanging).chain((16..=60).map(|number| spec(number, 0))).collect()).await;
+    let mut doctor = Running::start(site.command(&["check"]), site.folder.path());
+    until("every healthy tenant has answered", async || answered(&site, 16..=60) == [45, 0]).await;
+    assert_eq!(answered(&site, 1..=15), [0, 15], "these are asked at the same time");
+    assert!(doctor.is_alive(), "they are waited for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_too_large_to_be_one_of_many_is_asked_for_again_alone() {
+    let site = migrated(vec![spec(1, 0), spec(2, 0)]).await;
+    let large = format!("{{\"value\":[]{}}}", " ".repeat(5 * 1024 * 1024));
+    for number in 1..=2 {
+        site.world().script(id(number), Endpoint::Incidents, vec![Reply::Body(large.clone()); 2]);
+    }
+    let (code, report) = checked(&site);
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_eq!(answered(&site, 1..=2), [4, 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
