@@ -220,7 +220,7 @@ fn clock(rows: &Rows, ahead: Option<i64>) -> Finding {
 
 fn database(seen: &DatabaseSeen) -> Vec<Finding> {
     let rows = Rows { group: Group::Database, about: &seen.server };
-    let later = ["version", "encoding", "roles", "migrations", "isolation", "objects"];
+    let later = ["version", "encoding", "roles", "migrations", "isolation", "rights", "objects"];
     let mut all = Vec::new();
     match &seen.looked_up {
         None => {}
@@ -247,6 +247,10 @@ fn database(seen: &DatabaseSeen) -> Vec<Finding> {
 fn inspected(rows: &Rows, seen: &Inspection) -> Vec<Finding> {
     let server = if seen.is_standby {
         rows.failure("server", "it is a standby, where nothing can be written; database.url must lead to the primary")
+    } else if let Some(source) = &seen.read_only_by {
+        let (say, cure) =
+            ("nothing can be written, because default_transaction_read_only is on", writable(seen, source));
+        rows.failure("server", format!("{say}; {cure}"))
     } else {
         rows.ok("server", format!("it answers the user {}", seen.user))
     };
@@ -266,8 +270,27 @@ fn inspected(rows: &Rows, seen: &Inspection) -> Vec<Finding> {
     };
     let mut all = vec![server, version, encoding, roles(rows, seen), migrations(rows, seen.schema.as_ref())];
     all.push(isolation(rows, seen));
-    all.push(objects(rows, seen.schema.as_ref()));
+    let current = seen.schema.as_ref().and_then(|schema| schema.as_ref().ok()).filter(|schema| schema.pending == 0);
+    all.push(rights(rows, current));
+    all.push(objects(rows, current));
     all
+}
+
+/// How the setting is taken back, by where it was made.
+fn writable(seen: &Inspection, source: &str) -> String {
+    let Inspection { name, user, .. } = seen;
+    let by = match source {
+        "database" => format!("ALTER DATABASE {name}"),
+        "user" => format!("ALTER ROLE {user}"),
+        "database user" => format!("ALTER ROLE {user} IN DATABASE {name}"),
+        "global" => "ALTER ROLE ALL".to_owned(),
+        "client" => return "take it out of the options in database.url".to_owned(),
+        _ => {
+            return "take it out of postgresql.conf and run: ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf()"
+                .to_owned();
+        }
+    };
+    format!("run in a transaction that is BEGIN READ WRITE: {by} RESET default_transaction_read_only")
 }
 
 /// Made by the first migration; a user that only owns the database has to be given them.
@@ -326,6 +349,14 @@ fn migrations(rows: &Rows, schema: Option<&Result<SchemaState, SyncError>>) -> F
 
 fn isolation(rows: &Rows, seen: &Inspection) -> Finding {
     let check = "isolation";
+    let unbound = seen.roles.iter().filter(|role| role.is_unbound);
+    let unbound: Vec<&str> = unbound.map(|role| role.name.as_str()).collect();
+    if !unbound.is_empty() {
+        let cure = unbound.iter().map(|role| format!("ALTER ROLE {role} NOSUPERUSER NOBYPASSRLS"));
+        let cure = cure.collect::<Vec<_>>().join("; ");
+        let say = "row-level security, which keeps customers apart, does not hold for ";
+        return rows.failure(check, format!("{say}{}; let a superuser run: {cure}", unbound.join(", ")));
+    }
     if seen.schema.is_none() {
         return rows.not_tried(check, "there are no tables");
     }
@@ -345,22 +376,34 @@ fn isolation(rows: &Rows, seen: &Inspection) -> Finding {
     rows.failure(check, format!("{say}{}; let the owner run: {cure}", open.join(", ")))
 }
 
-fn objects(rows: &Rows, schema: Option<&Result<SchemaState, SyncError>>) -> Finding {
+fn rights(rows: &Rows, schema: Option<&SchemaState>) -> Finding {
+    let check = "rights";
+    let Some(schema) = schema else { return rows.not_tried(check, "the schema is not current") };
+    if schema.missing_rights.is_empty() {
+        return rows.ok(check, "the roles of incident-sync may read and write what they need to");
+    }
+    let say = "the roles of incident-sync may not read or write what they need to; let the tables' owner run: ";
+    rows.failure(check, format!("{say}{}", schema.missing_rights.join("; ")))
+}
+
+fn objects(rows: &Rows, schema: Option<&SchemaState>) -> Finding {
     let check = "objects";
-    let Some(schema) = schema.and_then(|schema| schema.as_ref().ok()).filter(|schema| schema.pending == 0) else {
-        return rows.not_tried(check, "the schema is not current");
-    };
+    let Some(schema) = schema else { return rows.not_tried(check, "the schema is not current") };
     // Those of customers' tables have a row of their own.
     let missing: Vec<&str> = schema.missing.iter().copied().filter(|line| !line.starts_with("row-level")).collect();
     if !missing.is_empty() {
         let say = "somebody has taken away from the schema defender, restore it: ";
         return rows.failure(check, format!("{say}{}", missing.join(", ")));
     }
+    if !schema.missing_views.is_empty() {
+        let say = "missing, so that reports fail; restore from a dump (pg_dump --schema-only) of a healthy database: ";
+        return rows.failure(check, format!("{say}{}", schema.missing_views.join(", ")));
+    }
     if !schema.missing_indexes.is_empty() {
         let say = "missing in the schema defender, so that queries will be slow: ";
         return rows.warning(check, format!("{say}{}", schema.missing_indexes.join(", ")));
     }
-    rows.ok(check, "columns, keys, indexes and policies are there")
+    rows.ok(check, "columns, keys, indexes, policies and views are there")
 }
 
 fn tenant(seen: &Seen, all: &[Seen]) -> Vec<Finding> {
@@ -386,12 +429,19 @@ fn tenant(seen: &Seen, all: &[Seen]) -> Vec<Finding> {
     };
     let call = match &seen.call {
         Some(Ok(())) => rows.ok("call", "the API answers"),
+        Some(Err(error)) if error.is_of_the_database() => uncounted(&rows, error),
         Some(Err(error)) => rows.error("call", error),
         None => rows.not_tried("call", "the API was not reached"),
     };
     let answers = matches!(seen.call, Some(Ok(())));
     let [tid, roles] = claims(&rows, told.look, answers);
     vec![rows.ok("token", "Entra gives one"), tid, roles, audience(&rows, told, &seen.scope, seen.call.as_ref()), call]
+}
+
+/// The API is not called by who cannot count the call.
+fn uncounted(rows: &Rows, error: &SyncError) -> Finding {
+    let say = "the database, which counts the calls, failed; the rows of the database say more";
+    Finding { error: Some(error.to_string()), ..rows.not_tried("call", say) }
 }
 
 /// A broken credential is one cause for every tenant, also for those for which the breaker did not ask any more.

@@ -25,6 +25,8 @@ fn good_database() -> Inspection {
         version_name: "15.14".to_owned(),
         encoding: "UTF8".to_owned(),
         is_standby: false,
+        read_only_by: None,
+        name: "sync".to_owned(),
         user: "sync".to_owned(),
         roles: Vec::new(),
         isolation: vec![("alerts".to_owned(), true)],

@@ -76,9 +76,9 @@ async fn call(tenant: &Tenant, token: &Token, asked: &Asked<'_>, line: &TenantPr
                 line.waiting(wait);
                 tokio::time::sleep(wait).await;
             }
-            Err(error @ SyncError::Paused { .. }) => return Err(error),
             // Not in the database before the daemon's first start.
-            Err(_) => {}
+            Err(SyncError::LeaseLost) => {}
+            Err(error) => return Err(error),
         }
     }
     let window = Window { from: DateTime::from_timestamp(4_102_444_800, 0), to: None, status: None };

@@ -2,6 +2,7 @@
 
 use sqlx::PgConnection;
 
+use super::objects::Missing;
 use super::{MIGRATIONS, Rights, Store, newest_migration};
 use crate::error::SyncError;
 
@@ -16,6 +17,10 @@ pub struct Inspection {
     pub encoding: String,
     /// Whether it is a standby, where nothing can be written.
     pub is_standby: bool,
+    /// Whether our transactions may write nothing, and which kind of setting says so, as `pg_settings.source` has it.
+    pub read_only_by: Option<String>,
+    /// The database's name.
+    pub name: String,
     /// Who we are there.
     pub user: String,
     /// The roles that transactions take on.
@@ -35,10 +40,12 @@ pub struct Role {
     pub exists: bool,
     /// Whether our user may take it on.
     pub is_ours: bool,
+    /// Whether row-level security does not hold for it.
+    pub is_unbound: bool,
 }
 
 /// How far a schema is, and what was taken away from it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct SchemaState {
     /// The newest migration applied.
     pub applied: i64,
@@ -52,24 +59,42 @@ pub struct SchemaState {
     pub missing: Vec<&'static str>,
     /// Without these it is slow.
     pub missing_indexes: Vec<&'static str>,
+    /// Without these reports fail.
+    pub missing_views: Vec<&'static str>,
+    /// The statements that give our roles back what they need and lack.
+    pub missing_rights: Vec<String>,
 }
 
 impl Store {
     /// Looks at the database.
     pub async fn inspect(&self) -> Result<Inspection, SyncError> {
         let look = async |connection: &mut PgConnection| {
-            let server: (i32, String, String, bool, String, bool) =
+            let server: (i32, String, String, bool, bool, String, String, String, bool) =
                 sqlx::query_as(include_str!("sql/inspect_server.sql")).fetch_one(&mut *connection).await?;
-            let roles: Vec<(String, bool, bool)> =
+            let roles: Vec<(String, bool, bool, bool)> =
                 sqlx::query_as(include_str!("sql/inspect_roles.sql")).fetch_all(&mut *connection).await?;
             let isolation = sqlx::query_as(include_str!("sql/inspect_isolation.sql")).fetch_all(connection).await?;
             Ok((server, roles, isolation))
         };
         let looked = self.transact("looking at the database", Rights::Login, look).await?;
-        let ((version, version_name, encoding, is_standby, user, has_tables), roles, isolation) = looked;
-        let roles = roles.into_iter().map(|(name, exists, is_ours)| Role { name, exists, is_ours }).collect();
+        let (server, roles, isolation) = looked;
+        let (version, version_name, encoding, is_standby, is_read_only, source, name, user, has_tables) = server;
+        let read_only_by = is_read_only.then_some(source);
+        let role = |(name, exists, is_ours, is_unbound)| Role { name, exists, is_ours, is_unbound };
+        let roles = roles.into_iter().map(role).collect();
         let schema = if has_tables { Some(self.schema_state().await) } else { None };
-        Ok(Inspection { version, version_name, encoding, is_standby, user, roles, isolation, schema })
+        Ok(Inspection {
+            version,
+            version_name,
+            encoding,
+            is_standby,
+            read_only_by,
+            name,
+            user,
+            roles,
+            isolation,
+            schema,
+        })
     }
 
     async fn schema_state(&self) -> Result<SchemaState, SyncError> {
@@ -81,8 +106,16 @@ impl Store {
         };
         let (applied, oldest_supported) = self.transact("reading the schema's version", Rights::Login, read).await?;
         let pending = MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).count();
-        let (missing, missing_indexes) = if pending == 0 { self.missing_objects().await? } else { Default::default() };
         let (applied, known) = (applied.into_iter().max().unwrap_or(0), newest_migration());
-        Ok(SchemaState { applied, known, pending, oldest_supported, missing, missing_indexes })
+        let state = SchemaState { applied, known, pending, oldest_supported, ..SchemaState::default() };
+        if pending > 0 {
+            return Ok(state);
+        }
+        let Missing { needed, indexes, views } = self.missing_objects().await?;
+        let rights = async |connection: &mut PgConnection| {
+            sqlx::query_scalar(include_str!("sql/inspect_rights.sql")).fetch_all(connection).await
+        };
+        let missing_rights = self.transact("looking at the roles' rights", Rights::Login, rights).await?;
+        Ok(SchemaState { missing: needed, missing_indexes: indexes, missing_views: views, missing_rights, ..state })
     }
 }

@@ -18,7 +18,7 @@ pub mod compare;
 pub mod holes;
 pub mod inspect;
 pub mod lease;
-mod objects;
+pub mod objects;
 pub mod park;
 pub mod purge;
 pub mod quota;

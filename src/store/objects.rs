@@ -5,8 +5,19 @@ use sqlx::PgConnection;
 use super::{Rights, Store};
 use crate::error::SyncError;
 
-/// A line for each column, key, index and policy, as `sql/schema_objects.sql` tells them of a database that was just migrated.
+/// A line for each column, key, index, policy and view, as `sql/schema_objects.sql` tells them of a database that was just migrated.
 const REQUIRED: &str = include_str!("required_objects.txt");
+
+/// What is missing of the schema.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Nothing works without these.
+    pub needed: Vec<&'static str>,
+    /// Without these it works slowly.
+    pub indexes: Vec<&'static str>,
+    /// Without these reports fail.
+    pub views: Vec<&'static str>,
+}
 
 impl Store {
     /// What the schema holds, in the words of [`Store::missing_objects`].
@@ -17,16 +28,26 @@ impl Store {
         self.transact("looking for what the schema must hold", Rights::Login, look).await
     }
 
-    /// What is missing of the schema: first what nothing works without, then indexes, without which it works slowly.
-    pub async fn missing_objects(&self) -> Result<(Vec<&'static str>, Vec<&'static str>), SyncError> {
+    /// What is missing of the schema.
+    pub async fn missing_objects(&self) -> Result<Missing, SyncError> {
         let held = self.schema_objects().await?;
-        let missing = REQUIRED.lines().filter(|line| !held.iter().any(|held| held == line));
-        Ok(missing.partition(|line| !line.starts_with("index ")))
+        let mut missing = Missing::default();
+        for line in REQUIRED.lines().filter(|line| !held.iter().any(|held| held == line)) {
+            match line.split(' ').next() {
+                Some("index") => missing.indexes.push(line),
+                Some("view") => missing.views.push(line),
+                _ => missing.needed.push(line),
+            }
+        }
+        Ok(missing)
     }
 
-    /// Fails when something is missing that nothing works without; tells of indexes.
+    /// Fails when something is missing that nothing works without; tells of indexes and views.
     pub(super) async fn check_objects(&self) -> Result<(), SyncError> {
-        let (missing, indexes) = self.missing_objects().await?;
+        let Missing { needed: missing, indexes, views } = self.missing_objects().await?;
+        for view in views {
+            tracing::warn!(who = "operator", "the {view} is missing; reports that ask it fail");
+        }
         for index in indexes {
             tracing::warn!(who = "operator", "{index} of the schema defender is missing; queries will be slow");
         }

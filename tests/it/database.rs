@@ -300,7 +300,7 @@ async fn what_was_taken_from_the_schema_is_named() {
     // A lost index makes it slow, and no more.
     sqlx::raw_sql("DROP INDEX defender.sync_runs_by_tenant").execute(world.pool()).await.unwrap();
     let store = reopened().await.unwrap();
-    assert_eq!(store.missing_objects().await.unwrap().1, ["index sync_runs_by_tenant"]);
+    assert_eq!(store.missing_objects().await.unwrap().indexes, ["index sync_runs_by_tenant"]);
     for (statement, named) in broken {
         sqlx::raw_sql(statement).execute(world.pool()).await.unwrap();
         let refused = reopened().await.unwrap_err();

@@ -57,7 +57,7 @@ async fn where_nothing_is_wrong_every_check_says_so() {
     let (code, report) = checked(&site);
     assert_eq!((code, &report["ok"]), (Some(0), &json!(true)), "{report:#}");
     let once = ["file", "permissions", "expiry", "dns", "connection", "tls", "clock", "server", "version", "encoding"];
-    for check in once.into_iter().chain(["roles", "migrations", "isolation", "objects"]) {
+    for check in once.into_iter().chain(["roles", "migrations", "isolation", "rights", "objects"]) {
         let rows = found(&report, check);
         let rows: Vec<_> = rows.into_iter().filter(|row| row["group"] != "tenants").collect();
         assert_eq!(rows.len(), 1, "{check} in {report:#}");
@@ -218,6 +218,70 @@ async fn what_is_wrong_with_the_database_is_told_with_its_cure_and_ends_with_sta
     }
     let objects = checked(&site).1;
     assert_eq!(result(&objects, "objects"), "not_tried", "{objects:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_would_refuse_our_work_is_told_with_its_cure_and_nobody_is_called_uncounted() {
+    let site = migrated(vec![spec(1, 1)]).await;
+    let (embedded, pool) = site.open_database().await;
+    let database = site.shared_database();
+    site.configure(&Settings { database, tenants: vec![1], ..site.settings() });
+    for (breaks, check, words, mends) in [
+        (
+            "ALTER DATABASE incident_sync SET default_transaction_read_only = on",
+            "server",
+            "ALTER DATABASE incident_sync RESET default_transaction_read_only",
+            "BEGIN READ WRITE; ALTER DATABASE incident_sync RESET default_transaction_read_only; COMMIT",
+        ),
+        (
+            "ALTER ROLE incident_sync SET default_transaction_read_only = on",
+            "server",
+            "ALTER ROLE incident_sync RESET default_transaction_read_only",
+            "BEGIN READ WRITE; ALTER ROLE incident_sync RESET default_transaction_read_only; COMMIT",
+        ),
+        (
+            "ALTER ROLE incident_sync_writer BYPASSRLS",
+            "isolation",
+            "for incident_sync_writer; let a superuser run: ALTER ROLE incident_sync_writer NOSUPERUSER NOBYPASSRLS",
+            "ALTER ROLE incident_sync_writer NOSUPERUSER NOBYPASSRLS",
+        ),
+        (
+            "REVOKE INSERT, UPDATE ON defender.sync_state FROM incident_sync_writer",
+            "rights",
+            "GRANT INSERT, UPDATE ON defender.sync_state TO incident_sync_writer",
+            "GRANT INSERT, UPDATE ON defender.sync_state TO incident_sync_writer",
+        ),
+        (
+            "REVOKE INSERT ON defender.evidence FROM incident_sync_writer",
+            "rights",
+            "run: GRANT INSERT ON defender.evidence TO incident_sync_writer",
+            "GRANT INSERT ON defender.evidence TO incident_sync_writer",
+        ),
+        (
+            "ALTER VIEW reporting.alerts RENAME TO elsewhere",
+            "objects",
+            "view reporting.alerts",
+            "ALTER VIEW reporting.elsewhere RENAME TO alerts",
+        ),
+    ] {
+        sqlx::raw_sql(breaks).execute(&pool).await.unwrap();
+        site.world().clear_calls(id(1));
+        let (ended, report) = checked(&site);
+        assert_eq!(ended, Some(3), "{breaks}: {report:#}");
+        let failed = report["findings"].as_array().unwrap().iter().filter(|row| row["result"] == "failure");
+        assert_eq!(failed.count(), 1, "{breaks}: {report:#}");
+        let row = found(&report, check)[0];
+        assert!(row["result"] == "failure" && row["say"].as_str().unwrap().contains(words), "{row:#}");
+        if breaks.contains("read_only") || breaks.contains("sync_state") {
+            assert_eq!((result(&report, "call"), answered(&site, 1..=1)), ("not_tried", [0, 0]), "{report:#}");
+        } else {
+            assert_eq!(result(&report, "call"), "ok", "{report:#}");
+        }
+        sqlx::raw_sql(mends).execute(&pool).await.unwrap();
+    }
+    assert_eq!(checked(&site).0, Some(0), "all is mended");
+    pool.close().await;
+    embedded.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

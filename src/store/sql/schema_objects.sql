@@ -24,4 +24,8 @@ FROM pg_index x
 JOIN pg_class i ON i.oid = x.indexrelid
 WHERE i.relnamespace = to_regnamespace('defender') AND x.indisvalid
     AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = x.indexrelid)
+UNION ALL
+SELECT format('view %s.%s', relnamespace::regnamespace, relname)
+FROM pg_class
+WHERE relnamespace IN (to_regnamespace('defender'), to_regnamespace('reporting')) AND relkind = 'v'
 ORDER BY 1
