@@ -137,7 +137,7 @@ impl<'a> Pages<'a> {
         });
         if let Err(error) = &answer {
             span.record("otel.status_code", "ERROR");
-            self.parties.obey(self.tenant, error).await;
+            obey(&self.parties.store, self.tenant, error).await;
         }
         answer
     }
@@ -167,12 +167,12 @@ impl Parties {
         }
         Ok(())
     }
+}
 
-    /// A pause that the API asked for holds for every instance, and over a restart.
-    pub async fn obey(&self, tenant: &Tenant, error: &SyncError) {
-        let Wait::AtLeast(pause) = error.verdict().wait else { return };
-        if let Err(error) = self.store.hold_calls(tenant.id, pause).await {
-            tracing::warn!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "a pause was not noted; only this process obeys it");
-        }
+/// A pause that the API asked for holds for every instance, and over a restart.
+pub async fn obey(store: &Store, tenant: &Tenant, error: &SyncError) {
+    let Wait::AtLeast(pause) = error.verdict().wait else { return };
+    if let Err(error) = store.hold_calls(tenant.id, pause).await {
+        tracing::warn!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "a pause was not noted; only this process obeys it");
     }
 }

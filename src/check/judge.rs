@@ -61,10 +61,15 @@ impl Rows<'_> {
         self.row(check, CheckResult::NotTried, None, because)
     }
 
-    /// By the one table of errors.
+    /// By the one table of errors. A pause is no fault: it passes, and until then nobody is asked.
     fn error(&self, check: &'static str, error: &SyncError) -> Finding {
         let verdict = error.verdict();
-        let row = self.row(check, CheckResult::Failure, Some(verdict.who.as_str()), verdict.say);
+        let result = match error {
+            SyncError::Paused { .. } | SyncError::EntraHold { .. } => CheckResult::NotTried,
+            _ if verdict.class == "throttled" => CheckResult::Warning,
+            _ => CheckResult::Failure,
+        };
+        let row = self.row(check, result, Some(verdict.who.as_str()), verdict.say);
         Finding { error: Some(error.to_string()), ..row }
     }
 }

@@ -8,6 +8,7 @@ use crate::defender::paging::{PAGE_ROWS, Request};
 use crate::entra::claims::Look;
 use crate::entra::{Token, Tokens};
 use crate::error::{Peer, SyncError};
+use crate::pages;
 use crate::progress::TenantProgress;
 use crate::store::Store;
 use crate::store::quota::Quota;
@@ -81,13 +82,21 @@ async fn call(tenant: &Tenant, token: &Token, asked: &Asked<'_>, line: &TenantPr
             Err(error) => return Err(error),
         }
     }
+    let answer = ask(tenant, token, asked.incidents).await;
+    if let (Some((store, _)), Err(error)) = (&asked.quota, &answer) {
+        pages::obey(store, tenant, error).await;
+    }
+    answer
+}
+
+async fn ask(tenant: &Tenant, token: &Token, incidents: &Incidents) -> Result<(), SyncError> {
     let window = Window { from: DateTime::from_timestamp(4_102_444_800, 0), to: None, status: None };
     let request = Request { window, skip: 0, top: PAGE_ROWS, link: None };
-    match asked.incidents.page(tenant, token, &request, None).await {
+    match incidents.page(tenant, token, &request, None).await {
         // An API that takes no heed of the filter. Such a page has to be the only one in memory.
         Err(SyncError::BodyTooLarge { peer: Peer::Defender, .. }) => {
-            let room = asked.incidents.room().await;
-            asked.incidents.page(tenant, token, &request, Some(room)).await.map(drop)
+            let room = incidents.room().await;
+            incidents.page(tenant, token, &request, Some(room)).await.map(drop)
         }
         other => other.map(drop),
     }

@@ -7,7 +7,7 @@ use incident_sync::simulator::{Behaviour, Clock, Endpoint, Reply, TenantSpec};
 use serde_json::{Value, json};
 
 use crate::proxy;
-use crate::site::{Done, Running, Settings, Site, id, spec, until, write_secret};
+use crate::site::{Done, Running, Settings, Site, id, number, spec, until, write_secret};
 use crate::tls::{data, serve};
 
 /// The rows of one check.
@@ -394,6 +394,37 @@ async fn tenants_that_hang_keep_no_other_waiting() {
     until("every healthy tenant has answered", async || answered(&site, 16..=60) == [45, 0]).await;
     assert_eq!(answered(&site, 1..=15), [0, 15], "these are asked at the same time");
     assert!(doctor.is_alive(), "they are waited for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_that_the_service_asks_for_is_no_failure_and_is_kept() {
+    let site = migrated(vec![spec(1, 5), spec(2, 5)]).await;
+    site.does(&["sync"]).good();
+    site.world().script(id(1), Endpoint::Incidents, vec![Reply::throttled(600)]);
+    let (code, report) = checked(&site);
+    let call = |report: &Value, tenant: &str| {
+        let row = found(report, "call").into_iter().find(|row| row["about"] == tenant).unwrap();
+        (row["result"].as_str().unwrap().to_owned(), row["who_must_act"].clone())
+    };
+    assert_eq!(call(&report, "tenant-1"), ("warning".to_owned(), json!("nobody")), "{report:#}");
+    assert_eq!((code, call(&report, "tenant-2").0.as_str()), (Some(0), "ok"));
+    site.world().clear_calls(id(1));
+    let (code, report) = checked(&site);
+    assert_eq!((code, call(&report, "tenant-1")), (Some(0), ("not_tried".to_owned(), json!("nobody"))), "{report:#}");
+    assert_eq!(answered(&site, 1..=1), [0, 0]);
+    assert!(site.world().calls(id(1)).iter().all(|call| call.endpoint == Endpoint::Token), "the pause is obeyed");
+    let (embedded, pool) = site.open_database().await;
+    let paused = "SELECT count(*) FROM defender.sync_state WHERE no_calls_before > now() + interval '5 minutes'";
+    assert_eq!(number(&pool, paused).await, 1);
+    pool.close().await;
+    embedded.stop().await;
+    // Entra throttles the application: whoever comes later is not tried.
+    let throttled = Reply::Status { code: 429, body: "{}".to_owned(), headers: Vec::new() };
+    site.world().script(id(1), Endpoint::Token, vec![throttled.clone()]);
+    site.world().script(id(2), Endpoint::Token, vec![throttled]);
+    let (code, report) = checked(&site);
+    assert_eq!(code, Some(0), "{report:#}");
+    assert!(found(&report, "token").iter().all(|row| row["result"] != "ok" && row["result"] != "failure"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
