@@ -167,6 +167,7 @@ pub fn must_act(tenant: &Standing) -> Option<(&str, &str)> {
         State::Stale => Some((Actor::Operator.as_str(), OF_STALE)),
         State::NeverRun => Some((Actor::Operator.as_str(), OF_NEVER_RUN)),
         State::Incomplete | State::FirstSync if tenant.holes > 0 => Some((Actor::Operator.as_str(), OF_HOLES)),
+        State::Incomplete | State::FirstSync if tenant.rejected > 0 => Some((Actor::Operator.as_str(), OF_REJECTED)),
         State::Incomplete | State::FirstSync | State::Ok | State::Disabled | State::Removed => None,
     }
 }
@@ -174,6 +175,9 @@ pub fn must_act(tenant: &Standing) -> Option<(&str, &str)> {
 /// What an operator does about a hole.
 const OF_HOLES: &str =
     "The API fails to serve a part of the list; open a ticket with Microsoft with what defender.sync_holes says of it";
+/// What an operator does about the quarantine.
+const OF_REJECTED: &str = "Incidents could not be decoded and wait in defender.rejected_payloads; install the newest version and run \
+    incident-sync retry-rejected, else report the reason that stands there";
 /// What an operator does about a poll that did not come.
 const OF_STALE: &str =
     "Its poll is overdue although nothing failed; see whether the daemon runs, and whether sync.concurrency is enough";
@@ -182,6 +186,8 @@ const OF_NEVER_RUN: &str =
     "No daemon has read that it is configured; start the service, or systemctl reload incident-sync if it runs";
 /// Polls wait for a place, and a daemon restarts; neither takes that long.
 const OVERDUE_SECONDS: f64 = 900.0;
+/// Many that came together wait longer for each part of their history.
+const OVERDUE_AT_FIRST: f64 = 3600.0;
 
 /// How a tenant is; the worst comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -194,7 +200,7 @@ pub enum State {
     NeverRun,
     /// Nothing failed, but it was not read when it should have been.
     Stale,
-    /// The API fails to serve a part.
+    /// The API fails to serve a part, or a part waits in quarantine.
     Incomplete,
     /// History is still being read.
     FirstSync,
@@ -215,9 +221,10 @@ impl State {
             Standing { consecutive_failures: None, .. } => Self::NeverRun,
             Standing { parked_reason: Some(_), .. } => Self::Parked,
             Standing { error_class: Some(_), .. } => Self::Failing,
+            Standing { backfilled_at: None, overdue_seconds: Some(OVERDUE_AT_FIRST..), .. } => Self::Stale,
             Standing { backfilled_at: None, .. } => Self::FirstSync,
             Standing { overdue_seconds: Some(OVERDUE_SECONDS..), .. } => Self::Stale,
-            Standing { holes: 1.., .. } => Self::Incomplete,
+            Standing { holes: 1.., .. } | Standing { rejected: 1.., .. } => Self::Incomplete,
             _ => Self::Ok,
         }
     }

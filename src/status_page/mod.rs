@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use crate::error::SyncError;
+use crate::error::{Actor, SyncError};
 use crate::expiry::{self, Ending};
 use crate::pass::Engine;
 use crate::report::{State, age};
@@ -27,6 +27,11 @@ mod tenant;
 const STYLE: &str = include_str!("style.css");
 /// However many people look, the database is asked no more often.
 const LOOK_LASTS: Duration = Duration::from_secs(2);
+
+/// What passes by itself has passed after so long.
+const LASTING: Duration = Duration::from_secs(300);
+/// Our own statement timeout.
+const QUERY_CANCELED: &str = "57014";
 
 /// What a browser may do with our pages: show them, in our own style, and nothing else.
 pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| {
@@ -63,13 +68,31 @@ struct Look {
 }
 
 /// All tenants at one moment.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Fleet {
     at: Instant,
+    /// How much older than at that moment they are shown.
+    aged: Duration,
     /// The database's clock.
     now: DateTime<Utc>,
     tenants: Vec<FleetTenant>,
     endings: Vec<Ending>,
+}
+
+impl Fleet {
+    /// While nobody can look, data grows older and polls become overdue all the same.
+    fn grown_older(&self) -> Self {
+        let aged = self.at.elapsed();
+        let more = (aged - self.aged).as_secs_f64();
+        let mut fleet = Self { aged, ..self.clone() };
+        for FleetTenant { standing, .. } in &mut fleet.tenants {
+            for seconds in [&mut standing.freshness_seconds, &mut standing.overdue_seconds] {
+                *seconds = seconds.map(|seconds| seconds + more);
+            }
+        }
+        fleet.tenants.sort_by(fleet::worst_first);
+        fleet
+    }
 }
 
 impl StatusPage {
@@ -119,10 +142,13 @@ impl StatusPage {
         let look = match fleet {
             Ok((now, mut tenants)) => {
                 tenants.sort_by(fleet::worst_first);
-                let fleet = Fleet { at, now, tenants, endings: endings.unwrap_or_default() };
+                let fleet = Fleet { at, aged: Duration::ZERO, now, tenants, endings: endings.unwrap_or_default() };
                 Look { at, fleet: Some(Arc::new(fleet)), failure: None }
             }
-            Err(error) => Look { at, fleet: last.take().and_then(|look| look.fleet), failure: Some(error) },
+            Err(error) => {
+                let known = last.take().and_then(|look| look.fleet);
+                Look { at, fleet: known.map(|fleet| Arc::new(fleet.grown_older())), failure: Some(error) }
+            }
         };
         *last = Some(look.clone());
         look
@@ -151,15 +177,24 @@ fn shown(title: &str, is_repeated: bool, body: &Markup, is_current: bool) -> Sho
 fn trouble(look: &Look) -> Markup {
     let Some(error) = &look.failure else { return html! {} };
     let verdict = error.verdict();
-    let known = look.fleet.as_ref().map(|fleet| age(fleet.at.elapsed().as_secs_f64()));
+    let known = look.fleet.as_ref().map(|fleet| fleet.at.elapsed());
+    let is_lasting = known.is_some_and(|known| known >= LASTING);
+    let who = if is_lasting && verdict.who == Actor::Nobody { Actor::Operator } else { verdict.who };
+    let is_slow = matches!(error, SyncError::Database { sqlstate: Some(code), .. } if code == QUERY_CANCELED);
     html! {
         div.notice.bad role="alert" {
             p {
-                strong { "The database does not answer." } " " (verdict.say) " (" (error) "). Who must act: "
-                (words(verdict.who.as_str())) "."
+                strong {
+                    @if is_slow { "The database takes too long to answer this page." }
+                    @else { "The database does not answer." }
+                }
+                " " (verdict.say) " (" (error) "). Who must act: " (words(who.as_str())) "."
             }
             @match known {
-                Some(age) => p { "Below is what was known " (age) " ago; nothing new is stored meanwhile." },
+                Some(known) => p {
+                    "Below is what was known " (age(known.as_secs_f64())) " ago, as old as it is now."
+                    @if !is_slow { " Nothing new is stored meanwhile." }
+                },
                 None => p { "Nothing is known yet of how the tenants stand." },
             }
         }

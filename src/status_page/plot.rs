@@ -10,15 +10,31 @@ use crate::store::status::RecentRun;
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 180.0;
-const LEFT: f64 = 46.0;
+const LEFT: f64 = 64.0;
 const RIGHT: f64 = 8.0;
 const TOP: f64 = 10.0;
 /// Above the runs' marks and the words below them.
 const BASE: f64 = 128.0;
 const MARKS: f64 = 156.0;
 /// The steps of the upper end, in seconds.
-const CEILINGS: [f64; 12] =
-    [60.0, 300.0, 600.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0, 28_800.0, 43_200.0, 86_400.0, 172_800.0];
+const CEILINGS: [f64; 15] = [
+    60.0,
+    300.0,
+    600.0,
+    900.0,
+    1_800.0,
+    3_600.0,
+    7_200.0,
+    14_400.0,
+    28_800.0,
+    43_200.0,
+    DAY,
+    2.0 * DAY,
+    8.0 * DAY,
+    32.0 * DAY,
+    180.0 * DAY,
+];
+const DAY: f64 = 86_400.0;
 /// A tenant that was just added has a plot too.
 const SHORTEST: TimeDelta = TimeDelta::minutes(1);
 
@@ -37,7 +53,8 @@ pub(super) fn plot(now: DateTime<Utc>, freshness_seconds: Option<f64>, runs: &[R
     let begin = runs.last().map_or(now, |run| run.started_at).min(now - SHORTEST);
     let line = freshness(begin, now, freshness_seconds, runs);
     let highest = line.iter().map(|(_, seconds)| *seconds).fold(0.0, f64::max);
-    let ceiling = CEILINGS.into_iter().find(|ceiling| *ceiling >= highest).unwrap_or(highest);
+    let ceiling =
+        CEILINGS.into_iter().find(|ceiling| *ceiling >= highest).unwrap_or_else(|| (highest / DAY).ceil() * DAY);
     let span = now.signed_duration_since(begin).as_seconds_f64();
     let x = |time: DateTime<Utc>| {
         let part = time.signed_duration_since(begin).as_seconds_f64() / span;

@@ -80,6 +80,9 @@ async fn verify_and_retry_rejected_tell_what_they_found() {
     }
     pool.close().await;
     embedded.stop().await;
+    let status = site.does(&["status", "--json"]).json();
+    assert_eq!(status[0]["state"], "incomplete");
+    assert!(status[0]["must_act"].to_string().contains("retry-rejected"), "{status}");
     let drift = site.does(&["verify", "--tenant", "tenant-1", "--json"]);
     assert_eq!(
         (drift.code(), &drift.json()[0]["rejected"], &drift.json()[0]["missing"]),

@@ -128,6 +128,13 @@ async fn while_the_database_is_away_the_page_says_so_and_shows_what_was_known() 
     let page = shows(&daemon, "The database does not answer.").await;
     assert_eq!(daemon.get("/").await.0, 503, "a probe must not take it for well");
     assert!(page.contains("Below is what was known") && page.contains("poll ok"), "{page}");
+    // What nobody can look at grows older all the same.
+    until("five seconds", async || {
+        let page = daemon.get("/").await.1;
+        let row = page.split(">tenant-1<").nth(1).unwrap().split("</tr>").next().unwrap().to_owned();
+        (5..60).any(|seconds| row.contains(&format!("<td>{seconds}s ago</td>")))
+    })
+    .await;
     let (status, one) = daemon.get(&format!("/tenants/{}", id(1))).await;
     assert!(status == 503 && one.contains("The database does not answer."), "{one}");
     signal_all(&servers, Signal::SIGCONT);

@@ -2,7 +2,10 @@
 SELECT t.tenant_id, t.name, t.enabled, t.removed_at, s.backfilled_at, s.last_success_at, s.consecutive_failures,
     s.next_attempt_at, s.parked_reason, s.error_class, s.error_message, s.who_must_act,
     extract(epoch FROM now() - s.last_success_at)::double precision AS freshness_seconds,
-    extract(epoch FROM now() - s.poll_due_at)::double precision AS overdue_seconds,
+    -- The parts of a first synchronisation leave the poll due.
+    extract(epoch FROM now() - CASE WHEN s.backfilled_at IS NULL
+        THEN greatest(s.poll_due_at, s.last_attempt_at, s.next_attempt_at) ELSE s.poll_due_at END)::double precision
+        AS overdue_seconds,
     r.kind AS last_kind, r.outcome AS last_outcome, r.finished_at AS last_finished_at,
     coalesce(q.rejected, 0) AS rejected, s.found_late, coalesce(h.holes, 0) AS holes,
     -- Minus infinity, before the first call, cannot be subtracted from.

@@ -2,7 +2,10 @@
 SELECT t.tenant_id, t.name, t.enabled, t.removed_at, s.watermark, s.backfilled_at, s.last_attempt_at, s.last_success_at,
     s.consecutive_failures, s.next_attempt_at, s.parked_reason, s.error_class, s.error_message, s.who_must_act,
     s.lease_owner, extract(epoch FROM now() - s.last_success_at)::double precision AS freshness_seconds,
-    extract(epoch FROM now() - s.poll_due_at)::double precision AS overdue_seconds,
+    -- The parts of a first synchronisation leave the poll due.
+    extract(epoch FROM now() - CASE WHEN s.backfilled_at IS NULL
+        THEN greatest(s.poll_due_at, s.last_attempt_at, s.next_attempt_at) ELSE s.poll_due_at END)::double precision
+        AS overdue_seconds,
     r.kind AS last_kind, r.outcome AS last_outcome, r.finished_at AS last_finished_at,
     i.incidents, i.open_incidents, q.rejected, s.found_late, h.holes
 FROM defender.tenants t
