@@ -121,6 +121,7 @@ pub async fn watch(engine: Arc<Engine>, wake: Arc<Notify>) {
         for ending in &endings {
             tell(ending, now(), &mut told);
         }
+        seen.keys().filter(|rank| endings.iter().all(|ending| ending.rank != **rank)).for_each(retire);
         let changed = changed(settings.tenants.values(), &endings, &mut seen);
         if changed.is_empty() {
             continue;
@@ -132,6 +133,13 @@ pub async fn watch(engine: Arc<Engine>, wake: Arc<Notify>) {
             }
         }
     }
+}
+
+/// A credential that is configured no more alarms nobody; the recorder forgets no series.
+fn retire(rank: &Rank) {
+    rank.set("incident_sync_credential_refused", 0.0);
+    rank.set("incident_sync_credential_in_use", 0.0);
+    rank.set("incident_sync_credential_expiry_timestamp_seconds", f64::NAN);
 }
 
 /// Once for each stage, so that it is a line in the log and not a flood.

@@ -194,7 +194,15 @@ mod tests {
     #[test]
     fn a_name_cannot_break_out_of_its_label() {
         let name = "a\"b\\c".to_owned();
-        let tenants = [Freshness { name, freshness_seconds: 1.5, is_up: false, found_late: 0, holes: 2 }];
+        let tenants = [Freshness {
+            name,
+            freshness_seconds: 1.5,
+            is_up: false,
+            is_backfilled: true,
+            found_late: 0,
+            holes: 2,
+            rejected: 3,
+        }];
         let text = tenant_gauges(&tenants);
         assert!(text.contains("incident_sync_tenant_freshness_seconds{tenant=\"a\\\"b\\\\c\"} 1.5\n"), "{text}");
         assert!(text.contains("incident_sync_tenant_up{tenant=\"a\\\"b\\\\c\"} 0\n"), "{text}");

@@ -24,7 +24,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::http;
-use crate::pass::PASS_DURATION;
+use crate::pass::{DURATION_BOUNDS, PASS_DURATION};
 use crate::store::Store;
 use crate::store::status::Freshness;
 use crate::tenant_metrics::{MetricKind, TENANT_METRICS};
@@ -42,9 +42,6 @@ const TENANTS_PERIOD: Duration = Duration::from_secs(30);
 
 /// The largest fleet several times over; beyond its limit the SDK sums up all tenants under no name.
 const LABEL_SETS_MAX: usize = 10_000;
-
-/// In seconds: a poll without news, up to a first synchronisation.
-const DURATION_BOUNDS: [f64; 11] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1800.0];
 
 /// What sends; ends with a last export when it is dropped.
 #[derive(Debug)]

@@ -172,6 +172,8 @@ impl Parties {
 /// A pause that the API asked for holds for every instance, and over a restart.
 pub async fn obey(store: &Store, tenant: &Tenant, error: &SyncError) {
     let Wait::AtLeast(pause) = error.verdict().wait else { return };
+    metrics::counter!("incident_sync_throttled_seconds_total", "tenant" => tenant.name.clone())
+        .increment(pause.as_secs());
     if let Err(error) = store.hold_calls(tenant.id, pause).await {
         tracing::warn!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "a pause was not noted; only this process obeys it");
     }

@@ -16,7 +16,7 @@ use tracing::Instrument;
 use tracing::field::Empty;
 use uuid::Uuid;
 
-use crate::error::{SyncError, Verdict, Wait, panic_words};
+use crate::error::{Actor, SyncError, Verdict, Wait, panic_words};
 use crate::failpoint;
 use crate::pages::{Pages, Parties};
 use crate::progress::{Progress, TenantProgress};
@@ -35,11 +35,16 @@ use crate::window::to_delta;
 /// The metric of how long runs took.
 pub(crate) const PASS_DURATION: &str = "incident_sync_pass_duration_seconds";
 
+/// Its buckets, in seconds: a poll without news, up to a first synchronisation.
+pub(crate) const DURATION_BOUNDS: [f64; 11] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1800.0];
+
 /// A parked tenant is probed this often: consent comes without telling us.
 const PARKED_PROBE: Duration = Duration::from_secs(3600);
 
 /// Whatever ails the database ails all tenants, and ends for all at once; one of them tries again so soon.
 const DATABASE_PROBE: Duration = Duration::from_secs(5);
+
+const UNCLAIMED_TOLD: Duration = Duration::from_secs(60);
 
 /// What the configuration says of runs; replaced as a whole when it is read again.
 #[derive(Debug)]
@@ -102,6 +107,7 @@ pub struct Engine {
     /// Set while runs fail because of the database: only one at a time finds out whether it is well again, because what
     /// the others would fetch could not be stored.
     database_is_unwell: AtomicBool,
+    unclaimed_told: Mutex<Option<Instant>>,
     /// Stops claiming and ends runs between two pages.
     pub stop: CancellationToken,
 }
@@ -125,8 +131,9 @@ impl Engine {
     /// Brings the parties and the settings together.
     pub fn new(parties: Parties, settings: Settings, progress: Progress, stop: CancellationToken) -> Self {
         let trust = Trust::new(parties.store.lease_term());
-        let database_is_unwell = AtomicBool::new(false);
-        Self { parties, settings: RwLock::new(Arc::new(settings)), progress, trust, database_is_unwell, stop }
+        let (database_is_unwell, unclaimed_told) = (AtomicBool::new(false), Mutex::default());
+        let settings = RwLock::new(Arc::new(settings));
+        Self { parties, settings, progress, trust, database_is_unwell, unclaimed_told, stop }
     }
 
     /// The settings in force.
@@ -229,9 +236,8 @@ impl Engine {
         let claims = match self.parties.store.claim_due(&idle, free).await {
             Ok(claims) => claims,
             Err(error) => {
-                let verdict = error.verdict();
                 self.database_is_unwell.store(true, Ordering::Relaxed);
-                tracing::error!(error = %error, class = verdict.class, who = verdict.who.as_str(), say = verdict.say, "no tenant could be claimed");
+                self.tell_unclaimed(&error);
                 return;
             }
         };
@@ -241,6 +247,22 @@ impl Engine {
             let Some(tenant) = settings.tenants.get(&claim.lease.tenant.0).cloned() else { continue };
             let (engine, reach) = (Arc::clone(self), settings.reach(Asked::News, PAGES_PER_SLICE));
             runs.spawn(async move { drop(engine.run_tenant(tenant, claim, reach).await) });
+        }
+    }
+
+    /// The dispatcher tries again every few seconds; the log hears of it once a minute.
+    fn tell_unclaimed(&self, error: &SyncError) {
+        let mut told = self.unclaimed_told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_some_and(|told| told.elapsed() < UNCLAIMED_TOLD) {
+            return;
+        }
+        *told = Some(Instant::now());
+        let verdict = error.verdict();
+        let (class, who, say) = (verdict.class, verdict.who.as_str(), verdict.say.as_str());
+        if verdict.who == Actor::Nobody {
+            tracing::warn!(error = %error, class, who, say, "no tenant could be claimed");
+        } else {
+            tracing::error!(error = %error, class, who, say, "no tenant could be claimed");
         }
     }
 
@@ -430,9 +452,6 @@ fn tell(claim: &Claim, result: &TenantResult) {
             "incidents behind the watermark had not been found by a poll; they are stored now. The API lists changes later than sync.overlap: make it longer"
         );
     }
-    if let Some(Wait::AtLeast(pause)) = verdict.as_ref().map(|verdict| verdict.wait) {
-        metrics::counter!("incident_sync_throttled_seconds_total", "tenant" => name).increment(pause.as_secs());
-    }
     let (class, who, say) =
         verdict.as_ref().map_or(("", "", ""), |verdict| (verdict.class, verdict.who.as_str(), verdict.say.as_str()));
     let error = report.failure.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -447,7 +466,7 @@ fn tell(claim: &Claim, result: &TenantResult) {
                 tenant.id = %tenant.id, tenant.name = tenant.name, kind = claim.kind.as_str(), outcome = outcome.as_str(),
                 api_calls = counts.api_calls, incidents_seen = counts.incidents_seen,
                 incidents_written = counts.incidents_written, alerts_written = counts.alerts_written,
-                rejected = counts.rejected, watermark = %Shown(report.watermark),
+                rejected = counts.rejected, throttled = counts.throttled, watermark = %Shown(report.watermark),
                 duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), $($extra)*
                 "tenant run done: {} {} {}", tenant.name, claim.kind.as_str(), outcome.as_str()
             )
@@ -456,7 +475,7 @@ fn tell(claim: &Claim, result: &TenantResult) {
     match outcome {
         Outcome::Ok => tell!(info,),
         // The alarm of a credential is one line, when it is refused.
-        Outcome::Parked if !verdict.as_ref().is_some_and(|verdict| verdict.shared) => {
+        _ if verdict.as_ref().is_some_and(|verdict| verdict.who != Actor::Nobody && !verdict.shared) => {
             tell!(error, class, who, say, error,);
         }
         _ => tell!(warn, class, who, say, error,),

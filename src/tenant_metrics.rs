@@ -18,7 +18,7 @@ pub(crate) enum MetricKind {
 }
 
 /// Not in the recorder, which would show a tenant that left the configuration, or was renamed, for ever as it was last.
-pub(crate) const TENANT_METRICS: [TenantMetric; 4] = [
+pub(crate) const TENANT_METRICS: [TenantMetric; 6] = [
     TenantMetric {
         name: "incident_sync_tenant_freshness_seconds",
         kind: MetricKind::Gauge,
@@ -30,6 +30,18 @@ pub(crate) const TENANT_METRICS: [TenantMetric; 4] = [
         kind: MetricKind::Gauge,
         help: "1 when the tenant's last run ended well",
         value: |tenant| f64::from(tenant.is_up),
+    },
+    TenantMetric {
+        name: "incident_sync_tenant_backfilled",
+        kind: MetricKind::Gauge,
+        help: "1 when the tenant's first synchronisation is complete",
+        value: |tenant| f64::from(tenant.is_backfilled),
+    },
+    TenantMetric {
+        name: "incident_sync_rejected_payloads",
+        kind: MetricKind::Gauge,
+        help: "Incidents in quarantine; should be 0",
+        value: |tenant| tenant.rejected as f64,
     },
     TenantMetric {
         name: "incident_sync_found_late_total",

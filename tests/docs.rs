@@ -274,6 +274,8 @@ const NO_METRICS: [&str; 5] = [
 fn metrics_in(text: &str) -> BTreeSet<&str> {
     let is_part = |character: char| character.is_ascii_lowercase() || character == '_';
     let names = text.split(|character: char| !is_part(character)).filter(|name| name.starts_with("incident_sync_"));
+    // A series of a histogram.
+    let names = names.map(|name| name.strip_suffix("_bucket").unwrap_or(name));
     names.filter(|name| *name != "incident_sync_" && !NO_METRICS.contains(name)).collect()
 }
 

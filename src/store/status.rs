@@ -63,10 +63,14 @@ pub struct Freshness {
     pub freshness_seconds: f64,
     /// Whether its last run ended well.
     pub is_up: bool,
+    /// Whether its first synchronisation is complete.
+    pub is_backfilled: bool,
     /// Incident versions that no poll had found and a later reading did.
     pub found_late: i64,
     /// Ranges that the API fails to serve.
     pub holes: i64,
+    /// Incidents in quarantine.
+    pub rejected: i64,
 }
 
 /// How a tenant stands.

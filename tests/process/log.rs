@@ -6,7 +6,7 @@ use incident_sync::simulator::{Behaviour, Endpoint, Reply, TenantSpec};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::site::{Running, Site, events, files_with_secrets, id, spec, until};
+use crate::site::{Running, Site, events, files_with_secrets, id, number, spec, stored, until, write_secret};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_is_json_and_each_run_leaves_one_that_says_whose_it_was_and_how_it_ended() {
@@ -108,4 +108,29 @@ async fn a_build_that_sends_nothing_to_a_collector_says_so_where_one_is_named() 
 fn the_unit_writes_no_core_dump() {
     let unit = include_str!("../../systemd/incident-sync.service");
     assert!(unit.lines().any(|line| line == "LimitCORE=0"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_of_the_api_is_counted_and_a_refused_credential_is_no_pause() {
+    const PAUSED: &str = "incident_sync_throttled_seconds_total";
+    let site = Site::with(vec![spec(1, 3)]).await;
+    site.world().script(id(1), Endpoint::Incidents, vec![Reply::throttled(2)]);
+    let daemon = site.run();
+    let pool = site.connect().await;
+    until("the rows after the pause", async || stored(&pool, 1).await == 3).await;
+    let (_, metrics) = daemon.get("/metrics").await;
+    assert!(metrics.contains(&format!("{PAUSED}{{tenant=\"tenant-1\"}} 2\n")), "{metrics}");
+    pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+
+    let site = Site::with((1..=4).map(|number| spec(number, 3)).collect()).await;
+    write_secret(&site.path("secret"), b"another");
+    let daemon = site.run();
+    let pool = site.connect().await;
+    let failed = "SELECT count(DISTINCT tenant_id) FROM defender.sync_runs WHERE outcome <> 'ok'";
+    until("all tenants fail by the one credential", async || number(&pool, failed).await == 4).await;
+    let (_, metrics) = daemon.get("/metrics").await;
+    assert!(!metrics.contains(&format!("{PAUSED}{{")), "{metrics}");
+    pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
