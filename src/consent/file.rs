@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
 use crate::tenant::TenantId;
 
 /// File systems take names of 255 bytes; a letter has up to four.
@@ -29,13 +31,13 @@ pub(super) fn path(dir: &Path, name: &str) -> Option<PathBuf> {
 pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let folder = fs::metadata(dir)?;
-    // Neither the daemon nor the configuration looks at names like this.
-    let draft = dir.join(format!(".consent-{}.draft", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    // Neither the daemon nor the configuration looks at names like this, and nobody can have laid a link there.
+    let draft = dir.join(format!(".consent-{}.draft", Uuid::new_v4().simple()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     let written = file
         .write_all(text.as_bytes())
         // Who is not root cannot give it to a group of others.
-        .and_then(|()| std::os::unix::fs::chown(&draft, None, Some(folder.gid())).or(Ok(())))
+        .and_then(|()| std::os::unix::fs::fchown(&file, None, Some(folder.gid())).or(Ok(())))
         .and_then(|()| file.set_permissions(Permissions::from_mode(0o640 | folder.mode() & 0o004)))
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::hard_link(&draft, path));
@@ -70,6 +72,18 @@ mod tests {
             assert_eq!(parsed.get_string("id").unwrap(), ID.to_string());
             assert_eq!(parsed.get_string("cloud").unwrap(), "gcc");
         }
+    }
+
+    #[test]
+    fn a_link_that_lies_in_wait_for_the_draft_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "kept").unwrap();
+        let guessed = dir.path().join(format!(".consent-{}.draft", std::process::id()));
+        std::os::unix::fs::symlink(&victim, &guessed).unwrap();
+        write(&dir.path().join("contoso.toml"), "new").unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "kept");
+        assert_eq!(fs::read_to_string(dir.path().join("contoso.toml")).unwrap(), "new");
     }
 
     #[test]
