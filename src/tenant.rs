@@ -45,6 +45,14 @@ pub struct Tenant {
     pub retention: Retention,
 }
 
+impl Tenant {
+    /// A customer as a file with id and name alone makes it.
+    pub fn newcomer(id: TenantId, name: &str, endpoints: Endpoints, app: Arc<App>) -> Self {
+        let (labels, retention) = (BTreeMap::new(), Retention::default());
+        Self { id, name: name.to_owned(), labels, enabled: true, endpoints, app, retention }
+    }
+}
+
 /// How long data is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {

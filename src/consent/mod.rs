@@ -29,6 +29,9 @@ pub struct ConsentArgs {
     /// A configured tenant, by name or id, or the GUID of a new customer; else whichever tenant the admin signs in to.
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
+    /// Takes on whichever customer's admin comes, without asking; the browser's address line alone names the customer.
+    #[arg(long, requires = "listen", conflicts_with = "tenant")]
+    any_tenant: bool,
     /// The cloud of a new customer, where it is another one than that of [api].
     #[arg(long, value_parser = Cloud::NAMES)]
     cloud: Option<String>,
@@ -89,6 +92,10 @@ impl Asking {
                 return Err(Failure::Configuration(problem));
             }
             let (app, endpoints) = (Arc::clone(&tenant.app), tenant.endpoints.clone());
+            if app.client_id.is_empty() {
+                let problem = format!("{} is disabled and has no application; set client_id in [app]", tenant.name);
+                return Err(Failure::Configuration(problem));
+            }
             return Ok(Self { app, endpoints, directory: Some(tenant.id) });
         }
         let wrong = |name: &str| Failure::Configuration(format!("{name} is neither a configured tenant nor a GUID"));

@@ -1,7 +1,7 @@
 //! `consent-url --listen`: from the admin's click to the tenant's file. What the browser brings is a claim; a token that
 //! Entra gives us for that tenant is the proof.
 
-use std::collections::BTreeMap;
+use std::io::{BufRead, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::http::{self, Deadlines};
 use crate::report::print;
 use crate::retry;
 use crate::signals;
-use crate::tenant::{Retention, Tenant, TenantId};
+use crate::tenant::{Cloud, Tenant, TenantId};
 use crate::window::Window;
 
 /// The path of the redirect URI that the app registration must have.
@@ -44,6 +44,8 @@ pub(super) async fn take_on(
     listen: SocketAddr,
 ) -> Result<(), Failure> {
     let asking = Asking::of(config, args)?;
+    check_cloud(config, args)?;
+    check_confirmable(args)?;
     let name = args.name.as_deref().unwrap_or_default().trim();
     check_name(name)?;
     asking.directory.map_or(Ok(()), |id| check_unknown(config, id))?;
@@ -93,10 +95,63 @@ fn check_name(name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Another national cloud knows nothing of the registration of `[app]`. GCC's customers sign in where commercial ones do.
+fn check_cloud(config: &Config, args: &ConsentArgs) -> Result<(), Failure> {
+    let cloud = args.cloud.as_deref().and_then(Cloud::from_name);
+    let (own, other) = (config.newcomers.endpoints(None), config.newcomers.endpoints(cloud));
+    if own.authority.origin() == other.authority.origin() {
+        return Ok(());
+    }
+    Err(wrong(format!(
+        "--cloud: {} knows nothing of the registration of [app]; such a customer needs a registration in that cloud, whose client_id and credential stand in the tenant's own file",
+        other.authority
+    )))
+}
+
+/// Whoever has a link for any customer decides which one it is: somebody has to compare.
+fn check_confirmable(args: &ConsentArgs) -> Result<(), Failure> {
+    if args.tenant.is_some() || args.any_tenant || std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(wrong(
+        "without --tenant the link works for any directory, and nobody is there to confirm which; give the customer's directory id by --tenant, or add --any-tenant"
+            .to_owned(),
+    ))
+}
+
+/// Lets the operator type the directory that was not asked for by name.
+async fn confirmed(id: TenantId, stop: &CancellationToken) -> Result<(), Failure> {
+    eprintln!("The answer is of the directory {id}. Compare it with what the customer tells you.");
+    eprint!("Type it to go on: ");
+    drop(std::io::stderr().flush());
+    let read = tokio::task::spawn_blocking(|| {
+        let mut typed = String::new();
+        std::io::stdin().lock().read_line(&mut typed).map(|_| typed)
+    });
+    let typed = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Err(not_done("stopped; nothing was written".to_owned())),
+        typed = read => typed.ok().and_then(Result::ok).unwrap_or_default(),
+    };
+    if typed.trim().eq_ignore_ascii_case(&id.to_string()) {
+        return Ok(());
+    }
+    let cure = "the consent stands at Microsoft; if it is your customer's, run it again with --tenant";
+    Err(not_done(format!("the directory was not confirmed, and nothing was written; {cure}")))
+}
+
 fn check_unknown(config: &Config, id: TenantId) -> Result<(), Failure> {
-    let Some(known) = config.tenants.iter().find(|tenant| tenant.id == id) else { return Ok(()) };
-    let cure = "print the link alone for another consent, and see `check --tenant`";
-    Err(wrong(format!("tenant {id} is configured already as {}; {cure}", known.name)))
+    if let Some(known) = config.tenants.iter().find(|tenant| tenant.id == id) {
+        let cure = "print the link alone for another consent, and see `check --tenant`";
+        return Err(wrong(format!("tenant {id} is configured already as {}; {cure}", known.name)));
+    }
+    // What is wrong with such a file may be anything, so its text is what is looked at.
+    let holds = |file: &&str| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        text.to_ascii_lowercase().contains(&id.to_string())
+    };
+    let Some(file) = config.refused.iter().map(|error| error.file.as_str()).find(holds) else { return Ok(()) };
+    Err(wrong(format!("tenant {id} stands in {file}, which is refused; see `config check`, and mend it")))
 }
 
 /// Where the tenant's file goes, `None` if it is to be printed. Asked before the admin clicks, and before it is written.
@@ -129,17 +184,12 @@ async fn admit(
         return Err(not_done(format!("the answer is for tenant {id}, and {asked} was asked for; nothing was written")));
     }
     check_unknown(config, id)?;
+    if asking.directory.is_none() && !args.any_tenant {
+        confirmed(id, stop).await?;
+    }
     let patience = humantime::format_duration(args.patience);
     eprintln!("The answer says that tenant {id} has consented. Proving it by a token, for at most {patience}.");
-    let tenant = Tenant {
-        id,
-        name: name.to_owned(),
-        labels: BTreeMap::new(),
-        enabled: true,
-        endpoints: asking.endpoints.clone(),
-        app: Arc::clone(&asking.app),
-        retention: Retention::default(),
-    };
+    let tenant = Tenant::newcomer(id, name, asking.endpoints.clone(), Arc::clone(&asking.app));
     let look = prove(config, &tenant, args.patience, stop).await.map_err(|error| match error {
         SyncError::Stopped => not_done("stopped; nothing was written".to_owned()),
         error => not_done(format!("tenant {id} is not proven, and nothing was written. {}", told(&error))),

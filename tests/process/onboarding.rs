@@ -1,5 +1,6 @@
 //! `consent-url --listen`: the test is the admin's browser, and sometimes somebody who lies.
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 use incident_sync::simulator::{Admin, Behaviour, Endpoint, Reply, TenantSpec};
@@ -34,16 +35,22 @@ fn files(site: &Site) -> Vec<String> {
 
 /// The command as it waits, and the link that it printed.
 async fn listening(site: &Site, arguments: &[&str]) -> (Running, Url) {
-    let command = site.command(&[&["consent-url", "--listen", "127.0.0.1:0"], arguments].concat());
+    // Tests of other things let any customer come.
+    let any: &[&str] = if arguments.contains(&"--tenant") { &[] } else { &["--any-tenant"] };
+    let command = site.command(&[&["consent-url", "--listen", "127.0.0.1:0"], any, arguments].concat());
     let listener = Running::start(command, site.folder.path());
-    let link = eventually("the link", async || {
+    let link = link_of(&listener).await;
+    (listener, link)
+}
+
+async fn link_of(listener: &Running) -> Url {
+    eventually("the link", async || {
         let told = listener.stderr();
         assert!(!told.contains("incident-sync:"), "{told}");
         told.contains("Waiting at").then_some(())?;
         told.lines().find(|line| line.contains("/adminconsent?"))?.parse().ok()
-    });
-    let link = link.await;
-    (listener, link)
+    })
+    .await
 }
 
 struct Page {
@@ -141,7 +148,8 @@ async fn a_tenant_that_is_configured_is_not_taken_on_again_by_whatever_way() {
         (&["--name", "other", "--tenant", &tenant][..], "configured already as contoso"),
         (&["--name", "contoso"], "another tenant is called contoso"),
     ] {
-        let done = site.does(&[&["consent-url", "--listen", "127.0.0.1:0"], arguments].concat());
+        let any: &[&str] = if arguments.contains(&"--tenant") { &[] } else { &["--any-tenant"] };
+        let done = site.does(&[&["consent-url", "--listen", "127.0.0.1:0"], any, arguments].concat());
         assert!(done.code() == Some(2) && done.stderr.contains(word), "{word}: {}", done.stderr);
     }
     let (listener, link) = listening(&site, &["--name", "other"]).await;
@@ -262,16 +270,78 @@ async fn a_listener_that_could_not_end_well_does_not_begin() {
     for (arguments, word) in [
         (&["--listen", "127.0.0.1:0"][..], "--name"),
         (&["--name", "x"], "--listen"),
-        (&["--listen", "0.0.0.0:0", "--name", "x"], "listen on 127.0.0.1"),
-        (&["--listen", "127.0.0.1:0", "--name", " "], "--name"),
-        (&["--listen", "127.0.0.1:0", "--name", "..."], "no letter"),
-        (&["--listen", "127.0.0.1:0", "--name", "x", "--redirect-uri", "x"], "--redirect-uri"),
+        (&["--listen", "0.0.0.0:0", "--name", "x", "--any-tenant"], "listen on 127.0.0.1"),
+        (&["--listen", "127.0.0.1:0", "--name", " ", "--any-tenant"], "--name"),
+        (&["--listen", "127.0.0.1:0", "--name", "...", "--any-tenant"], "no letter"),
+        (&["--listen", "127.0.0.1:0", "--name", "x", "--redirect-uri", "x", "--any-tenant"], "--redirect-uri"),
+        (&["--listen", "127.0.0.1:0", "--name", "x"], "give the customer's directory id by --tenant"),
+        (&["--listen", "127.0.0.1:0", "--name", "x", "--any-tenant", "--cloud", "dod"], "needs a registration in that"),
     ] {
         let done = site.does(&[&["consent-url"], arguments].concat());
         assert!(done.code() == Some(2) && done.stderr.contains(word), "{word}: {}", done.stderr);
+        assert!(!done.stderr.contains("adminconsent"), "no link: {}", done.stderr);
     }
-    let done = site.does(&["consent-url", "--listen", "127.0.0.1:0", "--name", "x", "--wait", "10ms"]);
+    let waits = ["consent-url", "--listen", "127.0.0.1:0", "--name", "x", "--any-tenant", "--wait", "10ms"];
+    let done = site.does(&waits);
     assert!(done.code() == Some(1) && done.stderr.contains("nobody came"), "{}", done.stderr);
+}
+
+/// The command on a terminal of its own, and what the operator types there.
+async fn on_terminal(site: &Site, arguments: &[&str]) -> (Running, Url, std::fs::File) {
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let command = site.command(&[&["consent-url", "--listen", "127.0.0.1:0"], arguments].concat());
+    let listener = Running::start_on(command, site.folder.path(), terminal.slave.into());
+    let link = link_of(&listener).await;
+    (listener, link, terminal.master.into())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_nobody_named_is_typed_before_anything_is_asked_or_written() {
+    let site = site_before(vec![new_customer(1, Behaviour::default()), spec(2, 1)]).await;
+    for (answered, typed) in [(id(2), id(1).to_string()), (id(2), String::new())] {
+        let (listener, link, mut keyboard) = on_terminal(&site, &["--name", "contoso"]).await;
+        open(&forged(&link, &borrowed(&says_consent(answered)))).await;
+        eventually("the question", async || listener.stderr().contains("Type it to go on").then_some(())).await;
+        assert!(listener.stderr().contains(&format!("the directory {answered}")), "{}", listener.stderr());
+        writeln!(keyboard, "{typed}").unwrap();
+        let done = listener.ends();
+        refused(&done, &site, "not confirmed");
+        assert!(done.stderr.contains("--tenant"), "{}", done.stderr);
+    }
+    assert_eq!(token_requests(&site, 2), 0, "who was not confirmed is not even tried");
+    let (listener, link, mut keyboard) = on_terminal(&site, &["--name", "contoso"]).await;
+    open(&click(&link).await).await;
+    writeln!(keyboard, "{}", id(1).to_string().to_uppercase()).unwrap();
+    listener.ends().good();
+    assert_eq!(files(&site), ["contoso.toml"]);
+    let (listener, link, _keyboard) = on_terminal(&site, &["--name", "late"]).await;
+    open(&forged(&link, &borrowed(&says_consent(id(2))))).await;
+    eventually("the question", async || listener.stderr().contains("Type it to go on").then_some(())).await;
+    let done = listener.ends_on(Signal::SIGINT);
+    assert!(done.code() == Some(1) && done.stderr.contains("stopped"), "{}", done.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_in_a_refused_file_is_not_taken_on_and_one_without_application_gets_no_link() {
+    let site = site_before(vec![spec(1, 1)]).await;
+    let file = site.path("tenants.d/broken.toml");
+    std::fs::write(&file, format!("id = \"{}\"\nname = \"first\"\nunknown = 1\n", id(1).to_string().to_uppercase()))
+        .unwrap();
+    let (listener, link) = listening(&site, &["--name", "second"]).await;
+    open(&forged(&link, &borrowed(&says_consent(id(1))))).await;
+    let done = listener.ends();
+    assert!(done.code() == Some(2) && done.stderr.contains("broken.toml, which is refused"), "{}", done.stderr);
+    assert_eq!((files(&site), token_requests(&site, 1)), (vec!["broken.toml".to_owned()], 0));
+    let again = site.does(&["consent-url", "--listen", "127.0.0.1:0", "--name", "x", "--tenant", &id(1).to_string()]);
+    assert!(again.code() == Some(2) && !again.stderr.contains("adminconsent"), "{}", again.stderr);
+
+    std::fs::remove_file(file).unwrap();
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    let (before, after) = (text.find("[app]").unwrap(), text.find("[api]").unwrap());
+    let disabled = format!("[[tenants]]\nid = \"{}\"\nname = \"asleep\"\nenabled = false\n", id(7));
+    std::fs::write(site.config(), format!("{}{}{disabled}", &text[..before], &text[after..])).unwrap();
+    let done = site.does(&["consent-url", "--tenant", "asleep"]);
+    assert!(done.code() == Some(2) && done.stderr.contains("set client_id in [app]"), "{}", done.stderr);
 }
 
 #[test]

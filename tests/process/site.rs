@@ -265,10 +265,15 @@ static STARTED: AtomicUsize = AtomicUsize::new(0);
 
 impl Running {
     /// Its output goes to files below `folder`.
-    pub(crate) fn start(mut command: Command, folder: &Path) -> Self {
+    pub(crate) fn start(command: Command, folder: &Path) -> Self {
+        Self::start_on(command, folder, Stdio::null())
+    }
+
+    /// The same with this keyboard.
+    pub(crate) fn start_on(mut command: Command, folder: &Path, keyboard: Stdio) -> Self {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let (stdout, stderr) = (folder.join(format!("stdout-{number}")), folder.join(format!("stderr-{number}")));
-        command.stdin(Stdio::null()).stdout(File::create(&stdout).unwrap()).stderr(File::create(&stderr).unwrap());
+        command.stdin(keyboard).stdout(File::create(&stdout).unwrap()).stderr(File::create(&stderr).unwrap());
         for name in ["RUST_LOG", "JOURNAL_STREAM", "INCIDENT_SYNC_CONFIG", "CREDENTIALS_DIRECTORY"] {
             if !command.get_envs().any(|(set, _)| set == name) {
                 command.env_remove(name);
