@@ -30,6 +30,8 @@ const GIANT_BYTES: usize = 12_000_000;
 const GIANTS_MAX: usize = 4;
 /// 256 for itself, and the one large page that may be in memory.
 const MEMORY_MIB: f64 = 256.0 + 48.0;
+/// Of all tenants, as a person waits for it.
+const PAGE_MS: f64 = 300.0;
 /// Descriptors and connections may differ by this much between two calm moments.
 const SLACK: usize = 24;
 const DATABASE_CONNECTIONS: usize = 4;
@@ -355,6 +357,10 @@ impl Seen {
             ));
         }
         for seen in [calm, self] {
+            let page = percentile(&seen.pages, 99);
+            if page > PAGE_MS {
+                faults.push(format!("the status page of all tenants took {page:.0} ms, and {PAGE_MS:.0} are allowed"));
+            }
             if seen.connections.iter().any(|connections| *connections > DATABASE_CONNECTIONS) {
                 faults.push(format!("connections to Postgres: {}", told(&seen.connections)));
             }
