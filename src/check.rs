@@ -163,7 +163,7 @@ pub async fn all(config: &Config, tenants: &[Arc<Tenant>], progress: &Progress) 
     if let Ok(opened) = opened {
         opened.close().await;
     }
-    let (configuration, endings) = (look_at_configuration(config), expiry::endings(tenants));
+    let (configuration, endings) = (look_at_configuration(config), expiry::endings(tenants).await);
     let facts = Facts { configuration, endings, way, hosts, database, tenants: seen };
     // Files of tenants_dir that were left out.
     config.refused.iter().map(refusal).chain(judge::judge(&facts, expiry::now())).collect()

@@ -451,10 +451,10 @@ async fn status(config: &Config, json: bool) -> Result<(), Failure> {
     let known: HashSet<Uuid> = tenants.iter().map(|tenant| tenant.standing.tenant_id).collect();
     let unknown = config.tenants.iter().filter(|tenant| !known.contains(&tenant.id.0));
     tenants.extend(unknown.map(|tenant| TenantStatus::unknown(tenant)));
-    report::print(json, &report::status_json(&tenants, &config.tenants), || {
+    let endings = expiry::endings(&config.tenants).await;
+    report::print(json, &report::status_json(&tenants, &config.tenants, &endings), || {
         let now = expiry::now();
-        let credentials =
-            expiry::endings(&config.tenants).iter().map(|each| format!("\n{}", each.told(now))).collect::<String>();
+        let credentials = endings.iter().map(|each| format!("\n{}", each.told(now))).collect::<String>();
         report::status_table(&tenants) + &credentials
     });
     let failing = tenants.iter().any(|tenant| State::of(&tenant.standing) <= State::Stale);

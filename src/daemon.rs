@@ -165,7 +165,7 @@ async fn watch_password(store: Store, file: Option<PathBuf>) {
         if !store.take_refusal() {
             continue;
         }
-        match config::load(file.as_deref()) {
+        match config::load_apart(file.clone()).await {
             Ok(config) => reconnect(&store, &config),
             Err(errors) => tracing::error!(who = "operator", error = %errors, "the password cannot be read again"),
         }

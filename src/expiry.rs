@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
+use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -14,8 +15,11 @@ use crate::entra::credential::{Credential, Fingerprint, Rank};
 use crate::pass::Engine;
 use crate::tenant::Tenant;
 
+const EXPIRY: &str = "incident_sync_credential_expiry_timestamp_seconds";
 /// How soon a replaced file is noticed where no token is asked for.
 const LOOK: Duration = Duration::from_secs(5);
+/// Credentials whose files are looked at at the same time.
+const LOOKS: usize = 16;
 /// Days before the end at which it is told.
 const WARNINGS: [i64; 3] = [1, 7, 30];
 
@@ -28,6 +32,8 @@ pub struct Ending {
     pub kind: &'static str,
     /// The end; `None` where it has none, or nobody has told.
     pub expires: Option<DateTime<Utc>>,
+    /// Why its files cannot be used; what was read before goes on.
+    pub problem: Option<String>,
     /// Another one after its files were replaced.
     pub fingerprint: Fingerprint,
 }
@@ -57,16 +63,18 @@ impl Ending {
                 format!("ends on {}, in {days} days", end.format("%Y-%m-%d"))
             }
         };
-        format!("{rank}: {kind}, {end}")
+        let problem = self.problem.as_ref().map(|problem| format!("; CANNOT BE READ AGAIN: {problem}"));
+        format!("{rank}: {kind}, {end}{}", problem.unwrap_or_default())
     }
 
     /// For the doctor.
     pub fn finding(&self, now: DateTime<Utc>) -> Finding {
         let told = self.told(now);
         let (result, say) = match self.stage(now) {
-            None => (CheckResult::Ok, told),
             Some(0) => (CheckResult::Failure, told),
             Some(_) => (CheckResult::Warning, format!("{told}; renew it")),
+            None if self.problem.is_some() => (CheckResult::Warning, told),
+            None => (CheckResult::Ok, told),
         };
         let who_must_act = (result != CheckResult::Ok).then_some("operator");
         let about = self.rank.owner.as_ref().unwrap_or(&self.rank.client_id).clone();
@@ -79,29 +87,33 @@ pub fn now() -> DateTime<Utc> {
     SystemTime::now().into()
 }
 
-/// The credentials of these tenants' applications, each once.
-pub fn endings<'a>(tenants: impl IntoIterator<Item = &'a Arc<Tenant>>) -> Vec<Ending> {
+/// The credentials of these tenants' applications, each once, by their files as they are now.
+pub async fn endings<'a>(tenants: impl IntoIterator<Item = &'a Arc<Tenant>>) -> Vec<Ending> {
     let mut found = BTreeMap::new();
     for tenant in tenants.into_iter().filter(|tenant| tenant.enabled) {
         for (rank, credential) in tenant.app.credentials() {
-            found.entry(rank).or_insert(credential);
+            found.entry(rank).or_insert_with(|| Arc::clone(credential));
         }
     }
-    found.into_iter().map(|(rank, credential)| ending(rank, credential)).collect()
+    let looks = found.into_iter().map(|(rank, credential)| ending(rank, credential));
+    futures::stream::iter(looks).buffered(LOOKS).collect().await
 }
 
-fn ending(rank: Rank, credential: &Credential) -> Ending {
-    let (proof, fingerprint) = credential.proof();
-    Ending { rank, kind: credential.kind(), expires: credential.expires(&proof), fingerprint }
+async fn ending(rank: Rank, credential: Arc<Credential>) -> Ending {
+    let (_, fingerprint) = credential.proof(&rank).await;
+    let (kind, expires, problem) = (credential.kind(), credential.expires(), credential.problem());
+    Ending { rank, kind, expires, problem, fingerprint }
 }
 
 /// The ends of the credentials by which a tenant is read, as `status --json` shows them.
-pub fn of_tenant(tenants: &[Arc<Tenant>], id: Uuid) -> Value {
-    let tenant = tenants.iter().filter(|tenant| tenant.id.0 == id);
-    endings(tenant)
-        .iter()
-        .map(|ending| json!({ "name": ending.rank.name, "kind": ending.kind, "expires": ending.expires }))
-        .collect()
+pub fn of_tenant(tenants: &[Arc<Tenant>], id: Uuid, endings: &[Ending]) -> Value {
+    let tenant = tenants.iter().filter(|tenant| tenant.id.0 == id && tenant.enabled);
+    let ranks: Vec<Rank> = tenant.flat_map(|tenant| tenant.app.credentials()).map(|(rank, _)| rank).collect();
+    let told = |ending: &Ending| {
+        let Ending { rank, kind, expires, problem, .. } = ending;
+        json!({ "name": rank.name, "kind": kind, "expires": expires, "problem": problem })
+    };
+    endings.iter().filter(|ending| ranks.contains(&ending.rank)).map(told).collect()
 }
 
 /// Tells what ends soon, and gives tenants that wait for a credential another chance when its files have changed.
@@ -112,12 +124,7 @@ pub async fn watch(engine: Arc<Engine>, wake: Arc<Notify>) {
     loop {
         tick.tick().await;
         let settings = engine.settings();
-        // Files may be far away.
-        let looked = tokio::task::spawn_blocking({
-            let settings = Arc::clone(&settings);
-            move || endings(settings.tenants.values())
-        });
-        let Ok(endings) = looked.await else { continue };
+        let endings = endings(settings.tenants.values()).await;
         for ending in &endings {
             tell(ending, now(), &mut told);
         }
@@ -139,15 +146,20 @@ pub async fn watch(engine: Arc<Engine>, wake: Arc<Notify>) {
 fn retire(rank: &Rank) {
     rank.set("incident_sync_credential_refused", 0.0);
     rank.set("incident_sync_credential_in_use", 0.0);
-    rank.set("incident_sync_credential_expiry_timestamp_seconds", f64::NAN);
+    rank.set("incident_sync_credential_files_unusable", 0.0);
+    rank.set(EXPIRY, f64::NAN);
 }
 
 /// Once for each stage, so that it is a line in the log and not a flood.
 fn tell(ending: &Ending, now: DateTime<Utc>, told: &mut HashMap<Rank, i64>) {
     let rank = &ending.rank;
+    rank.set("incident_sync_credential_files_unusable", f64::from(ending.problem.is_some()));
     if let Some(end) = ending.expires {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
-        rank.set("incident_sync_credential_expiry_timestamp_seconds", end.timestamp() as f64);
+        rank.set(EXPIRY, end.timestamp() as f64);
+    } else if told.contains_key(rank) {
+        // Another secret has come, of which nobody has told.
+        rank.set(EXPIRY, f64::NAN);
     }
     let Some(stage) = ending.stage(now) else {
         told.remove(rank);
@@ -209,6 +221,7 @@ mod tests {
                 rank: Rank { client_id: "a".into(), name: "first", owner: None },
                 kind: "certificate",
                 expires: Some(expires),
+                problem: None,
                 fingerprint: [0; 32],
             }
         };
@@ -221,6 +234,9 @@ mod tests {
         assert_eq!(at(31.0).finding(now).result, CheckResult::Ok);
         assert_eq!(at(6.0).finding(now).result, CheckResult::Warning);
         assert_eq!(at(-1.0).finding(now).result, CheckResult::Failure);
+        let unusable = Ending { problem: Some("app.x: gone".into()), ..at(31.0) };
+        assert_eq!(unusable.finding(now).result, CheckResult::Warning);
+        assert!(unusable.told(now).ends_with("in 31 days; CANNOT BE READ AGAIN: app.x: gone"));
         assert!(at(6.0).told(now).contains("in 6 days"), "{}", at(6.0).told(now));
     }
 }

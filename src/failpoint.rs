@@ -25,11 +25,12 @@ mod armed {
     use nix::unistd::Pid;
 
     /// All of them, in the order of the flow.
-    pub const NAMES: [&str; 15] = [
+    pub const NAMES: [&str; 16] = [
         "migration.begin",
         "migration.end",
         "claim.uncommitted",
         "claim.committed",
+        "credential.read",
         "token.wanted",
         "token.held",
         "page.fetched",

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::check::{CheckResult, Finding};
 use crate::config::Setting;
 use crate::error::Actor;
-use crate::expiry;
+use crate::expiry::{self, Ending};
 use crate::pass::TenantResult;
 use crate::store::runs::Outcome;
 use crate::store::status::{Standing, TenantStatus};
@@ -102,12 +102,12 @@ pub fn sync_json(results: &[TenantResult], left_out: &[&str], took: Duration) ->
 }
 
 /// `status --json`: what the database knows, what the table makes of it, and the ends of each tenant's credentials.
-pub fn status_json(tenants: &[TenantStatus], configured: &[Arc<Tenant>]) -> Value {
+pub fn status_json(tenants: &[TenantStatus], configured: &[Arc<Tenant>], endings: &[Ending]) -> Value {
     let of = |tenant: &TenantStatus| {
         let mut value = json!(tenant);
         value["state"] = State::of(&tenant.standing).as_str().into();
         value["must_act"] = must_act(&tenant.standing).map(|(who, what)| json!({ "who": who, "what": what })).into();
-        value["credentials"] = expiry::of_tenant(configured, tenant.standing.tenant_id);
+        value["credentials"] = expiry::of_tenant(configured, tenant.standing.tenant_id, endings);
         value
     };
     tenants.iter().map(of).collect()

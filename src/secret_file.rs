@@ -53,8 +53,8 @@ impl SecretFile {
         if self.is_guarded || !meta.is_file() || meta.permissions().mode() & 0o077 == 0 {
             return Ok(());
         }
-        let path = if self.bare.is_some() { "the file".to_owned() } else { self.path.display().to_string() };
-        Err(format!("{} is open to other users; close it with `chmod 600 {path}`", self.label()))
+        let path = if self.bare.is_some() { String::new() } else { format!(" {}", self.path.display()) };
+        Err(format!("{}{} is open to other users; close it with `chmod 600{path}`", self.label(), self.places()))
     }
 
     /// How the file is named to the operator.
@@ -63,8 +63,12 @@ impl SecretFile {
     }
 
     fn cannot_read(&self, error: &std::io::Error) -> String {
-        let places = self.bare.as_deref().unwrap_or_default();
-        format!("cannot read {}{places}: {error}; create it with mode 0600, owned by the service's user", self.label())
+        let (label, places) = (self.label(), self.places());
+        format!("cannot read {label}{places}: {error}; create it with mode 0600, owned by the service's user")
+    }
+
+    fn places(&self) -> &str {
+        self.bare.as_deref().unwrap_or_default()
     }
 
     fn wrong(&self, problem: &str) -> String {

@@ -13,6 +13,7 @@ use crate::entra::certificate::Algorithm;
 use crate::entra::credential::{CertificateFiles, Credential, Source, Stated};
 use crate::entra::identity;
 
+const LAST_SECOND: NaiveTime = NaiveTime::from_hms_opt(23, 59, 59).expect("a time of day");
 /// Each names one kind of credential, as `managed_identity = true` does.
 const KINDS: [&str; 3] = ["client_secret_file", "client_certificate_file", "federated_token_file"];
 /// What says more of a kind, with the kind that it needs.
@@ -72,7 +73,7 @@ pub(super) fn read(
         Source::FederatedFile(_) => "federated_token_file",
         Source::ManagedIdentity { .. } => "managed_identity",
     };
-    match Credential::new(source, Stated { owner: owner.map(str::to_owned), expires }) {
+    match Credential::new(source, Stated { owner: owner.map(str::to_owned), key: section.name_of(name), expires }) {
         Ok(credential) => Given::Is(Arc::new(credential)),
         Err(problem) => {
             section.error(name, problem);
@@ -161,5 +162,6 @@ fn unread() -> Source {
 fn parse_date(text: &str) -> Result<DateTime<Utc>, String> {
     let date = text.trim().parse::<NaiveDate>();
     let date = date.map_err(|_| "not a date; write it like 2027-01-31, as the app registration shows it".to_owned())?;
-    Ok(date.and_time(NaiveTime::MIN).and_utc())
+    // The secret works until that day is over.
+    Ok(date.and_time(LAST_SECOND).and_utc())
 }

@@ -140,6 +140,15 @@ pub fn listen(file: Option<&Path>) -> SocketAddr {
     listen_with(file, &process_environment())
 }
 
+/// The same for a daemon at work: its files may hang, as on a file server that is away.
+///
+/// # Panics
+/// When a load panics.
+pub async fn load_apart(file: Option<PathBuf>) -> Result<Config, ConfigErrors> {
+    let load = tokio::task::spawn_blocking(move || load(file.as_deref()));
+    load.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+}
+
 impl Config {
     /// The tenant of this name or id.
     pub fn tenant(&self, name: &str) -> Option<&Arc<Tenant>> {

@@ -71,7 +71,7 @@ impl Etc {
 }
 
 fn secret_of(tenant: &Tenant) -> String {
-    let proof = tenant.app.credential.proof().0;
+    let proof = tenant.app.credential.held();
     let Proof::Secret(secret) = &*proof else { panic!("{proof:?}") };
     secret.expose_secret().to_owned()
 }
@@ -634,15 +634,15 @@ fn app(lines: &str) -> Etc {
     etc
 }
 
-#[test]
-fn each_kind_of_credential_is_read_and_shows_its_end() {
+#[tokio::test]
+async fn each_kind_of_credential_is_read_and_shows_its_end() {
     let certificate =
         format!("client_certificate_file = '{CRED}/first.crt.pem'\nclient_private_key_file = 'first.key'");
     let config = app(&format!(
         "{certificate}\n[app.next]\nclient_secret_file = 'client_secret'\nclient_secret_expires = 2027-01-31"
     ))
     .good();
-    let ends = crate::expiry::endings(&config.tenants);
+    let ends = crate::expiry::endings(&config.tenants).await;
     let shown: Vec<_> =
         ends.iter().map(|end| (end.rank.name, end.kind, end.expires.unwrap().format("%Y-%m").to_string())).collect();
     assert_eq!(

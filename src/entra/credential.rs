@@ -1,16 +1,20 @@
 //! How the partner's application proves who it is. What comes from files is read again for each token request, so that
-//! a replaced file needs no restart.
+//! a replaced file needs no restart, and one that hangs, as on a file server that is away, holds nobody up.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use metrics::Label;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::certificate::{Algorithm, Certificate};
 use super::identity::ManagedIdentity;
+use crate::failpoint;
 use crate::secret_file::SecretFile;
 
 /// The partner's multi-tenant Entra application.
@@ -72,7 +76,9 @@ impl std::fmt::Display for Rank {
 pub struct Stated {
     /// The tenant that has it for itself.
     pub owner: Option<String>,
-    /// When a client secret ends: Entra does not tell.
+    /// Where the configuration names it.
+    pub key: String,
+    /// When the client secret that is read first ends: Entra does not tell.
     pub expires: Option<DateTime<Utc>>,
 }
 
@@ -130,8 +136,17 @@ pub type Fingerprint = [u8; 32];
 pub struct Credential {
     source: Source,
     stated: Stated,
+    /// What was read first.
+    first: Fingerprint,
     held: Mutex<Held>,
+    /// Held by the thread that reads the files, also when nobody waits for it any more.
+    reader: Arc<Semaphore>,
 }
+
+/// Files on a disk are read in less than a millisecond.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Threads that may hang in files at a time, over all credentials. The runtime has 512, and looks up names by them too.
+static READERS: Semaphore = Semaphore::const_new(64);
 
 #[derive(Debug)]
 struct Held {
@@ -139,14 +154,16 @@ struct Held {
     fingerprint: Fingerprint,
     /// Why the files could not be taken over when they were last read.
     problem: Option<String>,
+    /// They were last waited for in vain.
+    hangs: bool,
 }
 
 impl Credential {
     /// Reads the proof. Fails with the file and the cure.
     pub fn new(source: Source, stated: Stated) -> Result<Self, String> {
         let (fingerprint, parts) = source.read()?;
-        let held = Held { proof: Arc::new(source.proof(parts)?), fingerprint, problem: None };
-        Ok(Self { source, stated, held: Mutex::new(held) })
+        let held = Held { proof: Arc::new(source.proof(parts)?), fingerprint, problem: None, hangs: false };
+        Ok(Self { source, stated, first: fingerprint, held: Mutex::new(held), reader: Arc::new(Semaphore::new(1)) })
     }
 
     /// A client secret that is in no file.
@@ -158,33 +175,95 @@ impl Credential {
     }
 
     /// The proof as its files have it now. Files that cannot be used, as while a key and its certificate are replaced
-    /// one after the other, leave the one before.
-    pub fn proof(&self) -> (Arc<Proof>, Fingerprint) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = self.source.read().and_then(|(fingerprint, parts)| {
-            if fingerprint == held.fingerprint {
-                return Ok(None);
-            }
-            self.source.proof(parts).map(|proof| Some((proof, fingerprint)))
-        });
-        match read {
-            Ok(None) => held.problem = None,
-            Ok(Some((proof, fingerprint))) => {
-                tracing::info!(credential = self.kind(), "the credential's files have changed and were read again");
-                *held = Held { proof: Arc::new(proof), fingerprint, problem: None };
-            }
-            Err(problem) if held.problem.as_ref() != Some(&problem) => {
-                tracing::warn!(
-                    who = "operator",
-                    credential = self.kind(),
-                    error = problem,
-                    "the credential's files cannot be used; what was read before goes on"
-                );
-                held.problem = Some(problem);
-            }
-            Err(_) => {}
+    /// one after the other, leave the one before; so do files that hang.
+    pub async fn proof(self: &Arc<Self>, rank: &Rank) -> (Arc<Proof>, Fingerprint) {
+        if self.source.is_in_files() {
+            self.look(rank).await;
         }
+        let held = self.lock();
         (Arc::clone(&held.proof), held.fingerprint)
+    }
+
+    /// The proof as it was last read.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> Arc<Proof> {
+        Arc::clone(&self.lock().proof)
+    }
+
+    /// Why its files cannot be used, as they were last read.
+    pub fn problem(&self) -> Option<String> {
+        self.lock().problem.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the files over by a thread of their own. While that one hangs there is no other, and nobody waits again.
+    async fn look(self: &Arc<Self>, rank: &Rank) {
+        if self.lock().hangs && self.reader.available_permits() == 0 {
+            return;
+        }
+        let looked = tokio::time::timeout(PATIENCE, async {
+            let mine = Arc::clone(&self.reader).acquire_owned().await;
+            let thread = READERS.acquire().await;
+            let (credential, rank) = (Arc::clone(self), rank.clone());
+            let read = tokio::task::spawn_blocking(move || {
+                Handle::current().block_on(failpoint::reach("credential.read"));
+                credential.note(&rank, credential.read());
+                drop((mine, thread));
+            });
+            // What makes it panic is in the log, and the proof before goes on.
+            drop(read.await);
+        });
+        if looked.await.is_err() {
+            self.lock().hangs = true;
+            self.note(rank, Err("the file does not answer, as on a file server that is away".to_owned()));
+        }
+    }
+
+    /// What is new in the files. Nothing is locked meanwhile.
+    fn read(&self) -> Result<Option<(Proof, Fingerprint)>, String> {
+        let before = self.lock().fingerprint;
+        let (fingerprint, parts) = self.source.read()?;
+        if fingerprint == before {
+            return Ok(None);
+        }
+        self.source.proof(parts).map(|proof| Some((proof, fingerprint)))
+    }
+
+    /// Takes over what was read, and tells once what is new.
+    fn note(&self, rank: &Rank, read: Result<Option<(Proof, Fingerprint)>, String>) {
+        let mut held = self.lock();
+        let Rank { client_id: app, name: credential, owner } = rank;
+        match read {
+            Ok(None) => (held.problem, held.hangs) = (None, false),
+            Ok(Some((proof, fingerprint))) => {
+                *held = Held { proof: Arc::new(proof), fingerprint, problem: None, hangs: false };
+                tracing::info!(
+                    app,
+                    credential,
+                    tenant.name = owner,
+                    kind = self.kind(),
+                    "the credential's files have changed and were read again"
+                );
+            }
+            Err(problem) => {
+                let problem = format!("{}: {problem}", self.stated.key);
+                if held.problem.as_ref() != Some(&problem) {
+                    tracing::warn!(
+                        who = "operator",
+                        app,
+                        credential,
+                        tenant.name = owner,
+                        kind = self.kind(),
+                        error = problem,
+                        "the credential's files cannot be used; what was read before goes on"
+                    );
+                    held.problem = Some(problem);
+                }
+            }
+        }
     }
 
     /// What kind of credential it is, in a word or two.
@@ -197,17 +276,26 @@ impl Credential {
         }
     }
 
-    /// When this proof of it ends, as far as that can be known.
-    pub fn expires(&self, proof: &Proof) -> Option<DateTime<Utc>> {
-        match proof {
+    /// When what is held of it ends, as far as that can be known.
+    pub fn expires(&self) -> Option<DateTime<Utc>> {
+        let held = self.lock();
+        match &*held.proof {
             Proof::Certificate(certificate) => Some(certificate.expires),
-            Proof::Secret(_) => self.stated.expires,
+            // Of a secret that took its place nobody has told.
+            Proof::Secret(_) => self.stated.expires.filter(|_| held.fingerprint == self.first),
             Proof::Assertion(_) | Proof::ManagedIdentity(_) => None,
         }
     }
 }
 
 impl Source {
+    fn is_in_files(&self) -> bool {
+        match self {
+            Self::SecretFile(_) | Self::Certificate(_) | Self::FederatedFile(_) => true,
+            Self::Secret(_) | Self::ManagedIdentity { .. } => false,
+        }
+    }
+
     /// The contents of the files, and the fingerprint of all of them.
     fn read(&self) -> Result<(Fingerprint, Vec<Vec<u8>>), String> {
         let parts = match self {

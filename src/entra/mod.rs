@@ -223,8 +223,8 @@ impl Tokens {
         Err(refused.expect("an application has a credential"))
     }
 
-    async fn request_by(&self, tenant: &Tenant, rank: &Rank, by: &Credential) -> Result<Token, SyncError> {
-        let (proof, fingerprint) = by.proof();
+    async fn request_by(&self, tenant: &Tenant, rank: &Rank, by: &Arc<Credential>) -> Result<Token, SyncError> {
+        let (proof, fingerprint) = by.proof(rank).await;
         let name = rank.name;
         // Else all tenants in flight would be refused before the second refusal is known.
         let turn = self.turn(rank, &fingerprint);

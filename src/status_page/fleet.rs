@@ -64,6 +64,11 @@ fn notices(fleet: &Fleet) -> Markup {
     let now = expiry::now();
     html! {
         @for ending in &fleet.endings {
+            @if ending.stage(now).is_none() && ending.problem.is_some() {
+                div.notice.warn role="alert" {
+                    p { strong { "A credential cannot be read again." } " " (ending.told(now)) ". Who must act: operator." }
+                }
+            }
             @if let Some(stage) = ending.stage(now) {
                 div.notice.(if stage == 0 { "bad" } else { "warn" }) role="alert" {
                     p { strong { "A credential ends." } " " (ending.told(now)) ". Who must act: operator." }

@@ -135,14 +135,13 @@ impl StatusPage {
             return look.clone();
         }
         let settings = self.engine.settings();
-        // Files may be far away.
-        let endings = tokio::task::spawn_blocking(move || expiry::endings(settings.tenants.values()));
+        let endings = expiry::endings(settings.tenants.values());
         let (endings, fleet) = tokio::join!(endings, self.engine.parties().store.fleet());
         let at = Instant::now();
         let look = match fleet {
             Ok((now, mut tenants)) => {
                 tenants.sort_by(fleet::worst_first);
-                let fleet = Fleet { at, aged: Duration::ZERO, now, tenants, endings: endings.unwrap_or_default() };
+                let fleet = Fleet { at, aged: Duration::ZERO, now, tenants, endings };
                 Look { at, fleet: Some(Arc::new(fleet)), failure: None }
             }
             Err(error) => {

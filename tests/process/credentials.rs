@@ -122,6 +122,10 @@ async fn a_replaced_secret_file_mends_all_tenants_without_a_restart_and_its_refu
         until("a tenant is at work again", async || stored(&pool, tenant).await == 6).await;
     }
     assert_eq!(metric(&daemon, "incident_sync_credential_refused", "first").await.unwrap(), "0");
+    until("of the new secret nobody has told an end", async || {
+        metric(&daemon, "incident_sync_credential_expiry_timestamp_seconds", "first").await.unwrap() == "NaN"
+    })
+    .await;
     let alarms = alarms(&daemon);
     assert_eq!(alarms.len(), 1, "{alarms:?}");
     assert_eq!((&alarms[0]["level"], &alarms[0]["who"]), (&Value::from("ERROR"), &Value::from("operator")));
@@ -233,5 +237,63 @@ async fn a_tenants_own_credential_is_watched_and_mended_for_itself() {
     assert_eq!((own.len(), &own[0]["tenant.name"]), (1, &Value::from("tenant-3")), "{own:?}");
     assert_eq!(alarms(&daemon).len(), 0);
     pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_hangs_is_told_once_and_holds_up_neither_its_tenant_nor_any_other() {
+    let inline = "client_secret = \"Qx8~canary5f2d77c0.~\"";
+    let site = site_by(inline, 2).await;
+    let own = "client_secret_file = \"secret-own\"\n".to_owned();
+    write_secret(&site.path("secret-own"), &std::fs::read(site.path("secret")).unwrap());
+    site.configure(&Settings { app: inline.to_owned(), tenants: vec![1, 2], more: own, ..site.settings() });
+    let mut command = site.command(&["run", "--log-format", "json"]);
+    // Only the file of the second tenant is read again, and the first time never ends.
+    command.env("INCIDENT_SYNC_FAILPOINTS", "credential.read=pause");
+    let daemon = Running::start(command, site.folder.path());
+    let pool = site.connect().await;
+    for round in 5..=6 {
+        for tenant in 1..=2 {
+            until("all are read", async || stored(&pool, tenant).await == round).await;
+            site.world().create(id(tenant));
+        }
+        expire_tokens(&site, 2);
+    }
+    let unusable = "the credential's files cannot be used; what was read before goes on";
+    let event = daemon.logs(unusable).await;
+    let error = event["error"].as_str().unwrap();
+    assert!(error.contains("tenants[1] (tenant-2).client_secret_file: the file does not answer"), "{error}");
+    assert_eq!((&event["tenant.name"], &event["credential"]), (&Value::from("tenant-2"), &Value::from("first")));
+    let own = "credential=\"first\",tenant=\"tenant-2\"}";
+    let gauge = "incident_sync_credential_files_unusable";
+    until("the gauge", async || metric_with(&daemon, gauge, own).await.as_deref() == Some("1")).await;
+    assert_eq!(metric(&daemon, gauge, "first").await.unwrap(), "0");
+    assert_eq!((told(&daemon, unusable).len(), number(&pool, FAILED).await), (1, 0));
+    pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_used_any_more_is_told_with_its_key_and_shown_until_it_is_mended() {
+    let site = site_by("client_secret_file = \"secret\"", 1).await;
+    let secret = std::fs::read(site.path("secret")).unwrap();
+    let daemon = site.run();
+    let gauge = "incident_sync_credential_files_unusable";
+    until("a look", async || metric(&daemon, gauge, "first").await.as_deref() == Some("0")).await;
+    std::fs::set_permissions(site.path("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let event = daemon.logs("the credential's files cannot be used; what was read before goes on").await;
+    let error = event["error"].as_str().unwrap();
+    let folder = site.folder.path().display();
+    let expected = format!(
+        "{}: app.client_secret_file: the file of that name in {folder} is open to other users; close it with `chmod 600`",
+        site.config().display()
+    );
+    assert_eq!((error, &event["credential"]), (expected.as_str(), &Value::from("first")));
+    assert!(event["app"].is_string(), "{event}");
+    until("the gauge", async || metric(&daemon, gauge, "first").await.as_deref() == Some("1")).await;
+    let (_, page) = daemon.get("/").await;
+    assert!(page.contains("A credential cannot be read again.") && page.contains("app.client_secret_file"), "{page}");
+    write_secret(&site.path("secret"), &secret);
+    until("it is mended", async || metric(&daemon, gauge, "first").await.as_deref() == Some("0")).await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
