@@ -155,14 +155,22 @@ fn read_page(text: String, server_time: DateTime<Utc>, base: &Url) -> Result<Ans
 fn refusal(status: u16, body: &str, retry_after: Option<Duration>, look: Look) -> SyncError {
     let reply: Value = serde_json::from_str(body).unwrap_or_default();
     let word = |key: &str| shown(reply["error"][key].as_str().unwrap_or_default());
+    let code = word("code");
     let lacks_role = status == 403 && look == Look::RoleMissing;
     let hint = if lacks_role { "; the token's roles lack Incident.Read.All" } else { "" };
-    SyncError::Api { status, code: word("code"), target: word("target"), retry_after, hint: hint.to_owned() }
+    // The API names the reason of each refusal; a proxy's page does not. The statuses that are left out say enough.
+    let is_foreign =
+        code.is_empty() && !lacks_role && matches!(status, 400..=499) && !matches!(status, 401 | 408 | 429);
+    if is_foreign {
+        return SyncError::ApiReply { what: format!("status {status} without an error of the API") };
+    }
+    SyncError::Api { status, code, target: word("target"), retry_after, hint: hint.to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Actor;
     use crate::mutate::{Json, Random, each_seed, garbled};
     use crate::window::Window;
 
@@ -207,6 +215,15 @@ mod tests {
             (status, code.as_str(), target.as_str()),
             (404, "ResourceNotFound", "43f4cb08-8fac-4b65-9db1-745c2ae65f3a")
         );
+        for status in [400, 403, 404] {
+            for body in ["", "<html>blocked by policy</html>", "{}", r#"{"error":"blocked"}"#] {
+                let verdict = refusal(status, body, None, Look::Fine).verdict();
+                assert_eq!((verdict.class, verdict.who), ("bad_reply", Actor::Nobody), "{status} {body}");
+            }
+        }
+        for status in [401, 408, 429, 500, 502] {
+            assert!(matches!(refusal(status, "<html>", None, Look::Fine), SyncError::Api { .. }), "{status}");
+        }
         let SyncError::Api { hint, .. } = refusal(403, "<html>", None, Look::RoleMissing) else { panic!("wrong kind") };
         assert!(hint.contains("Incident.Read.All"));
     }
