@@ -356,9 +356,10 @@ impl Tokens {
     }
 }
 
-/// "Client assertion is not within its valid time range."
+/// "Client assertion is not within its valid time range", and its relatives.
 fn is_untimely(error: &SyncError) -> bool {
-    matches!(error, SyncError::Entra { codes, .. } if codes.contains(&700_024))
+    const UNTIMELY: [u32; 3] = [700_024, 50_012, 500_133];
+    matches!(error, SyncError::Entra { codes, .. } if codes.iter().any(|code| UNTIMELY.contains(code)))
 }
 
 /// A tenant whose token request hangs delays the first request of others by no more.

@@ -71,11 +71,19 @@ pub const KNOWN: &[Known] = &[
     ),
     credential(&[700_025], "The app registration allows public clients only; make it a confidential client"),
     credential(
-        &[700_027, 700_030],
-        "Entra does not know the certificate that signed the assertion; upload it to the app registration",
+        &[700_027],
+        "Entra does not know the certificate that signed the assertion, or it has expired; upload a valid one to the app registration",
     ),
     credential(
-        &[700_024, 50_012, 50_013, 500_133],
+        &[700_030],
+        "Entra does not accept the certificate's subject name; use a certificate whose subject the app registration allows",
+    ),
+    credential(
+        &[50_013],
+        "Entra cannot verify the assertion's signature by a key that it knows; check the certificate in the app registration, or the federated issuer and its published keys",
+    ),
+    credential(
+        &[700_024, 50_012, 500_133],
         "The assertion is outside its time of validity; check this machine's clock and the certificate's dates",
     ),
     customer(
@@ -101,8 +109,13 @@ pub const KNOWN: &[Known] = &[
     ),
     customer(
         "app_disabled",
-        &[70_001, 7_000_112, 1_000_031],
+        &[70_001, 1_000_031],
         "The app is disabled in the tenant; the customer's admin must enable it under enterprise applications",
+    ),
+    customer(
+        "app_disabled",
+        &[7_000_112],
+        "The app is disabled: in this tenant, where the customer's admin must enable it under enterprise applications; or, if every customer shows this, your own registration by you or by Microsoft",
     ),
     customer(
         "not_licensed",
