@@ -1,10 +1,12 @@
 //! A file with a secret: who may read it is checked at every reading, because files are replaced while we run.
 
-use std::fs::{self, File};
+use std::fs::{File, Metadata};
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 
+use nix::fcntl::OFlag;
+use nix::unistd::geteuid;
 use secrecy::SecretString;
 
 /// Nobody's password or certificate is longer; a wrong path may lead to a disk image.
@@ -31,30 +33,50 @@ impl SecretFile {
 
     /// What is in the file, which must be closed to everybody else.
     pub fn bytes(&self) -> Result<Vec<u8>, String> {
-        self.check_closed()?;
-        self.open_bytes()
+        self.bytes_where(|_| true)
     }
 
     /// What is in the file, whoever may read it besides.
     pub fn open_bytes(&self) -> Result<Vec<u8>, String> {
-        let meta = fs::metadata(&self.path).map_err(|error| self.cannot_read(&error))?;
-        if !meta.is_file() {
+        self.bytes_where(|_| false)
+    }
+
+    /// What is in the file, which must be ours and closed to everybody else if it holds a secret. What is looked at is the
+    /// very file that was read: another one may stand under its name a moment later.
+    pub fn bytes_where(&self, is_secret: impl FnOnce(&[u8]) -> bool) -> Result<Vec<u8>, String> {
+        // Else a pipe without a writer would be waited for.
+        let flags = OFlag::O_NONBLOCK.bits();
+        let file = File::options().read(true).custom_flags(flags).open(&self.path);
+        let file = file.map_err(|error| self.cannot_read(&error))?;
+        let about = file.metadata().map_err(|error| self.cannot_read(&error))?;
+        if !about.is_file() {
             return Err(format!("{} is not a regular file; name a file that holds the secret", self.label()));
         }
         let mut bytes = Vec::new();
-        let read = File::open(&self.path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
-        read.map_err(|error| self.cannot_read(&error))?;
-        if bytes.len() as u64 > LARGEST { Err(self.wrong("is larger than 64 KiB")) } else { Ok(bytes) }
+        file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| self.cannot_read(&error))?;
+        if bytes.len() as u64 > LARGEST {
+            return Err(self.wrong("is larger than 64 KiB"));
+        }
+        if is_secret(&bytes) && !self.is_guarded {
+            self.check_closed(&about)?;
+        }
+        Ok(bytes)
     }
 
-    /// Fails when other users may read the file.
-    pub fn check_closed(&self) -> Result<(), String> {
-        let meta = fs::metadata(&self.path).map_err(|error| self.cannot_read(&error))?;
-        if self.is_guarded || !meta.is_file() || meta.permissions().mode() & 0o077 == 0 {
-            return Ok(());
-        }
+    /// Fails when somebody else may read the file, or may open it to others.
+    fn check_closed(&self, about: &Metadata) -> Result<(), String> {
         let path = if self.bare.is_some() { String::new() } else { format!(" {}", self.path.display()) };
-        Err(format!("{}{} is open to other users; close it with `chmod 600{path}`", self.label(), self.places()))
+        let (label, places, us) = (self.label(), self.places(), geteuid().as_raw());
+        if about.permissions().mode() & 0o077 != 0 {
+            return Err(format!("{label}{places} is open to other users; close it with `chmod 600{path}`"));
+        }
+        if about.uid() != 0 && about.uid() != us {
+            let owner = about.uid();
+            return Err(format!(
+                "{label}{places} belongs to user {owner}, who may read and replace it; give it to the service's user with `chown {us}{path}`"
+            ));
+        }
+        Ok(())
     }
 
     /// How the file is named to the operator.
@@ -85,4 +107,42 @@ fn one_line(text: &str) -> Result<SecretString, &'static str> {
         return Err("holds more than one line");
     }
     Ok(SecretString::from(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_judged_by_its_mode_and_owner_unless_it_is_guarded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        fs::write(&path, "x").unwrap();
+        let file = SecretFile { path: path.clone(), bare: None, is_guarded: false };
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        assert!(file.bytes().unwrap_err().contains("chmod 600 /"));
+        assert!(file.open_bytes().is_ok());
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(file.bytes().unwrap(), b"x");
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+            let refused = file.bytes().unwrap_err();
+            assert!(refused.contains("belongs to user 65534") && refused.contains("chown 0 /"), "{refused}");
+            let bare = SecretFile { bare: Some(" in /etc".into()), ..file.clone() };
+            assert!(!bare.bytes().unwrap_err().contains("secret`"), "a name may be a secret");
+            assert!(file.open_bytes().is_ok());
+            assert!(SecretFile { is_guarded: true, ..file }.bytes().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_pipe_is_no_file_and_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let file = SecretFile { path, bare: None, is_guarded: false };
+        assert!(file.bytes().unwrap_err().contains("not a regular file"));
+    }
 }

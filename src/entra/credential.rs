@@ -343,9 +343,8 @@ impl CertificateFiles {
     fn read(&self) -> Result<Vec<Vec<u8>>, String> {
         let certificate = self.certificate.open_bytes()?;
         // A certificate is no secret; a key or a key store is.
-        if !is_pem(&certificate) || certificate.windows(11).any(|window| window == b"PRIVATE KEY") {
-            self.certificate.check_closed()?;
-        }
+        let holds_key = |bytes: &[u8]| !is_pem(bytes) || bytes.windows(11).any(|window| window == b"PRIVATE KEY");
+        let certificate = self.certificate.bytes_where(holds_key)?;
         let key = self.key.as_ref().map(SecretFile::bytes).transpose()?.unwrap_or_default();
         let password = self.password.as_ref().map(SecretFile::line).transpose()?;
         let password = password.map(|password| password.expose_secret().as_bytes().to_vec()).unwrap_or_default();
