@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -32,6 +32,8 @@ pub struct Ending {
     pub kind: &'static str,
     /// The end; `None` where it has none, or nobody has told.
     pub expires: Option<DateTime<Utc>>,
+    /// The end that the configuration tells is that of the secret before.
+    pub is_renewed: bool,
     /// Why its files cannot be used; what was read before goes on.
     pub problem: Option<String>,
     /// Another one after its files were replaced.
@@ -46,21 +48,24 @@ impl Ending {
         if left.num_seconds() <= 0 {
             return Some(0);
         }
-        WARNINGS.into_iter().find(|days| left <= chrono::TimeDelta::days(*days))
+        WARNINGS.into_iter().find(|days| left <= TimeDelta::days(*days))
     }
 
     /// In words, for people.
     pub fn told(&self, now: DateTime<Utc>) -> String {
         let Self { rank, kind, .. } = self;
         let end = match self.expires {
+            None if self.is_renewed => {
+                "its file was replaced, so its end is not known; set client_secret_expires and reload".to_owned()
+            }
             None if *kind == "client secret" => {
                 "its end is not known; set client_secret_expires to be warned".to_owned()
             }
             None => "renews itself".to_owned(),
-            Some(end) if end <= now => format!("HAS EXPIRED on {}", end.format("%Y-%m-%d")),
             Some(end) => {
-                let days = end.signed_duration_since(now).num_days();
-                format!("ends on {}, in {days} days", end.format("%Y-%m-%d"))
+                let (days, last) = (end.signed_duration_since(now).num_days(), end - TimeDelta::seconds(1));
+                let last = last.format("%Y-%m-%d");
+                if end <= now { format!("HAS EXPIRED on {last}") } else { format!("ends on {last}, in {days} days") }
             }
         };
         let problem = self.problem.as_ref().map(|problem| format!("; CANNOT BE READ AGAIN: {problem}"));
@@ -102,7 +107,8 @@ pub async fn endings<'a>(tenants: impl IntoIterator<Item = &'a Arc<Tenant>>) -> 
 async fn ending(rank: Rank, credential: Arc<Credential>) -> Ending {
     let (_, fingerprint) = credential.proof(&rank).await;
     let (kind, expires, problem) = (credential.kind(), credential.expires(), credential.problem());
-    Ending { rank, kind, expires, problem, fingerprint }
+    let is_renewed = credential.has_outlived_its_end();
+    Ending { rank, kind, expires, is_renewed, problem, fingerprint }
 }
 
 /// The ends of the credentials by which a tenant is read, as `status --json` shows them.
@@ -157,8 +163,8 @@ fn tell(ending: &Ending, now: DateTime<Utc>, told: &mut HashMap<Rank, i64>) {
     if let Some(end) = ending.expires {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
         rank.set(EXPIRY, end.timestamp() as f64);
-    } else if told.contains_key(rank) {
-        // Another secret has come, of which nobody has told.
+    } else if ending.is_renewed {
+        // No alert may go by the end of the secret before.
         rank.set(EXPIRY, f64::NAN);
     }
     let Some(stage) = ending.stage(now) else {
@@ -216,11 +222,12 @@ mod tests {
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let at = |days: f64| {
             #[expect(clippy::cast_possible_truncation, reason = "a few days in seconds")]
-            let expires = now + chrono::TimeDelta::seconds((days * 86_400.0) as i64);
+            let expires = now + TimeDelta::seconds((days * 86_400.0) as i64);
             Ending {
                 rank: Rank { client_id: "a".into(), name: "first", owner: None },
                 kind: "certificate",
                 expires: Some(expires),
+                is_renewed: false,
                 problem: None,
                 fingerprint: [0; 32],
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
 use secrecy::SecretString;
 use url::Url;
 
@@ -13,7 +13,6 @@ use crate::entra::certificate::Algorithm;
 use crate::entra::credential::{CertificateFiles, Credential, Source, Stated};
 use crate::entra::identity;
 
-const LAST_SECOND: NaiveTime = NaiveTime::from_hms_opt(23, 59, 59).expect("a time of day");
 /// Each names one kind of credential, as `managed_identity = true` does.
 const KINDS: [&str; 3] = ["client_secret_file", "client_certificate_file", "federated_token_file"];
 /// What says more of a kind, with the kind that it needs.
@@ -159,9 +158,11 @@ fn unread() -> Source {
     Source::Secret(SecretString::default())
 }
 
+/// The end of that day.
 fn parse_date(text: &str) -> Result<DateTime<Utc>, String> {
     let date = text.trim().parse::<NaiveDate>();
     let date = date.map_err(|_| "not a date; write it like 2027-01-31, as the app registration shows it".to_owned())?;
-    // The secret works until that day is over.
-    Ok(date.and_time(LAST_SECOND).and_utc())
+    // It works until the last day is over.
+    let end = date.checked_add_days(Days::new(1)).ok_or("is too far away")?;
+    Ok(end.and_time(NaiveTime::MIN).and_utc())
 }

@@ -644,10 +644,10 @@ async fn each_kind_of_credential_is_read_and_shows_its_end() {
     .good();
     let ends = crate::expiry::endings(&config.tenants).await;
     let shown: Vec<_> =
-        ends.iter().map(|end| (end.rank.name, end.kind, end.expires.unwrap().format("%Y-%m").to_string())).collect();
+        ends.iter().map(|end| (end.rank.name, end.kind, end.expires.unwrap().format("%Y-%m-%d").to_string())).collect();
     assert_eq!(
         shown,
-        [("first", "certificate", "2126-10".to_owned()), ("next", "client secret", "2027-01".to_owned())]
+        [("first", "certificate", "2126-10-30".to_owned()), ("next", "client secret", "2027-02-01".to_owned())]
     );
 
     let etc = app("federated_token_file = 'token'");

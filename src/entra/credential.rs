@@ -136,8 +136,8 @@ pub type Fingerprint = [u8; 32];
 pub struct Credential {
     source: Source,
     stated: Stated,
-    /// What was read first.
-    first: Fingerprint,
+    /// Of the proof that the configuration's words were about.
+    at_start: Fingerprint,
     held: Mutex<Held>,
     /// Held by the thread that reads the files, also when nobody waits for it any more.
     reader: Arc<Semaphore>,
@@ -163,7 +163,7 @@ impl Credential {
     pub fn new(source: Source, stated: Stated) -> Result<Self, String> {
         let (fingerprint, parts) = source.read()?;
         let held = Held { proof: Arc::new(source.proof(parts)?), fingerprint, problem: None, hangs: false };
-        Ok(Self { source, stated, first: fingerprint, held: Mutex::new(held), reader: Arc::new(Semaphore::new(1)) })
+        Ok(Self { source, stated, at_start: fingerprint, held: Mutex::new(held), reader: Arc::new(Semaphore::new(1)) })
     }
 
     /// A client secret that is in no file.
@@ -276,13 +276,17 @@ impl Credential {
         }
     }
 
+    /// Whether the configuration says when a secret ends that was replaced since.
+    pub fn has_outlived_its_end(&self) -> bool {
+        self.stated.expires.is_some() && self.lock().fingerprint != self.at_start
+    }
+
     /// When what is held of it ends, as far as that can be known.
     pub fn expires(&self) -> Option<DateTime<Utc>> {
-        let held = self.lock();
-        match &*held.proof {
+        let is_another = self.has_outlived_its_end();
+        match &*self.lock().proof {
             Proof::Certificate(certificate) => Some(certificate.expires),
-            // Of a secret that took its place nobody has told.
-            Proof::Secret(_) => self.stated.expires.filter(|_| held.fingerprint == self.first),
+            Proof::Secret(_) => self.stated.expires.filter(|_| !is_another),
             Proof::Assertion(_) | Proof::ManagedIdentity(_) => None,
         }
     }
@@ -341,7 +345,6 @@ impl Source {
 impl CertificateFiles {
     /// Certificate, key and password; the last two may be empty.
     fn read(&self) -> Result<Vec<Vec<u8>>, String> {
-        let certificate = self.certificate.open_bytes()?;
         // A certificate is no secret; a key or a key store is.
         let holds_key = |bytes: &[u8]| !is_pem(bytes) || bytes.windows(11).any(|window| window == b"PRIVATE KEY");
         let certificate = self.certificate.bytes_where(holds_key)?;

@@ -131,6 +131,11 @@ async fn a_replaced_secret_file_mends_all_tenants_without_a_restart_and_its_refu
     assert_eq!((&alarms[0]["level"], &alarms[0]["who"]), (&Value::from("ERROR"), &Value::from("operator")));
     let soon: Vec<_> = events(&daemon.stderr()).into_iter().filter(|event| event["days"] == 7).collect();
     assert_eq!((soon.len(), &soon[0]["level"]), (1, &Value::from("WARN")), "{soon:?}");
+    // The end was that of the secret before.
+    let end = metric(&daemon, "incident_sync_credential_expiry_timestamp_seconds", "first").await;
+    assert_eq!(end.as_deref(), Some("NaN"));
+    let (_, page) = daemon.get("/").await;
+    assert!(!page.contains("A credential ends."), "{page}");
     let loud: Vec<_> = events(&daemon.stderr()).into_iter().filter(|event| event["level"] == "ERROR").collect();
     assert_eq!(loud.len(), 1, "another line asks for somebody: {loud:#?}");
     pool.close().await;
