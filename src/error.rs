@@ -302,12 +302,27 @@ impl SyncError {
         match self {
             Self::Entra { status: 429, retry_after, .. } => throttled(Peer::Entra, *retry_after),
             Self::Entra { status, error, codes, .. } => aadsts::verdict(*status, error, codes),
-            Self::ManagedIdentity { status: 410 | 429 | 500..=599, .. } => Verdict::new(
-                "transport",
-                Actor::Nobody,
-                Wait::Soon,
-                "The managed identity service of this machine is unwell; it is tried again",
-            ),
+            // 404 and 410 come while the service or the identity is being set up.
+            Self::ManagedIdentity { status: 404 | 410 | 429 | 500..=599, .. } => Verdict {
+                shared: true,
+                ..Verdict::new(
+                    "transport",
+                    Actor::Nobody,
+                    Wait::AtLeast(IDENTITY_PROBE),
+                    "The managed identity service of this machine is unwell, or not ready yet; it is tried again in a minute",
+                )
+            },
+            Self::Transport { peer: Peer::ManagedIdentity, .. } | Self::Timeout { peer: Peer::ManagedIdentity } => {
+                Verdict {
+                    shared: true,
+                    ..Verdict::new(
+                        "transport",
+                        Actor::Operator,
+                        Wait::AtLeast(IDENTITY_PROBE),
+                        "The managed identity service of this machine does not answer; only Azure machines have one: run there, or take another credential",
+                    )
+                }
+            }
             Self::ManagedIdentity { .. } => Verdict {
                 shared: true,
                 ..Verdict::new(
@@ -437,33 +452,40 @@ impl SyncError {
         matches!(self, Self::Database { .. }) && self.verdict().class != "database_data"
     }
 
-    /// The AADSTS code of a failure that all tenants of the app share.
+    /// Whether time alone may mend it: nobody has refused anything.
+    pub fn may_pass(&self) -> bool {
+        matches!(self.verdict().wait, Wait::Soon | Wait::AtLeast(_) | Wait::NextRun)
+    }
+
+    /// The AADSTS code of a failure that all tenants of the app share; of the managed identity service its status, 0 where
+    /// it is away.
     pub fn shared_credential_code(&self) -> Option<u32> {
         if let Self::Entra { codes, .. } = self
             && self.verdict().shared
         {
             return Some(codes.first().copied().unwrap_or(0));
         }
-        if let Self::ManagedIdentity { status, .. } = self
-            && self.verdict().shared
-        {
+        if let Self::ManagedIdentity { status, .. } = self {
             return Some(u32::from(*status));
         }
-        None
+        self.is_of_an_absent_identity_service().then_some(0)
+    }
+
+    fn is_of_an_absent_identity_service(&self) -> bool {
+        matches!(
+            self,
+            Self::Transport { peer: Peer::ManagedIdentity, .. } | Self::Timeout { peer: Peer::ManagedIdentity }
+        )
     }
 
     /// Whether another credential of the same application may do better.
     pub fn is_of_the_credential(&self) -> bool {
-        let is_identity = matches!(
-            self,
-            Self::ManagedIdentity { .. }
-                | Self::Transport { peer: Peer::ManagedIdentity, .. }
-                | Self::Timeout { peer: Peer::ManagedIdentity }
-        );
-        is_identity || matches!(self, Self::CredentialBreaker { .. }) || self.shared_credential_code().is_some()
+        matches!(self, Self::CredentialBreaker { .. }) || self.shared_credential_code().is_some()
     }
 }
 
+/// How long a managed identity service that is unwell is left alone before one probe.
+pub const IDENTITY_PROBE: Duration = Duration::from_secs(60);
 /// How long a credential that was refused for several tenants is left alone before one probe.
 pub const BREAKER_PROBE: Duration = Duration::from_secs(15 * 60);
 

@@ -166,7 +166,10 @@ fn uncoded() -> Vec<SyncError> {
     let proxy = |what: &str, wants_password| SyncError::Proxy { peer, what: what.to_owned(), wants_password };
     vec![
         identity(400),
+        identity(404),
+        identity(410),
         identity(429),
+        identity(503),
         SyncError::Assertion { what: "the assertion could not be signed" },
         proxy("407", true),
         proxy("it did not connect us", false),
@@ -177,6 +180,8 @@ fn uncoded() -> Vec<SyncError> {
         SyncError::Redirected { peer, status: 302 },
         SyncError::Transport { peer, what: text() },
         SyncError::Timeout { peer },
+        SyncError::Transport { peer: Peer::ManagedIdentity, what: text() },
+        SyncError::Timeout { peer: Peer::ManagedIdentity },
         SyncError::ForeignNextLink { origin: text() },
         SyncError::ForeignIncident { incident_id: 1, uri_tid: text() },
         SyncError::UnstableListing { window: text() },

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::error::{BREAKER_PROBE, Peer, SyncError, Wait, shown};
+use crate::error::{BREAKER_PROBE, IDENTITY_PROBE, Peer, SyncError, Wait, shown};
 use crate::http;
 use crate::tenant::{Tenant, TenantId, TokenVersion};
 
@@ -91,7 +91,8 @@ struct Refusals {
     /// Another one may be accepted.
     fingerprint: Fingerprint,
     tenants: HashSet<TenantId>,
-    code: u32,
+    /// The last one.
+    error: SyncError,
     /// None where it is to be tried at once.
     last_asked: Option<Instant>,
 }
@@ -175,17 +176,21 @@ impl Tokens {
         }
     }
 
-    /// A credential that was refused for two tenants is refused for all: one probe in a while, not one for each tenant.
+    /// A credential that was refused for two tenants is refused for all: one probe in a while, not one for each tenant. Where
+    /// the managed identity service is unwell, one failure is enough, and a while is short.
     fn check_breaker(&self, rank: &Rank, fingerprint: &Fingerprint) -> Result<(), SyncError> {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let refused = refusals.get_mut(rank).filter(|refused| refused.fingerprint == *fingerprint);
         let Some(refused) = refused else { return Ok(()) };
-        let is_time = refused.last_asked.is_none_or(|asked| asked.elapsed() >= BREAKER_PROBE);
-        if refused.tenants.len() < 2 || is_time {
+        let may_pass = refused.error.may_pass();
+        let (probe, enough) = if may_pass { (IDENTITY_PROBE, 1) } else { (BREAKER_PROBE, 2) };
+        let is_time = refused.last_asked.is_none_or(|asked| asked.elapsed() >= probe);
+        if refused.tenants.len() < enough || is_time {
             refused.last_asked = Some(Instant::now());
             return Ok(());
         }
-        Err(SyncError::CredentialBreaker { code: refused.code })
+        let code = refused.error.shared_credential_code().unwrap_or_default();
+        Err(if may_pass { refused.error.clone() } else { SyncError::CredentialBreaker { code } })
     }
 
     /// The turn to wait for; none for a credential that is proven.
@@ -195,19 +200,19 @@ impl Tokens {
         (!is_proven).then(|| Arc::clone(turns.entry(rank.clone()).or_default()))
     }
 
-    /// Answers whether it is the first refusal of this very credential.
-    fn note_refusal(&self, tenant: &Tenant, rank: &Rank, fingerprint: Fingerprint, code: u32) -> bool {
+    /// Answers whether it is the first refusal of this very credential, or for another kind of reason than the last.
+    fn note_refusal(&self, tenant: &Tenant, rank: &Rank, fingerprint: Fingerprint, error: &SyncError) -> bool {
         self.proven.lock().unwrap_or_else(PoisonError::into_inner).remove(rank);
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let last_asked = Some(Instant::now());
-        let fresh = || Refusals { fingerprint, tenants: HashSet::new(), code, last_asked };
+        let fresh = || Refusals { fingerprint, tenants: HashSet::new(), error: error.clone(), last_asked };
         let refused = refusals.entry(rank.clone()).or_insert_with(fresh);
         if refused.fingerprint != fingerprint {
             *refused = fresh();
         }
-        let is_first = refused.tenants.is_empty();
+        let is_first = refused.tenants.is_empty() || refused.error.verdict().class != error.verdict().class;
         refused.tenants.insert(tenant.id);
-        refused.code = code;
+        refused.error = error.clone();
         is_first
     }
 
@@ -240,19 +245,20 @@ impl Tokens {
         }
         let told = if result.is_ok() { "ok" } else { "error" };
         metrics::counter!("incident_sync_token_requests_total", "result" => told).increment(1);
-        let refused = result.as_ref().err().and_then(SyncError::shared_credential_code);
-        if let (Some(code), Err(error)) = (refused, &result) {
+        if let Err(error) = &result
+            && error.shared_credential_code().is_some()
+        {
             if let Proof::ManagedIdentity(identity) = &*proof {
                 identity.forget().await;
             }
             rank.set("incident_sync_credential_refused", 1.0);
             // Once, not for each tenant.
-            if self.note_refusal(tenant, rank, fingerprint, code) {
+            if self.note_refusal(tenant, rank, fingerprint, error) {
                 let (verdict, whose) = (error.verdict(), whose(rank));
                 tracing::error!(
                     app = rank.client_id, credential = name, tenant.name = rank.owner, kind = by.kind(),
                     class = verdict.class, who = verdict.who.as_str(), say = verdict.say, error = %error,
-                    "{whose} credential is refused: {name} ({kind})", kind = by.kind()
+                    "{whose} credential {what}: {name} ({kind})", kind = by.kind()
                 );
             }
         } else if result.is_ok() {
@@ -266,6 +272,7 @@ impl Tokens {
     fn note_success(&self, tenant: &Tenant, rank: &Rank, by: &Credential) {
         let name = rank.name;
         rank.set("incident_sync_credential_refused", 0.0);
+                let what = if error.may_pass() { "cannot be used for now" } else { "is refused" };
         let ranks: Vec<Rank> = tenant.app.credentials().map(|(rank, _)| rank).collect();
         for other in &ranks {
             other.set("incident_sync_credential_in_use", f64::from(other == rank));

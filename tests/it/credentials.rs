@@ -1,14 +1,21 @@
 //! Each kind of credential against a token endpoint that verifies it, two of them in order, and one alarm for all tenants.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
+use axum::Router;
+use axum::extract::RawQuery;
+use axum::http::StatusCode;
+use axum::routing::get;
 use chrono::TimeDelta;
 use incident_sync::entra::certificate::Algorithm;
 use incident_sync::entra::credential::{CertificateFiles, Credential, Source, Stated};
+use incident_sync::entra::identity::ManagedIdentity;
 use incident_sync::error::Wait;
 use incident_sync::secret_file::SecretFile;
 use incident_sync::simulator::{Endpoint, TenantSpec};
 use incident_sync::store::runs::Outcome;
+use reqwest::Url;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
@@ -231,4 +238,70 @@ async fn a_broken_credential_is_a_few_requests_for_fifty_tenants_and_mends_at_on
     world.unpark().await;
     world.good_pass().await;
     assert_eq!(world.state(id(50), "parked_reason").await, None);
+}
+
+/// A managed identity service that answers with each of these, and then with the last one for ever; and what it was asked.
+async fn identity_service(mut answers: Vec<(u16, String)>) -> (Url, Arc<Mutex<Vec<String>>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    answers.reverse();
+    let (log, answers) = (Arc::clone(&asked), Arc::new(Mutex::new(answers)));
+    let answer = move |RawQuery(query): RawQuery| {
+        log.lock().unwrap().push(query.unwrap_or_default());
+        let mut answers = answers.lock().unwrap();
+        let next = if answers.len() > 1 { answers.pop() } else { answers.last().cloned() };
+        let (status, body) = next.expect("there is an answer");
+        std::future::ready((StatusCode::from_u16(status).unwrap(), body))
+    };
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(get(answer))).await });
+    (url, asked)
+}
+
+fn identity_at(endpoint: Url) -> Arc<Credential> {
+    let source = Source::ManagedIdentity { client_id: IDENTITY.to_owned(), endpoint };
+    Credential::new(source, Stated::default()).unwrap().into()
+}
+
+#[tokio::test]
+async fn an_identity_service_that_is_unwell_is_one_request_for_all_tenants_and_is_used_once_it_is_well() {
+    let mut world = World::with(many(20)).await;
+    let now = world.service().now();
+    let issuer = world.service().trust_issuer("https://login.microsoftonline.com/home/v2.0", IDENTITY);
+    let token = issuer.token(EXCHANGE, now, now + TimeDelta::hours(1));
+    let good = format!(r#"{{"access_token":"{token}","expires_in":"86400"}}"#);
+    for status in [404, 410, 429, 503] {
+        let (url, asked) = identity_service(vec![(status, String::new()), (200, good.clone())]).await;
+        world.use_credentials(identity_at(url), None);
+        world.unpark().await;
+        for result in world.pass().await {
+            let verdict = result.verdict.expect("nobody gets a token");
+            assert_eq!((verdict.class, verdict.who.as_str()), ("transport", "nobody"), "{status}");
+            assert!(matches!(verdict.wait, Wait::AtLeast(_)) && verdict.shared, "{status}: {verdict:?}");
+        }
+        assert_eq!(asked.lock().unwrap().len(), 1, "{status}");
+        // As after a minute.
+        world.engine.parties().tokens.probe_refused();
+        world.good_pass().await;
+        assert_eq!(asked.lock().unwrap().len(), 2, "{status}");
+    }
+    let (url, asked) = identity_service(vec![(400, String::new())]).await;
+    world.use_credentials(identity_at(url), None);
+    world.unpark().await;
+    fails_with(&world, "ManagedIdentity { status: 400").await;
+    assert!(asked.lock().unwrap().len() <= IN_FLIGHT + 2);
+}
+
+#[tokio::test]
+async fn each_cloud_asks_for_its_own_exchange() {
+    for (authority, audience) in [
+        ("https://login.microsoftonline.us", "api%3A%2F%2FAzureADTokenExchangeUSGov"),
+        ("https://login.microsoftonline.com", "api%3A%2F%2FAzureADTokenExchange"),
+    ] {
+        let (url, asked) = identity_service(vec![(200, r#"{"access_token":"t"}"#.to_owned())]).await;
+        let identity = ManagedIdentity::new(IDENTITY.to_owned(), url);
+        identity.assertion(&authority.parse().unwrap()).await.unwrap();
+        let query = asked.lock().unwrap()[0].clone();
+        assert!(query.split('&').any(|part| part == format!("resource={audience}")), "{query}");
+    }
 }

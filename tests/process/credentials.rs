@@ -302,3 +302,24 @@ async fn a_file_that_cannot_be_used_any_more_is_told_with_its_key_and_shown_unti
     until("it is mended", async || metric(&daemon, gauge, "first").await.as_deref() == Some("0")).await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_service_that_is_not_there_is_one_alarm_for_the_operator() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let identity = format!(
+        "managed_identity = true\nmanaged_identity_client_id = \"{IDENTITY}\"\n\
+         managed_identity_endpoint = \"http://127.0.0.1:{port}\""
+    );
+    let site = site_by(&identity, 3).await;
+    let daemon = site.run();
+    let pool = site.connect().await;
+    let failing = "SELECT count(*) FROM defender.sync_state WHERE error_class = 'transport'";
+    until("all tenants fail", async || number(&pool, failing).await == 3).await;
+    let loud: Vec<_> = events(&daemon.stderr()).into_iter().filter(|event| event["level"] == "ERROR").collect();
+    assert_eq!(loud.len(), 1, "{loud:#?}");
+    let message = "the application's credential cannot be used for now: first (managed identity)";
+    assert_eq!((&loud[0]["message"], &loud[0]["who"]), (&Value::from(message), &Value::from("operator")));
+    assert!(loud[0]["say"].as_str().unwrap().contains("only Azure machines have one"), "{loud:?}");
+    pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
