@@ -28,6 +28,8 @@ use credential::{Credential, Fingerprint, Proof, Rank};
 const REPLY_BYTES_MAX: usize = 64 * 1024;
 /// A token is renewed this long before it ends, or a tenth of its life before, whichever is shorter.
 const RENEW_EARLY: Duration = Duration::from_secs(300);
+/// A renewal that failed is tried again so much later, while the token before lasts.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
 /// Lifetimes beyond a day or below a minute are not believed; none at all is taken for five minutes.
 const LIFETIME: std::ops::RangeInclusive<u64> = 60..=86_400;
 const LIFETIME_UNTOLD: u64 = 300;
@@ -37,6 +39,7 @@ const LIFETIME_UNTOLD: u64 = 300;
 pub struct Token {
     value: SecretString,
     renew_at: Instant,
+    ends: Instant,
     look: Look,
 }
 
@@ -62,6 +65,8 @@ type Key = (Url, TenantId, String, String);
 #[derive(Debug, Default)]
 struct Slot {
     token: Option<Arc<Token>>,
+    /// Not before, when a renewal has failed.
+    renew_at: Option<Instant>,
     failure: Option<(Instant, SyncError)>,
 }
 
@@ -117,23 +122,35 @@ impl Tokens {
         let asked = Instant::now();
         let slot = self.slot(tenant);
         let mut slot = slot.lock().await;
-        if let Some(token) = slot.token.as_ref().filter(|token| Instant::now() < token.renew_at) {
+        let renew_at = slot.renew_at;
+        if let Some(token) = slot.token.as_ref().filter(|token| Instant::now() < renew_at.unwrap_or(token.renew_at)) {
             return Ok(Arc::clone(token));
         }
         if let Some((_, error)) = slot.failure.as_ref().filter(|(failed, _)| *failed >= asked) {
             return Err(error.clone());
         }
-        self.check_hold(tenant)?;
-        let result = self.request(tenant).await;
+        let result = match self.check_hold(tenant) {
+            Ok(()) => self.request(tenant).await,
+            Err(held) => Err(held),
+        };
         self.note_hold(tenant, result.as_ref().err());
         match result {
             Ok(token) => {
                 let token = Arc::new(token);
-                *slot = Slot { token: Some(Arc::clone(&token)), failure: None };
+                *slot = Slot { token: Some(Arc::clone(&token)), ..Slot::default() };
                 Ok(token)
             }
             Err(error) => {
-                *slot = Slot { token: None, failure: Some((Instant::now(), error.clone())) };
+                let now = Instant::now();
+                if let Some(token) = slot.token.as_ref().filter(|token| error.may_pass() && now < token.ends).cloned() {
+                    tracing::debug!(
+                        tenant.id = %tenant.id, tenant.name = tenant.name, error = %error,
+                        "the token was not renewed; the one before is used until it ends"
+                    );
+                    slot.renew_at = Some(token.ends.min(now + RENEWAL_PAUSE));
+                    return Ok(token);
+                }
+                *slot = Slot { failure: Some((now, error.clone())), ..Slot::default() };
                 Err(error)
             }
         }
@@ -141,7 +158,7 @@ impl Tokens {
 
     /// Drops a token that the API did not accept.
     pub async fn forget(&self, tenant: &Tenant) {
-        self.slot(tenant).lock().await.token = None;
+        *self.slot(tenant).lock().await = Slot::default();
     }
 
     /// Lets each refused credential be tried again at once, because the configuration was read again. That it was refused
@@ -255,6 +272,7 @@ impl Tokens {
             // Once, not for each tenant.
             if self.note_refusal(tenant, rank, fingerprint, error) {
                 let (verdict, whose) = (error.verdict(), whose(rank));
+                let what = if error.may_pass() { "cannot be used for now" } else { "is refused" };
                 tracing::error!(
                     app = rank.client_id, credential = name, tenant.name = rank.owner, kind = by.kind(),
                     class = verdict.class, who = verdict.who.as_str(), say = verdict.say, error = %error,
@@ -272,7 +290,6 @@ impl Tokens {
     fn note_success(&self, tenant: &Tenant, rank: &Rank, by: &Credential) {
         let name = rank.name;
         rank.set("incident_sync_credential_refused", 0.0);
-                let what = if error.may_pass() { "cannot be used for now" } else { "is refused" };
         let ranks: Vec<Rank> = tenant.app.credentials().map(|(rank, _)| rank).collect();
         for other in &ranks {
             other.set("incident_sync_credential_in_use", f64::from(other == rank));
@@ -346,7 +363,8 @@ impl Tokens {
         if look == Look::Opaque {
             tracing::warn!(tenant.id = %tenant.id, tenant.name = tenant.name, "the token cannot be read, so its tenant is not proven by us; it is used all the same");
         }
-        Ok(Token { value, renew_at: Instant::now() + lifetime - RENEW_EARLY.min(lifetime / 10), look })
+        let ends = Instant::now() + lifetime;
+        Ok(Token { value, renew_at: ends - RENEW_EARLY.min(lifetime / 10), ends, look })
     }
 
     /// The secret or assertion for this very request.
@@ -435,6 +453,64 @@ mod tests {
 
     const TENANT: TenantId = TenantId(uuid::Uuid::from_u128(7));
     const CANARY: &str = "canary-token-77c1";
+
+    #[tokio::test]
+    async fn a_token_that_cannot_be_renewed_is_used_until_it_ends_or_is_refused() {
+        use crate::entra::credential::App;
+        use crate::simulator::{Endpoint, Options, Reply, Simulator, TenantSpec};
+        use crate::tenant::{Endpoints, Retention};
+
+        let simulator = Simulator::start(Options::default()).await.unwrap();
+        simulator.world().add_tenant(TenantSpec::new(TENANT.0, "Contoso"));
+        let (options, url) = (Options::default(), simulator.url());
+        let credential = Arc::new(Credential::secret(options.client_secret.into()));
+        let endpoints = Endpoints {
+            authority: url.clone(),
+            scope: format!("{url}.default"),
+            base_url: url,
+            token_version: TokenVersion::V2,
+        };
+        let tenant = Tenant {
+            id: TENANT,
+            name: "Contoso".into(),
+            labels: std::collections::BTreeMap::new(),
+            enabled: true,
+            endpoints,
+            app: Arc::new(App { client_id: options.client_id, credential, next: None }),
+            retention: Retention::default(),
+        };
+        let tokens = Tokens::new(http::client());
+        let first = tokens.get(&tenant).await.unwrap();
+        // A token whose time to be renewed has come, and that ends so much later.
+        let aged = async |left: Duration| {
+            let (now, value) = (Instant::now(), first.value.clone());
+            let token = Token { value, renew_at: now, ends: now + left, look: first.look };
+            let slot = tokens.slot(&tenant);
+            *slot.lock().await = Slot { token: Some(Arc::new(token)), ..Slot::default() };
+        };
+        let script = |replies| simulator.world().script(TENANT.0, Endpoint::Token, replies);
+        let minute = Duration::from_secs(60);
+
+        aged(minute).await;
+        script(vec![Reply::entra(503, "temporarily_unavailable", 90_033)]);
+        assert_eq!(tokens.get(&tenant).await.unwrap().bearer(), first.bearer());
+        // Not asked for again at once: the next answer would be another token.
+        assert_eq!(tokens.get(&tenant).await.unwrap().bearer(), first.bearer());
+        tokens.forget(&tenant).await;
+        assert_ne!(tokens.get(&tenant).await.unwrap().bearer(), first.bearer());
+
+        aged(Duration::ZERO).await;
+        script(vec![Reply::entra(503, "temporarily_unavailable", 90_033)]);
+        assert!(tokens.get(&tenant).await.is_err(), "the token has ended");
+        aged(minute).await;
+        script(vec![Reply::entra(401, "invalid_client", 7_000_222)]);
+        assert!(tokens.get(&tenant).await.is_err(), "the credential is refused");
+        aged(minute).await;
+        script(vec![Reply::throttled(60)]);
+        assert!(tokens.get(&tenant).await.is_ok());
+        aged(minute).await;
+        assert!(tokens.get(&tenant).await.is_ok(), "Entra's pause does not end a token");
+    }
 
     #[test]
     fn replies_of_both_endpoints_are_read() {
