@@ -70,7 +70,8 @@ where
     work.retry(backoff).when(|_| began.elapsed() < patience && !stop.is_cancelled()).notify(tell).await
 }
 
-/// Does `work` until it succeeds, fails in a way that time does not mend, or `patience` is over.
+/// Does `work` until it succeeds, fails in a way that time does not mend, or `patience` is over. A pause that is asked for is
+/// waited out, but for no longer than that.
 pub async fn patiently<T, F>(
     patience: Duration,
     stop: &CancellationToken,
@@ -81,13 +82,23 @@ where
     F: Future<Output = Result<T, SyncError>>,
 {
     let began = Instant::now();
-    let backoff = ExponentialBuilder::default().with_max_delay(Duration::from_secs(15)).without_max_times();
-    let attempts = work.retry(backoff).when(|error| began.elapsed() < patience && mends(error));
+    let attempts = work.retry(unhurried()).when(|error| began.elapsed() < patience && mends(error)).adjust(
+        |error, pause| match (error.verdict().wait, pause) {
+            (Wait::AtLeast(asked), Some(pause)) => Some(pause.max(asked.min(patience.saturating_sub(began.elapsed())))),
+            (_, pause) => pause,
+        },
+    );
     tokio::select! {
         biased;
         () = stop.cancelled() => Err(SyncError::Stopped),
         result = attempts => result,
     }
+}
+
+/// Entra takes fifteen identical token requests within five minutes for a loop (AADSTS50196).
+fn unhurried() -> ExponentialBuilder {
+    let builder = ExponentialBuilder::default().with_min_delay(Duration::from_secs(2));
+    builder.with_max_delay(Duration::from_secs(30)).without_max_times()
 }
 
 pub(crate) fn is_worth_it(error: &SyncError) -> bool {
@@ -133,6 +144,36 @@ mod tests {
         assert_eq!(tries(api(429, None)).await, 1);
         assert_eq!(tries(api(400, None)).await, 1);
         assert_eq!(tries(api(403, None)).await, 1);
+    }
+
+    #[test]
+    fn five_minutes_of_patience_are_no_loop_to_entra() {
+        let mut asked_at = Duration::ZERO;
+        let pauses = backon::BackoffBuilder::build(unhurried());
+        let within = pauses.take_while(|pause| {
+            asked_at += *pause;
+            asked_at <= Duration::from_secs(300)
+        });
+        assert_eq!(1 + within.count(), 14);
+    }
+
+    #[tokio::test]
+    async fn a_pause_within_the_patience_is_waited_out() {
+        let began = Instant::now();
+        let throttled = || SyncError::Entra {
+            status: 429,
+            error: String::new(),
+            codes: vec![],
+            trace_id: String::new(),
+            retry_after: Some(Duration::from_secs(3)),
+        };
+        let count = AtomicUsize::new(0);
+        let work = || {
+            let is_first = count.fetch_add(1, Ordering::Relaxed) == 0;
+            std::future::ready(if is_first { Err(throttled()) } else { Ok(()) })
+        };
+        patiently(Duration::from_secs(60), &CancellationToken::new(), |_| true, work).await.unwrap();
+        assert!(began.elapsed() >= Duration::from_secs(3) && count.into_inner() == 2, "{:?}", began.elapsed());
     }
 
     #[tokio::test]
