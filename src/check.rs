@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::config::{Config, ConfigError, ConfigErrors, Database, DatabaseServer};
 use crate::defender::Incidents;
@@ -19,7 +20,7 @@ use crate::http::{self, Deadlines};
 use crate::progress::Progress;
 use crate::setup::{self, OpenDatabase};
 use crate::store::inspect::Inspection;
-use crate::tenant::Tenant;
+use crate::tenant::{Tenant, TenantId};
 
 pub mod judge;
 pub mod network;
@@ -150,8 +151,11 @@ pub struct DatabaseSeen {
 
 /// Looks at everything, and judges it.
 pub async fn all(config: &Config, tenants: &[Arc<Tenant>], progress: &Progress) -> Vec<Finding> {
+    // Before the first customer the way to Microsoft can be looked at as well.
+    let nobody = tenants.is_empty().then(|| newcomer(config)).flatten();
+    let travellers = nobody.as_ref().map_or(tenants, std::slice::from_ref);
     let way = network::way(&config.http_client).await;
-    let hosts = network::hosts(&config.http_client, &way, tenants).await;
+    let hosts = network::hosts(&config.http_client, &way, travellers).await;
     let opened = OpenDatabase::unchecked(&config.database).await;
     let database = look_at_database(&config.database, opened.as_ref()).await;
     let has_schema = database.inspection.as_ref().is_ok_and(|seen| matches!(seen.schema, Some(Ok(_))));
@@ -163,10 +167,24 @@ pub async fn all(config: &Config, tenants: &[Arc<Tenant>], progress: &Progress) 
     if let Ok(opened) = opened {
         opened.close().await;
     }
-    let (configuration, endings) = (look_at_configuration(config), expiry::endings(tenants).await);
+    let (configuration, endings) = (look_at_configuration(config), expiry::endings(travellers).await);
     let facts = Facts { configuration, endings, way, hosts, database, tenants: seen };
     // Files of tenants_dir that were left out.
     config.refused.iter().map(refusal).chain(judge::judge(&facts, expiry::now())).collect()
+}
+
+/// Whoever would be read by `[app]`.
+fn newcomer(config: &Config) -> Option<Arc<Tenant>> {
+    let app = config.newcomers.app.clone()?;
+    Some(Arc::new(Tenant::newcomer(TenantId(Uuid::nil()), "[app]", config.newcomers.endpoints(None), app)))
+}
+
+/// What a customer's consent needs: the application's credential, the proxy and the hosts.
+pub async fn on_the_way(config: &Config, tenant: &Arc<Tenant>) -> Vec<Finding> {
+    let tenants = std::slice::from_ref(tenant);
+    let way = network::way(&config.http_client).await;
+    let hosts = network::hosts(&config.http_client, &way, tenants).await;
+    judge::on_the_way(&expiry::endings(tenants).await, &way, &hosts, expiry::now())
 }
 
 /// In the order of the configuration, whoever answered first.

@@ -8,6 +8,7 @@ use super::{CheckResult, DatabaseSeen, Facts, Finding, Group};
 use crate::embedded::programs::OLDEST_MAJOR;
 use crate::entra::claims::Look;
 use crate::error::{Actor, SyncError};
+use crate::expiry::Ending;
 use crate::store::inspect::{Inspection, SchemaState};
 
 /// Entra refuses assertions that begin later than its own clock says, less five minutes.
@@ -19,11 +20,17 @@ const CERTIFICATE_WARNS: TimeDelta = TimeDelta::days(7);
 /// All rows, in the order in which the steps build on one another.
 pub fn judge(facts: &Facts, now: DateTime<Utc>) -> Vec<Finding> {
     let mut rows = configuration(facts);
-    rows.extend(facts.endings.iter().map(|ending| ending.finding(now)));
-    rows.extend(proxy(&facts.way));
-    rows.extend(facts.hosts.iter().flat_map(|host| host_rows(host, &facts.way, now)));
+    rows.extend(on_the_way(&facts.endings, &facts.way, &facts.hosts, now));
     rows.extend(database(&facts.database));
     rows.extend(facts.tenants.iter().flat_map(|seen| tenant(seen, &facts.tenants)));
+    rows
+}
+
+/// Those of the application and of the way to Microsoft.
+pub fn on_the_way(endings: &[Ending], way: &Way, hosts: &[Host], now: DateTime<Utc>) -> Vec<Finding> {
+    let mut rows: Vec<Finding> = endings.iter().map(|ending| ending.finding(now)).collect();
+    rows.extend(proxy(way));
+    rows.extend(hosts.iter().flat_map(|host| host_rows(host, way, now)));
     rows
 }
 

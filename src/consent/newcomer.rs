@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::redirect::{Answer, Receiver};
 use super::{Asking, ConsentArgs, file};
+use crate::check::{self, CheckResult, Finding, Group};
 use crate::config::{self, Config};
 use crate::defender::Incidents;
 use crate::defender::paging::Request;
@@ -60,6 +61,7 @@ pub(super) async fn take_on(
     let redirect_uri =
         args.redirect_uri.clone().unwrap_or_else(|| format!("http://localhost:{}{PATH}", address.port()));
     let parsed = Url::parse(&redirect_uri).map_err(|error| wrong(format!("--redirect-uri: {error}")))?;
+    look_at_the_way(config, &asking, name).await?;
     let state = Uuid::new_v4().to_string();
     let link = asking.link(args.v1, &redirect_uri, &state)?;
     let mut receiver = Receiver::start(listener, parsed.path(), &state);
@@ -93,6 +95,39 @@ fn check_name(name: &str) -> Result<(), Failure> {
         return Err(wrong("--name: set the name that reports and metrics show, without control characters".to_owned()));
     }
     Ok(())
+}
+
+/// What fails after the click costs the customer's admin another one, so it is looked at before.
+async fn look_at_the_way(config: &Config, asking: &Asking, name: &str) -> Result<(), Failure> {
+    let id = asking.directory.unwrap_or(TenantId(Uuid::nil()));
+    let tenant = Tenant::newcomer(id, name, asking.endpoints.clone(), Arc::clone(&asking.app));
+    let found = check::on_the_way(config, &Arc::new(tenant)).await;
+    let is_of_credential = |finding: &&Finding| finding.group == Group::Credentials;
+    // One credential that is good is enough, and a clock that is wrong is made up for.
+    let is_expired = found.iter().filter(is_of_credential).all(|finding| finding.result == CheckResult::Failure);
+    let hinders = |finding: &&Finding| {
+        finding.result == CheckResult::Failure
+            && finding.check != "clock"
+            && (finding.group != Group::Credentials || is_expired)
+    };
+    let told = |finding: &Finding| {
+        let error = finding.error.as_ref().map_or_else(String::new, |error| format!(" ({error})"));
+        format!("{}: {}{error}", finding.about, finding.say)
+    };
+    for finding in found.iter().filter(|finding| matches!(finding.result, CheckResult::Failure | CheckResult::Warning))
+    {
+        if !hinders(&finding) {
+            eprintln!("Warning: {}.", told(finding));
+        }
+    }
+    let hindrances: Vec<String> = found.iter().filter(hinders).map(told).collect();
+    if hindrances.is_empty() {
+        return Ok(());
+    }
+    Err(not_done(format!(
+        "a consent could not be proven from here, so there is no link yet. {}",
+        hindrances.join(". ")
+    )))
 }
 
 /// Another national cloud knows nothing of the registration of `[app]`. GCC's customers sign in where commercial ones do.
@@ -191,8 +226,16 @@ async fn admit(
     eprintln!("The answer says that tenant {id} has consented. Proving it by a token, for at most {patience}.");
     let tenant = Tenant::newcomer(id, name, asking.endpoints.clone(), Arc::clone(&asking.app));
     let look = prove(config, &tenant, args.patience, stop).await.map_err(|error| match error {
-        SyncError::Stopped => not_done("stopped; nothing was written".to_owned()),
-        error => not_done(format!("tenant {id} is not proven, and nothing was written. {}", told(&error))),
+        SyncError::Stopped => not_done(format!("stopped; nothing was written. {}", later(&tenant, args))),
+        // Nothing of it can be believed.
+        error @ SyncError::WrongTenant { .. } => {
+            not_done(format!("tenant {id} is not proven, and nothing was written. {}", told(&error)))
+        }
+        error => not_done(format!(
+            "tenant {id} is not proven, and nothing was written. {}\n{}",
+            told(&error),
+            later(&tenant, args)
+        )),
     })?;
     let doubt = match look {
         Look::Fine => None,
@@ -203,6 +246,17 @@ async fn admit(
         eprintln!("Warning: {doubt}.");
     }
     Ok(tenant)
+}
+
+/// What is left to do when the proof fails: the admin need not click again. On standard error, so that no script takes the
+/// lines for proven.
+fn later(tenant: &Tenant, args: &ConsentArgs) -> String {
+    let text = file::text(tenant.id, &tenant.name, args.cloud.as_deref());
+    format!(
+        "What the admin has accepted stands at Microsoft. When this is mended, add the lines below to the configuration, \
+         and prove it by: incident-sync check --tenant {}\n\n[[tenants]]\n{text}",
+        tenant.id
+    )
 }
 
 async fn consented(receiver: &mut Receiver, wait: Duration, stop: &CancellationToken) -> Result<TenantId, Failure> {
@@ -257,7 +311,9 @@ async fn prove(
     };
     let spreads = |error: &SyncError| {
         let Verdict { class, wait, .. } = error.verdict();
-        matches!(class, "consent_missing" | "missing_role" | "forbidden") || matches!(wait, Wait::Soon | Wait::NewToken)
+        matches!(class, "consent_missing" | "missing_role" | "forbidden")
+            || matches!(wait, Wait::Soon | Wait::NewToken)
+            || class == "throttled"
     };
     retry::patiently(patience, stop, spreads, once).await
 }

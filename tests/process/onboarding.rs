@@ -9,6 +9,7 @@ use serde_json::json;
 use url::Url;
 use uuid::Uuid;
 
+use crate::doctor::found;
 use crate::site::{Done, Running, Site, eventually, id, spec};
 
 /// Nobody has consented there yet.
@@ -224,6 +225,55 @@ async fn a_tenant_that_gives_no_token_of_its_own_is_not_taken_on() {
     open(&forged(&link, &borrowed(&says_consent(id(2))))).await;
     refused(&listener.ends(), &site, "was asked for");
     assert_eq!(token_requests(&site, 2), 0, "who was not asked for is not even tried");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_that_fails_does_not_throw_the_click_away() {
+    let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
+    site.world().script(id(1), Endpoint::Incidents, vec![Reply::defender(404, "NotFound")]);
+    let asked = id(1).to_string();
+    let (listener, link) = listening(&site, &["--name", "contoso", "--tenant", &asked]).await;
+    open(&click(&link).await).await;
+    let done = listener.ends();
+    refused(&done, &site, "stands at Microsoft");
+    let block = &done.stderr[done.stderr.find("[[tenants]]").unwrap()..];
+    assert!(done.stderr.contains(&format!("incident-sync check --tenant {asked}")), "{}", done.stderr);
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), text + block).unwrap();
+    let report = site.does(&["check", "--tenant", &asked, "--json"]).json();
+    let calls = found(&report, "call");
+    assert!(calls.len() == 1 && calls[0]["result"] == "ok", "{report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_hinder_the_proof_is_told_before_there_is_a_link() {
+    let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
+    let good = std::fs::read_to_string(site.config()).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let base = format!("base_url = \"{}\"", site.simulator.url());
+    let secret = "client_secret_file = \"secret\"";
+    for (line, instead, words) in [
+        (base.as_str(), format!("base_url = \"http://{free}\""), ["does not answer", "refused"]),
+        (
+            secret,
+            format!("{secret}\nclient_secret_expires = \"2020-01-01\""),
+            ["HAS EXPIRED", "client secret"],
+        ),
+    ] {
+        assert!(good.contains(line), "{line} is not in {good}");
+        std::fs::write(site.config(), good.replace(line, &instead)).unwrap();
+        let arguments = ["consent-url", "--listen", "127.0.0.1:0", "--name", "contoso", "--any-tenant"];
+        let done = site.does(&arguments);
+        assert!(done.code() == Some(1) && !done.stderr.contains("adminconsent"), "{}", done.stderr);
+        for word in words {
+            assert!(done.stderr.contains(word), "{word}: {}", done.stderr);
+        }
+        // The doctor finds it too, before there is a tenant.
+        let report = site.does(&["check", "--json"]).json();
+        let failed = report["findings"].as_array().unwrap().iter().filter(|row| row["result"] == "failure");
+        let failed: Vec<&str> = failed.map(|row| row["check"].as_str().unwrap()).collect();
+        assert!(failed.contains(&if line == secret { "expiry" } else { "connection" }), "{report:#}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
