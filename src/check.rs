@@ -15,6 +15,7 @@ use crate::config::{Config, ConfigError, ConfigErrors, Database, DatabaseServer}
 use crate::defender::Incidents;
 use crate::embedded::EmbeddedError;
 use crate::entra::Tokens;
+use crate::error::SyncError;
 use crate::expiry::{self, Ending};
 use crate::http::{self, Deadlines};
 use crate::progress::Progress;
@@ -97,14 +98,57 @@ pub struct Finding {
     /// The cause in plain words, and what to do.
     pub say: String,
     /// What was said by whoever failed.
-    pub error: Option<String>,
+    pub error: Option<Said>,
+}
+
+/// The words of a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// As they are.
+    pub text: String,
+    /// The same for all who fail alike, without what varies, such as seconds and tracking ids.
+    pub cause: String,
+}
+
+impl From<String> for Said {
+    fn from(text: String) -> Self {
+        Self { cause: text.clone(), text }
+    }
+}
+
+impl From<&SyncError> for Said {
+    fn from(error: &SyncError) -> Self {
+        let class = error.verdict().class;
+        let cause = match error {
+            SyncError::Entra { codes, status, error, .. } => codes
+                .first()
+                .map_or_else(|| format!("{class} {status} {error}"), |code| format!("{class} AADSTS{code}")),
+            SyncError::CredentialBreaker { code } => format!("{class} AADSTS{code}"),
+            SyncError::Api { status, code, .. } => format!("{class} {status} {code}"),
+            SyncError::Transport { what, .. } => format!("{class} {what}"),
+            SyncError::Database { sqlstate, .. } => format!("{class} {sqlstate:?}"),
+            _ => class.to_owned(),
+        };
+        Self { text: error.to_string(), cause }
+    }
+}
+
+impl Serialize for Said {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
 }
 
 impl Finding {
     /// Whether it says the same of another host or tenant.
     pub fn is_same_but_for_whom(&self, other: &Self) -> bool {
         let is_same_check = (self.group, self.check, self.result) == (other.group, other.check, other.result);
-        is_same_check && self.who_must_act == other.who_must_act && self.say == other.say
+        let is_same_cause = match (&self.error, &other.error) {
+            (Some(ours), Some(theirs)) => ours.cause == theirs.cause,
+            (None, None) => self.say == other.say,
+            _ => false,
+        };
+        is_same_check && self.who_must_act == other.who_must_act && is_same_cause
     }
 }
 
@@ -146,7 +190,7 @@ pub struct DatabaseSeen {
     /// How many addresses its name has; nothing for a socket.
     pub looked_up: Option<Result<usize, String>>,
     /// What it is; else what to do, and the error.
-    pub inspection: Result<Inspection, (String, Option<String>)>,
+    pub inspection: Result<Inspection, (String, Option<Said>)>,
 }
 
 /// Looks at everything, and judges it.

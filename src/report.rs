@@ -348,7 +348,8 @@ fn count(findings: &[Finding], result: CheckResult) -> usize {
     findings.iter().filter(|finding| finding.result == result).count()
 }
 
-/// The table of `check`. What is the same for many hosts or tenants is one row.
+/// The table of `check`. What is the same for many hosts or tenants is one row, with the names of all for whom somebody must
+/// act.
 pub fn check_table(findings: &[Finding]) -> String {
     const NAMES: usize = 3;
     let mut table = table(["part", "check", "result", "who must act", "about", "what"]);
@@ -364,11 +365,16 @@ pub fn check_table(findings: &[Finding]) -> String {
     rows.sort_by_cached_key(|row| place(row));
     for row in &rows {
         let first = row[0];
-        let mut about = row.iter().take(NAMES).map(|finding| finding.about.as_str()).collect::<Vec<_>>().join(", ");
-        if row.len() > NAMES {
-            about = format!("{} in all: {about}, ...", row.len());
+        let is_wanted = matches!(first.result, CheckResult::Failure | CheckResult::Warning);
+        let shown = if is_wanted { row.len() } else { NAMES };
+        let mut about = row.iter().take(shown).map(|finding| finding.about.as_str()).collect::<Vec<_>>().join(", ");
+        if row.len() > shown {
+            about.push_str(", ...");
         }
-        let error = first.error.as_ref().map_or_else(String::new, |error| format!(" ({error})"));
+        if row.len() > NAMES {
+            about = format!("{} in all: {about}", row.len());
+        }
+        let error = first.error.as_ref().map_or_else(String::new, |error| format!(" ({})", error.text));
         table.add_row([
             first.group.as_str(),
             first.check,
@@ -387,6 +393,35 @@ pub fn check_table(findings: &[Finding]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::Group;
+    use crate::error::SyncError;
+
+    #[test]
+    fn a_table_of_findings_names_everybody_for_whom_somebody_must_act() {
+        let finding = |about: String, result, error: SyncError| Finding {
+            group: Group::Tenants,
+            check: "call",
+            about,
+            result,
+            who_must_act: Some("nobody"),
+            say: error.verdict().say,
+            error: Some((&error).into()),
+        };
+        let api = |status, seconds| {
+            let (code, target, hint) = (String::new(), String::new(), String::new());
+            SyncError::Api { status, code, target, retry_after: Some(Duration::from_secs(seconds)), hint }
+        };
+        let throttled = (1..=9).map(|n| finding(format!("slow-{n}"), CheckResult::Warning, api(429, n)));
+        let failed = (1..=9).map(|n| finding(format!("lost-{n}"), CheckResult::Failure, api(404, 0)));
+        let other = (1..=2).map(|n| finding(format!("shut-{n}"), CheckResult::Failure, api(403, 0)));
+        let table = check_table(&throttled.chain(failed).chain(other).collect::<Vec<_>>());
+        for name in (1..=9).flat_map(|n| [format!("slow-{n}"), format!("lost-{n}")]) {
+            assert!(table.contains(&name), "{name}: {table}");
+        }
+        let rows = |word: &str| table.lines().filter(|line| line.contains(word)).count();
+        assert_eq!((rows("┆ warning "), rows("┆ FAILURE "), rows(" 9 in all: ")), (1, 2, 2), "{table}");
+        assert!(!table.contains("..."), "{table}");
+    }
 
     #[test]
     fn an_age_is_told_in_two_units() {

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::network::{Host, Reached, Way};
 use super::tenant::{Seen, Told};
-use super::{CheckResult, DatabaseSeen, Facts, Finding, Group};
+use super::{CheckResult, DatabaseSeen, Facts, Finding, Group, Said};
 use crate::embedded::programs::OLDEST_MAJOR;
 use crate::entra::claims::Look;
 use crate::error::{Actor, SyncError};
@@ -77,7 +77,7 @@ impl Rows<'_> {
             _ => CheckResult::Failure,
         };
         let row = self.row(check, result, Some(verdict.who.as_str()), verdict.say);
-        Finding { error: Some(error.to_string()), ..row }
+        Finding { error: Some(error.into()), ..row }
     }
 }
 
@@ -113,7 +113,7 @@ fn proxy(way: &Way) -> Option<Finding> {
             Some(match failure {
                 None => rows.ok("proxy", "somebody listens there"),
                 Some(why) => Finding {
-                    error: Some(why.clone()),
+                    error: Some(why.clone().into()),
                     ..rows.failure(
                         "proxy",
                         "the proxy cannot be reached; check http_client.proxy, or tell whoever runs it",
@@ -157,22 +157,29 @@ fn addresses(count: usize) -> String {
 
 fn no_name(rows: &Rows, why: &str) -> Finding {
     let say = "its name cannot be looked up; check the address in the configuration, and this machine's DNS (resolvectl query)";
-    Finding { error: Some(why.to_owned()), ..rows.failure("dns", say) }
+    Finding { error: Some(why.to_owned().into()), ..rows.failure("dns", say) }
 }
 
 /// A host that did not answer: at the connection, or at its certificate.
 fn unreached(rows: &Rows, error: &SyncError) -> [Finding; 3] {
     let clock = rows.not_tried("clock", "the host was not reached");
-    let told = error.to_string();
-    let with_error = |row| Finding { error: Some(told.clone()), ..row };
+    let with_error = |row| Finding { error: Some(error.into()), ..row };
     let of_certificate = [
+        (
+            "not valid yet",
+            "its certificate is not valid yet by this machine's clock, which is behind; see timedatectl, and set it (timedatectl set-ntp true)",
+        ),
+        (
+            "CaUsedAsEndEntity",
+            "it shows an authority's own certificate, as an ordinary self-signed one is; if it is a server or proxy of yours, give it one that an authority has signed, and name that authority in http_client.ca_file, else somebody is in between",
+        ),
         (
             "UnknownIssuer",
             "nobody whom this machine trusts has signed its certificate; if a proxy of yours signs in its place, name that authority in http_client.ca_file, else somebody is in between",
         ),
         (
             "expired",
-            "its certificate has expired, unless this machine's clock is wrong; tell whoever runs the host or the proxy",
+            "its certificate has expired, unless this machine's clock is ahead (see timedatectl); tell whoever runs the host or the proxy",
         ),
         (
             "not valid for name",
@@ -219,15 +226,17 @@ fn clock(rows: &Rows, ahead: Option<i64>) -> Finding {
         return rows.not_tried("clock", "the host does not tell its time");
     };
     let (seconds, side) = (ahead.abs(), if ahead > 0 { "behind" } else { "ahead of" });
-    let told = format!("this machine's clock is {seconds} s {side} the host's");
     let cure = "set it (timedatectl set-ntp true)";
-    if seconds > CLOCK_FAILS {
-        rows.failure("clock", format!("{told}; tokens and assertions are refused or kept too long: {cure}"))
+    let row = if seconds > CLOCK_FAILS {
+        let say = "this machine's clock is wrong; tokens and assertions are refused or kept too long";
+        rows.failure("clock", format!("{say}: {cure}"))
     } else if seconds > CLOCK_WARNS {
-        rows.warning("clock", format!("{told}; {cure}"))
+        rows.warning("clock", format!("this machine's clock is wrong; {cure}"))
     } else {
-        rows.ok("clock", "this machine's clock is right within a minute")
-    }
+        return rows.ok("clock", "this machine's clock is right within a minute");
+    };
+    let said = Said { text: format!("it is {seconds} s {side} the host's"), cause: side.to_owned() };
+    Finding { error: Some(said), ..row }
 }
 
 fn database(seen: &DatabaseSeen) -> Vec<Finding> {
@@ -453,7 +462,7 @@ fn tenant(seen: &Seen, all: &[Seen]) -> Vec<Finding> {
 /// The API is not called by who cannot count the call.
 fn uncounted(rows: &Rows, error: &SyncError) -> Finding {
     let say = "the database, which counts the calls, failed; the rows of the database say more";
-    Finding { error: Some(error.to_string()), ..rows.not_tried("call", say) }
+    Finding { error: Some(error.into()), ..rows.not_tried("call", say) }
 }
 
 /// A broken credential is one cause for every tenant, also for those for which the breaker did not ask any more.
@@ -511,14 +520,14 @@ fn audience(rows: &Rows, told: &Told, scope: &str, call: Option<&Result<(), Sync
 }
 
 /// What a database that does not answer is told as.
-pub fn unreachable(error: &SyncError) -> (String, Option<String>) {
+pub fn unreachable(error: &SyncError) -> (String, Option<Said>) {
     let say = match error {
         SyncError::Database { sqlstate: None, .. } => {
             "Postgres does not answer; see whether it runs, and whether database.url and sslmode are right".to_owned()
         }
         other => other.verdict().say,
     };
-    (say, Some(error.to_string()))
+    (say, Some(error.into()))
 }
 
 #[cfg(test)]

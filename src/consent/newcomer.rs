@@ -111,7 +111,7 @@ async fn look_at_the_way(config: &Config, asking: &Asking, name: &str) -> Result
             && (finding.group != Group::Credentials || is_expired)
     };
     let told = |finding: &Finding| {
-        let error = finding.error.as_ref().map_or_else(String::new, |error| format!(" ({error})"));
+        let error = finding.error.as_ref().map_or_else(String::new, |error| format!(" ({})", error.text));
         format!("{}: {}{error}", finding.about, finding.say)
     };
     for finding in found.iter().filter(|finding| matches!(finding.result, CheckResult::Failure | CheckResult::Warning))

@@ -254,11 +254,7 @@ async fn what_would_hinder_the_proof_is_told_before_there_is_a_link() {
     let secret = "client_secret_file = \"secret\"";
     for (line, instead, words) in [
         (base.as_str(), format!("base_url = \"http://{free}\""), ["does not answer", "refused"]),
-        (
-            secret,
-            format!("{secret}\nclient_secret_expires = \"2020-01-01\""),
-            ["HAS EXPIRED", "client secret"],
-        ),
+        (secret, format!("{secret}\nclient_secret_expires = \"2020-01-01\""), ["HAS EXPIRED", "client secret"]),
     ] {
         assert!(good.contains(line), "{line} is not in {good}");
         std::fs::write(site.config(), good.replace(line, &instead)).unwrap();
