@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use serde_json::{Value, json};
@@ -161,8 +161,8 @@ struct SyncArgs {
     /// Read everything that the API retains, not only what is new.
     #[arg(long, conflicts_with = "since")]
     full: bool,
-    /// Read everything updated since this time, such as 2026-11-01T00:00:00Z.
-    #[arg(long, value_name = "TIME")]
+    /// Read everything updated since this time, such as 2026-11-01 or 2026-11-01T08:30:00Z.
+    #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<DateTime<Utc>>,
     /// Print JSON.
     #[arg(long)]
@@ -174,8 +174,8 @@ struct VerifyArgs {
     /// Only this tenant, by name or id; may be repeated.
     #[arg(long = "tenant", value_name = "TENANT")]
     tenants: Vec<String>,
-    /// Compare only what was updated since this time, such as 2026-11-01T00:00:00Z.
-    #[arg(long, value_name = "TIME")]
+    /// Compare only what was updated since this time, such as 2026-11-01 or 2026-11-01T08:30:00Z.
+    #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<DateTime<Utc>>,
     /// Print JSON.
     #[arg(long)]
@@ -215,6 +215,13 @@ enum ConfigCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// A day begins at midnight UTC.
+fn time(text: &str) -> Result<DateTime<Utc>, String> {
+    let day = || text.parse::<NaiveDate>().map(|day| day.and_time(NaiveTime::MIN).and_utc());
+    let form = "write it like 2026-11-01 (midnight UTC) or 2026-11-01T08:30:00Z";
+    text.parse::<DateTime<Utc>>().or_else(|_| day()).map_err(|_| form.to_owned())
 }
 
 impl Command {

@@ -125,7 +125,7 @@ async fn await_database(
             opened = OpenDatabase::open(&config.database, Hold::Daemon, migrate) => opened,
         };
         match opened {
-            Err(SetupError::Database { error }) if passes_by_itself(&error) => {
+            Err(SetupError::Database { error, .. }) if passes_by_itself(&error) => {
                 notify(|| sd_notify::notify(&[NotifyState::Status("waiting for the database")])).await;
                 tracing::warn!(error = %error, "waiting for the database");
             }

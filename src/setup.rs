@@ -33,8 +33,10 @@ pub enum SetupError {
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
     /// The database refused us or is away.
-    #[error("{error}. {say}", say = error.verdict().say)]
+    #[error("{server}{error}. {say}", server = server.as_deref().unwrap_or_default(), say = cure(error))]
     Database {
+        /// Which one and a colon, if it would not be opened.
+        server: Option<String>,
         /// The failure.
         error: SyncError,
     },
@@ -42,8 +44,19 @@ pub enum SetupError {
 
 impl From<SyncError> for SetupError {
     fn from(error: SyncError) -> Self {
-        Self::Database { error }
+        Self::Database { server: None, error }
     }
+}
+
+/// What to do, for somebody who waits: it is the daemon that tries again.
+fn cure(error: &SyncError) -> String {
+    if let SyncError::Database { sqlstate: None, .. } = error {
+        return "Postgres does not answer; see whether it runs, whether database.url and sslmode are right, and whether you \
+                may enter its socket if it has one"
+            .to_owned();
+    }
+    let say = error.verdict().say;
+    say.strip_suffix("; it is tried again").unwrap_or(&say).to_owned()
 }
 
 /// The database of a command: our own child, or somebody's server.
@@ -67,7 +80,11 @@ impl OpenDatabase {
                 if let Some(embedded) = embedded {
                     embedded.stop().await;
                 }
-                return Err(error.into());
+                let server = match &database.server {
+                    DatabaseServer::Url(url) => Some(format!("{url}: ")),
+                    DatabaseServer::Embedded(_) => None,
+                };
+                return Err(SetupError::Database { server, error });
             }
         };
         if is_ours {

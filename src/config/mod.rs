@@ -4,6 +4,7 @@
 
 mod credentials;
 mod database;
+mod environment;
 mod http_client;
 mod reader;
 mod retention;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
-use config::{Environment, FileFormat, Map, Source, Value};
+use config::{FileFormat, Map, Source, Value};
 use croner::parser::{CronParser, Seconds};
 use nix::unistd::{User, geteuid};
 use uuid::Uuid;
@@ -31,9 +32,10 @@ pub use tenants::Newcomers;
 pub use tenants_dir::{Fingerprint, TenantsDir};
 
 use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE};
+use crate::embedded::answer;
 use crate::http::Route;
 use crate::tenant::Tenant;
-use reader::{ENV_PREFIX, ENV_SEPARATOR, Report, Section};
+use reader::{Report, Section};
 use secrets::SecretFiles;
 use tenants::Found;
 
@@ -59,7 +61,7 @@ pub struct Config {
     pub http: Http,
     /// `[http_client]`
     pub http_client: Route,
-    /// The main file as it was read, with the environment on top.
+    /// The main file as it was read.
     pub main: MainFile,
     /// The list and the directory of tenants together, disabled ones included.
     pub tenants: Vec<Arc<Tenant>>,
@@ -189,7 +191,8 @@ fn state_dir_of(environment: &Variables, is_root: bool) -> PathBuf {
 
 fn listen_with(file: Option<&Path>, environment: &Variables) -> SocketAddr {
     let file = find_file(file, environment);
-    let tree = read_tree(file.as_deref(), environment).or_else(|_| read_tree(None, environment)).unwrap_or_default();
+    let mut tree = file.and_then(|file| parse_file(&file).ok()).unwrap_or_default();
+    environment::overlay(&mut tree, environment);
     read_http(Section::new("", "", "", tree).table("http"), &mut Report::default()).listen
 }
 
@@ -224,9 +227,16 @@ fn read(
     report: &mut Report,
 ) -> Option<Config> {
     let file = find_file(file, environment);
-    let tree = main.map_or_else(|| read_tree(file.as_deref(), environment), |MainFile(tree)| Ok(tree.clone()));
-    let tree = tree.map_err(|error| report.error(error)).ok()?;
+    let parsed = match (main, file.as_deref()) {
+        (Some(MainFile(tree)), _) => Ok(tree.clone()),
+        (None, Some(file)) => parse_file(file),
+        (None, None) => Ok(Map::new()),
+    };
+    let mut tree = parsed.map_err(|error| report.error(error)).ok()?;
     let main = MainFile(tree.clone());
+    for error in environment::overlay(&mut tree, environment) {
+        report.error(error);
+    }
     let label = file.as_ref().map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string());
     let mut root = Section::new(&label, "", "", tree);
     let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("/etc/incident-sync")).to_owned();
@@ -269,25 +279,10 @@ fn find_file(named: Option<&Path>, environment: &Variables) -> Option<PathBuf> {
     Some(std::path::absolute(&file).unwrap_or(file))
 }
 
-/// The file with the environment on top. Values of the environment carry an origin, those of files none.
-fn read_tree(file: Option<&Path>, environment: &Variables) -> Result<Map<String, Value>, ConfigError> {
-    let mut tree = Value::new(None, file.map_or_else(|| Ok(Map::new()), parse_file)?);
-    let variables = Environment::with_prefix(ENV_PREFIX)
-        .separator(ENV_SEPARATOR)
-        .ignore_empty(true) // Compose files pass unset variables on as empty ones.
-        .source(Some(environment.clone()));
-    let merged = variables.collect_to(&mut tree).and_then(|()| tree.into_table());
-    merged.map_err(|error| ConfigError {
-        file: "environment".to_owned(),
-        key: String::new(),
-        problem: without_source_line(&error.to_string()),
-    })
-}
-
 /// The table in one TOML file.
 fn parse_file(path: &Path) -> Result<Map<String, Value>, ConfigError> {
     let wrong = |problem| ConfigError { file: path.display().to_string(), key: String::new(), problem };
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot read it: {error}")))?;
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot read it: {}", answer(&error))))?;
     let parsed = config::File::from_str(&text, FileFormat::Toml).collect();
     parsed.map_err(|error| wrong(without_source_line(&error.to_string())))
 }

@@ -12,10 +12,7 @@ use serde::Serialize;
 use url::Url;
 use uuid::Uuid;
 
-/// Begins the name of each environment variable that sets a key.
-pub(super) const ENV_PREFIX: &str = "INCIDENT_SYNC";
-/// Stands between section and key in such a name.
-pub(super) const ENV_SEPARATOR: &str = "__";
+use super::environment::variable;
 
 /// Everything that is wrong with a configuration.
 #[derive(Debug)]
@@ -93,6 +90,7 @@ pub(super) struct Report {
 /// A key that nobody asked for.
 struct Unknown {
     kind: &'static str,
+    path: String,
     key: String,
     error: ConfigError,
 }
@@ -103,7 +101,7 @@ impl Report {
         self.known.entry(section.kind).or_default().extend(&section.asked);
         for key in section.values.keys() {
             let error = section.error_at(key, "unknown key");
-            self.unknown.push(Unknown { kind: section.kind, key: key.clone(), error });
+            self.unknown.push(Unknown { kind: section.kind, path: section.path.clone(), key: key.clone(), error });
         }
         self.errors.extend(section.errors);
         self.settings.extend(section.settings);
@@ -115,9 +113,9 @@ impl Report {
 
     /// All errors, the unknown keys with the valid ones that they resemble. Only now every valid key is known.
     pub(super) fn into_errors(mut self) -> ConfigErrors {
-        for Unknown { kind, key, mut error } in std::mem::take(&mut self.unknown) {
-            error.problem = format!("unknown key; {}", self.suggestion(kind, &key));
-            self.errors.push(error);
+        for mut unknown in std::mem::take(&mut self.unknown) {
+            unknown.error.problem = format!("unknown key; {}", self.suggestion(&unknown));
+            self.errors.push(unknown.error);
         }
         ConfigErrors(self.errors)
     }
@@ -126,16 +124,24 @@ impl Report {
         self.errors.is_empty() && self.unknown.is_empty()
     }
 
-    fn suggestion(&self, kind: &str, key: &str) -> String {
+    fn suggestion(&self, Unknown { kind, path, key, error }: &Unknown) -> String {
+        let did_you_mean = |valid: String| {
+            let is_from_env = error.file == "environment";
+            format!("did you mean {}?", if is_from_env { variable(&valid) } else { valid })
+        };
         let siblings = self.known.get(kind).into_iter().flatten();
         let nearest = siblings.map(|known| (strsim::damerau_levenshtein(key, known), *known)).min();
         if let Some((distance, known)) = nearest
             && distance <= (key.len() / 3).max(1)
         {
-            return format!("did you mean {}?", join(kind, known));
+            return did_you_mean(join(path, known));
         }
-        if let Some((other, _)) = self.known.iter().find(|(_, keys)| keys.contains(key)) {
-            return format!("did you mean {}?", join(other, key));
+        if let Some((other, _)) = self.known.iter().find(|(_, keys)| keys.contains(key.as_str())) {
+            let valid = join(other, key);
+            if valid == error.key {
+                return "this file is one tenant: its keys stand at top level, in no section".to_owned();
+            }
+            return did_you_mean(valid);
         }
         let valid: Vec<&str> = self.known.get(kind).into_iter().flatten().copied().collect();
         format!("valid here: {}", valid.join(", "))
@@ -181,7 +187,8 @@ pub(super) struct Section {
     /// Which keys it may have; the same for all tenants.
     kind: &'static str,
     values: BTreeMap<String, Value>,
-    from_env: BTreeSet<String>,
+    /// The variable behind each key that the environment has set.
+    from_env: BTreeMap<String, String>,
     asked: BTreeSet<&'static str>,
     errors: Vec<ConfigError>,
     settings: Vec<Setting>,
@@ -189,7 +196,8 @@ pub(super) struct Section {
 
 impl Section {
     pub(super) fn new(file: &str, path: &str, kind: &'static str, table: Map<String, Value>) -> Self {
-        let from_env = table.iter().filter(|(_, value)| value.origin().is_some()).map(|(key, _)| key.clone()).collect();
+        let variable = |(key, value): (&String, &Value)| Some((key.clone(), value.origin()?.to_owned()));
+        let from_env = table.iter().filter_map(variable).collect();
         let (file, path, values) = (file.to_owned(), path.to_owned(), table.into_iter().collect());
         let (asked, errors, settings) = (BTreeSet::new(), Vec::new(), Vec::new());
         Self { file, path, kind, values, from_env, asked, errors, settings }
@@ -214,7 +222,7 @@ impl Section {
 
     /// Whether the environment set this key; only files give values without origin.
     pub(super) fn is_from_env(&self, key: &str) -> bool {
-        self.from_env.contains(key)
+        self.from_env.contains_key(key)
     }
 
     /// Where the operator finds this key, for warnings.
@@ -233,11 +241,9 @@ impl Section {
     }
 
     fn error_at(&self, key: &str, problem: impl Into<String>) -> ConfigError {
-        let (file, key) = if self.is_from_env(key) {
-            let path = join(&self.path, key).replace('.', ENV_SEPARATOR);
-            ("environment".to_owned(), format!("{ENV_PREFIX}{ENV_SEPARATOR}{path}").to_uppercase())
-        } else {
-            (self.file.clone(), join(&self.path, key))
+        let (file, key) = match self.from_env.get(key) {
+            Some(variable) => ("environment".to_owned(), variable.clone()),
+            None => (self.file.clone(), join(&self.path, key)),
         };
         ConfigError { file, key, problem: problem.into() }
     }
@@ -360,8 +366,7 @@ impl Section {
             Some(ValueKind::Array(list)) => list,
             None => return Vec::new(),
             Some(_) => {
-                let cure = "the environment cannot set a part of it";
-                self.error(key, format!("must be a list: write [[{key}]] above each entry ({cure})"));
+                self.error(key, format!("must be a list: write [[{key}]] above each entry"));
                 return Vec::new();
             }
         };

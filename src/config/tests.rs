@@ -233,10 +233,39 @@ fn unknown_keys_name_the_valid_one() {
     Etc::with(&format!("{APP}client_certficate_file = 'x'\n"))
         .refuses(&["app.client_certficate_file: unknown key; did you mean app.client_certificate_file?"]);
     Etc::with(&format!("{APP}{CONTOSO}nme = 'x'\n"))
-        .refuses(&["tenants[0] (Contoso).nme", "did you mean tenants.name?"]);
-    Etc::with("")
-        .set("INCIDENT_SYNC__SYNC__CONCURENCY", "4")
-        .refuses(&["environment: INCIDENT_SYNC__SYNC__CONCURENCY: unknown"]);
+        .refuses(&["tenants[0] (Contoso).nme", "did you mean tenants[0] (Contoso).name?"]);
+    Etc::with(&format!("{APP}[app.next]\nclient_secret_fil = 'x'\n"))
+        .refuses(&["app.next.client_secret_fil: unknown key; did you mean app.next.client_secret_file?"]);
+}
+
+#[test]
+fn mistakes_in_the_environment_name_the_variable() {
+    for (name, told) in [
+        ("INCIDENT_SYNC__SYNC__CONCURENCY", "unknown key; did you mean INCIDENT_SYNC__SYNC__CONCURRENCY?"),
+        ("INCIDENT_SYNC__SINC__X", "unknown key; did you mean INCIDENT_SYNC__SYNC?"),
+        ("INCIDENT_SYNC__APP__NXT__CLIENT_SECRET", "unknown key; did you mean INCIDENT_SYNC__APP__NEXT?"),
+        ("INCIDENT_SYNC__TENANTS__0__NAME", "the environment cannot set tenants"),
+        ("INCIDENT_SYNC__TENANTS[0]__ID", "the environment cannot set tenants"),
+        ("INCIDENT_SYNC__TENANTS", "the environment cannot set tenants"),
+        ("INCIDENT_SYNC__SYNC", "must be a section"),
+    ] {
+        for text in [format!("{APP}{CONTOSO}"), APP.to_owned()] {
+            Etc::with(&text).set(name, "3").refuses(&[&format!("environment: {name}: {told}")]);
+        }
+    }
+}
+
+#[test]
+fn a_tenant_s_file_with_sections_is_told_to_do_without() {
+    let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}")).file("tenants.d/a.toml", CONTOSO).good();
+    let told: Vec<String> = etc.refused.iter().map(|error| format!("{}: {}", error.key, error.problem)).collect();
+    assert!(told.iter().any(|told| told.starts_with("tenants: unknown key; this file is one tenant")), "{told:?}");
+    let with_app = format!("{}{APP}", CONTOSO.replace("[[tenants]]\n", ""));
+    let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}")).file("tenants.d/a.toml", &with_app).good();
+    assert!(etc.refused[0].problem.contains("keys stand at top level"), "{:?}", etc.refused);
+    let typo = CONTOSO.replace("[[tenants]]\n", "") + "nme = 1\n";
+    let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}")).file("tenants.d/a.toml", &typo).good();
+    assert!(etc.refused[0].problem.ends_with("did you mean name?"), "{:?}", etc.refused);
 }
 
 #[test]
@@ -253,7 +282,6 @@ fn the_environment_wins_over_the_file() {
 
     let wrong = etc.set("INCIDENT_SYNC__SYNC__CONCURRENCY", "many");
     wrong.refuses(&["environment: INCIDENT_SYNC__SYNC__CONCURRENCY: not a whole number"]);
-    Etc::with("").set("INCIDENT_SYNC__TENANTS__0__ID", "x").refuses(&["tenants: must be a list"]);
 }
 
 #[test]

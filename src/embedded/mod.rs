@@ -20,6 +20,7 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+pub(crate) use place::answer;
 use place::{LONGEST_SOCKET_PATH, Layout, open_private, prepare_dir};
 use server::{Server, run_server};
 
@@ -161,7 +162,7 @@ pub enum EmbeddedError {
     #[error("cannot create the database on the embedded PostgreSQL")]
     CreateDatabase(#[source] sqlx::Error),
     /// A file or process operation failed.
-    #[error("cannot {doing} {path}: {source}")]
+    #[error("cannot {doing} {path}: {}", answer(source))]
     Io {
         /// What was tried.
         doing: &'static str,

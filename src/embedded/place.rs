@@ -149,6 +149,14 @@ pub(super) fn open_private(path: &Path, account: Option<&Account>) -> io::Result
     }
 }
 
+/// What the system answered, and what to do where it denies us a file of the service.
+pub(crate) fn answer(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => format!("{error}; run this as root (sudo) or as the service's user"),
+        _ => error.to_string(),
+    }
+}
+
 /// What is worth telling of a log.
 pub(super) fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();

@@ -1,5 +1,8 @@
 //! What the commands print, where, and with which exit status they end.
 
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+
 use incident_sync::simulator::{Behaviour, Endpoint, TenantSpec};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -47,7 +50,7 @@ async fn sync_prints_its_result_and_nothing_else_and_its_status_says_how_it_went
     let tenant = &full.json()["tenants"][0];
     assert!(tenant["incidents_seen"].as_u64() >= Some(130), "{tenant}");
     assert_eq!((&tenant["incidents_written"], &tenant["alerts_written"]), (&json!(0), &json!(0)));
-    let since = site.does(&["sync", "--tenant", "tenant-1", "--since", "2020-01-01T00:00:00Z", "--json"]);
+    let since = site.does(&["sync", "--tenant", "tenant-1", "--since", "2020-01-01", "--json"]);
     assert_eq!(since.json()["tenants"][0]["incidents_written"], 0);
     let (embedded, pool) = site.open_database().await;
     assert_eq!(tuples(&pool).await, before, "an unchanged tenant is not written");
@@ -125,6 +128,8 @@ async fn wrong_usage_and_a_wrong_configuration_end_with_status_2_and_tell_everyt
         assert_eq!((done.code(), done.stdout.as_str()), (Some(2), ""), "{arguments:?}: {}", done.stderr);
         assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
     }
+    let when = site.does(&["verify", "--since", "yesterday"]);
+    assert!(when.stderr.contains("write it like 2026-11-01 (midnight UTC)"), "{}", when.stderr);
     let none = site.does(&["sync", "--tenant", "nobody"]);
     assert!(none.stderr.contains("nobody") && none.stderr.contains("tenant list"), "{}", none.stderr);
 
@@ -152,6 +157,9 @@ async fn a_database_that_cannot_be_used_ends_a_command_with_status_3_and_the_cur
     for command in [&["sync"][..], &["status", "--json"], &["migrate"]] {
         let done = site.does(command);
         assert_eq!((done.code(), done.stdout.as_str()), (Some(3), ""), "{}", done.stderr);
+        let told = "incident-sync: postgres://nobody@127.0.0.1:1/none?sslmode=prefer: database: ";
+        assert!(done.stderr.contains(told), "{}", done.stderr);
+        assert!(done.stderr.contains("see whether it runs") && !done.stderr.contains("tried again"), "{}", done.stderr);
     }
     let check = site.does(&["check", "--json"]);
     assert_eq!(check.code(), Some(3), "{}", check.stderr);
@@ -175,6 +183,34 @@ async fn a_database_that_cannot_be_used_ends_a_command_with_status_3_and_the_cur
     let done = site.does(&["sync"]);
     assert_eq!(done.code(), Some(3));
     assert!(done.stderr.contains("107") && done.stderr.contains("database.embedded_dir"), "{}", done.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_the_service_s_user_is_told_to_be() {
+    if !nix::unistd::geteuid().is_root() {
+        return; // Nobody else can be had.
+    }
+    let site = Site::with(vec![spec(1, 1)]).await;
+    site.does(&["migrate"]).good();
+    let binary = site.path("incident-sync");
+    std::fs::copy(env!("CARGO_BIN_EXE_incident-sync"), &binary).unwrap();
+    let as_stranger = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(&binary);
+        command.arg("--config").arg(site.config()).args(arguments).uid(1234).gid(1234);
+        Running::start(command, site.folder.path()).ends()
+    };
+    // The database alone: nobody else may read the secret either.
+    let database = format!("[database]\nembedded_dir = {:?}\n", site.path("pg"));
+    std::fs::write(site.config(), database).unwrap();
+    let database = as_stranger(&["status"]);
+    std::fs::set_permissions(site.config(), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let configuration = as_stranger(&["status"]);
+    for (done, code) in [(database, 3), (configuration, 2)] {
+        assert_eq!(done.code(), Some(code), "{}", done.stderr);
+        for told in ["Permission denied", "run this as root (sudo) or as the service's user"] {
+            assert!(done.stderr.contains(told), "{told} is missing in {}", done.stderr);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
