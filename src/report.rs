@@ -300,9 +300,9 @@ pub fn age(seconds: f64) -> String {
 
 /// The table of `config show`.
 pub fn settings_table(settings: &[Setting]) -> String {
-    let mut table = table(["key", "value", "from"]);
-    for Setting { key, value, source } in settings {
-        table.add_row([key, value, source]);
+    let mut table = table(["tenant", "key", "value", "from"]);
+    for Setting { key, tenant, value, source } in settings {
+        table.add_row([tenant.as_deref().unwrap_or_default(), key, value, source]);
     }
     table.to_string()
 }

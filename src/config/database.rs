@@ -121,7 +121,10 @@ pub(super) fn read(mut section: Section, state_dir: &Path, secrets: &SecretFiles
     let notify = section.flag("notify", false);
 
     let server = match url.ok() {
-        None => DatabaseServer::Embedded(settings),
+        None => {
+            section.default_is("embedded_dir", settings.dir.display());
+            DatabaseServer::Embedded(settings)
+        }
         Some(GivenUrl { mut options, ssl_mode: in_url, .. }) => {
             if let Some(password) = password {
                 options = options.password(password.expose_secret());
@@ -130,6 +133,8 @@ pub(super) fn read(mut section: Section, state_dir: &Path, secrets: &SecretFiles
                 options = options.ssl_root_cert(path);
             }
             let (options, warning) = secure(options, ssl_mode.ok().or(in_url));
+            let from = if in_url.is_some() { "database.url" } else { "default" };
+            section.follows("sslmode", ssl_mode_name(options.get_ssl_mode()), from);
             report.warnings.extend(warning.map(|warning| format!("{url_name}: {warning}")));
             DatabaseServer::Url(Box::new(DatabaseUrl(options)))
         }

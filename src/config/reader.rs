@@ -28,7 +28,7 @@ impl fmt::Display for ConfigErrors {
 impl std::error::Error for ConfigErrors {}
 
 /// One mistake in the configuration. No secret is in any of its texts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ConfigError {
     /// The file, or `environment`.
     pub file: String,
@@ -50,11 +50,13 @@ impl fmt::Display for ConfigError {
 /// A key as it holds, and where that comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Setting {
-    /// Such as `sync.concurrency` or `tenants[3] (Contoso).id`.
+    /// Such as `sync.concurrency` or `tenants[3] (Contoso).id`; in a file of `tenants_dir` such as `id`.
     pub key: String,
+    /// The tenant whose key it is.
+    pub tenant: Option<String>,
     /// What it is, a secret excepted.
     pub value: String,
-    /// The file, the name of the environment's variable, or `default`.
+    /// The file, the name of the environment's variable, `default`, or what it follows from.
     pub source: String,
 }
 
@@ -103,8 +105,13 @@ impl Report {
             let error = section.error_at(key, "unknown key");
             self.unknown.push(Unknown { kind: section.kind, path: section.path.clone(), key: key.clone(), error });
         }
+        let Section { path, tenant, .. } = &section;
+        let told = section.settings.iter().filter(|setting| section.holds_itself(setting));
+        self.settings.extend(told.map(|setting| {
+            let Setting { key, value, source, .. } = setting.clone();
+            Setting { key: join(path, &key), tenant: tenant.clone(), value, source }
+        }));
         self.errors.extend(section.errors);
-        self.settings.extend(section.settings);
     }
 
     pub(super) fn error(&mut self, error: ConfigError) {
@@ -186,11 +193,14 @@ pub(super) struct Section {
     path: String,
     /// Which keys it may have; the same for all tenants.
     kind: &'static str,
+    /// Whose table it is.
+    tenant: Option<String>,
     values: BTreeMap<String, Value>,
     /// The variable behind each key that the environment has set.
     from_env: BTreeMap<String, String>,
     asked: BTreeSet<&'static str>,
     errors: Vec<ConfigError>,
+    /// By the keys of this table alone: its path and the tenant's name may not be known yet.
     settings: Vec<Setting>,
 }
 
@@ -200,11 +210,12 @@ impl Section {
         let from_env = table.iter().filter_map(variable).collect();
         let (file, path, values) = (file.to_owned(), path.to_owned(), table.into_iter().collect());
         let (asked, errors, settings) = (BTreeSet::new(), Vec::new(), Vec::new());
-        Self { file, path, kind, values, from_env, asked, errors, settings }
+        Self { file, path, kind, tenant: None, values, from_env, asked, errors, settings }
     }
 
     /// Adds the tenant's name to its place in the list; a file of its own is name enough.
     pub(super) fn name_tenant(&mut self, name: &str) {
+        self.tenant = Some(name.to_owned());
         if !self.path.is_empty() {
             self.path = format!("{} ({name})", self.path);
         }
@@ -254,17 +265,37 @@ impl Section {
         if !matches!(value, ValueKind::Table(_) | ValueKind::Array(_)) {
             let ConfigError { file, key: name, .. } = self.error_at(key, "");
             let source = if self.is_from_env(key) { name } else { file };
-            self.settings.push(Setting { key: join(&self.path, key), value: shown(key, &value.to_string()), source });
+            self.note(key, shown(key, &value.to_string()), &source);
         }
         Some(value)
     }
 
     /// Notes what holds where nobody set the key.
     pub(super) fn default_is(&mut self, key: &'static str, value: impl fmt::Display) {
-        let key = join(&self.path, key);
+        self.follows(key, value, "default");
+    }
+
+    /// Notes what holds where nobody set the key, and what it follows from.
+    pub(super) fn follows(&mut self, key: &'static str, value: impl fmt::Display, from: &str) {
         if !self.settings.iter().any(|setting| setting.key == key) {
-            self.settings.push(Setting { key, value: value.to_string(), source: "default".to_owned() });
+            self.note(key, value.to_string(), from);
         }
+    }
+
+    fn note(&mut self, key: &str, value: String, source: &str) {
+        self.settings.push(Setting { key: key.to_owned(), tenant: None, value, source: source.to_owned() });
+    }
+
+    /// Whether a setting is what holds, and not something that another one overrides.
+    fn holds_itself(&self, Setting { key, source, .. }: &Setting) -> bool {
+        const SECRETS: [&str; 2] = ["client_secret", "client_secret_file"];
+        // The environment overrides the file, whichever of the two keys it sets.
+        let is_shadowed = SECRETS.contains(&key.as_str())
+            && !self.is_from_env(key)
+            && SECRETS.iter().any(|key| self.is_from_env(key));
+        // Where a tenant says nothing, the credential of [app] holds.
+        let is_inherited = key == "managed_identity" && source == "default" && self.kind != "app";
+        !is_shadowed && !is_inherited
     }
 
     /// A text that `parse` accepts; its error is completed with the key.
@@ -357,7 +388,7 @@ impl Section {
                 Map::new()
             }
         };
-        Self::new(&self.file, &join(&self.path, key), key, table)
+        Self { tenant: self.tenant.clone(), ..Self::new(&self.file, &join(&self.path, key), key, table) }
     }
 
     /// A list of tables.
@@ -389,7 +420,10 @@ impl Section {
             Some(ValueKind::Table(table)) => {
                 for (name, value) in table {
                     match value.kind {
-                        ValueKind::String(text) => _ = texts.insert(name, text),
+                        ValueKind::String(text) => {
+                            self.note(&join(key, &name), text.clone(), &self.file.clone());
+                            texts.insert(name, text);
+                        }
                         _ => self.error(&join(key, &name), "must be a text; write it in quotes"),
                     }
                 }

@@ -28,6 +28,8 @@ pub(super) fn read(
     let app_keys = AppKeys::read(&mut app, Some(secrets), None, report);
     let mut api = root.table("api");
     let api_keys = ApiKeys::read(&mut api);
+    api.default_is("cloud", "commercial");
+    show_endpoints(&mut api, &ApiKeys::default().endpoints(&api_keys), "default");
     report.close(api);
     let mut shared = Shared { app: app_keys.app(), app_keys, api: api_keys, kept, without_app: Vec::new() };
 
@@ -153,8 +155,9 @@ fn read_tenant(
     let called = name.as_deref().unwrap_or("unnamed");
     let own = AppKeys::read(&mut section, enabled.then_some(secrets), Some(called), report);
     let app = own.app_for_tenant(shared, enabled, called, &mut section, report);
-    report.close(section);
     let endpoints = api.endpoints(&shared.api);
+    show_endpoints(&mut section, &endpoints, "cloud and [api]");
+    report.close(section);
     Some(Arc::new(Tenant { id: id?, name: name?, labels, enabled, endpoints, app: app?, retention }))
 }
 
@@ -328,6 +331,19 @@ impl ApiKeys {
 fn audience(base_url: &Url) -> &str {
     let is_regional = base_url.host_str().is_some_and(|host| host.ends_with(".security.microsoft.com"));
     if is_regional { Cloud::Commercial.base_url() } else { base_url.as_str() }
+}
+
+/// Notes what holds where nobody set an address.
+fn show_endpoints(section: &mut Section, endpoints: &Endpoints, from: &str) {
+    let Endpoints { authority, base_url, scope, token_version } = endpoints;
+    section.follows("authority", authority, from);
+    section.follows("base_url", base_url, from);
+    section.follows("scope", scope, from);
+    let version = match token_version {
+        TokenVersion::V1 => "v1",
+        TokenVersion::V2 => "v2",
+    };
+    section.follows("token_version", version, from);
 }
 
 /// Secrets travel to these addresses, so plain http stays on this machine.
