@@ -281,7 +281,7 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
     let names = text.split(|character: char| !is_part(character)).filter(|name| name.starts_with("incident_sync_"));
     // A series of a histogram.
     let names = names.map(|name| name.strip_suffix("_bucket").unwrap_or(name));
-    names.filter(|name| *name != "incident_sync_" && !NO_METRICS.contains(name)).collect()
+    names.filter(|name| !name.ends_with('_') && !NO_METRICS.contains(name)).collect()
 }
 
 #[test]
