@@ -16,6 +16,7 @@ use tracing::Instrument;
 use tracing::field::Empty;
 use uuid::Uuid;
 
+use crate::entra::credential::{Credential, Rank};
 use crate::error::{Actor, SyncError, Verdict, Wait, panic_words};
 use crate::failpoint;
 use crate::pages::{Pages, Parties};
@@ -68,6 +69,11 @@ pub struct Settings {
 impl Settings {
     fn enabled(&self) -> Vec<Uuid> {
         self.tenants.values().filter(|tenant| tenant.enabled).map(|tenant| tenant.id.0).collect()
+    }
+
+    fn credentials(&self) -> HashMap<Rank, Arc<Credential>> {
+        let all = self.tenants.values().flat_map(|tenant| tenant.app.credentials());
+        all.map(|(rank, credential)| (rank, Arc::clone(credential))).collect()
     }
 
     /// What another schedule put off is due when this one says so; what it made due earlier stays.
@@ -163,6 +169,12 @@ impl Engine {
             Occasion::Files(changed) => store.unpark(&changed).await?,
         }
         settings.heed_schedule(store).await?;
+        let known = before.credentials();
+        for (rank, credential) in settings.credentials() {
+            if let Some(known) = known.get(&rank) {
+                credential.follow(known);
+            }
+        }
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         Ok(())
     }

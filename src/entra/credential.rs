@@ -136,8 +136,6 @@ pub type Fingerprint = [u8; 32];
 pub struct Credential {
     source: Source,
     stated: Stated,
-    /// Of the proof that the configuration's words were about.
-    at_start: Fingerprint,
     held: Mutex<Held>,
     /// Held by the thread that reads the files, also when nobody waits for it any more.
     reader: Arc<Semaphore>,
@@ -152,6 +150,8 @@ static READERS: Semaphore = Semaphore::const_new(64);
 struct Held {
     proof: Arc<Proof>,
     fingerprint: Fingerprint,
+    /// Of the proof whose end the configuration tells.
+    dated: Fingerprint,
     /// Why the files could not be taken over when they were last read.
     problem: Option<String>,
     /// They were last waited for in vain.
@@ -162,8 +162,14 @@ impl Credential {
     /// Reads the proof. Fails with the file and the cure.
     pub fn new(source: Source, stated: Stated) -> Result<Self, String> {
         let (fingerprint, parts) = source.read()?;
-        let held = Held { proof: Arc::new(source.proof(parts)?), fingerprint, problem: None, hangs: false };
-        Ok(Self { source, stated, at_start: fingerprint, held: Mutex::new(held), reader: Arc::new(Semaphore::new(1)) })
+        let held = Held {
+            proof: Arc::new(source.proof(parts)?),
+            fingerprint,
+            dated: fingerprint,
+            problem: None,
+            hangs: false,
+        };
+        Ok(Self { source, stated, held: Mutex::new(held), reader: Arc::new(Semaphore::new(1)) })
     }
 
     /// A client secret that is in no file.
@@ -239,7 +245,7 @@ impl Credential {
         match read {
             Ok(None) => (held.problem, held.hangs) = (None, false),
             Ok(Some((proof, fingerprint))) => {
-                *held = Held { proof: Arc::new(proof), fingerprint, problem: None, hangs: false };
+                *held = Held { proof: Arc::new(proof), fingerprint, problem: None, hangs: false, ..*held };
                 tracing::info!(
                     app,
                     credential,
@@ -278,7 +284,17 @@ impl Credential {
 
     /// Whether the configuration says when a secret ends that was replaced since.
     pub fn has_outlived_its_end(&self) -> bool {
-        self.stated.expires.is_some() && self.lock().fingerprint != self.at_start
+        let held = self.lock();
+        self.stated.expires.is_some() && held.fingerprint != held.dated
+    }
+
+    /// Takes the place of another one after a reload. An end that the configuration told before already is that of the secret
+    /// which it was about then.
+    pub fn follow(&self, before: &Self) {
+        if self.stated.expires == before.stated.expires {
+            let dated = before.lock().dated;
+            self.lock().dated = dated;
+        }
     }
 
     /// When what is held of it ends, as far as that can be known.
@@ -367,4 +383,37 @@ impl CertificateFiles {
 
 fn is_pem(bytes: &[u8]) -> bool {
     bytes.windows(10).any(|window| window == b"-----BEGIN")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_secret_is_forgotten_with_it_until_the_configuration_tells_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let write = |secret: &str| fs::write(&path, secret).unwrap();
+        let read = |day: i64| {
+            let file = SecretFile { path: path.clone(), bare: None, is_guarded: true };
+            let expires = DateTime::from_timestamp(day * 86_400, 0);
+            Arc::new(Credential::new(Source::SecretFile(file), Stated { expires, ..Stated::default() }).unwrap())
+        };
+        let rank = Rank { client_id: String::new(), name: "first", owner: None };
+        write("one");
+        let first = read(1);
+        assert!(first.expires().is_some() && !first.has_outlived_its_end());
+        write("two");
+        first.proof(&rank).await;
+        assert!(first.expires().is_none() && first.has_outlived_its_end());
+        let reloaded = read(1);
+        reloaded.follow(&first);
+        reloaded.follow(&reloaded);
+        assert_eq!(reloaded.expires(), None, "the day is still that of the first secret");
+        let redated = read(2);
+        redated.follow(&reloaded);
+        assert!(redated.expires().is_some() && !redated.has_outlived_its_end());
+    }
 }
