@@ -11,7 +11,7 @@ use std::time::Instant;
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -102,7 +102,11 @@ enum Command {
         address: Option<SocketAddr>,
     },
     /// Applies migrations.
-    Migrate,
+    Migrate {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Makes a database role that reads some tenants only, or all.
     GrantReader(GrantArgs),
     /// The configuration: whether it is right, and what holds.
@@ -208,7 +212,11 @@ enum TenantCommand {
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Reads all files and tells everything that is wrong with them; asks neither network nor database.
-    Check,
+    Check {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// What holds and where it comes from: a file, the environment, or a default. Secrets are not shown.
     Show {
         /// Print JSON.
@@ -271,8 +279,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             return crate::demo::simulate(listen, tenants, incidents).await;
         }
         Command::Completions { shell } => {
-            drop(std::io::stdout().write_all(&manual::completions::<Cli>(shell)));
-            return Ok(());
+            return report::written(std::io::stdout().write_all(&manual::completions::<Cli>(shell)));
         }
         Command::Man { directory } => {
             return manual::write_man_pages::<Cli>(&directory).map_err(|error| {
@@ -287,12 +294,18 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     }
     let config = config::load(cli.config.as_deref()).map_err(|errors| match cli.command {
         Command::Check { json, .. } => check_refused(&errors, json),
+        Command::Config { command: ConfigCommand::Check { json: true } } => {
+            let file = config::file(cli.config.as_deref());
+            let printed = report::say(format_args!("{:#}", report::config_json(file.as_deref(), None, &[], &errors.0)));
+            printed.err().unwrap_or_else(|| Failure::Configuration(errors.to_string()))
+        }
         _ => Failure::Configuration(errors.to_string()),
     })?;
-    for warning in &config.warnings {
+    let is_told_by_command = matches!(cli.command, Command::Config { command: ConfigCommand::Check { .. } });
+    for warning in config.warnings.iter().filter(|_| !is_told_by_command) {
         tracing::warn!(who = "operator", "{warning}");
     }
-    if !matches!(cli.command, Command::Run { .. } | Command::Config { command: ConfigCommand::Check }) {
+    if !matches!(cli.command, Command::Run { .. }) && !is_told_by_command {
         for error in &config.refused {
             tracing::error!(who = "operator", error = %error, "a file of tenants_dir is refused; all other tenants go on");
         }
@@ -304,7 +317,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::RetryRejected { tenants, json } => sync(&config, &tenants, Asked::Rejected, json).await,
         Command::Check { tenants, json } => check(&config, &tenants, json).await,
         Command::Status { json } => status(&config, json).await,
-        Command::Migrate => migrate(&config).await,
+        Command::Migrate { json } => migrate(&config, json).await,
         Command::GrantReader(args) => readers::grant(&config, args).await,
         Command::Config { command } => show_config(&config, &command),
         Command::Tenant { command } => tenant(&config, command).await,
@@ -316,24 +329,31 @@ async fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 fn show_config(config: &Config, command: &ConfigCommand) -> Result<(), Failure> {
-    if let ConfigCommand::Show { json } = command {
-        report::print(*json, &json!(config.settings), || report::settings_table(&config.settings));
-        return Ok(());
+    match command {
+        ConfigCommand::Show { json } => {
+            report::print(*json, &json!(config.settings), || report::settings_table(&config.settings))
+        }
+        ConfigCommand::Check { json } => check_config(config, *json),
     }
-    if !config.refused.is_empty() {
-        return Err(Failure::Configuration(ConfigErrors(config.refused.clone()).to_string()));
-    }
-    let file =
-        config.file.as_ref().map_or_else(|| "no file: the defaults".to_owned(), |file| file.display().to_string());
-    report::print(false, &Value::Null, || format!("{file}: valid, {} tenants", config.tenants.len()));
-    Ok(())
+}
+
+/// Warnings are a part of the answer here, whatever the level of the log is.
+fn check_config(config: &Config, json: bool) -> Result<(), Failure> {
+    let Config { file, tenants, warnings, refused, .. } = config;
+    let value = report::config_json(file.as_deref(), Some(tenants.len()), warnings, refused);
+    report::print(json, &value, || {
+        let file = file.as_ref().map_or_else(|| "no file: the defaults".to_owned(), |file| file.display().to_string());
+        let judged = if refused.is_empty() { "valid" } else { "valid but for files of tenants_dir" };
+        let warnings = warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect::<String>();
+        format!("{file}: {judged}, {} tenants{warnings}", tenants.len())
+    })?;
+    if refused.is_empty() { Ok(()) } else { Err(Failure::Configuration(ConfigErrors(refused.clone()).to_string())) }
 }
 
 async fn tenant(config: &Config, command: TenantCommand) -> Result<(), Failure> {
     match command {
         TenantCommand::List { json } => {
-            report::print(json, &report::tenant_json(&config.tenants), || report::tenant_table(&config.tenants));
-            Ok(())
+            report::print(json, &report::tenant_json(&config.tenants), || report::tenant_table(&config.tenants))
         }
         TenantCommand::Park(args) => park::park(config, args).await,
         TenantCommand::Resume(args) => park::resume(config, args).await,
@@ -400,7 +420,7 @@ async fn sync_with(
     progress.finish();
     let ran = |tenant: &Tenant| results.iter().any(|result| result.tenant.id == tenant.id);
     let left_out: Vec<&str> = tenants.iter().filter(|tenant| !ran(tenant)).map(|tenant| tenant.name.as_str()).collect();
-    report::print(json, &report::sync_json(&results, &left_out, started.elapsed()), || report::sync_table(&results));
+    report::print(json, &report::sync_json(&results, &left_out, started.elapsed()), || report::sync_table(&results))?;
     for name in &left_out {
         eprintln!(
             "{name}: left out; it is parked (see status), another instance works on it, the service asked for a pause, or the command was stopped"
@@ -415,7 +435,7 @@ async fn check(config: &Config, named: &[String], json: bool) -> Result<(), Fail
     let progress = Progress::on_terminal(tenants.len());
     let findings = check::all(config, &tenants, &progress).await;
     progress.finish();
-    report::print(json, &report::check_json(&findings), || report::check_table(&findings));
+    report::print(json, &report::check_json(&findings), || report::check_table(&findings))?;
     let mut failed = findings.iter().filter(|finding| finding.result == CheckResult::Failure).peekable();
     if failed.peek().is_none() {
         return Ok(());
@@ -429,8 +449,8 @@ async fn check(config: &Config, named: &[String], json: bool) -> Result<(), Fail
 /// The doctor answers also where every other command gives up.
 fn check_refused(errors: &ConfigErrors, json: bool) -> Failure {
     let findings = check::of_refused(errors);
-    report::print(json, &report::check_json(&findings), || report::check_table(&findings));
-    Failure::Configuration(errors.to_string())
+    let printed = report::print(json, &report::check_json(&findings), || report::check_table(&findings));
+    printed.err().unwrap_or_else(|| Failure::Configuration(errors.to_string()))
 }
 
 async fn verify(config: &Config, args: VerifyArgs) -> Result<(), Failure> {
@@ -446,7 +466,7 @@ async fn verify(config: &Config, args: VerifyArgs) -> Result<(), Failure> {
     signals.abort();
     drop(parties);
     database.close().await;
-    report::print(args.json, &json!(drifts), || report::drift_table(&drifts));
+    report::print(args.json, &json!(drifts), || report::drift_table(&drifts))?;
     if drifts.iter().all(Drift::is_clean) { Ok(()) } else { Err(Failure::Tenant) }
 }
 
@@ -463,14 +483,13 @@ async fn status(config: &Config, json: bool) -> Result<(), Failure> {
         let now = expiry::now();
         let credentials = endings.iter().map(|each| format!("\n{}", each.told(now))).collect::<String>();
         report::status_table(&tenants) + &credentials
-    });
+    })?;
     let failing = tenants.iter().any(|tenant| State::of(&tenant.standing) <= State::Stale);
     if failing { Err(Failure::Tenant) } else { Ok(()) }
 }
 
-async fn migrate(config: &Config) -> Result<(), Failure> {
+async fn migrate(config: &Config, json: bool) -> Result<(), Failure> {
     let database = OpenDatabase::open(&config.database, Hold::Command, true).await?;
     database.close().await;
-    println!("the schema is current");
-    Ok(())
+    report::print(json, &json!({ "ok": true }), || "the schema is current".to_owned())
 }

@@ -59,8 +59,7 @@ pub async fn erase(config: &Config, args: EraseArgs) -> Result<(), Failure> {
             tenant.name,
             table(&counts)
         ),
-    });
-    Ok(())
+    })
 }
 
 fn sign_in_name(given: &str) -> Result<String, Failure> {

@@ -12,7 +12,7 @@ pub enum Failure {
     /// No daemon answers.
     #[error("{0}")]
     NotHealthy(String),
-    /// A customer could not be taken on.
+    /// A customer could not be taken on, or the result could not be written.
     #[error("{0}")]
     NotDone(String),
     /// Usage or configuration.

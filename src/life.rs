@@ -36,8 +36,7 @@ pub async fn purge(config: &Config, args: PurgeArgs) -> Result<(), Failure> {
     database.close().await;
     let (tenant, counts) = purged?;
     let value = json!({ "tenant_id": tenant.tenant_id, "name": tenant.name, "deleted": counts });
-    print(args.json, &value, || format!("{} is deleted:\n{}", tenant.name, table(&counts)));
-    Ok(())
+    print(args.json, &value, || format!("{} is deleted:\n{}", tenant.name, table(&counts)))
 }
 
 async fn purge_with(store: &Store, config: &Config, args: &PurgeArgs) -> Result<(KnownTenant, RowCounts), Failure> {

@@ -48,8 +48,7 @@ pub async fn park(config: &Config, args: ParkArgs) -> Result<(), Failure> {
     }
     print(args.json, &told(&tenant, true), || {
         format!("{} is parked; to let it go on: incident-sync tenant resume {}", tenant.name, tenant.tenant_id)
-    });
-    Ok(())
+    })
 }
 
 /// Lets a parked tenant be tried at once.
@@ -59,8 +58,7 @@ pub async fn resume(config: &Config, args: ResumeArgs) -> Result<(), Failure> {
     print(args.json, &told(&tenant, false), || match was_parked {
         true => format!("{} goes on; a daemon that runs tries it within seconds", tenant.name),
         false => format!("{} was not parked", tenant.name),
-    });
-    Ok(())
+    })
 }
 
 async fn change(

@@ -59,8 +59,7 @@ pub async fn grant(config: &Config, args: GrantArgs) -> Result<(), Failure> {
             lines.push(format!("The role is new and has no password; set one in psql: \\password {}", args.role));
         }
         lines.join("\n")
-    });
-    Ok(())
+    })
 }
 
 async fn grant_with(store: &Store, args: &GrantArgs) -> Result<(bool, Vec<KnownTenant>), Failure> {

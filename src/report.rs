@@ -1,36 +1,56 @@
 //! What commands print: tables for people, JSON for scripts.
 
-use std::io::Write;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
+use console::Term;
 use serde_json::{Value, json};
 
 use crate::check::{CheckResult, Finding};
-use crate::config::Setting;
+use crate::config::{ConfigError, Setting};
 use crate::error::Actor;
 use crate::expiry::{self, Ending};
+use crate::failure::Failure;
 use crate::pass::TenantResult;
 use crate::store::runs::Outcome;
 use crate::store::status::{Standing, TenantStatus};
 use crate::tenant::Tenant;
 use crate::verify::Drift;
 
-/// Sentences wrap at this width; narrower columns stay as they are.
+/// Sentences wrap at this width, or at that of a narrower terminal; narrower columns stay as they are.
 const TABLE_WIDTH: u16 = 150;
 
-/// Prints one or the other. A reader that has gone, as behind `head`, is no failure.
-pub fn print(json: bool, value: &Value, text: impl FnOnce() -> String) {
-    let text = if json { format!("{value:#}") } else { text() };
-    drop(writeln!(std::io::stdout(), "{text}"));
+/// Prints one or the other.
+pub fn print(json: bool, value: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    if json { say(format_args!("{value:#}")) } else { say(text()) }
+}
+
+/// Prints a line, or several.
+pub fn say(text: impl Display) -> Result<(), Failure> {
+    written(writeln!(std::io::stdout(), "{text}"))
+}
+
+/// How writing to standard output went. A reader that has gone, as behind `head`, is no failure.
+pub fn written(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::NotDone(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An empty table in our style.
 pub fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> Table {
+    let terminal = Term::stdout().size_checked();
+    let width = terminal.map_or(TABLE_WIDTH, |(_, columns)| columns.min(TABLE_WIDTH));
     let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic).set_width(TABLE_WIDTH);
+    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     table.set_header(header);
     table
 }
@@ -305,6 +325,11 @@ pub fn settings_table(settings: &[Setting]) -> String {
         table.add_row([tenant.as_deref().unwrap_or_default(), key, value, source]);
     }
     table.to_string()
+}
+
+/// `config check --json`. Where the configuration is refused as a whole, nothing is known of its tenants.
+pub fn config_json(file: Option<&Path>, tenants: Option<usize>, warnings: &[String], errors: &[ConfigError]) -> Value {
+    json!({ "ok": errors.is_empty(), "file": file, "tenants": tenants, "warnings": warnings, "errors": errors })
 }
 
 /// The table of `tenant list`.

@@ -70,10 +70,12 @@ where
 {
     let levels =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,incident_sync={level}")));
+    // As no-color.org has it.
+    let no_color = std::env::var_os("NO_COLOR");
     let text = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(std::io::stderr().is_terminal() && no_color.is_none_or(|word| word.is_empty()));
     let layer = match format {
         LogFormat::Json => text.json().flatten_event(true).boxed(),
         LogFormat::Auto => match journal() {

@@ -79,8 +79,7 @@ pub async fn export(config: &Config, args: ExportArgs) -> Result<(), Failure> {
     let database = OpenDatabase::existing(&config.database).await?;
     let written = export_with(&database.store, &args).await;
     database.close().await;
-    finish(args.json, &written?, &format!("in {}", args.to.display()));
-    Ok(())
+    finish(args.json, &written?, &format!("in {}", args.to.display()))
 }
 
 /// Restores a tenant's data, all or nothing.
@@ -90,14 +89,13 @@ pub async fn import(config: &Config, args: ImportArgs) -> Result<(), Failure> {
     let restored = import_with(&database.store, &manifest, &args.from).await;
     database.close().await;
     restored?;
-    finish(args.json, &manifest, "restored");
-    Ok(())
+    finish(args.json, &manifest, "restored")
 }
 
-fn finish(json: bool, manifest: &Manifest, done: &str) {
+fn finish(json: bool, manifest: &Manifest, done: &str) -> Result<(), Failure> {
     let counts = counts(manifest);
     let value = json!({ "tenant_id": manifest.tenant_id, "name": manifest.name, "rows": counts });
-    print(json, &value, || format!("{} is {done}:\n{}", manifest.name, table(&counts)));
+    print(json, &value, || format!("{} is {done}:\n{}", manifest.name, table(&counts)))
 }
 
 fn counts(manifest: &Manifest) -> RowCounts {

@@ -137,6 +137,11 @@ pub fn load_beside(file: Option<&Path>, main: &MainFile) -> Result<Config, Confi
     load_with(file, Some(main), &process_environment())
 }
 
+/// The file that [`load`] reads.
+pub fn file(named: Option<&Path>) -> Option<PathBuf> {
+    find_file(named, &process_environment())
+}
+
 /// `http.listen` alone, as far as it can be read: a daemon that refused the rest of a new file lives on, and is asked there.
 pub fn listen(file: Option<&Path>) -> SocketAddr {
     listen_with(file, &process_environment())

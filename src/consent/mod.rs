@@ -79,8 +79,7 @@ pub async fn run(config: &Config, file: Option<&Path>, args: &ConsentArgs) -> Re
     let redirect_uri = args.redirect_uri.as_deref().unwrap_or(PORTAL);
     let state = Uuid::new_v4().to_string();
     let url = Asking::of(config, args)?.link(args.v1, redirect_uri, &state)?;
-    print(args.json, &json!({ "url": url.as_str(), "state": state }), || url.to_string());
-    Ok(())
+    print(args.json, &json!({ "url": url.as_str(), "state": state }), || url.to_string())
 }
 
 impl Asking {

@@ -344,7 +344,7 @@ fn settle(file: Option<&Path>, args: &ConsentArgs, tenant: &Tenant, place: Optio
     let place = place.filter(|_| written.is_ok());
     let block = format!("[[tenants]]\n{text}");
     let value = json!({ "tenant_id": tenant.id.to_string(), "name": tenant.name, "file": place, "block": block });
-    print(args.json, &value, || match &place {
+    let printed = print(args.json, &value, || match &place {
         Some(place) => format!("{} is proven and written to {}", tenant.name, place.display()),
         None => block.trim_end().to_owned(),
     });
@@ -355,5 +355,5 @@ fn settle(file: Option<&Path>, args: &ConsentArgs, tenant: &Tenant, place: Optio
         Some(_) => eprintln!("A running service starts it within seconds."),
         None => eprintln!("A running service reads it at: systemctl reload incident-sync"),
     }
-    written
+    written.and(printed)
 }

@@ -255,7 +255,7 @@ async fn what_only_looks_makes_no_database() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reports_tell_people_and_scripts_how_every_tenant_is() {
     let site = Site::with(vec![spec(1, 40), without_consent(2)]).await;
-    assert_eq!(site.does(&["migrate"]).good(), "the schema is current\n");
+    assert_eq!(site.does(&["migrate", "--json"]).json(), json!({ "ok": true }));
     assert_eq!(site.does(&["migrate"]).good(), "the schema is current\n");
 
     let check = site.does(&["check", "--json"]);
@@ -435,6 +435,11 @@ async fn the_configuration_is_judged_and_shown_without_network_and_database() {
     let site = Site::with(vec![spec(1, 1)]).await;
     let checked = site.does(&["config", "check"]).good();
     assert!(checked.contains("valid, 1 tenants"), "{checked}");
+    assert!(checked.contains("\nwarning: ") && checked.contains("expect throttling"), "{checked}");
+    let valid = site.does(&["config", "check", "--json"]).json();
+    let file = site.config().display().to_string();
+    assert_eq!((&valid["ok"], &valid["tenants"], &valid["errors"]), (&json!(true), &json!(1), &json!([])));
+    assert_eq!((&valid["file"], valid["warnings"].as_array().unwrap().len()), (&json!(file), 2), "{valid}");
     let shown = site.does(&["config", "show", "--json"]).json();
     let find = |key: &str| shown.as_array().unwrap().iter().find(|setting| setting["key"] == key).unwrap();
     assert_eq!(find("schedule.poll")["value"], "*/2 * * * * *");
@@ -452,6 +457,45 @@ async fn the_configuration_is_judged_and_shown_without_network_and_database() {
     std::fs::write(site.config(), format!("[shedule]\n{text}")).unwrap();
     let refused = site.does(&["config", "check"]);
     assert!(refused.code() == Some(2) && refused.stderr.contains("did you mean schedule"), "{}", refused.stderr);
+    let refused = site.does(&["config", "check", "--json"]);
+    let told = refused.json();
+    assert_eq!((refused.code(), &told["ok"], &told["file"]), (Some(2), &json!(false), &json!(file)));
+    assert!(told["errors"].as_array().unwrap().iter().any(|error| error["key"] == "shedule"), "{told}");
     assert_eq!(site.servers(), [0; 0]);
     assert!(site.world().calls(id(1)).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_cannot_be_written_is_a_failure_and_a_reader_that_has_gone_is_none() {
+    let site = Site::with(vec![spec(1, 1)]).await;
+    let shell = |line: &str| {
+        let mut command = std::process::Command::new("sh");
+        command
+            .args(["-c", line])
+            .env("B", env!("CARGO_BIN_EXE_incident-sync"))
+            .env("INCIDENT_SYNC_CONFIG", site.config());
+        Running::start(command, site.folder.path()).ends()
+    };
+    for command in ["tenant list", "tenant list --json", "config check", "completions bash"] {
+        let full = shell(&format!("\"$B\" {command} > /dev/full"));
+        assert_eq!(full.code(), Some(1), "{command}: {}", full.stderr);
+        assert!(full.stderr.contains("cannot write to standard output"), "{command}: {}", full.stderr);
+    }
+    let gone = shell("{ \"$B\" migrate; echo \"ended with $?\" >&2; } | true");
+    assert!(gone.stderr.contains("ended with 0") && !gone.stderr.contains("panicked"), "{}", gone.stderr);
+
+    let at_terminal = |line: &str| {
+        let mut command = std::process::Command::new("script");
+        command.args(["-qec", line, "/dev/null"]).env("B", env!("CARGO_BIN_EXE_incident-sync"));
+        command.env("INCIDENT_SYNC_CONFIG", site.config()).env_remove("NO_COLOR");
+        Running::start(command, site.folder.path()).ends().good()
+    };
+    let widest = |text: &str| text.lines().map(|line| line.trim_end().chars().count()).max().unwrap();
+    let list = "\"$B\" tenant list";
+    let narrow = at_terminal(&format!("stty rows 24 cols 80; {list}"));
+    assert!(narrow.contains("tenant-1") && widest(&narrow) <= 80, "{narrow}");
+    assert!(widest(&at_terminal(&format!("stty rows 24 cols 250; {list}"))) > 100);
+    let logged = at_terminal(&format!("{list} -v"));
+    assert!(logged.contains("expect throttling") && logged.contains("\u{1b}["), "{logged}");
+    assert!(!at_terminal(&format!("NO_COLOR=1 {list} -v")).contains("\u{1b}["));
 }
