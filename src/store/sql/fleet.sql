@@ -12,22 +12,33 @@ SELECT t.tenant_id, t.name, t.enabled, t.removed_at, s.backfilled_at, s.last_suc
     coalesce(extract(epoch FROM greatest(s.minute_quota_at, now()) - now()), 0)::double precision AS minute_seconds,
     coalesce(extract(epoch FROM greatest(s.hour_quota_at, now()) - now()), 0)::double precision AS hour_seconds,
     coalesce(extract(epoch FROM greatest(s.no_calls_before, now()) - now()), 0)::double precision AS pause_seconds,
-    coalesce(i.high, 0) AS open_high, coalesce(i.medium, 0) AS open_medium, coalesce(i.low, 0) AS open_low,
-    coalesce(i.other, 0) AS open_other
+    coalesce(high.count, 0) AS open_high, coalesce(medium.count, 0) AS open_medium, coalesce(low.count, 0) AS open_low,
+    coalesce(o.count, 0) - coalesce(high.count, 0) - coalesce(medium.count, 0) - coalesce(low.count, 0) AS open_other
 FROM defender.tenants t
 LEFT JOIN defender.sync_state s USING (tenant_id)
 LEFT JOIN LATERAL (
     SELECT kind, outcome, finished_at FROM defender.sync_runs WHERE tenant_id = t.tenant_id ORDER BY run_id DESC LIMIT 1
 ) r ON true
 LEFT JOIN (
-    SELECT tenant_id, count(*) FILTER (WHERE severity = 'High') AS high,
-        count(*) FILTER (WHERE severity = 'Medium') AS medium,
-        count(*) FILTER (WHERE severity = 'Low') AS low,
-        count(*) FILTER (WHERE severity IS NULL OR severity NOT IN ('High', 'Medium', 'Low')) AS other
-    FROM defender.incidents
+    SELECT tenant_id, count(*) AS count FROM defender.incidents
     WHERE resolved_at IS NULL AND NOT is_merged
     GROUP BY tenant_id
-) i USING (tenant_id)
+) o USING (tenant_id)
+LEFT JOIN (
+    SELECT tenant_id, count(*) AS count FROM defender.incidents
+    WHERE resolved_at IS NULL AND NOT is_merged AND severity = 'High'
+    GROUP BY tenant_id
+) high USING (tenant_id)
+LEFT JOIN (
+    SELECT tenant_id, count(*) AS count FROM defender.incidents
+    WHERE resolved_at IS NULL AND NOT is_merged AND severity = 'Medium'
+    GROUP BY tenant_id
+) medium USING (tenant_id)
+LEFT JOIN (
+    SELECT tenant_id, count(*) AS count FROM defender.incidents
+    WHERE resolved_at IS NULL AND NOT is_merged AND severity = 'Low'
+    GROUP BY tenant_id
+) low USING (tenant_id)
 LEFT JOIN (SELECT tenant_id, count(*) AS rejected FROM defender.rejected_payloads GROUP BY tenant_id) q USING (tenant_id)
 LEFT JOIN (SELECT tenant_id, count(*) AS holes FROM defender.sync_holes GROUP BY tenant_id) h USING (tenant_id)
 WHERE t.removed_at IS NULL
