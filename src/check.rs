@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use serde::Serialize;
+use sqlx::postgres::PgConnectOptions;
 use uuid::Uuid;
 
 use crate::config::{Config, ConfigError, ConfigErrors, Database, DatabaseServer};
@@ -20,7 +21,7 @@ use crate::expiry::{self, Ending};
 use crate::http::{self, Deadlines};
 use crate::progress::Progress;
 use crate::setup::{self, OpenDatabase};
-use crate::store::inspect::Inspection;
+use crate::store::inspect::{self, Inspection};
 use crate::tenant::{Tenant, TenantId};
 
 pub mod judge;
@@ -189,6 +190,8 @@ pub struct DatabaseSeen {
     pub server: String,
     /// How many addresses its name has; nothing for a socket.
     pub looked_up: Option<Result<usize, String>>,
+    /// Whether somebody listens there; nothing for a socket, and where its name is not known.
+    pub connected: Option<Result<(), String>>,
     /// What it is; else what to do, and the error.
     pub inspection: Result<Inspection, (String, Option<Said>)>,
 }
@@ -300,18 +303,41 @@ fn is_open_to_writers(path: &Path) -> bool {
 }
 
 async fn look_at_database(database: &Database, opened: Result<&OpenDatabase, &EmbeddedError>) -> DatabaseSeen {
-    let (server, looked_up) = match &database.server {
-        DatabaseServer::Embedded(settings) => (format!("private Postgres in {}", settings.dir.display()), None),
+    let opened = match opened {
+        Ok(opened) => Ok(&opened.store),
+        Err(error) => Err((error.to_string(), None)),
+    };
+    let (server, looked_up, connected, opened) = match &database.server {
+        DatabaseServer::Embedded(settings) => {
+            (format!("private Postgres in {}", settings.dir.display()), None, None, opened)
+        }
         DatabaseServer::Url(url) => {
-            let options = url.connect_options();
-            let is_socket = options.get_socket().is_some() || options.get_host().starts_with('/');
-            let look_up = network::look_up_name(options.get_host(), options.get_port());
-            (url.to_string(), if is_socket { None } else { Some(look_up.await) })
+            let (looked_up, connected) = look_at_way_to(url.connect_options()).await;
+            let is_cut =
+                [looked_up.as_ref().map(Result::is_ok), connected.as_ref().map(Result::is_ok)].contains(&Some(false));
+            let opened = if is_cut {
+                Err((String::new(), None)) // The row of the step that failed tells why.
+            } else {
+                let once = inspect::connect_once(url.connect_options()).await;
+                once.map_err(|error| judge::unreachable(&error)).and(opened)
+            };
+            (url.to_string(), looked_up, connected, opened)
         }
     };
     let inspection = match opened {
-        Ok(opened) => opened.store.inspect().await.map_err(|error| judge::unreachable(&error)),
-        Err(error) => Err((error.to_string(), None)),
+        Ok(store) => store.inspect().await.map_err(|error| judge::unreachable(&error)),
+        Err(unopened) => Err(unopened),
     };
-    DatabaseSeen { server, looked_up, inspection }
+    DatabaseSeen { server, looked_up, connected, inspection }
+}
+
+/// How many addresses the server's name has, and whether somebody listens there; nothing of a socket.
+async fn look_at_way_to(options: &PgConnectOptions) -> (Option<Result<usize, String>>, Option<Result<(), String>>) {
+    let (host, port) = (options.get_host(), options.get_port());
+    if options.get_socket().is_some() || host.starts_with('/') {
+        return (None, None);
+    }
+    let looked_up = network::look_up_name(host, port).await;
+    let connected = if looked_up.is_ok() { Some(network::connect(host, port).await) } else { None };
+    (Some(looked_up), connected)
 }

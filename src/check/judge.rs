@@ -248,8 +248,19 @@ fn database(seen: &DatabaseSeen) -> Vec<Finding> {
         Some(Ok(count)) => all.push(rows.ok("dns", addresses(*count))),
         Some(Err(why)) => {
             all.push(no_name(&rows, why));
-            all.push(rows.not_tried("server", "its name is not known"));
-            all.extend(later.map(|check| rows.not_tried(check, "its name is not known")));
+            let rest = ["connection", "server"].into_iter().chain(later);
+            all.extend(rest.map(|check| rows.not_tried(check, "its name is not known")));
+            return all;
+        }
+    }
+    match &seen.connected {
+        None => {}
+        Some(Ok(())) => all.push(rows.ok("connection", "somebody listens there")),
+        Some(Err(why)) => {
+            let say = "nobody answers there; see whether Postgres runs, listens on that address and port (listen_addresses, port), and no firewall stands in between";
+            all.push(Finding { error: Some(why.clone().into()), ..rows.failure("connection", say) });
+            let rest = ["server"].into_iter().chain(later);
+            all.extend(rest.map(|check| rows.not_tried(check, "there is no connection")));
             return all;
         }
     }
@@ -521,9 +532,35 @@ fn audience(rows: &Rows, told: &Told, scope: &str, call: Option<&Result<(), Sync
 
 /// What a database that does not answer is told as.
 pub fn unreachable(error: &SyncError) -> (String, Option<Said>) {
+    let of_connection = [
+        (
+            "UnknownIssuer",
+            "nobody whom this machine trusts has signed its certificate; name the authority that has in database.sslrootcert",
+        ),
+        (
+            "CaUsedAsEndEntity",
+            "it shows an authority's own certificate, as an ordinary self-signed one is; give the server one that an authority has signed, and name that authority in database.sslrootcert",
+        ),
+        (
+            "not valid yet",
+            "its certificate is not valid yet by this machine's clock, which is behind; see timedatectl, and set it (timedatectl set-ntp true)",
+        ),
+        ("certificate", "its certificate is not accepted; renew it for the name in database.url"),
+        ("does not support TLS", "it speaks no TLS, which sslmode wants; set ssl = on there"),
+        ("SSLRequest", "what listens there is no Postgres; check host and port in database.url"),
+        (
+            "no answer within",
+            "what listens there does not answer as Postgres does; check host and port in database.url",
+        ),
+    ];
     let say = match error {
-        SyncError::Database { sqlstate: None, .. } => {
-            "Postgres does not answer; see whether it runs, and whether database.url and sslmode are right".to_owned()
+        SyncError::Database { sqlstate: None, what, .. } => {
+            let known = of_connection.iter().find(|(word, _)| what.contains(word)).map(|(_, say)| *say);
+            known
+                .unwrap_or(
+                    "Postgres does not answer; see whether it runs, and whether database.url and sslmode are right",
+                )
+                .to_owned()
         }
         other => other.verdict().say,
     };

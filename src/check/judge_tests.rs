@@ -9,7 +9,12 @@ fn now() -> DateTime<Utc> {
 fn facts(hosts: Vec<Host>, inspection: Inspection, tenants: Vec<Seen>) -> Facts {
     let file = "incident-sync.toml".to_owned();
     let configuration = ConfigurationSeen { file, tenants: 1, open_to_writers: Vec::new(), warnings: Vec::new() };
-    let database = DatabaseSeen { server: "postgres://db".to_owned(), looked_up: None, inspection: Ok(inspection) };
+    let database = DatabaseSeen {
+        server: "postgres://db".to_owned(),
+        looked_up: None,
+        connected: None,
+        inspection: Ok(inspection),
+    };
     Facts { configuration, endings: Vec::new(), way: Way::Direct, hosts, database, tenants }
 }
 

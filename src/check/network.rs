@@ -80,14 +80,18 @@ pub async fn way(route: &Route) -> Way {
         ProxyChoice::None => Way::Direct,
         ProxyChoice::Environment => Way::Environment,
         ProxyChoice::At { address: (host, port), .. } => {
-            let connect = tokio::net::TcpStream::connect((host.as_str(), *port));
-            let failure = match tokio::time::timeout(STEP, connect).await {
-                Ok(Ok(_)) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some(NO_ANSWER.to_owned()),
-            };
+            let failure = connect(host, *port).await.err();
             Way::Proxy { address: format!("{host}:{port}"), failure }
         }
+    }
+}
+
+/// Whether somebody listens there; else why not.
+pub async fn connect(host: &str, port: u16) -> Result<(), String> {
+    match tokio::time::timeout(STEP, tokio::net::TcpStream::connect((host, port))).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(NO_ANSWER.to_owned()),
     }
 }
 

@@ -1,9 +1,10 @@
 //! What the doctor wants to know of a database of which nothing is known.
 
-use sqlx::PgConnection;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
 
 use super::objects::Missing;
-use super::{MIGRATIONS, Rights, Store, newest_migration};
+use super::{CONNECT_DEADLINE, MIGRATIONS, Rights, Store, database_error, newest_migration, ours};
 use crate::error::SyncError;
 
 /// What a database is, tables or not.
@@ -64,6 +65,29 @@ pub struct SchemaState {
     /// The statements that give our roles back what they need and lack.
     pub missing_rights: Vec<String>,
 }
+
+/// Connects once, without a pool that would hide why it cannot. What is told holds neither password nor data: nothing was
+/// asked yet.
+pub async fn connect_once(options: &PgConnectOptions) -> Result<(), SyncError> {
+    let step = "connecting";
+    let failed = |what: String| {
+        let what = what.chars().filter(|c| !c.is_control()).take(LONGEST_TOLD).collect();
+        SyncError::Database { step, sqlstate: None, what }
+    };
+    match tokio::time::timeout(CONNECT_DEADLINE, PgConnection::connect_with(&ours(options))).await {
+        Ok(Ok(connection)) => {
+            drop(connection.close().await);
+            Ok(())
+        }
+        Ok(Err(sqlx::Error::Io(error))) => Err(failed(error.to_string())),
+        Ok(Err(error @ (sqlx::Error::Tls(_) | sqlx::Error::Protocol(_)))) => Err(failed(error.to_string())),
+        Ok(Err(error)) => Err(database_error(step, &error)),
+        Err(_) => Err(failed(format!("connected, but no answer within {} s", CONNECT_DEADLINE.as_secs()))),
+    }
+}
+
+/// Whoever answers there may send anything.
+const LONGEST_TOLD: usize = 300;
 
 impl Store {
     /// Looks at the database.

@@ -5,10 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use chrono::TimeDelta;
 use incident_sync::simulator::{Behaviour, Clock, Endpoint, Reply, TenantSpec};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::proxy;
 use crate::site::{Done, Running, Settings, Site, id, number, spec, until, write_secret};
-use crate::tls::{data, serve};
+use crate::tls::{acceptor, data, serve};
 
 /// The rows of one check.
 pub(crate) fn found<'a>(report: &'a Value, check: &str) -> Vec<&'a Value> {
@@ -325,6 +326,53 @@ async fn a_server_with_the_wrong_encoding_or_a_user_without_roles_is_told() {
     assert_eq!((code, result(&report, "server")), (Some(3), "not_tried"));
     pool.close().await;
     embedded.stop().await;
+}
+
+/// Somebody who is no Postgres: listens, says this to whoever begins to speak, and shows a certificate if asked to.
+async fn no_postgres(says: &'static [u8], certificate: Option<&'static str>) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut request = [0; 8];
+            if socket.read_exact(&mut request).await.is_err() {
+                continue; // Who only looks whether somebody listens.
+            }
+            socket.write_all(says).await.unwrap();
+            match certificate {
+                Some(certificate) => drop(acceptor(certificate).accept(socket).await),
+                None => open.push(socket),
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_not_reached_is_told_by_the_step_at_which_it_fails() {
+    let site = migrated(vec![]).await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let good = format!("\nsslrootcert = {:?}", data("ca.pem"));
+    for (port, more, check, words) in [
+        (free, "", "connection", ["nobody answers there", "refused"]),
+        (no_postgres(b"", None).await, "", "server", ["does not answer as Postgres does", "no answer within 5 s"]),
+        (no_postgres(b"HTTP/1.1 400 Bad Request\r\n\r\n", None).await, "", "server", ["no Postgres", "SSLRequest"]),
+        (no_postgres(b"N", None).await, "", "server", ["speaks no TLS", "TLS"]),
+        (no_postgres(b"S", Some("unknown.pem")).await, &good, "server", ["database.sslrootcert", "UnknownIssuer"]),
+        (no_postgres(b"S", Some("selfsigned.pem")).await, "", "server", ["self-signed", "CaUsedAsEndEntity"]),
+        (no_postgres(b"S", Some("future.pem")).await, &good, "server", ["timedatectl", "not valid yet"]),
+    ] {
+        let url =
+            format!("url = \"postgres://sync:canary5f2d77c0@127.0.0.1:{port}/sync\"\nsslmode = \"verify-full\"{more}");
+        site.configure(&Settings { database: url, ..site.settings() });
+        let (code, report) = checked(&site);
+        let rows: Vec<_> = found(&report, check).into_iter().filter(|row| row["group"] == "database").collect();
+        assert_eq!((code, rows.len(), &rows[0]["result"]), (Some(3), 1, &json!("failure")), "{report:#}");
+        let told = format!("{} {}", rows[0]["say"], rows[0]["error"]);
+        assert!(words.iter().all(|word| told.contains(word)), "{words:?}: {told}");
+        assert_eq!(result(&report, "encoding"), "not_tried");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,12 +18,7 @@ pub(crate) fn data(name: &str) -> std::path::PathBuf {
 
 /// Shows this certificate, answers every request with an empty object, and remembers what it could read.
 pub(crate) async fn serve(certificate: &str) -> (u16, Arc<Mutex<String>>) {
-    let chain = vec![CertificateDer::from_pem_file(data(certificate)).unwrap()];
-    let key = PrivateKeyDer::from_pem_file(data("key.pem")).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let acceptor = acceptor(certificate);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let read: Arc<Mutex<String>> = Arc::default();
@@ -40,6 +35,16 @@ pub(crate) async fn serve(certificate: &str) -> (u16, Arc<Mutex<String>>) {
         }
     });
     (port, read)
+}
+
+/// Shows this certificate.
+pub(crate) fn acceptor(certificate: &str) -> TlsAcceptor {
+    let chain = vec![CertificateDer::from_pem_file(data(certificate)).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(data("key.pem")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
+    TlsAcceptor::from(Arc::new(config))
 }
 
 #[tokio::test(flavor = "multi_thread")]
