@@ -3,8 +3,8 @@
 //! The probes bring facts, and [`judge`] makes rows of them. A step that was not reached because an earlier one failed
 //! says so, instead of failing once more.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -179,6 +179,8 @@ pub struct ConfigurationSeen {
     pub tenants: usize,
     /// What belongs to it and may be written by others than its owner.
     pub open_to_writers: Vec<String>,
+    /// What belongs to it and can be read by root alone, although the service runs as a user of its own.
+    pub closed_to_service: Vec<String>,
     /// What works but should not stay so.
     pub warnings: Vec<String>,
 }
@@ -286,10 +288,15 @@ fn look_at_configuration(config: &Config) -> ConfigurationSeen {
     let dir = config.newcomers.dir.as_deref();
     let in_dir = dir.and_then(|dir| dir.read_dir().ok()).into_iter().flatten().flatten().map(|entry| entry.path());
     let paths = [file, file.and_then(Path::parent), dir].into_iter().flatten().map(Path::to_owned).chain(in_dir);
+    let paths: Vec<PathBuf> = paths.collect();
+    let those = |is_so: fn(&Path) -> bool| {
+        paths.iter().filter(|path| is_so(path)).map(|path| path.display().to_string()).collect()
+    };
     ConfigurationSeen {
         file: file.map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string()),
         tenants: config.tenants.len(),
-        open_to_writers: paths.filter(|path| is_open_to_writers(path)).map(|path| path.display().to_string()).collect(),
+        open_to_writers: those(is_open_to_writers),
+        closed_to_service: those(is_closed_to_service),
         warnings: config.warnings.clone(),
     }
 }
@@ -300,6 +307,22 @@ fn is_open_to_writers(path: &Path) -> bool {
     const STICKY: u32 = 0o1000;
     let mode = path.metadata().map_or(0, |metadata| metadata.permissions().mode());
     mode & OTHERS_WRITE != 0 && mode & STICKY == 0
+}
+
+/// Whether nobody but root may read a file or enter a directory. The unit's user is made at its start, so there is nobody
+/// whom it could belong to; an owner or a group that is not root's may be those of a service of another kind.
+pub fn is_for_root_alone(path: &Path) -> bool {
+    let Ok(about) = path.metadata() else { return false };
+    let needed = if about.is_dir() { 0o5 } else { 0o4 };
+    let by_others = about.mode() & needed == needed;
+    let by_group = about.gid() != 0 && about.mode() >> 3 & needed == needed;
+    about.uid() == 0 && !by_others && !by_group
+}
+
+/// Files with secrets may lie there too, and must stay closed.
+fn is_closed_to_service(path: &Path) -> bool {
+    let is_read = path.is_dir() || path.extension().is_some_and(|extension| extension == "toml");
+    is_read && is_for_root_alone(path)
 }
 
 async fn look_at_database(database: &Database, opened: Result<&OpenDatabase, &EmbeddedError>) -> DatabaseSeen {

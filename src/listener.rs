@@ -21,6 +21,7 @@ use crate::pass::Engine;
 use crate::status_page::{CONTENT_SECURITY_POLICY, Shown, StatusPage};
 use crate::store::Store;
 use crate::store::status::Freshness;
+use crate::tenant::TenantId;
 use crate::tenant_metrics::{MetricKind, TENANT_METRICS, TenantMetric};
 
 const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
@@ -117,19 +118,29 @@ async fn tenant(State(shared): State<Shared>, Path(id): Path<String>) -> Respons
 
 /// Asks the daemon that listens there whether it lives.
 pub async fn ask_health(listen: SocketAddr) -> Result<(), String> {
-    let asked = async {
-        let mut stream = TcpStream::connect(listen).await?;
-        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await?;
-        let mut answer = Vec::new();
-        stream.take(HEALTH_BYTES_MAX).read_to_end(&mut answer).await?;
-        std::io::Result::Ok(answer)
-    };
-    match tokio::time::timeout(HEALTH_DEADLINE, asked).await {
+    match tokio::time::timeout(HEALTH_DEADLINE, ask(listen, "/healthz")).await {
         Ok(Ok(answer)) if answer.starts_with(b"HTTP/1.0 200 ") => Ok(()),
         Ok(Ok(_)) => Err(format!("{listen} answers, but it is no healthy incident-sync")),
         Ok(Err(error)) => Err(format!("no incident-sync listens on {listen}: {error}")),
         Err(_) => Err(format!("{listen} did not answer within {} s", HEALTH_DEADLINE.as_secs())),
     }
+}
+
+/// Whether the daemon that listens there knows a tenant; `None` where none listens.
+pub async fn ask_known(listen: SocketAddr, tenant: TenantId) -> Option<bool> {
+    let path = format!("/tenants/{tenant}");
+    let answer = tokio::time::timeout(HEALTH_DEADLINE, ask(listen, &path)).await.ok()?.ok()?;
+    // 503 is a page from memory: the database is away, and the tenant is known.
+    Some(answer.starts_with(b"HTTP/1.0 200 ") || answer.starts_with(b"HTTP/1.0 503 "))
+}
+
+/// The beginning of the answer to a GET.
+async fn ask(listen: SocketAddr, path: &str) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(listen).await?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(HEALTH_BYTES_MAX).read_to_end(&mut answer).await?;
+    Ok(answer)
 }
 
 async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {

@@ -97,6 +97,10 @@ fn configuration(facts: &Facts) -> Vec<Finding> {
         let paths = seen.open_to_writers.join(" ");
         rows.warning("permissions", format!("{say}; run chmod go-w {paths}"))
     });
+    if !seen.closed_to_service.is_empty() {
+        let say = "the service runs as a user of its own and cannot read what is root's alone; a secret there belongs into a file of its own, then run chmod go+rX";
+        all.push(rows.warning("readable", format!("{say} {}", seen.closed_to_service.join(" "))));
+    }
     all.extend(seen.warnings.iter().map(|warning| rows.warning("advice", warning.clone())));
     all
 }

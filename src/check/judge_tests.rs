@@ -8,7 +8,8 @@ fn now() -> DateTime<Utc> {
 
 fn facts(hosts: Vec<Host>, inspection: Inspection, tenants: Vec<Seen>) -> Facts {
     let file = "incident-sync.toml".to_owned();
-    let configuration = ConfigurationSeen { file, tenants: 1, open_to_writers: Vec::new(), warnings: Vec::new() };
+    let (open_to_writers, closed_to_service, warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let configuration = ConfigurationSeen { file, tenants: 1, open_to_writers, closed_to_service, warnings };
     let database = DatabaseSeen {
         server: "postgres://db".to_owned(),
         looked_up: None,

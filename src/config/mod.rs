@@ -287,7 +287,14 @@ fn find_file(named: Option<&Path>, environment: &Variables) -> Option<PathBuf> {
 /// The table in one TOML file.
 fn parse_file(path: &Path) -> Result<Map<String, Value>, ConfigError> {
     let wrong = |problem| ConfigError { file: path.display().to_string(), key: String::new(), problem };
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot read it: {}", answer(&error))))?;
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => wrong(format!(
+            "cannot read it: {}; if it is the service that cannot, chmod go+r {} (a secret in it belongs into a file of its own)",
+            answer(&error),
+            path.display()
+        )),
+        _ => wrong(format!("cannot read it: {error}")),
+    })?;
     let parsed = config::File::from_str(&text, FileFormat::Toml).collect();
     parsed.map_err(|error| wrong(without_source_line(&error.to_string())))
 }

@@ -53,8 +53,13 @@ impl TenantsDir {
 
     /// One section for each file that was not refused.
     pub(super) fn sections(&self, refused: &[ConfigError], report: &mut Report) -> Result<Vec<Section>, String> {
-        let cure = "create the directory or remove the key";
-        let cannot = |error| format!("cannot read {}: {error}; {cure}", self.path.display());
+        let path = self.path.display();
+        let cannot = |error: io::Error| match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                format!("the service's user cannot read {path}: {error}; run chmod go+rx {path} (and see its parents)")
+            }
+            _ => format!("cannot read {path}: {error}; create the directory or remove the key"),
+        };
         let mut sections = Vec::new();
         for path in self.files().map_err(cannot)? {
             let name = path.display().to_string();

@@ -5,7 +5,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::DateTime;
 use nix::unistd::{AccessFlags, access};
@@ -26,6 +26,7 @@ use crate::entra::claims::Look;
 use crate::error::{Actor, SyncError, Verdict, Wait};
 use crate::failure::Failure;
 use crate::http::{self, Deadlines};
+use crate::listener;
 use crate::report::print;
 use crate::retry;
 use crate::signals;
@@ -36,6 +37,9 @@ use crate::window::Window;
 const PATH: &str = "/consent";
 /// A time at which no incident was updated: the year 2100.
 const NEVER: i64 = 4_102_444_800;
+
+/// The service looks every few seconds, and waits until a directory that is being written rests.
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(20);
 
 /// Takes a customer on.
 pub(super) async fn take_on(
@@ -78,7 +82,38 @@ pub(super) async fn take_on(
     let admitted = admit(config, &asking, args, name, &mut receiver, &stop).await;
     receiver.close().await;
     signals.abort();
-    settle(file, args, &admitted?, place)
+    let tenant = admitted?;
+    let placed = settle(file, args, &tenant, place)?;
+    match placed {
+        Some(place) => tell_whether_it_runs(config, &tenant, &place).await,
+        None => eprintln!("A running service reads it at: systemctl reload incident-sync"),
+    }
+    Ok(())
+}
+
+/// What the operator would look for next: whether the service has seen the file.
+async fn tell_whether_it_runs(config: &Config, tenant: &Tenant, place: &Path) {
+    for path in [place.parent(), Some(place)].into_iter().flatten().filter(|path| check::is_for_root_alone(path)) {
+        let path = path.display();
+        eprintln!(
+            "Warning: {path} can be read by root alone, and the service runs as a user of its own; run chmod go+rX {path}."
+        );
+    }
+    let listen = config.http.listen;
+    let began = Instant::now();
+    loop {
+        match listener::ask_known(listen, tenant.id).await {
+            None => return eprintln!("No service listens on {listen}; its next start begins with the tenant."),
+            Some(true) => return eprintln!("The running service has taken it over."),
+            Some(false) if began.elapsed() >= TAKEN_OVER_WITHIN => {
+                return eprintln!(
+                    "The service on {listen} has not taken it over within {} s; see its log, and incident-sync config check.",
+                    TAKEN_OVER_WITHIN.as_secs()
+                );
+            }
+            Some(false) => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    }
 }
 
 fn wrong(problem: String) -> Failure {
@@ -329,7 +364,12 @@ async fn use_token(tenant: &Tenant, tokens: &Tokens, incidents: &Incidents) -> R
 
 /// Writes the file. The configuration may have changed while the admin slept; what cannot be written is printed, so that
 /// nobody has to click again.
-fn settle(file: Option<&Path>, args: &ConsentArgs, tenant: &Tenant, place: Option<PathBuf>) -> Result<(), Failure> {
+fn settle(
+    file: Option<&Path>,
+    args: &ConsentArgs,
+    tenant: &Tenant,
+    place: Option<PathBuf>,
+) -> Result<Option<PathBuf>, Failure> {
     let current = config::load(file).map_err(|errors| wrong(errors.to_string()));
     if let Ok(config) = &current {
         check_unknown(config, tenant.id)?;
@@ -351,9 +391,5 @@ fn settle(file: Option<&Path>, args: &ConsentArgs, tenant: &Tenant, place: Optio
     if place.is_none() {
         eprintln!("{} is proven. Add these lines to the configuration.", tenant.name);
     }
-    match place {
-        Some(_) => eprintln!("A running service starts it within seconds."),
-        None => eprintln!("A running service reads it at: systemctl reload incident-sync"),
-    }
-    written.and(printed)
+    written.and(printed).map(|()| place)
 }

@@ -1,6 +1,7 @@
 //! What `check` says of each thing that can be wrong, and of nothing else.
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 
 use chrono::TimeDelta;
 use incident_sync::simulator::{Behaviour, Clock, Endpoint, Reply, TenantSpec};
@@ -507,6 +508,37 @@ async fn a_broken_credential_of_a_hundred_tenants_is_one_row_and_a_few_requests(
     assert_eq!((says.len(), found(&report, "token").len()), (1, 100), "{says:?}");
 }
 
+/// A command of the user that the service runs as: not root, whoever runs the tests.
+fn as_service(site: &Site, arguments: &[&str]) -> Done {
+    let mut command = site.command(arguments);
+    if nix::unistd::geteuid().is_root() {
+        command.uid(65_534);
+    }
+    Running::start(command, site.folder.path()).ends()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_services_user_cannot_read_is_told_with_the_chmod() {
+    let site = Site::with(vec![]).await;
+    let customers = site.path("tenants.d");
+    let file = customers.join("contoso.toml");
+    std::fs::create_dir(&customers).unwrap();
+    std::fs::write(&file, format!("id = \"{}\"\nname = \"contoso\"\n", id(1))).unwrap();
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), format!("tenants_dir = {customers:?}\n{text}")).unwrap();
+    std::fs::remove_file(site.path("secret")).unwrap();
+    for (closed, mode, told) in [
+        (&file, 0o644, format!("chmod go+r {}", file.display())),
+        (&customers, 0o755, format!("chmod go+rx {}", customers.display())),
+    ] {
+        std::fs::set_permissions(closed, std::fs::Permissions::from_mode(0)).unwrap();
+        let done = as_service(&site, &["config", "check"]);
+        assert!(done.code() == Some(2) && done.stderr.contains(&told), "{told}: {}", done.stderr);
+        assert!(!done.stderr.contains("create the directory"), "{}", done.stderr);
+        std::fs::set_permissions(closed, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_that_is_refused_or_open_to_writers_is_a_row_too() {
     let site = migrated(vec![spec(1, 1)]).await;
@@ -517,7 +549,15 @@ async fn a_configuration_that_is_refused_or_open_to_writers_is_a_row_too() {
     std::fs::create_dir(&customers).unwrap();
     let text = std::fs::read_to_string(site.config()).unwrap();
     std::fs::write(site.config(), format!("tenants_dir = {customers:?}\n{text}")).unwrap();
-    assert_eq!(result(&checked(&site).1, "permissions"), "ok");
+    let report = checked(&site).1;
+    assert_eq!((result(&report, "permissions"), found(&report, "readable").len()), ("ok", 0));
+    write_secret(&customers.join("key"), b"a key");
+    open(&customers, 0o750);
+    if nix::unistd::geteuid().is_root() {
+        let told = format!("chmod go+rX {}", customers.display());
+        assert_told(&checked(&site).1, "readable", "warning", "operator", &[&told]);
+    }
+    std::fs::remove_file(customers.join("key")).unwrap();
     open(&customers, 0o777);
     let told = format!("chmod go-w {}", customers.display());
     assert_told(&checked(&site).1, "permissions", "warning", "operator", &[&told]);
