@@ -164,7 +164,8 @@ async fn a_database_that_cannot_be_used_ends_a_command_with_status_3_and_the_cur
     let check = site.does(&["check", "--json"]);
     assert_eq!(check.code(), Some(3), "{}", check.stderr);
     let findings = check.json();
-    assert_eq!(found(&findings, "server")[0]["result"], "failure", "{findings}");
+    let [.., reached] = found(&findings, "connection")[..] else { panic!("{findings}") };
+    assert_eq!((&reached["group"], &reached["result"]), (&json!("database"), &json!("failure")), "{findings}");
     assert_eq!(found(&findings, "call")[0]["result"], "ok", "tenants are looked at all the same: {findings}");
 
     let nothing = site.path("nothing");

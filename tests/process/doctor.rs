@@ -531,7 +531,7 @@ async fn what_the_services_user_cannot_read_is_told_with_the_chmod() {
         (&file, 0o644, format!("chmod go+r {}", file.display())),
         (&customers, 0o755, format!("chmod go+rx {}", customers.display())),
     ] {
-        std::fs::set_permissions(closed, std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(closed, std::fs::Permissions::from_mode(0o0)).unwrap();
         let done = as_service(&site, &["config", "check"]);
         assert!(done.code() == Some(2) && done.stderr.contains(&told), "{told}: {}", done.stderr);
         assert!(!done.stderr.contains("create the directory"), "{}", done.stderr);
