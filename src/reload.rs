@@ -199,6 +199,11 @@ impl Reloader {
                 "the configuration was read again; [database], [http], [http_client] and the call limits need a restart"
             );
         }
+        if reach == Reach::All {
+            for warning in &config.warnings {
+                tracing::warn!(who = "operator", "{warning}");
+            }
+        }
         let taken = if config.refused.is_empty() { Taken::Whole } else { Taken::Partly };
         (self.main, self.dir) = (config.main, config.tenants_dir);
         self.taken_over.clone_from(now);

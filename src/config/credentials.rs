@@ -25,13 +25,58 @@ const DETAILS: [(&str, &str); 6] = [
     ("client_secret_expires", "client_secret_file"),
 ];
 
-/// The credential of a section, which is `[app]`'s or its owner's. Without `secrets` no file is opened: those of a disabled tenant may be gone.
-pub(super) fn read(
+/// The credential of `[app]`, or of its owner, and the one that follows it. Without `secrets` no file is opened: those of a
+/// disabled tenant may be gone. While one of the two works, files of the other that cannot be used are a warning only: the old
+/// ones are deleted before somebody moves `next` into their place, and a restart must not end the service for that.
+pub(super) fn read_both(
     section: &mut Section,
     secrets: Option<&SecretFiles>,
     owner: Option<&str>,
     report: &mut Report,
-) -> Given<Arc<Credential>> {
+) -> (Given<Arc<Credential>>, Given<Arc<Credential>>) {
+    let mut next_section = section.table("next");
+    let both = [read(section, secrets, owner, report), read(&mut next_section, secrets, owner, report)];
+    let both = match both {
+        [Found::Unusable(key, problem), Found::Is(next)] => {
+            report.warnings.push(format!("{}: {problem}; next is used alone", section.name_of(key)));
+            [Given::Is(next), Given::Absent]
+        }
+        [Found::Is(first), Found::Unusable(key, problem)] => {
+            report.warnings.push(format!("{}: {problem}; it is left out", next_section.name_of(key)));
+            [Given::Is(first), Given::Absent]
+        }
+        [first, next] => [first.told(section), next.told(&mut next_section)],
+    };
+    report.close(next_section);
+    let [first, next] = both;
+    (first, next)
+}
+
+/// What a section says of a credential.
+enum Found {
+    Absent,
+    Is(Arc<Credential>),
+    /// Its files cannot be used: the key, and why.
+    Unusable(&'static str, String),
+    /// The section itself is wrong, which was told.
+    Wrong,
+}
+
+impl Found {
+    fn told(self, section: &mut Section) -> Given<Arc<Credential>> {
+        match self {
+            Self::Absent => Given::Absent,
+            Self::Is(credential) => Given::Is(credential),
+            Self::Wrong => Given::Wrong,
+            Self::Unusable(key, problem) => {
+                section.error(key, problem);
+                Given::Wrong
+            }
+        }
+    }
+}
+
+fn read(section: &mut Section, secrets: Option<&SecretFiles>, owner: Option<&str>, report: &mut Report) -> Found {
     let is_identity = section.flag("managed_identity", false);
     let mut given: Vec<&str> = KINDS.into_iter().filter(|key| section.has(key)).collect();
     given.extend(is_identity.then_some("managed_identity"));
@@ -58,13 +103,13 @@ pub(super) fn read(
         let problem =
             format!("more than one credential ({inline}{kinds}); keep one here, a second one may stand in next");
         section.error(last, problem);
-        return Given::Wrong;
+        return Found::Wrong;
     }
     let source = secret.or(certificate).or(federated).or(identity);
     let source = match source {
         Given::Is(source) => source,
-        Given::Absent => return Given::Absent,
-        Given::Wrong => return Given::Wrong,
+        Given::Absent => return Found::Absent,
+        Given::Wrong => return Found::Wrong,
     };
     let name = match &source {
         Source::Secret(_) | Source::SecretFile(_) => "client_secret_file",
@@ -73,11 +118,8 @@ pub(super) fn read(
         Source::ManagedIdentity { .. } => "managed_identity",
     };
     match Credential::new(source, Stated { owner: owner.map(str::to_owned), key: section.name_of(name), expires }) {
-        Ok(credential) => Given::Is(Arc::new(credential)),
-        Err(problem) => {
-            section.error(name, problem);
-            Given::Wrong
-        }
+        Ok(credential) => Found::Is(Arc::new(credential)),
+        Err(problem) => Found::Unusable(name, problem),
     }
 }
 

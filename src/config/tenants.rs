@@ -216,10 +216,7 @@ impl AppKeys {
             let cure = "set the application (client) id from the app registration";
             parse_guid(id).map(|id| id.to_string()).ok_or(format!("not a GUID; {cure}"))
         });
-        let credential = credentials::read(section, secrets, owner, report);
-        let mut next_section = section.table("next");
-        let next = credentials::read(&mut next_section, secrets, owner, report);
-        report.close(next_section);
+        let (credential, next) = credentials::read_both(section, secrets, owner, report);
         Self { client_id, credential, next }
     }
 

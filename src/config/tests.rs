@@ -756,6 +756,28 @@ fn a_credential_that_cannot_work_is_refused_with_a_cure() {
 }
 
 #[test]
+fn of_two_credentials_one_that_cannot_be_read_is_told_and_the_other_serves() {
+    let gone = "client_secret_file = 'gone'\n";
+    let there = "client_secret_file = 'client_secret'\n";
+    for (lines, key) in [
+        (format!("{gone}[app.next]\n{there}"), "app.client_secret_file"),
+        (format!("{there}[app.next]\n{gone}"), "app.next.client_secret_file"),
+    ] {
+        let config = app(&lines).good();
+        assert_eq!(secret_of(&config.tenants[0]), CANARY);
+        assert!(config.tenants[0].app.next.is_none());
+        let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+        assert!(warning.contains(&format!("{key}: cannot read")), "{warning}");
+    }
+    for lines in [format!("{gone}[app.next]\n{gone}"), gone.to_owned()] {
+        let errors = app(&lines).errors();
+        assert!(errors.iter().any(|error| error.contains(" app.client_secret_file: cannot read")), "{errors:?}");
+    }
+    let errors = app(&format!("{there}[app.next]\nclient_secret_fil = 'x'\n")).errors();
+    assert!(errors[0].contains("client_secret_file?"), "what is no matter of files is a mistake: {errors:?}");
+}
+
+#[test]
 fn a_proxy_is_refused_where_it_could_not_work_or_would_tell_its_password() {
     let with = |lines: &str| {
         let etc = Etc::with(&format!("[http_client]\n{lines}\n"));
