@@ -1,6 +1,6 @@
 //! Takes a changed configuration over while the daemon runs: all of it at SIGHUP, `tenants_dir` by itself.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -225,7 +225,8 @@ impl Reloader {
         let known = self.dir.as_ref().map(|dir| &dir.tenants);
         let running = self.engine.settings();
         let id_of = |error: &ConfigError| known.and_then(|known| known.get(&error.file)).copied();
-        let kept: HashMap<String, TenantId> =
+        // In order, so that the same mistakes are always told in the same way.
+        let kept: BTreeMap<String, TenantId> =
             refused.iter().filter_map(|error| Some((error.file.clone(), id_of(error)?))).collect();
         for (file, id) in kept {
             let Some(tenant) = running.tenants.get(&id.0) else { continue };
