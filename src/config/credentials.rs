@@ -16,9 +16,8 @@ use crate::entra::identity;
 /// Each names one kind of credential, as `managed_identity = true` does.
 const KINDS: [&str; 3] = ["client_secret_file", "client_certificate_file", "federated_token_file"];
 /// What says more of a kind, with the kind that it needs.
-const DETAILS: [(&str, &str); 6] = [
+const DETAILS: [(&str, &str); 5] = [
     ("client_private_key_file", "client_certificate_file"),
-    ("client_certificate_password_file", "client_certificate_file"),
     ("client_assertion_algorithm", "client_certificate_file"),
     ("managed_identity_client_id", "managed_identity"),
     ("managed_identity_endpoint", "managed_identity"),
@@ -151,7 +150,6 @@ fn read_secret(section: &mut Section, secrets: Option<&SecretFiles>, report: &mu
 
 fn read_certificate(section: &mut Section, secrets: Option<&SecretFiles>) -> Given<Source> {
     let key = section.text("client_private_key_file");
-    let password = section.text("client_certificate_password_file");
     let algorithm = section.parsed("client_assertion_algorithm", |name| match name {
         "PS256" => Ok(Algorithm::Ps256),
         "RS256" => Ok(Algorithm::Rs256),
@@ -162,7 +160,6 @@ fn read_certificate(section: &mut Section, secrets: Option<&SecretFiles>) -> Giv
         Ok(Source::Certificate(CertificateFiles {
             certificate: secrets.file(name),
             key: key.map(|name| secrets.file(&name)),
-            password: password.map(|name| secrets.file(&name)),
             algorithm: algorithm.ok().unwrap_or(Algorithm::Ps256),
         }))
     })

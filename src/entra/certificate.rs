@@ -4,7 +4,6 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use p12_keystore::{KeyStore, Pkcs12ImportPolicy};
 use ring::rand::SystemRandom;
 use ring::rsa::KeyPair;
 use ring::signature::{RSA_PKCS1_SHA256, RSA_PSS_SHA256};
@@ -51,7 +50,7 @@ impl Certificate {
             chain.map_err(|_| "the certificate is not PEM; it should begin with -----BEGIN CERTIFICATE-----")?;
         let text = String::from_utf8_lossy(key);
         if text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
-            return Err("the private key is encrypted; write it without a password (mode 0600), or use PKCS#12".into());
+            return Err("the private key is encrypted; write it without a password, with mode 0600".into());
         }
         let key = match PrivateKeyDer::from_pem_slice(key) {
             Ok(PrivateKeyDer::Pkcs8(key)) => KeyPair::from_pkcs8(key.secret_pkcs8_der()),
@@ -64,17 +63,6 @@ impl Certificate {
             }
         };
         Self::of(chain, key.map_err(|_| NOT_RSA)?, algorithm)
-    }
-
-    /// From PKCS#12, as `.pfx` and `.p12` files have it.
-    pub fn from_pkcs12(bytes: &[u8], password: &str, algorithm: Algorithm) -> Result<Self, String> {
-        let store = KeyStore::from_pkcs12(bytes, password, Pkcs12ImportPolicy::Strict).map_err(
-            |_| "is neither PEM nor PKCS#12 that opens with this password; check client_certificate_password_file",
-        )?;
-        let (_, chain) = store.private_key_chain().ok_or("holds no private key with its certificate")?;
-        let key = KeyPair::from_pkcs8(chain.key().as_der()).map_err(|_| NOT_RSA)?;
-        let certificates = chain.certs().iter().map(|each| CertificateDer::from(each.as_der().to_vec())).collect();
-        Self::of(certificates, key, algorithm)
     }
 
     fn of(chain: Vec<CertificateDer<'static>>, key: KeyPair, algorithm: Algorithm) -> Result<Self, String> {
@@ -130,6 +118,14 @@ impl Certificate {
 }
 
 const NOT_RSA: &str = "the private key is not an RSA key of 2048 to 4096 bits, the only kind that Entra accepts";
+
+/// Whether this is a PKCS#12 key store (`.pfx`, `.p12`), in DER or BER: a sequence that begins with version 3 (RFC 7292, section 4).
+pub fn is_pkcs12(bytes: &[u8]) -> bool {
+    let [0x30, length, rest @ ..] = bytes else { return false };
+    // The long form announces how many bytes hold the length; 0x80 is BER's indefinite one and has none.
+    let length_bytes = if length & 0x80 == 0 { 0 } else { usize::from(length & 0x7f) };
+    rest.get(length_bytes..).is_some_and(|content| content.starts_with(&[0x02, 0x01, 0x03, 0x30]))
+}
 
 fn sha1(der: &[u8]) -> Vec<u8> {
     ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, der).as_ref().to_vec()

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use metrics::Label;
+use nix::unistd::geteuid;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::certificate::{Algorithm, Certificate};
+use super::certificate::{Algorithm, Certificate, is_pkcs12};
 use super::identity::ManagedIdentity;
 use crate::failpoint;
 use crate::secret_file::SecretFile;
@@ -105,12 +106,10 @@ pub enum Source {
 /// The files of a certificate.
 #[derive(Debug)]
 pub struct CertificateFiles {
-    /// PEM or PKCS#12.
+    /// PEM.
     pub certificate: SecretFile,
     /// The key, where it does not stand in the same file.
     pub key: Option<SecretFile>,
-    /// The password of PKCS#12.
-    pub password: Option<SecretFile>,
     /// How assertions are signed.
     pub algorithm: Algorithm,
 }
@@ -323,7 +322,7 @@ impl Source {
             Self::SecretFile(file) => vec![file.line()?.expose_secret().as_bytes().to_vec()],
             // Kubernetes gives it to a group, and it ends soon.
             Self::FederatedFile(file) => vec![file.open_bytes()?],
-            Self::Certificate(files) => files.read()?,
+            Self::Certificate(files) => files.read()?.into(),
             Self::ManagedIdentity { client_id, .. } => vec![client_id.as_bytes().to_vec()],
         };
         let mut hash = Sha256::new();
@@ -359,37 +358,121 @@ impl Source {
 }
 
 impl CertificateFiles {
-    /// Certificate, key and password; the last two may be empty.
-    fn read(&self) -> Result<Vec<Vec<u8>>, String> {
-        // A certificate is no secret; a key or a key store is.
-        let holds_key = |bytes: &[u8]| !is_pem(bytes) || bytes.windows(11).any(|window| window == b"PRIVATE KEY");
+    /// Certificate and key; the key may be empty.
+    fn read(&self) -> Result<[Vec<u8>; 2], String> {
+        // A certificate is no secret; a key is.
+        let holds_key = |bytes: &[u8]| bytes.windows(11).any(|window| window == b"PRIVATE KEY");
         let certificate = self.certificate.bytes_where(holds_key)?;
-        let key = self.key.as_ref().map(SecretFile::bytes).transpose()?.unwrap_or_default();
-        let password = self.password.as_ref().map(SecretFile::line).transpose()?;
-        let password = password.map(|password| password.expose_secret().as_bytes().to_vec()).unwrap_or_default();
-        Ok(vec![certificate, key, password])
+        refuse_pkcs12(&self.certificate, &certificate)?;
+        let Some(file) = &self.key else { return Ok([certificate, Vec::new()]) };
+        // A key store is named as one before its mode is judged: the file is not used, whatever its mode.
+        let key = file.bytes_where(|bytes| !looks_like_pkcs12(file, bytes))?;
+        refuse_pkcs12(file, &key).map_err(|problem| format!("client_private_key_file: {problem}"))?;
+        Ok([certificate, key])
     }
 
     fn certificate(&self, parts: &[Vec<u8>]) -> Result<Certificate, String> {
-        let [certificate, key, password] = parts else { return Err("no certificate was read".to_owned()) };
-        let read = if is_pem(certificate) {
-            Certificate::from_pem(certificate, self.key.as_ref().map_or(certificate, |_| key), self.algorithm)
-        } else {
-            Certificate::from_pkcs12(certificate, &String::from_utf8_lossy(password), self.algorithm)
-        };
+        let [certificate, key] = parts else { return Err("no certificate was read".to_owned()) };
+        let key = self.key.as_ref().map_or(certificate, |_| key);
+        let read = Certificate::from_pem(certificate, key, self.algorithm);
         read.map_err(|problem| format!("{}: {problem}", self.certificate.label()))
     }
 }
 
-fn is_pem(bytes: &[u8]) -> bool {
-    bytes.windows(10).any(|window| window == b"-----BEGIN")
+/// By its content, or by its name where the content is nothing that is read here.
+fn looks_like_pkcs12(file: &SecretFile, bytes: &[u8]) -> bool {
+    let is_named_so = || {
+        let extension = file.path.extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|extension| ["p12", "pfx"].iter().any(|name| extension.eq_ignore_ascii_case(name)))
+    };
+    let is_pem = || bytes.windows(10).any(|window| window == b"-----BEGIN");
+    is_pkcs12(bytes) || is_named_so() && !is_pem()
+}
+
+/// The crates that read PKCS#12 are pre-releases with ciphers of the nineties; openssl converts it once.
+fn refuse_pkcs12(file: &SecretFile, bytes: &[u8]) -> Result<(), String> {
+    if !looks_like_pkcs12(file, bytes) {
+        return Ok(());
+    }
+    // systemd shows a copy; what LoadCredential= names has to be converted.
+    let (from, owner, place) = match file.is_guarded {
+        true => ("STORE.pfx".to_owned(), 0, " in LoadCredential="),
+        false => (file.path.display().to_string(), geteuid().as_raw(), ""),
+    };
+    // A name of its own: openssl overwrites what is there.
+    let (from, to) = (quoted(&from), quoted(&format!("{from}.pem")));
+    Err(format!(
+        "{} is a PKCS#12 key store; only PEM is read. Convert it to a file with certificate and key: \
+         `install -m 600 -o {owner} /dev/null {to} && openssl pkcs12 -in {from} -nodes -out {to}` (if openssl reports an \
+         unsupported algorithm, as for stores of Windows: `openssl pkcs12 -legacy ...`), and name {to}{place} instead",
+        file.label()
+    ))
+}
+
+/// As one word for a shell.
+fn quoted(text: &str) -> String {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-+".contains(character);
+    if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::{Path, PathBuf};
 
     use super::*;
+
+    #[test]
+    fn pkcs12_refusal_prints_commands_that_convert_it() {
+        let folder = tempfile::Builder::new().prefix("it's ").tempdir().unwrap();
+        for (store, option) in [("modern", "pkcs12"), ("legacy", "pkcs12 -legacy")] {
+            let path = folder.path().join(format!("{store}.pem"));
+            fs::copy(format!("{}/tests/data/credentials/{store}.p12", env!("CARGO_MANIFEST_DIR")), &path).unwrap();
+            let read = |path: PathBuf| {
+                let certificate = SecretFile { path, bare: None, is_guarded: false };
+                let files = CertificateFiles { certificate, key: None, algorithm: Algorithm::Ps256 };
+                Credential::new(Source::Certificate(files), Stated::default())
+            };
+            let problem = read(path.clone()).unwrap_err();
+            assert!(problem.starts_with(&path.display().to_string()), "{problem}");
+            let command = problem.split('`').nth(1).unwrap().replace("pkcs12", option);
+            let command = format!("{command} -passin pass:canary5f2d77c0-p12");
+            let ran = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
+            assert!(ran.status.success(), "{command}: {ran:?}");
+            let converted = read(folder.path().join(format!("{store}.pem.pem"))).unwrap();
+            assert_eq!(converted.expires().unwrap().format("%Y").to_string(), "2126");
+        }
+    }
+
+    #[test]
+    fn pkcs12_is_refused_wherever_it_stands() {
+        let data = |name: &str| format!("{}/tests/data/credentials/{name}", env!("CARGO_MANIFEST_DIR"));
+        let folder = tempfile::tempdir().unwrap();
+        let garbled = folder.path().join("garbled.PFX");
+        fs::write(&garbled, "MIIJaQIBAzCC").unwrap();
+        let named_pkcs12 = folder.path().join("client.p12");
+        fs::write(
+            &named_pkcs12,
+            [data("first.crt.pem"), data("first.key.pem")].map(|name| fs::read(name).unwrap()).concat(),
+        )
+        .unwrap();
+        let file = |path: &Path, is_guarded| SecretFile { path: path.to_owned(), bare: None, is_guarded };
+        let problem = |certificate: SecretFile, key: Option<SecretFile>| {
+            let files = CertificateFiles { certificate, key, algorithm: Algorithm::Ps256 };
+            Source::Certificate(files).read().err()
+        };
+        let refusal = problem(file(&garbled, false), None).unwrap();
+        assert!(refusal.contains("garbled.PFX is a PKCS#12 key store"), "{refusal}");
+        let key = Some(file(Path::new(&data("legacy.p12")), false));
+        let refusal = problem(file(Path::new(&data("first.crt.pem")), false), key).unwrap();
+        assert!(refusal.starts_with("client_private_key_file: ") && refusal.contains("-nodes"), "{refusal}");
+        let refusal = problem(file(Path::new(&data("modern.p12")), true), None).unwrap();
+        assert!(
+            refusal.contains("-in STORE.pfx") && refusal.contains("name STORE.pfx.pem in LoadCredential="),
+            "{refusal}"
+        );
+        assert_eq!(problem(file(&named_pkcs12, true), None), None, "PEM is read under any name");
+    }
 
     #[tokio::test]
     async fn the_end_of_a_secret_is_forgotten_with_it_until_the_configuration_tells_another() {

@@ -20,7 +20,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
 
-use crate::support::canary::{PKCS12_PASSWORD, SECRET};
+use crate::support::canary::SECRET;
 use crate::support::world::{CONCURRENCY, World, id, spec};
 
 const EXCHANGE: &str = "api://AzureADTokenExchange";
@@ -40,15 +40,7 @@ fn file(path: PathBuf) -> SecretFile {
 fn certificate(name: &str, algorithm: Algorithm) -> Credential {
     let certificate = file(data(&format!("{name}.crt.pem")));
     let key = Some(file(data(&format!("{name}.key.pem"))));
-    let files = CertificateFiles { certificate, key, password: None, algorithm };
-    Credential::new(Source::Certificate(files), Stated::default()).unwrap()
-}
-
-fn pkcs12(folder: &TempDir) -> Credential {
-    let password = folder.path().join("password");
-    std::fs::write(&password, PKCS12_PASSWORD).unwrap();
-    let (certificate, password) = (file(data("modern.p12")), Some(file(password)));
-    let files = CertificateFiles { certificate, key: None, password, algorithm: Algorithm::Ps256 };
+    let files = CertificateFiles { certificate, key, algorithm };
     Credential::new(Source::Certificate(files), Stated::default()).unwrap()
 }
 
@@ -92,9 +84,8 @@ async fn fails_with(world: &World, told: &str) {
 }
 
 #[tokio::test]
-async fn a_certificate_obtains_tokens_in_both_forms_and_from_pkcs12() {
-    let folder = tempfile::tempdir().unwrap();
-    let by = || [certificate("first", Algorithm::Ps256), certificate("first", Algorithm::Rs256), pkcs12(&folder)];
+async fn a_certificate_obtains_tokens_in_both_forms() {
+    let by = || [certificate("first", Algorithm::Ps256), certificate("first", Algorithm::Rs256)];
     for credential in by() {
         let world = World::with_credentials(many(3), credential, None).await;
         fails_with(&world, "codes: [700027]").await;

@@ -62,13 +62,12 @@ async fn metric_with(daemon: &Running, name: &str, labels: &str) -> Option<Strin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_kind_of_credential_works_from_the_configuration_and_stays_secret() {
-    let pkcs12 = "client_certificate_file = \"secret.p12\"\nclient_certificate_password_file = \"secret-password\"";
+    let joined = "client_certificate_file = \"secret.pem\"";
     let pem = "client_certificate_file = \"client.crt.pem\"\nclient_private_key_file = \"secret.key.pem\"\n\
                client_assertion_algorithm = \"RS256\"";
     let identity = format!("managed_identity = true\nmanaged_identity_client_id = \"{IDENTITY}\"\n");
-    let site = site_by(pkcs12, 1).await;
-    write_secret(&site.path("secret.p12"), &data("modern.p12"));
-    write_secret(&site.path("secret-password"), b"canary5f2d77c0-p12\n");
+    let site = site_by(joined, 1).await;
+    write_secret(&site.path("secret.pem"), &[data("first.crt.pem"), data("first.key.pem")].concat());
     std::fs::write(site.path("client.crt.pem"), data("first.crt.pem")).unwrap();
     write_secret(&site.path("secret.key.pem"), &data("first.key.pem"));
     register(&site, "first");
@@ -81,7 +80,7 @@ async fn each_kind_of_credential_works_from_the_configuration_and_stays_secret()
     );
     write_secret(&site.path("secret-token"), token.as_bytes());
     let identity = format!("{identity}managed_identity_endpoint = \"{}\"", site.simulator.url());
-    for (round, app) in (1..).zip([pkcs12, pem, "federated_token_file = \"secret-token\"", &identity]) {
+    for (round, app) in (1..).zip([joined, pem, "federated_token_file = \"secret-token\"", &identity]) {
         site.configure(&Settings { app: app.to_owned(), tenants: vec![1], ..site.settings() });
         site.world().create(id(1));
         let mut command = site.command(&["sync", "--json", "-vvv"]);

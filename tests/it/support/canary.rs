@@ -13,13 +13,12 @@ use super::peer;
 pub(crate) const SECRET: &str = "canary-secret-5f2d";
 /// Of the database; a server that trusts everybody does not ask for it, and we carry it all the same.
 pub(crate) const PASSWORD: &str = "canary-password-91c7";
-pub(crate) const PKCS12_PASSWORD: &str = "canary5f2d77c0-p12";
 /// How the private key of `tests/data/credentials` goes on.
 const KEY: &str = "AQ75Xbxa1HBu1QZGgauw25dT4KN5CWAks8Rxma9C";
 /// Whoever plants a secret to see it found says so.
 pub(crate) const PLANTED: &str = "planted on purpose";
 /// Secrets, tokens of the scripted peer, signed tokens of the simulator (base64 of `{"alg` and `{"typ`) and opaque ones.
-const CANARIES: [&str; 8] = [SECRET, PASSWORD, PKCS12_PASSWORD, KEY, peer::TOKEN, "eyJhbGci", "eyJ0eXAi", "opaque-"];
+const CANARIES: [&str; 7] = [SECRET, PASSWORD, KEY, peer::TOKEN, "eyJhbGci", "eyJ0eXAi", "opaque-"];
 
 static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
