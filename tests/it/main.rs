@@ -9,6 +9,7 @@ mod errors;
 mod examples;
 mod feed;
 mod fuzz;
+mod held_attempts;
 mod holes;
 mod instances;
 mod isolation;

@@ -22,33 +22,33 @@ const SHORT: Deadlines = Deadlines { connect: Duration::from_secs(2), total: Dur
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A name for the failure message, and what the peer does when this case's tenant asks.
-struct Case {
+pub(crate) struct Case {
     name: String,
     script: Box<Script>,
 }
 
 /// The API answers like this; tokens are fine.
-fn api(name: impl Into<String>, script: impl Fn(&Asked) -> Vec<Step> + Send + Sync + 'static) -> Case {
+pub(crate) fn api(name: impl Into<String>, script: impl Fn(&Asked) -> Vec<Step> + Send + Sync + 'static) -> Case {
     let script = move |asked: &Asked| if asked.is_token() { token(asked.tenant) } else { script(asked) };
     Case { name: name.into(), script: Box::new(script) }
 }
 
 /// The token endpoint answers like this; the API has one incident.
-fn entra(name: impl Into<String>, script: impl Fn(&Asked) -> Vec<Step> + Send + Sync + 'static) -> Case {
+pub(crate) fn entra(name: impl Into<String>, script: impl Fn(&Asked) -> Vec<Step> + Send + Sync + 'static) -> Case {
     let script = move |asked: &Asked| if asked.is_token() { script(asked) } else { ok(page([1], None)) };
     Case { name: name.into(), script: Box::new(script) }
 }
 
 /// What came of the cases.
-struct Ended {
-    world: World,
-    peer: Peer,
+pub(crate) struct Ended {
+    pub(crate) world: World,
+    pub(crate) peer: Peer,
     names: Vec<String>,
     results: BTreeMap<u128, TenantResult>,
 }
 
 /// One run of each case, as a tenant of its own.
-async fn run(cases: Vec<Case>, deadlines: Deadlines) -> Ended {
+pub(crate) async fn run(cases: Vec<Case>, deadlines: Deadlines) -> Ended {
     let numbers = 1..=cases.len() as u128;
     let world = World::with(numbers.clone().map(|number| spec(number, 0)).collect()).await;
     let names = cases.iter().map(|case| case.name.clone()).collect();
@@ -68,12 +68,12 @@ async fn run(cases: Vec<Case>, deadlines: Deadlines) -> Ended {
 }
 
 impl Ended {
-    fn each(&self) -> impl Iterator<Item = (&str, u128, &TenantResult)> {
+    pub(crate) fn each(&self) -> impl Iterator<Item = (&str, u128, &TenantResult)> {
         self.results.iter().map(|(number, result)| (&*self.names[*number as usize - 1], *number, result))
     }
 
     /// Every case failed like this, and nothing was stored or thought to be read.
-    async fn all_failed(&self, outcome: Outcome, class: &str) {
+    pub(crate) async fn all_failed(&self, outcome: Outcome, class: &str) {
         for (name, number, result) in self.each() {
             let found = result.verdict.as_ref().map(|verdict| verdict.class);
             assert_eq!((result.outcome, found), (outcome, Some(class)), "{name}: {:?}", result.report.failure);
@@ -86,7 +86,7 @@ impl Ended {
     }
 
     /// Every case went well and stored so many incidents.
-    async fn all_stored(&self, incidents: i64) {
+    pub(crate) async fn all_stored(&self, incidents: i64) {
         for (name, _, result) in self.each() {
             assert_eq!(result.outcome, Outcome::Ok, "{name}: {:?}", result.report.failure);
             assert_eq!(result.report.counts.incidents_written as i64, incidents, "{name}");
@@ -100,7 +100,7 @@ impl Ended {
 }
 
 /// A host that would take everything that is sent to it.
-async fn thief() -> Peer {
+pub(crate) async fn thief() -> Peer {
     Peer::start(|asked| if asked.is_token() { token(1) } else { ok(page([666], None)) }).await
 }
 

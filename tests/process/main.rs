@@ -12,6 +12,7 @@ mod instances;
 mod kill_loop;
 mod kills;
 mod life;
+mod listener_attacks;
 mod log;
 mod manual;
 mod onboarding;
