@@ -1,6 +1,7 @@
 //! One Postgres for all tests of this process, one database for each test.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use incident_sync::embedded::{Embedded, EmbeddedSettings, Hold};
@@ -30,6 +31,11 @@ pub(crate) fn open_folder(prefix: &str) -> TempDir {
     folder
 }
 
+/// Where the server's programs are, if not the newest installed: CI runs the isolation tests on a second major version too.
+pub(crate) fn server_programs() -> Option<PathBuf> {
+    std::env::var_os("INCIDENT_SYNC_TEST_POSTGRES_BIN").map(PathBuf::from)
+}
+
 struct Server {
     embedded: Embedded,
     _folder: TempDir,
@@ -42,7 +48,7 @@ async fn server() -> &'static Server {
     let start = async || {
         remove_abandoned();
         let folder = open_folder(PREFIX);
-        let settings = EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: None };
+        let settings = EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: server_programs() };
         let embedded = Embedded::start(&settings, Hold::Daemon).await.unwrap();
         let options = embedded.connect_options();
         execute(&options, "CREATE DATABASE template_migrated".to_owned()).await;

@@ -13,7 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 
-use super::postgres::open_folder;
+use super::postgres::{open_folder, server_programs};
 
 /// Its data is removed with it.
 pub(crate) struct OwnServer {
@@ -29,7 +29,7 @@ impl OwnServer {
     pub(crate) async fn with(settings: &[&str]) -> Self {
         // Not with the prefix of the shared server's: what nobody holds the lock of is removed there.
         let folder = open_folder("is-own-");
-        let embedded = EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: None };
+        let embedded = EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: server_programs() };
         let embedded = Embedded::start(&embedded, Hold::Daemon).await.unwrap();
         let pid = std::fs::read_to_string(folder.path().join("pg/data/postmaster.pid")).unwrap();
         let program = std::fs::read_link(format!("/proc/{}/exe", pid.lines().next().unwrap())).unwrap();
