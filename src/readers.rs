@@ -14,7 +14,8 @@ use crate::store::readers::{GrantError, KnownTenant, Sight};
 /// Whom to let see what.
 #[derive(Debug, Args)]
 pub struct GrantArgs {
-    /// The role; made when it does not exist. Others of the server can see its name.
+    /// The role. Created with CONNECTION LIMIT 10 if it does not exist; a limit that exists stays. Every role of the server
+    /// can see its name.
     #[arg(value_name = "ROLE", value_parser = role_name)]
     role: String,
     /// A tenant that it sees, by name or id; may be repeated. All others are hidden from it from now on.
@@ -35,7 +36,10 @@ fn role_name(text: &str) -> Result<String, String> {
     if !is_plain || text.len() > 63 {
         return Err("at most 63 small letters, digits and _, and no digit at the beginning".to_owned());
     }
-    if text.starts_with("incident_sync_") || text.starts_with("pg_") || matches!(text, "public" | "none") {
+    // Postgres knows its keywords; these are here because not every version reserves all of them.
+    let has_meaning =
+        matches!(text, "public" | "none" | "user" | "current_user" | "current_role" | "session_user" | "system_user");
+    if has_meaning || text.starts_with("incident_sync_") || text.starts_with("pg_") {
         return Err("this name has a meaning of its own".to_owned());
     }
     Ok(text.to_owned())

@@ -245,7 +245,7 @@ fn clock(rows: &Rows, ahead: Option<i64>) -> Finding {
 
 fn database(seen: &DatabaseSeen) -> Vec<Finding> {
     let rows = Rows { group: Group::Database, about: &seen.server };
-    let later = ["version", "encoding", "roles", "migrations", "isolation", "rights", "objects"];
+    let later = ["version", "encoding", "roles", "migrations", "isolation", "rights", "objects", "grants"];
     let mut all = Vec::new();
     match &seen.looked_up {
         None => {}
@@ -309,6 +309,7 @@ fn inspected(rows: &Rows, seen: &Inspection) -> Vec<Finding> {
     let current = seen.schema.as_ref().and_then(|schema| schema.as_ref().ok()).filter(|schema| schema.pending == 0);
     all.push(rights(rows, current));
     all.push(objects(rows, current));
+    all.push(grants(rows, current));
     all
 }
 
@@ -440,6 +441,21 @@ fn objects(rows: &Rows, schema: Option<&SchemaState>) -> Finding {
         return rows.warning(check, format!("{say}{}", schema.missing_indexes.join(", ")));
     }
     rows.ok(check, "columns, keys, indexes, policies and views are there")
+}
+
+/// A grant counts for the role that it was made for. Where that role is gone, nothing leaks, but its successor sees nothing.
+fn grants(rows: &Rows, schema: Option<&SchemaState>) -> Finding {
+    let check = "grants";
+    let Some(schema) = schema else { return rows.not_tried(check, "the schema is not current") };
+    match &schema.dead_grants {
+        None => rows.not_tried(check, "only the user that migrates may read which reader sees which tenant"),
+        Some(readers) if readers.is_empty() => rows.ok(check, "each grant is that of an existing role"),
+        Some(readers) => {
+            let say = "these readers see no tenant, because the role was dropped, renamed, made again or restored on another server";
+            let cure = "run incident-sync grant-reader for each, or DELETE FROM defender.reader_tenants WHERE reader = its name";
+            rows.warning(check, format!("{say}: {}; {cure}", readers.join(", ")))
+        }
+    }
 }
 
 fn tenant(seen: &Seen, all: &[Seen]) -> Vec<Finding> {

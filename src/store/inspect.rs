@@ -64,6 +64,8 @@ pub struct SchemaState {
     pub missing_views: Vec<&'static str>,
     /// The statements that give our roles back what they need and lack.
     pub missing_rights: Vec<String>,
+    /// Readers whose grants have no effect; unknown where our user may not read them.
+    pub dead_grants: Option<Vec<String>>,
 }
 
 /// Connects once, without a pool that would hide why it cannot. What is told holds neither password nor data: nothing was
@@ -140,6 +142,26 @@ impl Store {
             sqlx::query_scalar(include_str!("sql/inspect_rights.sql")).fetch_all(connection).await
         };
         let missing_rights = self.transact("looking at the roles' rights", Rights::Login, rights).await?;
-        Ok(SchemaState { missing: needed, missing_indexes: indexes, missing_views: views, missing_rights, ..state })
+        let dead_grants = self.dead_grants().await?;
+        Ok(SchemaState {
+            missing: needed,
+            missing_indexes: indexes,
+            missing_views: views,
+            missing_rights,
+            dead_grants,
+            ..state
+        })
+    }
+
+    /// Only the user that migrates reads the table of grants; a daemon of another user learns nothing here.
+    async fn dead_grants(&self) -> Result<Option<Vec<String>>, SyncError> {
+        let look = async |connection: &mut PgConnection| {
+            let may_read = "SELECT has_table_privilege('defender.reader_tenants', 'SELECT')";
+            if !sqlx::query_scalar::<_, bool>(may_read).fetch_one(&mut *connection).await? {
+                return Ok(None);
+            }
+            sqlx::query_scalar(include_str!("sql/inspect_grants.sql")).fetch_all(connection).await.map(Some)
+        };
+        self.transact("looking at the readers' grants", Rights::Login, look).await
     }
 }

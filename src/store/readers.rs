@@ -1,7 +1,7 @@
 //! Roles that read: all tenants, or some.
 
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{Rights, Store};
@@ -9,6 +9,8 @@ use crate::error::SyncError;
 
 /// What Postgres answers to somebody who may not do what he asks for.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
+/// What it answers to the end of a membership that its holder has granted to others.
+const DEPENDENT_PRIVILEGES: &str = "2BP01";
 
 /// A tenant that the database knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
@@ -50,6 +52,16 @@ pub enum GrantError {
         /// What is missing.
         statements: String,
     },
+    /// It had the right to grant its old membership, and used it.
+    #[error(
+        "{role} granted its own membership to other roles, which would keep it; let a superuser run: {statements}; then repeat this command"
+    )]
+    PassedOn {
+        /// The role.
+        role: String,
+        /// What ends these memberships.
+        statements: String,
+    },
     /// Our user is not the one that migrated.
     #[error("the database's user may not write defender.reader_tenants; run this command as the user that migrates")]
     MayNotChangeTenants,
@@ -68,39 +80,74 @@ impl Store {
     }
 
     /// Makes `role` a reader with this sight and no other, whatever it saw before. Answers whether the role is new.
+    ///
+    /// After the change Postgres is asked in the same transaction what the role may see; if that is not the sight, all of it
+    /// is rolled back.
     pub async fn grant_reader(&self, role: &str, sight: &Sight) -> Result<bool, GrantError> {
         let step = "making a reader";
+        let is_scoped = *sight != Sight::All;
         let (group, other_group, tenants) = match sight {
             Sight::All => ("incident_sync_reader", "incident_sync_tenant_reader", &[][..]),
             Sight::Tenants(tenants) => ("incident_sync_tenant_reader", "incident_sync_reader", &tenants[..]),
         };
+        let refused = |(held, why): (String, String)| {
+            let through = if held == role { String::new() } else { format!(" a member of {held},") };
+            GrantError::Refused { role: role.to_owned(), through, why }
+        };
         let judge = async |connection: &mut PgConnection| {
-            let refusal = sqlx::query_as::<_, (String, String)>(include_str!("sql/reader_refusal.sql"));
-            let refusal = refusal.bind(role).bind(*sight != Sight::All).fetch_optional(&mut *connection).await?;
+            let refusal = refusal(connection, role, is_scoped, false).await?;
             let statements = sqlx::query_scalar::<_, String>(include_str!("sql/reader_statements.sql"));
             let statements = statements.bind(role).bind(group).bind(other_group).fetch_all(connection).await?;
             Ok((refusal, statements))
         };
-        let (refusal, statements) = self.transact(step, Rights::Login, judge).await.map_err(not_the_owner)?;
-        if let Some((held, why)) = refusal {
-            let through = if held == role { String::new() } else { format!(" a member of {held},") };
-            return Err(GrantError::Refused { role: role.to_owned(), through, why });
+        let (refusal_before, statements) = self.transact(step, Rights::Login, judge).await.map_err(not_the_owner)?;
+        if let Some(reason) = refusal_before {
+            return Err(refused(reason));
         }
         let change = async |connection: &mut PgConnection| {
+            let mut attempt = connection.begin().await?;
             for statement in &statements {
-                sqlx::query(AssertSqlSafe(statement.as_str())).execute(&mut *connection).await?;
+                sqlx::query(AssertSqlSafe(statement.as_str())).execute(&mut *attempt).await?;
             }
             let replace = sqlx::query(include_str!("sql/replace_reader_tenants.sql"));
-            replace.bind(role).bind(tenants).execute(connection).await
+            replace.bind(role).bind(tenants).execute(&mut *attempt).await?;
+            let reason = refusal(&mut attempt, role, is_scoped, true).await?;
+            if reason.is_some() {
+                attempt.rollback().await?;
+            } else {
+                attempt.commit().await?;
+            }
+            Ok(reason)
         };
         match self.transact(step, Rights::Login, change).await {
-            Ok(_) => Ok(statements.iter().any(|statement| statement.starts_with("CREATE ROLE"))),
+            Ok(None) => Ok(statements.iter().any(|statement| statement.starts_with("CREATE ROLE"))),
+            Ok(Some(reason)) => Err(refused(reason)),
             Err(error) if error.sqlstate() == Some(INSUFFICIENT_PRIVILEGE) && !statements.is_empty() => {
                 Err(GrantError::MayNotChangeRoles { statements: statements.join("; ") })
             }
+            Err(error) if error.sqlstate() == Some(DEPENDENT_PRIVILEGES) => Err(GrantError::PassedOn {
+                role: role.to_owned(),
+                statements: revokes(&statements).collect::<Vec<_>>().join("; "),
+            }),
             Err(error) => Err(not_the_owner(error)),
         }
     }
+}
+
+/// What the role is that it may not be, and why; its own name stands for the role itself.
+async fn refusal(
+    connection: &mut PgConnection,
+    role: &str,
+    is_scoped: bool,
+    is_changed: bool,
+) -> Result<Option<(String, String)>, sqlx::Error> {
+    let query = sqlx::query_as(include_str!("sql/reader_refusal.sql"));
+    query.bind(role).bind(is_scoped).bind(is_changed).fetch_optional(connection).await
+}
+
+fn revokes(statements: &[String]) -> impl Iterator<Item = String> {
+    let revokes = statements.iter().filter(|statement| statement.starts_with("REVOKE"));
+    revokes.map(|statement| format!("{statement} CASCADE"))
 }
 
 fn not_the_owner(error: SyncError) -> GrantError {

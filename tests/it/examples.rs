@@ -50,7 +50,7 @@ async fn every_panel_of_the_dashboard_answers_each_kind_of_reader() {
     let role = format!("grafana_{}", world.database.get_database().unwrap());
     let make = format!(
         "CREATE ROLE {role} LOGIN IN ROLE incident_sync_tenant_reader;
-         INSERT INTO defender.reader_tenants (reader, tenant_id) VALUES ('{role}', '{}')",
+         INSERT INTO defender.reader_tenants VALUES ('{role}', '{}', '{role}'::regrole)",
         id(2)
     );
     sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut admin).await.unwrap();

@@ -41,7 +41,7 @@ async fn a_purge_that_is_interrupted_and_repeated_leaves_the_audit_and_the_other
         "CREATE TABLE defender.later (tenant_id uuid); SELECT defender.protect('defender.later');
          GRANT SELECT, DELETE ON defender.later TO incident_sync_writer;
          INSERT INTO defender.later VALUES ('{0}'), ('{1}');
-         INSERT INTO defender.reader_tenants VALUES ('of_both', '{0}'), ('of_both', '{1}')",
+         INSERT INTO defender.reader_tenants VALUES ('of_both', '{0}', 0), ('of_both', '{1}', 0)",
         id(1),
         id(3)
     );

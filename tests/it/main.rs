@@ -19,6 +19,7 @@ mod life;
 mod mutate;
 mod owners;
 mod peers;
+mod readers;
 mod repair;
 mod reporting;
 mod retention;

@@ -11,10 +11,10 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
 use crate::isolation::{TABLES, log_in, refused, role, rows, superuser, texts};
-use crate::support::postgres::{PREFIX, open_folder};
+use crate::support::postgres::{PREFIX, open_folder, server_programs};
 use crate::support::world::{World, id, spec};
 
-async fn run(options: &PgConnectOptions, statements: &str) {
+pub(crate) async fn run(options: &PgConnectOptions, statements: &str) {
     // A database cannot be made in a transaction, which several statements at once are.
     let mut connection = PgConnection::connect_with(options).await.unwrap();
     for statement in statements.split("; ") {
@@ -31,7 +31,7 @@ fn named_statements(message: &str) -> String {
 #[tokio::test]
 async fn a_user_who_owns_the_database_and_nothing_else_migrates_after_a_superuser_ran_what_he_was_told() {
     let folder = open_folder(PREFIX);
-    let settings = EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: None };
+    let settings = EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: server_programs() };
     let server = Embedded::start(&settings, Hold::Daemon).await.unwrap();
     let admin = server.connect_options();
     let mut told = Vec::new();
@@ -53,7 +53,7 @@ async fn a_user_who_owns_the_database_and_nothing_else_migrates_after_a_superuse
 }
 
 /// A world whose schema and connections belong to a user who owns the database and nothing else.
-async fn owned_by_a_user() -> (World, String) {
+pub(crate) async fn owned_by_a_user() -> (World, String) {
     let mut world = World::with(vec![spec(1, 30), spec(2, 20)]).await;
     let owner = role(&world, "owner");
     let database = format!("{owner}_db");
@@ -96,8 +96,9 @@ async fn a_whole_sync_and_the_making_of_readers_work_without_a_superuser() {
     let whose = "SELECT DISTINCT tenant_id::text FROM defender.incidents";
     assert_eq!(texts(&mut reader, whose).await, [id(1).to_string()]);
     assert_eq!(refused(&mut reader, "SELECT * FROM defender.reader_tenants").await, "42501");
-    // With the right to make roles he needs nobody.
-    run(&admin, &format!("ALTER ROLE {owner} CREATEROLE")).await;
+    // With the right to make roles he needs nobody; since 16 that right is for each role, which whoever made it has.
+    let group = "GRANT incident_sync_tenant_reader TO";
+    run(&admin, &format!("ALTER ROLE {owner} CREATEROLE; {group} {owner} WITH ADMIN OPTION")).await;
     assert!(world.store.grant_reader(&role(&world, "second"), &sight).await.unwrap());
 }
 
@@ -120,6 +121,9 @@ async fn a_daemon_that_does_not_own_the_schema_works_as_a_member_of_three_roles(
 }
 
 pub(crate) fn program(name: &str) -> PathBuf {
+    if let Some(program) = server_programs().map(|dir| dir.join(name)) {
+        return program;
+    }
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = versions.map(|version| version.path().join("bin").join(name)).collect();
     found.retain(|path| path.exists());
@@ -138,7 +142,7 @@ async fn the_owners_dump_is_whole_or_none_and_can_be_restored() {
     let (world, owner) = owned_by_a_user().await;
     world.good_pass().await;
     let admin = PgConnectOptions::clone(&world.database).username("incident_sync");
-    let grants = format!("INSERT INTO defender.reader_tenants VALUES ('{owner}', '{}')", id(1));
+    let grants = format!("INSERT INTO defender.reader_tenants VALUES ('{owner}', '{}', '{owner}'::regrole)", id(1));
     rows(&mut PgConnection::connect_with(&admin).await.unwrap(), &grants).await.unwrap();
     let folder = open_folder(PREFIX);
     let file = folder.path().join("dump");

@@ -255,7 +255,7 @@ async fn a_reader_of_one_customer_sees_that_customer_in_every_view() {
         &mut connection,
         format!(
             "CREATE ROLE {role} LOGIN IN ROLE incident_sync_tenant_reader;
-            INSERT INTO defender.reader_tenants (reader, tenant_id) VALUES ('{role}', '{}');",
+            INSERT INTO defender.reader_tenants VALUES ('{role}', '{}', '{role}'::regrole);",
             id(2)
         ),
     )

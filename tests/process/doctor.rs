@@ -59,7 +59,7 @@ async fn where_nothing_is_wrong_every_check_says_so() {
     let (code, report) = checked(&site);
     assert_eq!((code, &report["ok"]), (Some(0), &json!(true)), "{report:#}");
     let once = ["file", "permissions", "expiry", "dns", "connection", "tls", "clock", "server", "version", "encoding"];
-    for check in once.into_iter().chain(["roles", "migrations", "isolation", "rights", "objects"]) {
+    for check in once.into_iter().chain(["roles", "migrations", "isolation", "rights", "objects", "grants"]) {
         let rows = found(&report, check);
         let rows: Vec<_> = rows.into_iter().filter(|row| row["group"] != "tenants").collect();
         assert_eq!(rows.len(), 1, "{check} in {report:#}");

@@ -2,6 +2,7 @@
 
 use sqlx::PgPool;
 
+use crate::doctor::found;
 use crate::site::{Site, id, spec};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,6 +28,8 @@ async fn grant_reader_makes_a_role_that_sees_what_was_named_and_says_what_is_lef
         (&["bi_both", "--all-tenants", "--tenant", "tenant-1"], "--all-tenants"),
         (&["Robert'); DROP ROLE x; --", "--all-tenants"], "small letters"),
         (&["incident_sync_reader", "--all-tenants"], "meaning of its own"),
+        (&["current_user", "--all-tenants"], "meaning of its own"),
+        (&["select", "--all-tenants"], "a keyword of SQL"),
         (&["incident_sync", "--tenant", "tenant-1"], "a superuser"),
     ] {
         let done = site.does(&[&["grant-reader"], arguments].concat());
@@ -48,4 +51,46 @@ async fn grant_reader_makes_a_role_that_sees_what_was_named_and_says_what_is_lef
     server.stop().await;
     let done = site.does(&["grant-reader", "bi_both", "--tenant", "tenant-1"]);
     assert!(done.code() == Some(2) && done.stderr.contains("several tenants"), "{}", done.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grant_reader_fails_with_the_cure_while_others_may_create() {
+    let site = Site::with(vec![spec(1, 1)]).await;
+    site.does(&["sync"]).good();
+    let (server, admin) = site.open_database().await;
+    sqlx::raw_sql("GRANT CREATE ON SCHEMA public TO PUBLIC").execute(&admin).await.unwrap();
+    admin.close().await;
+    server.stop().await;
+    let done = site.does(&["grant-reader", "bi", "--tenant", "tenant-1"]);
+    let cure = "Let a superuser run: REVOKE CREATE ON SCHEMA public FROM PUBLIC";
+    assert!(done.code() == Some(2) && done.stderr.contains(cure), "{}", done.stderr);
+    let (server, admin) = site.open_database().await;
+    let made: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM pg_roles WHERE rolname = 'bi'").fetch_one(&admin).await.unwrap();
+    assert_eq!(made, 0);
+    sqlx::raw_sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC").execute(&admin).await.unwrap();
+    admin.close().await;
+    server.stop().await;
+    site.does(&["grant-reader", "bi", "--tenant", "tenant-1"]).good();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_names_readers_whose_grants_have_no_effect() {
+    let site = Site::with(vec![spec(1, 1)]).await;
+    site.does(&["sync"]).good();
+    site.does(&["grant-reader", "bi", "--tenant", "tenant-1"]).good();
+    let (server, admin) = site.open_database().await;
+    sqlx::raw_sql("DROP OWNED BY bi; DROP ROLE bi; CREATE ROLE bi LOGIN").execute(&admin).await.unwrap();
+    admin.close().await;
+    server.stop().await;
+    let report = site.does(&["check", "--json"]).json();
+    let [row] = found(&report, "grants")[..] else { panic!("one row in {report:#}") };
+    assert_eq!(row["result"], "warning", "{row:#}");
+    assert!(
+        row["say"].as_str().unwrap().contains("restored on another server: bi; run incident-sync grant-reader"),
+        "{row:#}"
+    );
+    site.does(&["grant-reader", "bi", "--tenant", "tenant-1"]).good();
+    let report = site.does(&["check", "--json"]).json();
+    assert_eq!(found(&report, "grants")[0]["result"], "ok", "{report:#}");
 }
