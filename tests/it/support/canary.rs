@@ -62,9 +62,11 @@ pub(crate) async fn tables(database: &PgConnectOptions) -> Result<Vec<String>, s
     let database = database.clone().disable_statement_logging();
     let mut connection = PgConnection::connect_with(&database).await?;
     let pattern = CANARIES.join("|");
+    // Temporary tables go with the session that made them, which ends at any moment of this search.
     let every = "SELECT format('SELECT %L WHERE EXISTS (SELECT FROM %I.%I t WHERE t::text ~ %L)',
         schemaname || '.' || tablename, schemaname, tablename, $1::text)
-        FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')";
+        FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
+        AND schemaname NOT LIKE 'pg\\_temp\\_%'";
     let every: Vec<String> = sqlx::query_scalar(every).bind(pattern).fetch_all(&mut connection).await?;
     assert!(!every.is_empty());
     let found = sqlx::query_scalar(AssertSqlSafe(every.join(" UNION ALL "))).fetch_all(&mut connection).await?;
