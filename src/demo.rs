@@ -109,7 +109,7 @@ async fn open_database() -> Result<OpenDatabase, Failure> {
     let empty = async {
         let mut connection = PgConnection::connect_with(&options).await?;
         sqlx::query("DROP SCHEMA IF EXISTS defender CASCADE").execute(&mut connection).await?;
-        sqlx::query("DROP TABLE IF EXISTS _sqlx_migrations").execute(&mut connection).await?;
+        sqlx::query("DROP TABLE IF EXISTS public._sqlx_migrations").execute(&mut connection).await?;
         connection.close().await
     };
     empty

@@ -245,7 +245,9 @@ fn clock(rows: &Rows, ahead: Option<i64>) -> Finding {
 
 fn database(seen: &DatabaseSeen) -> Vec<Finding> {
     let rows = Rows { group: Group::Database, about: &seen.server };
-    let later = ["version", "encoding", "roles", "migrations", "isolation", "rights", "objects", "grants"];
+    let later = [
+        "version", "encoding", "roles", "owners", "create", "migrations", "isolation", "rights", "objects", "grants",
+    ];
     let mut all = Vec::new();
     match &seen.looked_up {
         None => {}
@@ -304,7 +306,13 @@ fn inspected(rows: &Rows, seen: &Inspection) -> Vec<Finding> {
             "cannot hold every character; make a database with ENCODING 'UTF8' TEMPLATE template0, and move there";
         rows.failure("encoding", format!("{} {say}", seen.encoding))
     };
-    let mut all = vec![server, version, encoding, roles(rows, seen), migrations(rows, seen.schema.as_ref())];
+    let mut all = vec![server, version, encoding, roles(rows, seen), owners(rows, seen), create(rows, seen)];
+    if !seen.foreign_owners.is_empty() {
+        let because = "tables of another user are not read";
+        all.extend(["migrations", "isolation", "rights", "objects", "grants"].map(|check| rows.not_tried(check, because)));
+        return all;
+    }
+    all.push(migrations(rows, seen.schema.as_ref()));
     all.push(isolation(rows, seen));
     let current = seen.schema.as_ref().and_then(|schema| schema.as_ref().ok()).filter(|schema| schema.pending == 0);
     all.push(rights(rows, current));
@@ -352,6 +360,28 @@ fn roles(rows: &Rows, seen: &Inspection) -> Finding {
     }
     let (names, user) = (foreign.join(", "), &seen.user);
     rows.failure("roles", format!("{user} is no member of {names}; let a superuser run: GRANT {names} TO {user}"))
+}
+
+/// Objects of other users that incident-sync would call run with its rights, or with those of its readers.
+fn owners(rows: &Rows, seen: &Inspection) -> Finding {
+    let check = "owners";
+    if seen.foreign_owners.is_empty() {
+        return rows.ok(check, "no other user owns an object that incident-sync uses");
+    }
+    let (list, user) = (seen.foreign_owners.join("; "), &seen.user);
+    let cure = format!("let a superuser drop it, or check its content and run ALTER ... OWNER TO {user}");
+    rows.failure(check, format!("another user owns an object that incident-sync uses: {list}; {cure}"))
+}
+
+/// Whoever creates functions in a schema of somebody's search path can have them run with that user's rights. The
+/// transactions of incident-sync have no such path, but its readers' do.
+fn create(rows: &Rows, seen: &Inspection) -> Finding {
+    let check = "create";
+    if seen.create_rights.is_empty() {
+        return rows.ok(check, "neither PUBLIC nor a reader may create objects in this database");
+    }
+    let say = "PUBLIC or a reader may create objects, which other users may run by mistake; let a superuser run: ";
+    rows.failure(check, format!("{say}{}", seen.create_rights.join("; ")))
 }
 
 fn migrations(rows: &Rows, schema: Option<&Result<SchemaState, SyncError>>) -> Finding {
@@ -416,8 +446,12 @@ fn isolation(rows: &Rows, seen: &Inspection) -> Finding {
 fn rights(rows: &Rows, schema: Option<&SchemaState>) -> Finding {
     let check = "rights";
     let Some(schema) = schema else { return rows.not_tried(check, "the schema is not current") };
-    if schema.missing_rights.is_empty() {
+    if schema.missing_rights.is_empty() && schema.function_rights.is_empty() {
         return rows.ok(check, "the roles of incident-sync may read and write what they need to");
+    }
+    if schema.missing_rights.is_empty() {
+        let say = "the privileges on functions are not those of the migrations; run incident-sync migrate, or let the functions' owner run: ";
+        return rows.failure(check, format!("{say}{}", schema.function_rights.join("; ")));
     }
     let say = "the roles of incident-sync may not read or write what they need to; let the tables' owner run: ";
     rows.failure(check, format!("{say}{}", schema.missing_rights.join("; ")))

@@ -36,6 +36,8 @@ fn good_database() -> Inspection {
         user: "sync".to_owned(),
         roles: Vec::new(),
         isolation: vec![("alerts".to_owned(), true)],
+        create_rights: Vec::new(),
+        foreign_owners: Vec::new(),
         schema: None,
     }
 }

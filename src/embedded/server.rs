@@ -298,7 +298,7 @@ fn is_recovering(error: &sqlx::Error) -> bool {
 }
 
 async fn create_database(mut connection: PgConnection) -> sqlx::Result<()> {
-    let query = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)");
+    let query = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)");
     let exists: bool = query.bind(NAME).fetch_one(&mut connection).await?;
     if !exists {
         connection.execute("CREATE DATABASE incident_sync").await?;

@@ -28,6 +28,10 @@ pub struct Inspection {
     pub roles: Vec<Role>,
     /// The tables of customers' data, and whether row-level security is forced on each.
     pub isolation: Vec<(String, bool)>,
+    /// The statements that keep PUBLIC and readers from creating objects.
+    pub create_rights: Vec<String>,
+    /// Objects of other users in the place of ours, each with its owner.
+    pub foreign_owners: Vec<String>,
     /// Which migrations it has seen, if we may look; nothing where there are no tables.
     pub schema: Option<Result<SchemaState, SyncError>>,
 }
@@ -66,6 +70,8 @@ pub struct SchemaState {
     pub missing_rights: Vec<String>,
     /// Readers whose grants have no effect; unknown where our user may not read them.
     pub dead_grants: Option<Vec<String>>,
+    /// The statements that give functions the privileges of the migrations.
+    pub function_rights: Vec<String>,
 }
 
 /// Connects once, without a pool that would hide why it cannot. What is told holds neither password nor data: nothing was
@@ -99,16 +105,20 @@ impl Store {
                 sqlx::query_as(include_str!("sql/inspect_server.sql")).fetch_one(&mut *connection).await?;
             let roles: Vec<(String, bool, bool, bool)> =
                 sqlx::query_as(include_str!("sql/inspect_roles.sql")).fetch_all(&mut *connection).await?;
-            let isolation = sqlx::query_as(include_str!("sql/inspect_isolation.sql")).fetch_all(connection).await?;
-            Ok((server, roles, isolation))
+            let isolation =
+                sqlx::query_as(include_str!("sql/inspect_isolation.sql")).fetch_all(&mut *connection).await?;
+            let create_rights = sqlx::query_scalar(include_str!("sql/create_rights.sql")).fetch_all(connection).await?;
+            Ok((server, roles, isolation, create_rights))
         };
         let looked = self.transact("looking at the database", Rights::Login, look).await?;
-        let (server, roles, isolation) = looked;
+        let (server, roles, isolation, create_rights) = looked;
+        let foreign_owners = self.foreign_owners().await?;
         let (version, version_name, encoding, is_standby, is_read_only, source, name, user, has_tables) = server;
         let read_only_by = is_read_only.then_some(source);
         let role = |(name, exists, is_ours, is_unbound)| Role { name, exists, is_ours, is_unbound };
         let roles = roles.into_iter().map(role).collect();
-        let schema = if has_tables { Some(self.schema_state().await) } else { None };
+        // A table of another user is not read.
+        let schema = if has_tables && foreign_owners.is_empty() { Some(self.schema_state().await) } else { None };
         Ok(Inspection {
             version,
             version_name,
@@ -119,13 +129,15 @@ impl Store {
             user,
             roles,
             isolation,
+            create_rights,
+            foreign_owners,
             schema,
         })
     }
 
     async fn schema_state(&self) -> Result<SchemaState, SyncError> {
         let read = async |connection: &mut PgConnection| {
-            let versions = "SELECT version FROM _sqlx_migrations WHERE success";
+            let versions = "SELECT version FROM public._sqlx_migrations WHERE success";
             let applied: Vec<i64> = sqlx::query_scalar(versions).fetch_all(&mut *connection).await?;
             let oldest = "SELECT oldest_supported FROM defender.schema_info";
             Ok((applied, sqlx::query_scalar(oldest).fetch_one(connection).await?))
@@ -143,12 +155,14 @@ impl Store {
         };
         let missing_rights = self.transact("looking at the roles' rights", Rights::Login, rights).await?;
         let dead_grants = self.dead_grants().await?;
+        let function_rights = self.function_rights().await?;
         Ok(SchemaState {
             missing: needed,
             missing_indexes: indexes,
             missing_views: views,
             missing_rights,
             dead_grants,
+            function_rights,
             ..state
         })
     }

@@ -26,6 +26,7 @@ pub mod readers;
 mod records;
 pub mod retain;
 pub mod runs;
+mod search_path;
 pub mod status;
 pub mod summaries;
 pub mod tenants;
@@ -33,11 +34,12 @@ pub mod transfer;
 pub mod upsert;
 
 pub use lease::{Claim, Lease};
+use search_path::SEARCH_PATH;
 
 /// The schema. Shipped with the binary; applied by `run`, `migrate` and every command that needs it. What a newer version has
 /// applied besides is left alone: whether we can work with it is told by `schema_info`.
 pub static MIGRATIONS: LazyLock<sqlx::migrate::Migrator> = LazyLock::new(|| {
-    let mut migrator = sqlx::migrate!();
+    let mut migrator = search_path::guarded(&sqlx::migrate!());
     migrator.set_ignore_missing(true);
     migrator
 });
@@ -225,8 +227,8 @@ impl Store {
         // A process that was frozen in the middle holds its tenant's row, and with it the tenant, until Postgres ends it.
         self.pool
             .begin_with(AssertSqlSafe(format!(
-                "BEGIN ISOLATION LEVEL {isolation}; SET LOCAL ROLE {role}; SET LOCAL incident_sync.tenant_id = '{tenant}'; \
-                 SET LOCAL statement_timeout = '{seconds}s'; SET LOCAL idle_in_transaction_session_timeout = '{seconds}s'{forget}"
+                "BEGIN ISOLATION LEVEL {isolation}; SET LOCAL search_path = {SEARCH_PATH}; SET LOCAL ROLE {role}; \
+                 SET LOCAL incident_sync.tenant_id = '{tenant}'; SET LOCAL statement_timeout = '{seconds}s'; SET LOCAL idle_in_transaction_session_timeout = '{seconds}s'{forget}"
             )))
             .await
     }
@@ -261,13 +263,15 @@ impl Store {
             let tables = "SELECT to_regclass('defender.sync_state') IS NOT NULL, to_regclass('defender.schema_info') IS NOT NULL";
             sqlx::query_as::<_, (bool, bool)>(tables).fetch_one(connection).await
         };
-        match self.transact(step, Rights::Login, look).await? {
+        let (has_tables, has_info) = self.transact(step, Rights::Login, look).await?;
+        search_path::no_foreign_owners(&self.foreign_owners().await?)?;
+        match (has_tables, has_info) {
             (false, _) => return Err(SyncError::Schema { what: "there are no tables of incident-sync".to_owned() }),
             (true, false) => return Err(older_than(2)),
             (true, true) => {}
         }
         let read = async |connection: &mut PgConnection| {
-            let info = "SELECT oldest_supported, (SELECT max(version) FROM _sqlx_migrations WHERE success) FROM defender.schema_info";
+            let info = "SELECT oldest_supported, (SELECT max(version) FROM public._sqlx_migrations WHERE success) FROM defender.schema_info";
             sqlx::query_as::<_, (i64, i64)>(info).fetch_one(connection).await
         };
         let (oldest_supported, applied) = self.transact(step, Rights::Login, read).await?;
@@ -287,7 +291,7 @@ impl Store {
     /// How many migrations this binary knows that the database has not seen.
     pub async fn pending_migrations(&self) -> Result<usize, SyncError> {
         let read = async |connection: &mut PgConnection| {
-            let versions = "SELECT version FROM _sqlx_migrations WHERE success";
+            let versions = "SELECT version FROM public._sqlx_migrations WHERE success";
             sqlx::query_scalar::<_, i64>(versions).fetch_all(connection).await
         };
         let applied = self.transact("reading the schema's version", Rights::Login, read).await?;
@@ -321,16 +325,25 @@ fn older_than(version: i64) -> SyncError {
 /// fails, and closing the session is what frees it.
 pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncError> {
     let step = "migrating the schema";
-    // A statement timeout would cut long migrations short; the deadline here bounds the whole.
-    let options =
-        options.clone().options([("statement_timeout", "0"), ("lock_timeout", "30s")]).disable_statement_logging();
+    // A statement timeout would cut long migrations short; the deadline here bounds the whole. The path is for the
+    // migrator's own statements, which are in no transaction of ours.
+    let settings = [("statement_timeout", "0"), ("lock_timeout", "30s"), ("search_path", "pg_catalog,pg_temp")];
+    let options = options.clone().options(settings).disable_statement_logging();
     let connect = sqlx::PgConnection::connect_with(&options);
     let mut connection = within("connecting to the database", CONNECT_DEADLINE, connect).await?;
     failpoint::reach("migration.begin").await;
-    let migrate =
-        async { if is_current(&mut connection).await { Ok(()) } else { MIGRATIONS.run(&mut connection).await } };
+    let migrate = async {
+        if let Err(refusal) = search_path::refuse_foreign_owners(&mut connection).await? {
+            return Ok(Err(refusal));
+        }
+        if !is_current(&mut connection).await {
+            MIGRATIONS.run(&mut connection).await?;
+        }
+        search_path::restore_function_rights(&mut connection).await?;
+        Ok(Ok(()))
+    };
     let migrated = match tokio::time::timeout(MIGRATE_DEADLINE, migrate).await {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(done)) => done,
         Ok(Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))) => {
             Err(database_error(step, &error))
         }
@@ -347,13 +360,7 @@ pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncErro
 /// Whether there is nothing to apply. The migrator's lock can be held by everybody who can log in, and its table be made by
 /// the owner only: neither must keep a user from working who has nothing to migrate.
 async fn is_current(connection: &mut PgConnection) -> bool {
-    let query = "SELECT version, checksum, success FROM _sqlx_migrations";
-    let look = async {
-        // A pooler may take us to another server between two words that are in no transaction.
-        let mut transaction = connection.begin().await?;
-        sqlx::query_as::<_, (i64, Vec<u8>, bool)>(query).persistent(false).fetch_all(&mut *transaction).await
-    };
-    let applied = look.await.unwrap_or_default();
+    let applied = search_path::applied(connection).await.unwrap_or_default();
     let is_applied = |migration: &sqlx::migrate::Migration| {
         let same = |row: &(i64, Vec<u8>, bool)| row.0 == migration.version && row.1 == *migration.checksum && row.2;
         applied.iter().any(same)

@@ -54,7 +54,7 @@ impl Store {
 
     async fn tenant_rows(&self, isolation: &str, tenant: TenantId) -> Result<TenantRows, SyncError> {
         let newest = async |connection: &mut PgConnection| {
-            let newest = "SELECT max(version) FROM _sqlx_migrations WHERE success";
+            let newest = "SELECT max(version) FROM public._sqlx_migrations WHERE success";
             sqlx::query_scalar(newest).fetch_one(connection).await
         };
         let schema = self.transact("reading the schema's version", Rights::Reader, newest).await?;

@@ -24,6 +24,7 @@ mod repair;
 mod reporting;
 mod retention;
 mod schema;
+mod search_path;
 mod secrets;
 mod summaries;
 mod support;

@@ -59,7 +59,8 @@ async fn where_nothing_is_wrong_every_check_says_so() {
     let (code, report) = checked(&site);
     assert_eq!((code, &report["ok"]), (Some(0), &json!(true)), "{report:#}");
     let once = ["file", "permissions", "expiry", "dns", "connection", "tls", "clock", "server", "version", "encoding"];
-    for check in once.into_iter().chain(["roles", "migrations", "isolation", "rights", "objects", "grants"]) {
+    let database = ["roles", "owners", "create", "migrations", "isolation", "rights", "objects", "grants"];
+    for check in once.into_iter().chain(database) {
         let rows = found(&report, check);
         let rows: Vec<_> = rows.into_iter().filter(|row| row["group"] != "tenants").collect();
         assert_eq!(rows.len(), 1, "{check} in {report:#}");
@@ -260,6 +261,30 @@ async fn a_database_that_would_refuse_our_work_is_told_with_its_cure_and_nobody_
             "rights",
             "run: GRANT INSERT ON defender.evidence TO incident_sync_writer",
             "GRANT INSERT ON defender.evidence TO incident_sync_writer",
+        ),
+        (
+            "GRANT EXECUTE ON FUNCTION defender.forget_readers TO PUBLIC",
+            "rights",
+            "run incident-sync migrate, or let the functions' owner run: REVOKE EXECUTE ON ROUTINE defender.forget_readers() FROM PUBLIC",
+            "REVOKE EXECUTE ON FUNCTION defender.forget_readers FROM PUBLIC",
+        ),
+        (
+            "GRANT CREATE ON SCHEMA public TO PUBLIC",
+            "create",
+            "let a superuser run: REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+        ),
+        (
+            "CREATE ROLE neighbour; GRANT CREATE ON DATABASE incident_sync TO neighbour; GRANT neighbour TO incident_sync_reader",
+            "create",
+            "let a superuser run: REVOKE CREATE ON DATABASE incident_sync FROM neighbour",
+            "REVOKE neighbour FROM incident_sync_reader; REVOKE CREATE ON DATABASE incident_sync FROM neighbour",
+        ),
+        (
+            "ALTER SCHEMA reporting OWNER TO neighbour",
+            "owners",
+            "schema reporting (of neighbour); let a superuser drop it, or check its content and run ALTER ... OWNER TO incident_sync",
+            "ALTER SCHEMA reporting OWNER TO incident_sync",
         ),
         (
             "ALTER VIEW reporting.alerts RENAME TO elsewhere",

@@ -1,0 +1,110 @@
+//! Keeps the code of other users out of our transactions: where names lead, who owns what we call, who may call ours.
+//!
+//! A function that fits a call better than the built-in one runs in its place if its schema is on the search path. In
+//! `public` of an upgraded cluster every role may create such a function, and after `SET ROLE` the path's `"$user"` is a
+//! schema that anybody with CREATE on the database may have made.
+
+use sqlx::migrate::{Migration, Migrator};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqlSafeStr};
+
+use super::{Rights, Store, newest_migration};
+use crate::error::SyncError;
+
+/// The path of every transaction: nobody but a superuser creates objects in `pg_catalog`. Temporary objects come last, or
+/// tables of the session would come first.
+pub(super) const SEARCH_PATH: &str = "pg_catalog, pg_temp";
+/// Begins a transaction of the migrator's connection. A pooler ignores the path among the connection's options.
+const BEGIN: &str = "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp";
+/// sqlx's list of the migrations that a database has seen.
+const APPLIED_TABLE: &str = "public._sqlx_migrations";
+
+/// The migrations, each with the safe path in its own transaction. The checksum stays that of the file.
+pub(super) fn guarded(migrator: &Migrator) -> Migrator {
+    let guard = |migration: &Migration| {
+        // The second one names sqlx's table without its schema, and a file that some database has applied never changes.
+        let sql = migration.sql.as_str().replace(" ON _sqlx_migrations ", " ON public._sqlx_migrations ");
+        let sql = AssertSqlSafe(format!("SET LOCAL search_path = {SEARCH_PATH};\n{sql}")).into_sql_str();
+        Migration { sql, ..migration.clone() }
+    };
+    let mut guarded = Migrator::with_migrations(migrator.iter().map(guard).collect());
+    guarded.dangerous_set_table_name(APPLIED_TABLE);
+    guarded
+}
+
+/// The versions and checksums in sqlx's table and whether each succeeded; fails where there is no such table.
+pub(super) async fn applied(connection: &mut PgConnection) -> Result<Vec<(i64, Vec<u8>, bool)>, sqlx::Error> {
+    let query = "SELECT version, checksum, success FROM public._sqlx_migrations";
+    // A pooler may take us to another server between two words that are in no transaction.
+    let mut transaction = connection.begin_with(BEGIN).await?;
+    sqlx::query_as(query).persistent(false).fetch_all(&mut *transaction).await
+}
+
+/// Fails where another user owns a schema, table or function of incident-sync, or a function that one of them calls. Before
+/// the first migration, anybody who may create them can have done so; reading a table of his runs his code.
+pub(super) async fn refuse_foreign_owners(connection: &mut PgConnection) -> Result<Result<(), SyncError>, sqlx::Error> {
+    let mut transaction = connection.begin_with(BEGIN).await?;
+    let foreign = foreign_owners(&mut transaction).await?;
+    transaction.rollback().await?;
+    Ok(no_foreign_owners(&foreign))
+}
+
+/// Objects of other users in the place of ours, each with its owner.
+pub(super) async fn foreign_owners(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(include_str!("sql/foreign_owners.sql")).persistent(false).fetch_all(connection).await
+}
+
+pub(super) fn no_foreign_owners(foreign: &[String]) -> Result<(), SyncError> {
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let what = format!(
+        "another user owns {}, whose code would run with the rights of incident-sync. Let a superuser drop it, or check \
+         its content and run ALTER ... OWNER TO the user that migrates",
+        foreign.join("; ")
+    );
+    Err(SyncError::Schema { what })
+}
+
+/// Restores the privileges on functions as the migrations granted them: a dump restored without privileges lets PUBLIC call
+/// all of them. Leaves a schema alone that a newer version has migrated, and functions of another owner.
+pub(super) async fn restore_function_rights(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let applied = applied(connection).await?;
+    if applied.iter().map(|row| row.0).max() != Some(newest_migration()) {
+        return Ok(());
+    }
+    let mut transaction = connection.begin_with(BEGIN).await?;
+    if ours_of(function_rights(&mut transaction).await?).next().is_none() {
+        return transaction.rollback().await;
+    }
+    // Two instances that start together would update the same row of the catalog.
+    sqlx::query("SELECT FROM defender.schema_info FOR UPDATE").persistent(false).execute(&mut *transaction).await?;
+    for statement in ours_of(function_rights(&mut transaction).await?) {
+        tracing::warn!(who = "operator", "restoring the privileges of the migrations: {statement}");
+        sqlx::query(AssertSqlSafe(statement)).persistent(false).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await
+}
+
+/// The statements that restore the privileges on functions, and whether our user may run each.
+async fn function_rights(connection: &mut PgConnection) -> Result<Vec<(String, bool)>, sqlx::Error> {
+    sqlx::query_as(include_str!("sql/function_rights.sql")).persistent(false).fetch_all(connection).await
+}
+
+fn ours_of(statements: Vec<(String, bool)>) -> impl Iterator<Item = String> {
+    statements.into_iter().filter(|(_, is_ours)| *is_ours).map(|(statement, _)| statement)
+}
+
+impl Store {
+    /// The statements that restore the privileges on functions as the migrations granted them.
+    pub async fn function_rights(&self) -> Result<Vec<String>, SyncError> {
+        let look = async |connection: &mut PgConnection| function_rights(connection).await;
+        let off = self.transact("looking at the functions' privileges", Rights::Login, look).await?;
+        Ok(off.into_iter().map(|(statement, _)| statement).collect())
+    }
+
+    /// Objects of other users in the place of ours, each with its owner.
+    pub async fn foreign_owners(&self) -> Result<Vec<String>, SyncError> {
+        let look = async |connection: &mut PgConnection| foreign_owners(connection).await;
+        self.transact("looking for the owners of the schema", Rights::Login, look).await
+    }
+}
