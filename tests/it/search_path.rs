@@ -86,6 +86,9 @@ async fn played_through(schemas: &[&str], grant: &str) {
         plant(&mut stranger, schema).await;
     }
 
+    world.good_pass().await;
+    world.store.summarise(world.tenants()[0].id).await.unwrap();
+    assert_eq!(called(&world.database).await, Vec::<String>::new(), "code of the stranger ran in a poll");
     work(&world).await;
     world.later();
     world.good_pass().await;

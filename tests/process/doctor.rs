@@ -263,6 +263,40 @@ async fn a_database_that_would_refuse_our_work_is_told_with_its_cure_and_nobody_
             "GRANT INSERT ON defender.evidence TO incident_sync_writer",
         ),
         (
+            "ALTER VIEW reporting.alerts RENAME TO elsewhere",
+            "objects",
+            "view reporting.alerts",
+            "ALTER VIEW reporting.elsewhere RENAME TO alerts",
+        ),
+    ] {
+        sqlx::raw_sql(breaks).execute(&pool).await.unwrap();
+        site.world().clear_calls(id(1));
+        let (ended, report) = checked(&site);
+        assert_eq!(ended, Some(3), "{breaks}: {report:#}");
+        let failed = report["findings"].as_array().unwrap().iter().filter(|row| row["result"] == "failure");
+        assert_eq!(failed.count(), 1, "{breaks}: {report:#}");
+        let row = found(&report, check)[0];
+        assert!(row["result"] == "failure" && row["say"].as_str().unwrap().contains(words), "{row:#}");
+        if breaks.contains("read_only") || breaks.contains("sync_state") {
+            assert_eq!((result(&report, "call"), answered(&site, 1..=1)), ("not_tried", [0, 0]), "{report:#}");
+        } else {
+            assert_eq!(result(&report, "call"), "ok", "{report:#}");
+        }
+        sqlx::raw_sql(mends).execute(&pool).await.unwrap();
+    }
+    assert_eq!(checked(&site).0, Some(0), "all is mended");
+    pool.close().await;
+    embedded.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_that_let_others_run_code_fail_with_their_cure() {
+    let site = migrated(vec![]).await;
+    let (embedded, pool) = site.open_database().await;
+    let database = site.shared_database();
+    site.configure(&Settings { database, tenants: vec![], ..site.settings() });
+    for (breaks, check, words, cure) in [
+        (
             "GRANT EXECUTE ON FUNCTION defender.forget_readers TO PUBLIC",
             "rights",
             "run incident-sync migrate, or let the functions' owner run: REVOKE EXECUTE ON ROUTINE defender.forget_readers() FROM PUBLIC",
@@ -286,29 +320,15 @@ async fn a_database_that_would_refuse_our_work_is_told_with_its_cure_and_nobody_
             "schema reporting (of neighbour); let a superuser drop it, or check its content and run ALTER ... OWNER TO incident_sync",
             "ALTER SCHEMA reporting OWNER TO incident_sync",
         ),
-        (
-            "ALTER VIEW reporting.alerts RENAME TO elsewhere",
-            "objects",
-            "view reporting.alerts",
-            "ALTER VIEW reporting.elsewhere RENAME TO alerts",
-        ),
     ] {
         sqlx::raw_sql(breaks).execute(&pool).await.unwrap();
-        site.world().clear_calls(id(1));
         let (ended, report) = checked(&site);
-        assert_eq!(ended, Some(3), "{breaks}: {report:#}");
         let failed = report["findings"].as_array().unwrap().iter().filter(|row| row["result"] == "failure");
-        assert_eq!(failed.count(), 1, "{breaks}: {report:#}");
-        let row = found(&report, check)[0];
-        assert!(row["result"] == "failure" && row["say"].as_str().unwrap().contains(words), "{row:#}");
-        if breaks.contains("read_only") || breaks.contains("sync_state") {
-            assert_eq!((result(&report, "call"), answered(&site, 1..=1)), ("not_tried", [0, 0]), "{report:#}");
-        } else {
-            assert_eq!(result(&report, "call"), "ok", "{report:#}");
-        }
-        sqlx::raw_sql(mends).execute(&pool).await.unwrap();
+        assert_eq!((ended, failed.count()), (Some(3), 1), "{breaks}: {report:#}");
+        assert_told(&report, check, "failure", "operator", &[words]);
+        sqlx::raw_sql(cure).execute(&pool).await.unwrap();
+        assert_eq!(checked(&site).0, Some(0), "{cure}");
     }
-    assert_eq!(checked(&site).0, Some(0), "all is mended");
     pool.close().await;
     embedded.stop().await;
 }
