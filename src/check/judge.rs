@@ -245,9 +245,8 @@ fn clock(rows: &Rows, ahead: Option<i64>) -> Finding {
 
 fn database(seen: &DatabaseSeen) -> Vec<Finding> {
     let rows = Rows { group: Group::Database, about: &seen.server };
-    let later = [
-        "version", "encoding", "roles", "owners", "create", "migrations", "isolation", "rights", "objects", "grants",
-    ];
+    let later =
+        ["version", "encoding", "roles", "owners", "create", "migrations", "isolation", "rights", "objects", "grants"];
     let mut all = Vec::new();
     match &seen.looked_up {
         None => {}
@@ -309,7 +308,9 @@ fn inspected(rows: &Rows, seen: &Inspection) -> Vec<Finding> {
     let mut all = vec![server, version, encoding, roles(rows, seen), owners(rows, seen), create(rows, seen)];
     if !seen.foreign_owners.is_empty() {
         let because = "tables of another user are not read";
-        all.extend(["migrations", "isolation", "rights", "objects", "grants"].map(|check| rows.not_tried(check, because)));
+        all.extend(
+            ["migrations", "isolation", "rights", "objects", "grants"].map(|check| rows.not_tried(check, because)),
+        );
         return all;
     }
     all.push(migrations(rows, seen.schema.as_ref()));
