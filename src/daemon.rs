@@ -7,6 +7,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,7 @@ use crate::error::SyncError;
 use crate::expiry;
 use crate::failure::Failure;
 use crate::listener;
+use crate::pass::panicked;
 use crate::progress::Progress;
 use crate::reload::Reloader;
 use crate::schedule;
@@ -77,28 +79,31 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
     let reloader = Reloader::new(Arc::clone(&engine), file, Arc::clone(&wake), config);
     let reloads = tokio::spawn(reloader.watch(hangup));
     let credentials = tokio::spawn(expiry::watch(Arc::clone(&engine), Arc::clone(&wake)));
-    let watchdog = tokio::spawn(feed_watchdog());
+    // Before its task runs: the watchdog asks from now on.
+    engine.beat().expect_within(Duration::ZERO);
+    let watchdog = tokio::spawn(feed_watchdog(Arc::clone(&engine)));
     let lost = lost_database(&database);
-    let running = tokio::spawn({
+    let mut running = tokio::spawn({
         let (engine, wake) = (Arc::clone(&engine), Arc::clone(&wake));
         async move { engine.run(&wake).await }
     });
-    let is_lost = tokio::select! {
-        () = stop.cancelled() => false,
-        () = lost => true,
+    let (is_lost, ended) = tokio::select! {
+        ended = &mut running => (false, Some(ended)),
+        () = stop.cancelled() => (false, None),
+        () = lost => (true, None),
     };
+    let was_asked = stop.is_cancelled();
     let deadline = Instant::now() + HARD_STOP;
     stop.cancel();
     notify(|| sd_notify::notify(&[NotifyState::Stopping])).await;
-    let ended = tokio::time::timeout(SOFT_STOP, running).await;
-    if ended.is_err() {
-        tracing::warn!("runs did not finish in time; their leases expire by themselves");
+    let ended = match ended {
+        Some(ended) => Some(ended),
+        None => tokio::time::timeout(SOFT_STOP, running).await.ok(),
+    };
+    give_back_leases(&database.store, ended.as_ref()).await;
+    for task in [reloads, passwords, credentials, summaries, watchdog] {
+        task.abort();
     }
-    reloads.abort();
-    passwords.abort();
-    credentials.abort();
-    summaries.abort();
-    watchdog.abort();
     drop(ticks.shutdown().await);
     database.close_by(deadline).await;
     if is_lost {
@@ -106,11 +111,42 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
             "the embedded Postgres ended by itself; its log is postgres.log in database.embedded_dir".to_owned(),
         ));
     }
-    if let Ok(Ok(Err(error))) = ended {
-        return Err(SetupError::from(error).into());
-    }
+    judge_end(ended, was_asked)?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// How the dispatcher ended.
+type DispatcherEnd = Result<Result<(), SyncError>, JoinError>;
+
+/// A dispatcher that panicked has not given its leases back: its tenants would wait for them to expire.
+async fn give_back_leases(store: &Store, ended: Option<&DispatcherEnd>) {
+    match ended {
+        Some(Ok(_)) => {}
+        Some(Err(_)) => {
+            let released = tokio::time::timeout(SOFT_STOP, store.release_leases()).await;
+            if !matches!(released, Ok(Ok(()))) {
+                tracing::warn!("leases were not given back; they expire by themselves");
+            }
+        }
+        None => tracing::warn!("runs did not finish in time; their leases expire by themselves"),
+    }
+}
+
+/// The failure that the dispatcher's end amounts to. `None` is a dispatcher that did not end in time.
+fn judge_end(ended: Option<DispatcherEnd>, was_asked: bool) -> Result<(), Failure> {
+    let error = match ended {
+        Some(Ok(Err(error))) => return Err(SetupError::from(error).into()),
+        Some(Ok(Ok(()))) if !was_asked => "it returned although nothing asked it to".to_owned(),
+        Some(Ok(Ok(()))) | None => return Ok(()),
+        Some(Err(error)) => match error.try_into_panic() {
+            Ok(panic) => panicked(&*panic).to_string(),
+            Err(error) => error.to_string(),
+        },
+    };
+    Err(Failure::NotDone(format!(
+        "the dispatcher of tenant runs ended: {error}. incident-sync ends with it. Start it again, and report the log"
+    )))
 }
 
 /// Keeps trying while the database is merely away; `None` when stopped meanwhile.

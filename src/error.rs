@@ -182,6 +182,12 @@ pub enum SyncError {
     /// What this run wrote before is not there any more.
     #[error("the database has lost the page that this run wrote before, as in a crash or a failover")]
     TakenBack,
+    /// A row of the database holds what no release of ours writes.
+    #[error("the tenant's state holds a value out of bounds: {columns}")]
+    StateOutOfBounds {
+        /// The columns.
+        columns: String,
+    },
     /// Another instance works on this tenant.
     #[error("the lease of this tenant was lost to another instance or has expired")]
     LeaseLost,
@@ -408,6 +414,12 @@ impl SyncError {
                 Actor::Nobody,
                 Wait::NextRun,
                 "Postgres has lost its last moments; the next run reads them again",
+            ),
+            Self::StateOutOfBounds { .. } => Verdict::new(
+                "bad_state",
+                Actor::Operator,
+                Wait::NextRun,
+                "The database holds a value that incident-sync cannot use, so the tenant is not read; correct the column in defender.sync_state, or purge the tenant and synchronise it again",
             ),
             Self::LeaseLost => {
                 Verdict::new("lease_lost", Actor::Nobody, Wait::NextRun, "Another instance has taken this tenant over")

@@ -3,6 +3,7 @@
 //! Data flows one way: config -> schedule -> tenant -> token -> pages -> decode -> rows -> upsert -> watermark.
 //! `ARCHITECTURE.md` has the map.
 
+pub mod beat;
 pub mod check;
 pub mod cli;
 pub mod config;

@@ -1,6 +1,6 @@
 //! Runs the tenants that are due, at most so many at once; a slow or failing one holds nobody up.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -16,6 +16,7 @@ use tracing::Instrument;
 use tracing::field::Empty;
 use uuid::Uuid;
 
+use crate::beat::Beat;
 use crate::entra::credential::{Credential, Rank};
 use crate::error::{Actor, SyncError, Verdict, Wait, panic_words};
 use crate::failpoint;
@@ -44,6 +45,9 @@ const PARKED_PROBE: Duration = Duration::from_secs(3600);
 
 /// Whatever ails the database ails all tenants, and ends for all at once; one of them tries again so soon.
 const DATABASE_PROBE: Duration = Duration::from_secs(5);
+
+/// The dispatcher's loop turns at least so often.
+const TURN: Duration = Duration::from_secs(2);
 
 const UNCLAIMED_TOLD: Duration = Duration::from_secs(60);
 
@@ -114,6 +118,7 @@ pub struct Engine {
     /// the others would fetch could not be stored.
     database_is_unwell: AtomicBool,
     unclaimed_told: Mutex<Option<Instant>>,
+    beat: Beat,
     /// Stops claiming and ends runs between two pages.
     pub stop: CancellationToken,
 }
@@ -139,12 +144,17 @@ impl Engine {
         let trust = Trust::new(parties.store.lease_term());
         let (database_is_unwell, unclaimed_told) = (AtomicBool::new(false), Mutex::default());
         let settings = RwLock::new(Arc::new(settings));
-        Self { parties, settings, progress, trust, database_is_unwell, unclaimed_told, stop }
+        Self { parties, settings, progress, trust, database_is_unwell, unclaimed_told, beat: Beat::new(), stop }
     }
 
     /// The settings in force.
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The progress of [`Engine::run`].
+    pub fn beat(&self) -> &Beat {
+        &self.beat
     }
 
     /// The parties.
@@ -185,9 +195,12 @@ impl Engine {
         let mut runs = JoinSet::new();
         let mut renewal = tokio::time::interval(self.parties.store.renewal_period());
         renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut turn = tokio::time::interval(TURN);
+        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         wake.notify_one();
-        let mut ended = Ok(());
+        let (mut ended, mut told) = (Ok(()), BTreeMap::new());
         loop {
+            self.beat.expect_within(TURN);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
@@ -197,10 +210,12 @@ impl Engine {
                     if ended.is_err() {
                         self.stop.cancel();
                     }
+                    Box::pin(self.tell_out_of_bounds(&mut told)).await;
                 }
                 Some(_) = runs.join_next() => self.claim_due(&mut runs).await,
                 () = self.parties.slots.freed() => self.claim_due(&mut runs).await,
                 () = wake.notified() => self.claim_due(&mut runs).await,
+                _ = turn.tick() => {}
             }
         }
         while runs.join_next().await.is_some() {}
@@ -209,6 +224,34 @@ impl Engine {
             tracing::warn!(error = %error, "leases were not given back; they expire by themselves");
         }
         ended
+    }
+
+    /// Waits for something that ends within `wait`, and says so to the watchdog.
+    async fn bounded<T>(&self, wait: Duration, work: impl Future<Output = T>) -> T {
+        self.beat.expect_within(wait);
+        let done = work.await;
+        self.beat.expect_within(TURN);
+        done
+    }
+
+    /// One event for each tenant whose state is out of bounds, until it is corrected. `told` has those of earlier calls.
+    async fn tell_out_of_bounds(&self, told: &mut BTreeMap<Uuid, Vec<String>>) {
+        let (store, settings) = (&self.parties.store, self.settings());
+        let enabled = settings.enabled();
+        let looked = self.bounded(store.dispatcher_wait(), Box::pin(store.out_of_bounds(&enabled))).await;
+        // That the database is away, the next claim says.
+        let Ok(found) = looked else { return };
+        for (tenant, columns) in found.iter().filter(|(tenant, columns)| told.get(tenant) != Some(columns)) {
+            let name = settings.tenants.get(tenant).map_or("", |tenant| tenant.name.as_str());
+            let error = SyncError::StateOutOfBounds { columns: columns.join(", ") };
+            let verdict = error.verdict();
+            let (class, who, say) = (verdict.class, verdict.who.as_str(), verdict.say);
+            tracing::error!(
+                tenant.id = %tenant, tenant.name = name, error = %error, class, who, say,
+                "a tenant's state is out of bounds; other tenants are read as always"
+            );
+        }
+        *told = found.into_iter().collect();
     }
 
     /// Only for the runs in flight: a lease that could not be given back must expire. Bounded by the period: the next
@@ -220,7 +263,8 @@ impl Engine {
         }
         failpoint::reach("renewal").await;
         let (store, asked) = (&self.parties.store, Instant::now());
-        match tokio::time::timeout(store.renewal_period(), store.renew_leases(&tenants)).await {
+        let renew = tokio::time::timeout(store.renewal_period(), Box::pin(store.renew_leases(&tenants)));
+        match self.bounded(store.renewal_period(), renew).await {
             Ok(Ok(renewed)) => self.trust.extend(renewed, asked),
             Ok(Err(error)) => tracing::warn!(error = %error, "leases were not renewed; runs end when they expire"),
             Err(_) => tracing::warn!("leases were not renewed in time; runs end when they expire"),
@@ -230,7 +274,8 @@ impl Engine {
     /// Another instance may have migrated. A database that is away says nothing about its schema.
     async fn check_schema(&self) -> Result<(), SyncError> {
         let store = &self.parties.store;
-        match tokio::time::timeout(store.renewal_period(), store.check_schema()).await {
+        let check = tokio::time::timeout(store.renewal_period(), Box::pin(store.check_schema()));
+        match self.bounded(store.renewal_period(), check).await {
             Ok(Err(error @ SyncError::Schema { .. })) => Err(error),
             _ => Ok(()),
         }
@@ -245,7 +290,8 @@ impl Engine {
         let mut idle = settings.enabled();
         idle.retain(|tenant| !self.trust.is_at_work(TenantId(*tenant)));
         let asked = Instant::now();
-        let claims = match self.parties.store.claim_due(&idle, free).await {
+        let store = &self.parties.store;
+        let claims = match self.bounded(store.dispatcher_wait(), Box::pin(store.claim_due(&idle, free))).await {
             Ok(claims) => claims,
             Err(error) => {
                 self.database_is_unwell.store(true, Ordering::Relaxed);
@@ -288,6 +334,7 @@ impl Engine {
     pub async fn run_once(self: &Arc<Self>, tenants: &[Uuid], what: Asked) -> Result<Vec<TenantResult>, SyncError> {
         let settings = self.settings();
         let reach = settings.reach(what, usize::MAX);
+        Box::pin(self.tell_out_of_bounds(&mut BTreeMap::new())).await;
         let mut waiting = tenants.to_vec();
         let mut runs = JoinSet::new();
         let mut results = Vec::new();
@@ -420,7 +467,7 @@ impl Engine {
     }
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send)) -> SyncError {
+pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> SyncError {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     SyncError::Panicked { what: panic_words(text.unwrap_or_default()).to_owned() }
 }

@@ -189,6 +189,7 @@ fn uncoded() -> Vec<SyncError> {
         SyncError::Schema { what: text() },
         SyncError::Paused { wait: Duration::from_secs(9) },
         SyncError::TakenBack,
+        SyncError::StateOutOfBounds { columns: text() },
         SyncError::LeaseLost,
         SyncError::CredentialBreaker { code: 7_000_215 },
         SyncError::EntraHold { left: Duration::from_secs(9) },

@@ -21,7 +21,7 @@ pub mod wire;
 use paging::Request;
 
 /// A page that inflates beyond this is an error, not an out-of-memory.
-const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Four times what a page of a hundred incidents usually has. Many of these may be in memory at once.
 pub const ORDINARY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Documented limits for listing incidents (`api-list-incidents.md`), by tenant and app.

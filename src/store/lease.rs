@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
-use sqlx::{FromRow, PgConnection};
+use sqlx::{FromRow, PgConnection, Row};
 use uuid::Uuid;
 
-use super::{Rights, Store};
+use super::{Rights, Store, bounds};
 use crate::error::SyncError;
 use crate::failpoint;
 use crate::tenant::TenantId;
@@ -104,6 +105,24 @@ impl From<ClaimRow> for Claim {
     }
 }
 
+/// The claims that can be decoded. Of the others the log tells; their leases expire by themselves.
+fn decoded(rows: &[PgRow]) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    for row in rows {
+        match bounds::decode::<ClaimRow>(row) {
+            Ok(claim) => claims.push(Claim::from(claim)),
+            Err(column) => {
+                let tenant = row.try_get::<Uuid, _>("tenant_id").unwrap_or_default();
+                let error = SyncError::StateOutOfBounds { columns: column };
+                let verdict = error.verdict();
+                let (class, who, say) = (verdict.class, verdict.who.as_str(), verdict.say);
+                tracing::error!(tenant.id = %tenant, error = %error, class, who, say, "a tenant was not claimed");
+            }
+        }
+    }
+    claims
+}
+
 pub(crate) fn interval(duration: Duration) -> PgInterval {
     let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     PgInterval { months: 0, days: 0, microseconds }
@@ -114,7 +133,7 @@ impl Store {
     /// of them.
     pub async fn claim_due(&self, tenants: &[Uuid], limit: usize) -> Result<Vec<Claim>, SyncError> {
         let claim = async |connection: &mut PgConnection| {
-            let claimed = sqlx::query_as::<_, ClaimRow>(include_str!("sql/claim_due.sql"))
+            let claimed = sqlx::query(include_str!("sql/claim_due.sql"))
                 .bind(tenants)
                 .bind(i64::try_from(limit).unwrap_or(i64::MAX))
                 .bind(&self.instance)
@@ -126,14 +145,14 @@ impl Store {
             claimed
         };
         let rows = self.transact("claiming due tenants", Rights::Dispatcher, claim).await?;
-        Ok(rows.into_iter().map(Claim::from).collect())
+        Ok(decoded(&rows))
     }
 
     /// Claims at most `limit` of `tenants`, due or not, unless another instance has them or the service asked for a pause.
     /// This process must not be at work on any of them.
     pub async fn claim_named(&self, tenants: &[Uuid], limit: usize) -> Result<Vec<Claim>, SyncError> {
         let claim = async |connection: &mut PgConnection| {
-            sqlx::query_as::<_, ClaimRow>(include_str!("sql/claim_named.sql"))
+            sqlx::query(include_str!("sql/claim_named.sql"))
                 .bind(tenants)
                 .bind(i64::try_from(limit).unwrap_or(i64::MAX))
                 .bind(&self.instance)
@@ -142,7 +161,7 @@ impl Store {
                 .await
         };
         let rows = self.transact("claiming tenants", Rights::Dispatcher, claim).await?;
-        Ok(rows.into_iter().map(Claim::from).collect())
+        Ok(decoded(&rows))
     }
 
     /// Prolongs the leases of this process, and answers of which tenants.

@@ -14,6 +14,7 @@ use crate::error::SyncError;
 use crate::failpoint;
 use crate::tenant::TenantId;
 
+pub mod bounds;
 pub mod compare;
 pub mod holes;
 pub mod inspect;
@@ -248,6 +249,11 @@ impl Store {
         };
         let deadline = self.patience.min(rights.deadline() + CONNECT_DEADLINE);
         within(step, deadline, whole).await.inspect_err(|error| self.stale.note(error))
+    }
+
+    /// How long a question of the dispatcher takes at most, whether the database answers or not.
+    pub fn dispatcher_wait(&self) -> Duration {
+        self.patience.min(Rights::Dispatcher.deadline() + CONNECT_DEADLINE)
     }
 
     /// Whether the database answers.

@@ -43,7 +43,7 @@ pub struct Quota {
 }
 
 /// A tenant's calls that stand in line, and the pause that the service asked for; all in seconds from now.
-#[derive(Debug, Clone, Copy, FromRow)]
+#[derive(Debug, Clone, Copy, Default, FromRow)]
 pub struct Line {
     /// Until the calls so far are used up at the minute's steady rate.
     pub minute_seconds: f64,

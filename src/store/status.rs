@@ -2,11 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{FromRow, PgConnection};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgConnection, Row};
 use uuid::Uuid;
 
 use super::quota::Line;
-use super::{Rights, Store};
+use super::{Rights, Store, bounds};
 use crate::error::SyncError;
 use crate::tenant::Tenant;
 
@@ -25,32 +26,51 @@ impl Store {
     /// The state of every tenant, by name.
     pub async fn tenant_status(&self) -> Result<Vec<TenantStatus>, SyncError> {
         let read = async |connection: &mut PgConnection| {
-            sqlx::query_as::<_, TenantStatus>(include_str!("sql/tenant_status.sql")).fetch_all(connection).await
+            sqlx::query(include_str!("sql/tenant_status.sql")).fetch_all(connection).await
         };
-        self.transact("reading the status", Rights::Reader, read).await
+        let rows = self.transact("reading the status", Rights::Reader, read).await?;
+        let of = |row: &PgRow| {
+            let mut tenant: TenantStatus = bounds::decode(row).unwrap_or_else(|column| TenantStatus {
+                standing: Standing::undecodable(row, column),
+                ..TenantStatus::default()
+            });
+            tenant.standing.tell_out_of_bounds();
+            tenant
+        };
+        Ok(rows.iter().map(of).collect())
     }
 
     /// The tenants that have not left the configuration, and what the database's clock says.
     pub async fn fleet(&self) -> Result<(DateTime<Utc>, Vec<FleetTenant>), SyncError> {
         let read = async |connection: &mut PgConnection| {
-            let tenants = sqlx::query_as::<_, FleetTenant>(include_str!("sql/fleet.sql")).fetch_all(&mut *connection);
-            let tenants = tenants.await?;
-            Ok((sqlx::query_scalar("SELECT now()").fetch_one(connection).await?, tenants))
+            let rows = sqlx::query(include_str!("sql/fleet.sql")).fetch_all(&mut *connection).await?;
+            Ok((sqlx::query_scalar("SELECT now()").fetch_one(connection).await?, rows))
         };
-        self.transact("reading the fleet", Rights::Onlooker, read).await
+        let (now, rows) = self.transact("reading the fleet", Rights::Onlooker, read).await?;
+        let of = |row: &PgRow| {
+            let mut tenant: FleetTenant = bounds::decode(row).unwrap_or_else(|column| FleetTenant {
+                standing: Standing::undecodable(row, column),
+                ..FleetTenant::default()
+            });
+            tenant.standing.tell_out_of_bounds();
+            tenant
+        };
+        Ok((now, rows.iter().map(of).collect()))
     }
 
     /// The last day's runs of a tenant, newest first. A run that read a whole slice may have left more to read.
     pub async fn recent_runs(&self, tenant: Uuid, pages_per_slice: usize) -> Result<Vec<RecentRun>, SyncError> {
         let read = async |connection: &mut PgConnection| {
-            sqlx::query_as::<_, RecentRun>(include_str!("sql/recent_runs.sql"))
+            sqlx::query(include_str!("sql/recent_runs.sql"))
                 .bind(tenant)
                 .bind(RUNS_MAX)
                 .bind(i32::try_from(pages_per_slice).unwrap_or(i32::MAX))
                 .fetch_all(connection)
                 .await
         };
-        self.transact("reading recent runs", Rights::Onlooker, read).await
+        let rows = self.transact("reading recent runs", Rights::Onlooker, read).await?;
+        let runs: Result<Vec<RecentRun>, String> = rows.iter().map(bounds::decode).collect();
+        runs.map_err(|columns| SyncError::StateOutOfBounds { columns })
     }
 }
 
@@ -116,6 +136,35 @@ pub struct Standing {
     pub found_late: Option<i64>,
     /// Ranges of `lastUpdateTime` that the API fails to serve.
     pub holes: i64,
+    /// Columns that hold a value which is out of bounds; shown as a failure.
+    #[serde(skip)]
+    pub out_of_bounds: Vec<String>,
+}
+
+impl Standing {
+    /// What is known of a tenant whose row cannot be decoded because of this column.
+    fn undecodable(row: &PgRow, column: String) -> Self {
+        Self {
+            tenant_id: row.try_get("tenant_id").unwrap_or_default(),
+            name: row.try_get("name").unwrap_or_default(),
+            enabled: row.try_get("enabled").unwrap_or(true),
+            consecutive_failures: Some(0),
+            out_of_bounds: vec![column],
+            ..Self::default()
+        }
+    }
+
+    /// Values that are out of bounds are the tenant's failure, whatever its last run said.
+    fn tell_out_of_bounds(&mut self) {
+        if self.out_of_bounds.is_empty() {
+            return;
+        }
+        let error = SyncError::StateOutOfBounds { columns: self.out_of_bounds.join(", ") };
+        let verdict = error.verdict();
+        self.error_class = Some(verdict.class.to_owned());
+        self.error_message = Some(format!("{} ({error})", verdict.say));
+        self.who_must_act = Some(verdict.who.as_str().to_owned());
+    }
 }
 
 /// A tenant as `status` shows it.
@@ -146,7 +195,7 @@ impl TenantStatus {
 }
 
 /// A tenant as the status page shows it.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone, Default, FromRow)]
 pub struct FleetTenant {
     /// How it stands.
     #[sqlx(flatten)]

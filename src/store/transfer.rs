@@ -24,6 +24,8 @@ pub struct TenantTable {
     key: Vec<String>,
     /// Of the key, what is a hash over the row's content.
     hashes: Vec<String>,
+    /// Those that hold a time.
+    times: Vec<String>,
 }
 
 /// A transaction on all rows of one tenant. Dropped, it has changed nothing.
@@ -140,21 +142,42 @@ impl TenantRows {
         within(STEP, Rights::Writer(tenant).deadline(), look).await
     }
 
-    /// Adds rows, a JSON array of objects. The policies refuse those of another tenant.
+    /// Adds rows, a JSON array of objects. The policies refuse those of another tenant; one with a time that no client can
+    /// show, infinity among them, is left out.
     pub async fn insert(&mut self, table: usize, columns: &[String], rows: &str) -> Result<u64, SyncError> {
-        let TenantTable { name, columns: known, .. } = &self.tables[table];
+        let TenantTable { name, columns: known, times, .. } = &self.tables[table];
         let named: Vec<&str> = known.iter().filter(|column| columns.contains(column)).map(String::as_str).collect();
         let named = named.join(", ");
+        let bounds = times.iter().map(|time| {
+            format!(" AND ({time} BETWEEN '0001-01-01 00:00Z' AND '9999-12-31 23:59:59.999999Z') IS NOT FALSE")
+        });
+        let bounds: String = bounds.collect();
         let insert = format!(
-            "INSERT INTO defender.{name} ({named}) SELECT {named} FROM json_populate_recordset(NULL::defender.{name}, $1::json)"
+            "INSERT INTO defender.{name} ({named}) SELECT {named}
+             FROM json_populate_recordset(NULL::defender.{name}, $1::json) WHERE true{bounds}"
         );
         self.write(insert, rows).await
+    }
+
+    /// Adds the state of the tenant, a JSON array of one object, as far as an export of that moment can be believed.
+    pub async fn insert_state(&mut self, rows: &str, taken_at: DateTime<Utc>) -> Result<u64, SyncError> {
+        let write = sqlx::query(include_str!("sql/restore_sync_state.sql")).bind(rows).bind(taken_at);
+        let write = write.execute(&mut *self.transaction);
+        let written = within(STEP, Rights::Writer(self.tenant).deadline(), write).await?;
+        Ok(written.rows_affected())
+    }
+
+    /// Takes out of the tenant's name what a terminal would obey.
+    pub async fn clean_name(&mut self) -> Result<(), SyncError> {
+        let clean = sqlx::query(include_str!("sql/clean_tenant_name.sql")).bind(self.tenant.0);
+        let clean = clean.execute(&mut *self.transaction);
+        within(STEP, Rights::Writer(self.tenant).deadline(), clean).await.map(drop)
     }
 
     /// Writes changed rows over the old ones, a JSON array of objects. A key that is a hash over the old content would tell
     /// it to who guesses, so it becomes a random one.
     pub async fn update(&mut self, table: usize, rows: &str) -> Result<u64, SyncError> {
-        let TenantTable { name, columns, key, hashes } = &self.tables[table];
+        let TenantTable { name, columns, key, hashes, .. } = &self.tables[table];
         let values =
             columns.iter().filter(|column| !key.contains(column)).map(|column| format!("{column} = n.{column}"));
         let hashes = hashes.iter().map(|column| format!("{column} = sha256(uuid_send(gen_random_uuid()))"));

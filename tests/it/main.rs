@@ -1,6 +1,7 @@
 //! End-to-end tests: a real Postgres of their own, real HTTP to the simulator.
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
+mod bad_rows;
 mod content;
 mod credentials;
 mod database;

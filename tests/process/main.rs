@@ -5,9 +5,11 @@
 mod commands;
 mod credentials;
 mod demonstration;
+mod dispatcher;
 mod doctor;
 mod erase;
 mod failpoints;
+mod import_attacks;
 mod instances;
 mod kill_loop;
 mod kills;

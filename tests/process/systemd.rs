@@ -52,6 +52,20 @@ impl Systemd {
         &self.heard
     }
 
+    /// What has arrived since the last call of [`Systemd::forget`].
+    pub(crate) fn heard_so_far(&mut self) -> &[String] {
+        while let Ok(lines) = self.datagrams.try_recv() {
+            self.heard.extend(lines);
+        }
+        &self.heard
+    }
+
+    /// What has arrived so far does not count any more.
+    pub(crate) fn forget(&mut self) {
+        self.heard_so_far();
+        self.heard.clear();
+    }
+
     fn receive(&mut self, patience: Duration) -> Option<Vec<String>> {
         let lines = self.datagrams.recv_timeout(patience).ok()?;
         self.heard.extend(lines.clone());

@@ -6,6 +6,10 @@ WITH free AS (
     FROM defender.sync_state
     WHERE tenant_id = ANY ($1::uuid[])
         AND parked_by IS NULL
+        -- One row that cannot be claimed or decoded must not fail the claims of all; bounded_state names it.
+        AND lease_fence BETWEEN 0 AND 4611686018427387902
+        AND consecutive_failures IS NOT NULL
+        AND (watermark IS NULL OR watermark BETWEEN '0001-01-01 00:00Z' AND '9999-12-31 23:59:59.999999Z')
         AND (lease_expires_at IS NULL OR lease_expires_at < now() OR lease_owner = $3)
         AND no_calls_before <= now()
         AND NOT (error_class = 'throttled' AND next_attempt_at > now())

@@ -10,7 +10,7 @@ WITH released AS (
         consecutive_failures = CASE
             WHEN $15::text = 'stopped' THEN consecutive_failures
             WHEN $5::text IS NULL THEN 0
-            ELSE consecutive_failures + 1
+            ELSE least(consecutive_failures, 999999) + 1
         END,
         next_attempt_at = coalesce($8, now()),
         poll_due_at = coalesce($9, poll_due_at),
@@ -20,7 +20,7 @@ WITH released AS (
         error_message = CASE WHEN $15 = 'stopped' THEN error_message ELSE $6 END,
         who_must_act = CASE WHEN $15 = 'stopped' THEN who_must_act ELSE $7 END,
         parked_reason = CASE WHEN $15 = 'stopped' THEN parked_reason ELSE $12 END,
-        found_late = found_late + $25
+        found_late = least(found_late + $25, 4611686018427387903)
     WHERE tenant_id = $1 AND lease_fence = $2 AND lease_owner = $3
     RETURNING 1
 )

@@ -1,21 +1,22 @@
 -- fleet
-SELECT t.tenant_id, t.name, t.enabled, t.removed_at, s.backfilled_at, s.last_success_at, s.consecutive_failures,
-    s.next_attempt_at, s.parked_reason, s.error_class, s.error_message, s.who_must_act,
-    extract(epoch FROM now() - s.last_success_at)::double precision AS freshness_seconds,
+SELECT t.tenant_id, t.name, t.enabled, t.removed_at, b.backfilled_at, b.last_success_at, b.consecutive_failures,
+    b.next_attempt_at, s.parked_reason, s.error_class, s.error_message, s.who_must_act,
+    extract(epoch FROM now() - b.last_success_at)::double precision AS freshness_seconds,
     -- The parts of a first synchronisation leave the poll due.
-    extract(epoch FROM now() - CASE WHEN s.backfilled_at IS NULL
-        THEN greatest(s.poll_due_at, s.last_attempt_at, s.next_attempt_at) ELSE s.poll_due_at END)::double precision
+    extract(epoch FROM now() - CASE WHEN b.backfilled_at IS NULL
+        THEN greatest(b.poll_due_at, b.last_attempt_at, b.next_attempt_at) ELSE b.poll_due_at END)::double precision
         AS overdue_seconds,
+    coalesce(b.out_of_bounds, '{}') AS out_of_bounds,
     r.kind AS last_kind, r.outcome AS last_outcome, r.finished_at AS last_finished_at,
-    coalesce(q.rejected, 0) AS rejected, s.found_late, coalesce(h.holes, 0) AS holes,
-    -- Minus infinity, before the first call, cannot be subtracted from.
-    coalesce(extract(epoch FROM greatest(s.minute_quota_at, now()) - now()), 0)::double precision AS minute_seconds,
-    coalesce(extract(epoch FROM greatest(s.hour_quota_at, now()) - now()), 0)::double precision AS hour_seconds,
-    coalesce(extract(epoch FROM greatest(s.no_calls_before, now()) - now()), 0)::double precision AS pause_seconds,
+    coalesce(q.rejected, 0) AS rejected, b.found_late, coalesce(h.holes, 0) AS holes,
+    coalesce(extract(epoch FROM greatest(b.minute_quota_at, now()) - now()), 0)::double precision AS minute_seconds,
+    coalesce(extract(epoch FROM greatest(b.hour_quota_at, now()) - now()), 0)::double precision AS hour_seconds,
+    coalesce(extract(epoch FROM greatest(b.no_calls_before, now()) - now()), 0)::double precision AS pause_seconds,
     coalesce(high.count, 0) AS open_high, coalesce(medium.count, 0) AS open_medium, coalesce(low.count, 0) AS open_low,
     coalesce(o.count, 0) - coalesce(high.count, 0) - coalesce(medium.count, 0) - coalesce(low.count, 0) AS open_other
 FROM defender.tenants t
 LEFT JOIN defender.sync_state s USING (tenant_id)
+LEFT JOIN defender.bounded_state b USING (tenant_id)
 LEFT JOIN LATERAL (
     SELECT kind, outcome, finished_at FROM defender.sync_runs WHERE tenant_id = t.tenant_id ORDER BY run_id DESC LIMIT 1
 ) r ON true

@@ -1,13 +1,15 @@
 -- freshness
 -- A tenant that never succeeded is as old as we know it. Parts of a first synchronisation end well too.
 SELECT t.name,
-    extract(epoch FROM now() - coalesce(s.last_success_at, t.first_seen_at))::double precision AS freshness_seconds,
-    s.last_attempt_at IS NOT NULL AND s.error_class IS NULL AS is_up,
+    extract(epoch FROM now() - coalesce(b.last_success_at, CASE WHEN isfinite(t.first_seen_at) THEN t.first_seen_at END, now()))
+        ::double precision AS freshness_seconds,
+    s.last_attempt_at IS NOT NULL AND s.error_class IS NULL AND b.out_of_bounds = '{}' AS is_up,
     s.backfilled_at IS NOT NULL AS is_backfilled,
-    s.found_late,
+    b.found_late,
     (SELECT count(*) FROM defender.sync_holes h WHERE h.tenant_id = t.tenant_id) AS holes,
     (SELECT count(*) FROM defender.rejected_payloads r WHERE r.tenant_id = t.tenant_id) AS rejected
 FROM defender.tenants t
 JOIN defender.sync_state s USING (tenant_id)
+JOIN defender.bounded_state b USING (tenant_id)
 WHERE t.enabled
 ORDER BY t.name

@@ -6,7 +6,8 @@ UPDATE defender.sync_state SET
     error_class = 'parked',
     error_message = concat_ws(': ', 'parked by ' || $2, $3::text),
     who_must_act = 'operator',
-    lease_fence = lease_fence + 1,
+    -- A fence that cannot grow stays where it is: there is no owner any more, and every write checks both.
+    lease_fence = least(greatest(lease_fence, 0), 4611686018427387902) + 1,
     lease_owner = NULL,
     lease_expires_at = NULL
 WHERE tenant_id = $1

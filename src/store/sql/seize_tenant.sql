@@ -1,6 +1,7 @@
 -- seize_tenant
+-- A fence that cannot grow stays where it is: the owner is another one, and every write checks both.
 UPDATE defender.sync_state SET
-    lease_fence = lease_fence + 1,
+    lease_fence = least(greatest(lease_fence, 0), 4611686018427387902) + 1,
     lease_owner = $2,
     lease_expires_at = now() + interval '15 minutes'
 WHERE tenant_id = $1

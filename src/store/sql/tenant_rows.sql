@@ -6,7 +6,8 @@ SELECT c.relname::text AS name,
         FILTER (WHERE a.attidentity = '' AND a.attgenerated = '' AND a.attname <> 'change_id') AS columns,
     array_agg(a.attname::text ORDER BY array_position(k.conkey, a.attnum)) FILTER (WHERE a.attnum = ANY (k.conkey)) AS key,
     coalesce(array_agg(a.attname::text) FILTER (WHERE a.attnum = ANY (k.conkey) AND a.atttypid = 'bytea'::regtype), '{}')
-        AS hashes
+        AS hashes,
+    coalesce(array_agg(a.attname::text) FILTER (WHERE a.atttypid = 'timestamptz'::regtype), '{}') AS times
 FROM pg_class c
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype = 'p'

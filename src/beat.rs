@@ -1,0 +1,60 @@
+//! Progress of the dispatcher, as the watchdog sees it.
+//!
+//! Before each wait the dispatcher says how long it takes at most. A wait for a slow or absent database has a deadline, so a
+//! daemon that merely waits stays fresh; one whose dispatcher hangs or has ended does not.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// For a machine that is busy with something else: the watchdog is about hangs, which do not end.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// When the dispatcher must have made its next step.
+#[derive(Debug)]
+pub struct Beat {
+    began: Instant,
+    /// In milliseconds since `began`.
+    fresh_until: AtomicU64,
+}
+
+impl Beat {
+    /// Not fresh: nothing has begun.
+    pub fn new() -> Self {
+        Self { began: Instant::now(), fresh_until: AtomicU64::new(0) }
+    }
+
+    /// The next step comes within this time.
+    pub fn expect_within(&self, wait: Duration) {
+        self.fresh_until.store(milliseconds(self.began.elapsed() + wait + GRACE), Ordering::Relaxed);
+    }
+
+    /// Whether the next step is not overdue.
+    pub fn is_fresh(&self) -> bool {
+        milliseconds(self.began.elapsed()) < self.fresh_until.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for Beat {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beat_is_fresh_until_its_wait_and_grace_are_over() {
+        let beat = Beat::new();
+        assert!(!beat.is_fresh());
+        beat.expect_within(Duration::ZERO);
+        assert!(beat.is_fresh());
+        let later = Beat { began: Instant::now().checked_sub(GRACE).unwrap(), ..beat };
+        assert!(!later.is_fresh());
+    }
+}

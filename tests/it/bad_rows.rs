@@ -1,0 +1,279 @@
+//! A row that holds what no release of ours writes is the trouble of its own tenant: the others are claimed, read and shown.
+
+use std::collections::BTreeMap;
+
+use incident_sync::error::SyncError;
+use incident_sync::simulator::{Behaviour, TenantSpec};
+use incident_sync::store::MIGRATIONS;
+use incident_sync::store::runs::Outcome;
+use incident_sync::tenant::TenantId;
+use sqlx::migrate::Migrator;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use crate::isolation::texts;
+use crate::support::postgres;
+use crate::support::world::{World, id, spec};
+
+/// The largest fence that the schema allows.
+const LAST_FENCE: i64 = (1 << 62) - 1;
+
+/// Values of `sync_state` that are out of bounds, and whether the tenant can be claimed all the same.
+const STATES: [(&str, &str, bool); 21] = [
+    ("watermark", "'infinity'", false),
+    ("watermark", "'-infinity'", false),
+    ("watermark", "'290000-01-01'", false),
+    ("backfilled_at", "'infinity'", true),
+    ("last_attempt_at", "'infinity'", true),
+    ("last_success_at", "'infinity'", true),
+    ("last_success_at", "'-infinity'", true),
+    ("last_success_at", "'290000-01-01'", true),
+    ("consecutive_failures", "-1", true),
+    ("consecutive_failures", "NULL", false),
+    ("next_attempt_at", "'infinity'", false),
+    ("poll_due_at", "'-infinity'", true),
+    ("open_due_at", "'infinity'", true),
+    ("reconcile_due_at", "'infinity'", true),
+    ("lease_expires_at", "'infinity'", false),
+    ("lease_fence", "9223372036854775807", false),
+    ("lease_fence", "NULL", false),
+    ("minute_quota_at", "'infinity'", true),
+    ("hour_quota_at", "'infinity'", true),
+    ("no_calls_before", "'infinity'", false),
+    ("found_late", "-1", true),
+];
+
+/// Values elsewhere that `status` and the status page read of all tenants.
+const ELSEWHERE: [(&str, &str, &str); 4] = [
+    ("tenants", "removed_at", "'infinity'"),
+    ("sync_runs", "finished_at", "'infinity'"),
+    ("sync_runs", "finished_at", "'-infinity'"),
+    ("tenants", "first_seen_at", "'-infinity'"),
+];
+
+async fn execute(world: &World, statements: impl Into<String>) {
+    sqlx::raw_sql(AssertSqlSafe(statements.into())).execute(world.pool()).await.unwrap();
+}
+
+/// As in a database that an older release has filled, or whose administrator has taken the constraints away.
+async fn without_constraints(world: &World) {
+    execute(
+        world,
+        "DO $$
+        DECLARE
+            found record;
+        BEGIN
+            FOR found IN SELECT conrelid::regclass AS owner, conname FROM pg_constraint
+                WHERE connamespace = 'defender'::regnamespace AND contype = 'c'
+            LOOP
+                EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', found.owner, found.conname);
+            END LOOP;
+        END $$;
+        ALTER TABLE defender.sync_state ALTER consecutive_failures DROP NOT NULL, ALTER lease_fence DROP NOT NULL;",
+    )
+    .await;
+}
+
+/// Both tenants are due, and the first one's value is this.
+async fn set(world: &World, table: &str, column: &str, value: &str) {
+    let set = format!(
+        "UPDATE defender.sync_state SET lease_owner = NULL, lease_expires_at = NULL, next_attempt_at = now(),
+            poll_due_at = now(), backfilled_at = now(), last_success_at = now();
+         UPDATE defender.{table} SET {column} = {value} WHERE tenant_id = '{}'",
+        id(1)
+    );
+    execute(world, set).await;
+}
+
+/// Two tenants with one run each.
+async fn world() -> World {
+    let world = World::with(vec![spec(1, 5), spec(2, 5)]).await;
+    world.good_pass().await;
+    world
+}
+
+#[tokio::test]
+async fn value_out_of_bounds_stops_no_claim_of_another_tenant() {
+    let world = world().await;
+    without_constraints(&world).await;
+    execute(&world, "CREATE TABLE before AS TABLE defender.sync_state").await;
+    for (column, value, is_claimable) in STATES {
+        set(&world, "sync_state", column, value).await;
+        let claims = world.store.claim_due(&[id(1), id(2)], 9).await.unwrap();
+        let claimed: Vec<_> = claims.iter().map(|claim| claim.lease.tenant.0).collect();
+        let expected: &[_] = if is_claimable { &[id(1), id(2)] } else { &[id(2)] };
+        let mut sorted = claimed.clone();
+        sorted.sort();
+        assert_eq!(sorted, expected, "{column} = {value}");
+
+        set(&world, "sync_state", column, value).await;
+        let named = world.store.claim_named(&[id(1), id(2)], 9).await.unwrap();
+        assert!(named.iter().any(|claim| claim.lease.tenant.0 == id(2)), "{column} = {value}");
+        let restore = "DELETE FROM defender.sync_state; INSERT INTO defender.sync_state TABLE before";
+        execute(&world, restore).await;
+    }
+}
+
+#[tokio::test]
+async fn value_out_of_bounds_is_shown_for_its_tenant_only() {
+    let world = world().await;
+    without_constraints(&world).await;
+    execute(&world, "CREATE TABLE before AS TABLE defender.sync_state").await;
+    for (column, value, _) in STATES {
+        set(&world, "sync_state", column, value).await;
+        assert_only_the_first_fails(&world, column, value).await;
+        let fresh = world.store.freshness().await.unwrap();
+        let up: Vec<bool> = fresh.iter().map(|tenant| tenant.is_up).collect();
+        assert_eq!(up, [false, true], "{column} = {value}");
+        assert!(fresh.iter().all(|tenant| tenant.freshness_seconds.abs() < 1e6), "{column} = {value}");
+        let restore = "DELETE FROM defender.sync_state; INSERT INTO defender.sync_state TABLE before";
+        execute(&world, restore).await;
+    }
+    for (table, column, value) in ELSEWHERE {
+        execute(&world, "CREATE TABLE kept_tenants AS TABLE defender.tenants").await;
+        set(&world, table, column, value).await;
+        if column == "first_seen_at" {
+            // Read where there was no success yet.
+            execute(&world, "UPDATE defender.sync_state SET last_success_at = NULL").await;
+            assert_eq!(world.store.freshness().await.unwrap().len(), 2);
+        } else if column == "removed_at" {
+            let status = world.store.tenant_status().await.unwrap();
+            let told = status[0].standing.error_message.as_deref().unwrap();
+            assert!(told.contains("removed_at") && status[1].standing.error_class.is_none(), "{told}");
+        } else {
+            assert_only_the_first_fails(&world, "last_finished_at", value).await;
+            assert!(world.store.recent_runs(id(2), 9).await.is_ok());
+            let runs = world.store.recent_runs(id(1), 9).await;
+            assert!(runs.is_err() || value == "'-infinity'", "a run that ended long ago is not recent");
+        }
+        let restore = "DELETE FROM defender.tenants; INSERT INTO defender.tenants TABLE kept_tenants;
+            DROP TABLE kept_tenants; UPDATE defender.sync_runs SET finished_at = started_at";
+        execute(&world, restore).await;
+    }
+}
+
+async fn assert_only_the_first_fails(world: &World, column: &str, value: &str) {
+    let status = world.store.tenant_status().await.unwrap();
+    let (_, fleet) = world.store.fleet().await.unwrap();
+    let shown = [[&status[0].standing, &status[1].standing], [&fleet[0].standing, &fleet[1].standing]];
+    for [first, second] in shown {
+        assert_eq!((first.tenant_id, second.tenant_id), (id(1), id(2)), "{column} = {value}");
+        assert_eq!(first.error_class.as_deref(), Some("bad_state"), "{column} = {value}");
+        assert_eq!(first.who_must_act.as_deref(), Some("operator"));
+        let told = first.error_message.as_deref().unwrap();
+        assert!(told.ends_with(&format!("out of bounds: {column})")), "{told}");
+        assert_eq!(second.error_class, None, "{column} = {value}");
+    }
+}
+
+#[tokio::test]
+async fn engine_reads_other_tenants_beside_an_infinite_watermark() {
+    let world = World::with(vec![spec(1, 5), spec(2, 30)]).await;
+    without_constraints(&world).await;
+    set(&world, "sync_state", "watermark", "'infinity'").await;
+    execute(&world, "UPDATE defender.sync_state SET backfilled_at = NULL, last_success_at = NULL").await;
+    world.run_until("SELECT count(*) FROM defender.sync_state WHERE last_success_at IS NOT NULL").await;
+    assert_eq!(world.number("SELECT count(*) FROM defender.incidents").await, 30);
+    let runs = "SELECT count(DISTINCT tenant_id) FROM defender.sync_runs";
+    assert_eq!(world.number(runs).await, 1);
+}
+
+#[tokio::test]
+async fn schema_refuses_each_value_out_of_bounds() {
+    let world = world().await;
+    let elsewhere = ELSEWHERE.map(|(table, column, value)| (table, column, value));
+    let states = STATES.iter().map(|(column, value, _)| ("sync_state", *column, *value));
+    for (table, column, value) in states.chain(elsewhere).chain([("sync_holes", "window_to", "'infinity'")]) {
+        if table == "sync_holes" {
+            let hole = "INSERT INTO defender.sync_holes (tenant_id, window_from, window_to, error_class, error_message)
+                SELECT tenant_id, now(), now(), '', '' FROM defender.tenants";
+            execute(&world, hole).await;
+        }
+        let update = format!("UPDATE defender.{table} SET {column} = {value} WHERE tenant_id = '{}'", id(1));
+        let refused = sqlx::query(AssertSqlSafe(update)).execute(world.pool()).await.unwrap_err();
+        let refused = refused.into_database_error().unwrap();
+        let code = refused.code().unwrap().into_owned();
+        let expected = if value == "NULL" { "23502" } else { "23514" };
+        assert_eq!(code, expected, "{table}.{column} = {value}");
+        if value != "NULL" {
+            assert_eq!(refused.constraint(), Some(format!("{column}_is_bounded").as_str()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn fence_at_its_limit_can_be_seized_parked_and_purged() {
+    let world = world().await;
+    let tenant = TenantId(id(1));
+    for fence in [LAST_FENCE, i64::MAX, -5] {
+        if fence != LAST_FENCE {
+            without_constraints(&world).await;
+        }
+        set(&world, "sync_state", "lease_fence", &fence.to_string()).await;
+        let (first, _) = world.other_instance("first", 1).await;
+        let (second, _) = world.other_instance("second", 1).await;
+        let lease = first.seize(tenant).await.unwrap();
+        let rows = first.rows_to_change(tenant).await.unwrap();
+        second.seize(tenant).await.unwrap();
+        let lost = rows.finish("person erased", "test", &BTreeMap::new(), Some(lease)).await;
+        assert!(matches!(lost, Err(SyncError::LeaseLost)), "{fence}: {lost:?}");
+        assert!(world.store.park(tenant, "test", None).await.unwrap(), "{fence}");
+        assert!(world.store.resume(tenant, "test").await.unwrap(), "{fence}");
+    }
+    set(&world, "sync_state", "lease_fence", &i64::MAX.to_string()).await;
+    let counts = world.store.purge(tenant, "test", |_, _| ()).await.unwrap();
+    assert_eq!((counts["incidents"], counts["sync_state"]), (5, 1));
+}
+
+#[tokio::test]
+async fn lease_of_a_purge_lasts_and_can_be_decoded() {
+    let world = world().await;
+    let tenant = TenantId(id(1));
+    // It stops in the middle: the table with the most rows cannot be emptied.
+    execute(&world, "REVOKE DELETE ON defender.incidents FROM incident_sync_writer").await;
+    assert!(world.store.purge(tenant, "test", |_, _| ()).await.is_err());
+    assert!(world.store.claim_due(&[id(1)], 1).await.unwrap().is_empty());
+    let lasts = "SELECT count(*) FROM defender.sync_state WHERE isfinite(lease_expires_at)
+        AND lease_expires_at > now() + interval '1000 years'";
+    assert_eq!(world.number(lasts).await, 1);
+}
+
+#[tokio::test]
+async fn counters_at_their_limit_do_not_keep_a_run_from_ending() {
+    let throttled = Behaviour { consent_missing: true, ..Behaviour::default() };
+    let world = World::with(vec![TenantSpec { behaviour: throttled, ..spec(1, 5) }]).await;
+    execute(
+        &world,
+        format!("UPDATE defender.sync_state SET consecutive_failures = 1000000, found_late = {LAST_FENCE}"),
+    )
+    .await;
+    assert_eq!(world.pass().await[0].outcome, Outcome::Parked);
+    let ended = "SELECT count(*) FROM defender.sync_state WHERE consecutive_failures = 1000000 AND lease_owner IS NULL
+        AND error_class IS NOT NULL";
+    assert_eq!(world.number(ended).await, 1);
+}
+
+#[tokio::test]
+async fn migration_corrects_rows_that_are_out_of_bounds() {
+    let options = postgres::empty_database().await;
+    let mut connection = PgConnection::connect_with(&options).await.unwrap();
+    let before: Vec<_> = MIGRATIONS.iter().filter(|migration| migration.version < 17).cloned().collect();
+    Migrator::with_migrations(before).run(&mut connection).await.unwrap();
+    let rows = "INSERT INTO defender.tenants (tenant_id, name, enabled, removed_at) VALUES
+            ('00000000-0000-0000-0000-00000000000a', 'bad', true, 'infinity'),
+            ('00000000-0000-0000-0000-00000000000b', 'good', true, NULL);
+        INSERT INTO defender.sync_state (tenant_id, watermark, backfilled_at, last_success_at, next_attempt_at, open_due_at,
+            lease_fence, lease_owner, lease_expires_at, consecutive_failures)
+        VALUES ('00000000-0000-0000-0000-00000000000a', 'infinity', now(), 'infinity', 'infinity', 'infinity',
+                9223372036854775807, 'x', 'infinity', -7),
+            ('00000000-0000-0000-0000-00000000000b', '2026-01-01 00:00Z', '2026-01-01 00:00Z', NULL, '2026-01-02 00:00Z',
+                '2026-01-03 00:00Z', 7, 'y', '2026-01-04 00:00Z', 2)";
+    sqlx::raw_sql(rows).execute(&mut connection).await.unwrap();
+    MIGRATIONS.run(&mut connection).await.unwrap();
+    let held =
+        "SELECT concat_ws(' ', t.name, t.removed_at = now(), s.watermark AT TIME ZONE 'UTC', s.backfilled_at IS NULL,
+            s.last_success_at, isfinite(s.next_attempt_at), isfinite(s.open_due_at), s.lease_fence, s.lease_owner,
+            s.lease_expires_at IS NULL, s.consecutive_failures)
+        FROM defender.tenants t JOIN defender.sync_state s USING (tenant_id) ORDER BY t.name";
+    let held = texts(&mut connection, held).await;
+    assert_eq!(held, ["bad f t t t 0 t 0", "good 2026-01-01 00:00:00 f t t 7 y f 2"]);
+}
