@@ -6,8 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// For a machine that is busy with something else: the watchdog is about hangs, which do not end.
-const GRACE: Duration = Duration::from_secs(8);
+/// For a machine that is busy with something else. systemd allows the whole of `WatchdogSec` more.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// When the dispatcher must have made its next step.
 #[derive(Debug)]

@@ -8,10 +8,10 @@ use sqlx::Connection;
 use crate::site::{Running, Settings, Site, number, spec, stored, until};
 use crate::systemd::Systemd;
 
-/// As systemd would set it for `WatchdogSec=2`.
-const WATCHDOG_US: &str = "2000000";
-/// Longer than the dispatcher's longest turn without a wait, and the watchdog's grace.
-const FROZEN: Duration = Duration::from_secs(20);
+/// As systemd would set it for `WatchdogSec=1`: fed twice a second.
+const WATCHDOG_US: &str = "1000000";
+/// Longer than the dispatcher's longest turn without a wait, and the grace of its beat.
+const FROZEN: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn daemon_ends_with_a_status_when_its_dispatcher_panics() {
@@ -72,9 +72,9 @@ async fn watchdog_is_fed_while_the_database_does_not_answer() {
     let mut holding = holder.begin().await.unwrap();
     sqlx::query("LOCK TABLE defender.sync_state IN ACCESS EXCLUSIVE MODE").execute(&mut *holding).await.unwrap();
     let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(45) {
+    while started.elapsed() < Duration::from_secs(40) {
         systemd.forget();
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
         let heard = systemd.heard_so_far();
         assert!(heard.contains(&"WATCHDOG=1".to_owned()), "after {:?}: {heard:?}", started.elapsed());
     }
