@@ -22,7 +22,7 @@ use crate::status_page::{CONTENT_SECURITY_POLICY, Shown, StatusPage};
 use crate::store::Store;
 use crate::store::status::Freshness;
 use crate::tenant::TenantId;
-use crate::tenant_metrics::{MetricKind, TENANT_METRICS, TenantMetric};
+use crate::tenant_metrics::{FEED_DELAY, MetricKind, TENANT_METRICS, TenantMetric};
 
 const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
 const HEALTH_BYTES_MAX: u64 = 4096;
@@ -152,10 +152,18 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
 
 async fn render(State(shared): State<Shared>) -> (StatusCode, String) {
     let Some(metrics) = shared.metrics else { return (StatusCode::NOT_FOUND, String::new()) };
-    match shared.store.freshness().await {
-        Ok(tenants) => (StatusCode::OK, metrics.render() + &tenant_gauges(&tenants)),
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("# {error}\n")),
-    }
+    let tenants = match shared.store.freshness().await {
+        Ok(tenants) => tenants,
+        Err(error) => return (StatusCode::SERVICE_UNAVAILABLE, format!("# {error}\n")),
+    };
+    let feed = shared.store.feed().await;
+    let feed = feed.map_or_else(|error| format!("# {error}\n"), |feed| feed_gauge(feed.delay_seconds()));
+    (StatusCode::OK, metrics.render() + &tenant_gauges(&tenants) + &feed)
+}
+
+fn feed_gauge(delay_seconds: f64) -> String {
+    let (name, help) = FEED_DELAY;
+    format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {delay_seconds}\n")
 }
 
 fn tenant_gauges(tenants: &[Freshness]) -> String {

@@ -50,6 +50,8 @@ const DATABASE_PROBE: Duration = Duration::from_secs(5);
 const TURN: Duration = Duration::from_secs(2);
 
 const UNCLAIMED_TOLD: Duration = Duration::from_secs(60);
+/// Postgres's code for a full queue of notifications.
+const QUEUE_IS_FULL: &str = "54000";
 
 /// What the configuration says of runs; replaced as a whole when it is read again.
 #[derive(Debug)]
@@ -117,6 +119,8 @@ pub struct Engine {
     /// Set while runs fail because of the database: only one at a time finds out whether it is well again, because what
     /// the others would fetch could not be stored.
     database_is_unwell: AtomicBool,
+    /// Set while NOTIFY fails, so that one cause is one warning.
+    notify_fails: AtomicBool,
     unclaimed_told: Mutex<Option<Instant>>,
     beat: Beat,
     /// Stops claiming and ends runs between two pages.
@@ -142,9 +146,11 @@ impl Engine {
     /// Brings the parties and the settings together.
     pub fn new(parties: Parties, settings: Settings, progress: Progress, stop: CancellationToken) -> Self {
         let trust = Trust::new(parties.store.lease_term());
-        let (database_is_unwell, unclaimed_told) = (AtomicBool::new(false), Mutex::default());
+        let (database_is_unwell, notify_fails, unclaimed_told) =
+            (AtomicBool::default(), AtomicBool::default(), Mutex::default());
         let settings = RwLock::new(Arc::new(settings));
-        Self { parties, settings, progress, trust, database_is_unwell, unclaimed_told, beat: Beat::new(), stop }
+        let beat = Beat::new();
+        Self { parties, settings, progress, trust, database_is_unwell, notify_fails, unclaimed_told, beat, stop }
     }
 
     /// The settings in force.
@@ -394,14 +400,38 @@ impl Engine {
         // Else the tenant would wait for its lease to expire when the database has long been back.
         let record_end = || store.finish_run(&claim.lease, &record);
         let recorded = persistently("the end of a run", store.lease_term(), &self.stop, record_end).await;
-        if let Err(error) = recorded {
-            tracing::error!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "the end of the run was not recorded");
+        match recorded {
+            Ok(()) if report.counts.incidents_written > 0 => self.notify_listeners().await,
+            Ok(()) => {}
+            Err(error) => {
+                tracing::error!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "the end of the run was not recorded");
+            }
         }
         drop(work);
         failpoint::reach("run.recorded").await;
         let result = TenantResult { tenant, report, outcome, verdict, took };
         tell(&claim, &result);
         result
+    }
+
+    /// A failure loses no record and no change: pipelines also ask on their own. It is logged once until it has passed.
+    async fn notify_listeners(&self) {
+        let Err(error) = self.parties.store.notify_listeners().await else {
+            self.notify_fails.store(false, Ordering::Relaxed);
+            return;
+        };
+        if self.notify_fails.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let say = if error.sqlstate() == Some(QUEUE_IS_FULL) {
+            "A session that listens has kept a transaction open, and the queue of notifications is full: see SELECT pg_notification_queue_usage(). Find the session by SELECT pid, usename, xact_start FROM pg_stat_activity WHERE xact_start IS NOT NULL ORDER BY xact_start, and end it by SELECT pg_terminate_backend(pid)"
+        } else {
+            "Check Postgres"
+        };
+        tracing::warn!(
+            who = Actor::Operator.as_str(), say, error = %error,
+            "NOTIFY incident_sync_changes failed; the run is recorded, and pipelines that only LISTEN do not see its changes yet"
+        );
     }
 
     /// A panic fails this run only, and so does a lease that could not be renewed.

@@ -2,6 +2,12 @@
 
 use crate::store::status::Freshness;
 
+/// Age of the oldest transaction that holds `reporting.incident_changes` back.
+pub(crate) const FEED_DELAY: (&str, &str) = (
+    "incident_sync_change_feed_delay_seconds",
+    "Age of the oldest transaction that holds the change feed back, or of the oldest change not shown yet; check names the transaction",
+);
+
 /// A number by tenant that comes from the database.
 pub(crate) struct TenantMetric {
     pub(crate) name: &'static str,

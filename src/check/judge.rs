@@ -11,6 +11,8 @@ use crate::error::{Actor, SyncError};
 use crate::expiry::Ending;
 use crate::store::inspect::{Inspection, SchemaState};
 
+mod sessions;
+
 /// Entra refuses assertions that begin later than its own clock says, less five minutes.
 const CLOCK_FAILS: i64 = 300;
 const CLOCK_WARNS: i64 = 60;
@@ -245,8 +247,20 @@ fn clock(rows: &Rows, ahead: Option<i64>) -> Finding {
 
 fn database(seen: &DatabaseSeen) -> Vec<Finding> {
     let rows = Rows { group: Group::Database, about: &seen.server };
-    let later =
-        ["version", "encoding", "roles", "owners", "create", "migrations", "isolation", "rights", "objects", "grants"];
+    let later = [
+        "version",
+        "encoding",
+        "roles",
+        "owners",
+        "create",
+        "migrations",
+        "isolation",
+        "rights",
+        "objects",
+        "grants",
+        "change_feed",
+        "readers",
+    ];
     let mut all = Vec::new();
     match &seen.looked_up {
         None => {}
@@ -309,7 +323,8 @@ fn inspected(rows: &Rows, seen: &Inspection) -> Vec<Finding> {
     if !seen.foreign_owners.is_empty() {
         let because = "tables of another user are not read";
         all.extend(
-            ["migrations", "isolation", "rights", "objects", "grants"].map(|check| rows.not_tried(check, because)),
+            ["migrations", "isolation", "rights", "objects", "grants", "change_feed", "readers"]
+                .map(|check| rows.not_tried(check, because)),
         );
         return all;
     }
@@ -319,6 +334,8 @@ fn inspected(rows: &Rows, seen: &Inspection) -> Vec<Finding> {
     all.push(rights(rows, current));
     all.push(objects(rows, current));
     all.push(grants(rows, current));
+    all.push(sessions::change_feed(rows, current, &seen.user));
+    all.push(sessions::readers(rows, current));
     all
 }
 

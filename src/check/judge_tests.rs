@@ -1,6 +1,7 @@
 use super::super::network::Shown;
 use super::super::{CheckResult, ConfigurationSeen, DatabaseSeen};
 use super::*;
+use crate::store::feed::{Feed, FeedHolder, ReaderLimits};
 
 fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap()
@@ -130,4 +131,72 @@ fn the_breaker_says_what_opened_it() {
     assert!(tokens[1].say.contains("has expired"), "{tokens:?}");
     let alone = facts(Vec::new(), good_database(), vec![seen("b", Err(spared), None)]);
     assert!(row(&alone, Group::Tenants, "token").say.contains("7000222"));
+}
+
+fn with_schema(schema: SchemaState) -> Facts {
+    facts(Vec::new(), Inspection { schema: Some(Ok(schema)), ..good_database() }, Vec::new())
+}
+
+fn holder(role: &str, age_seconds: Option<f64>) -> FeedHolder {
+    let (pid, role, application) = (Some(4711), Some(role.to_owned()), Some("report".to_owned()));
+    FeedHolder { pid, gid: None, role, application, database: Some("sync".to_owned()), age_seconds, is_ours: false }
+}
+
+#[test]
+fn change_feed_warns_of_transactions_older_than_a_minute() {
+    let check = |holders: Vec<FeedHolder>, hidden_seconds: f64| {
+        let feed = Feed { holders, hidden_seconds };
+        row(&with_schema(SchemaState { feed, ..SchemaState::default() }), Group::Database, "change_feed")
+    };
+    let ours = FeedHolder { is_ours: true, ..holder("sync", Some(300.0)) };
+    assert_eq!(check(vec![ours, holder("bi", Some(59.0))], 300.0).result, CheckResult::Ok);
+    assert_eq!(check(vec![holder("bi", None)], 59.0).result, CheckResult::Ok);
+    let row = check(vec![holder("bi", Some(75.0))], 0.0);
+    assert_eq!((row.result, row.who_must_act), (CheckResult::Warning, Some(OPERATOR)));
+    for word in ["pid 4711 of bi (application report, database sync) for 75 s", "SELECT pg_terminate_backend(4711)"] {
+        assert!(row.say.contains(word), "{}", row.say);
+    }
+    let row = check(vec![holder("bi", None)], 75.0);
+    assert!(
+        row.say.contains("pg_terminate_backend(4711)") && row.say.contains("GRANT pg_read_all_stats TO sync"),
+        "{}",
+        row.say
+    );
+    let prepared = FeedHolder { pid: None, gid: Some("it's".to_owned()), ..holder("bi", Some(75.0)) };
+    let row = check(vec![prepared], 0.0);
+    assert!(
+        row.say.ends_with("prepared by bi in database sync for 75 s: run there ROLLBACK PREPARED 'it''s'"),
+        "{}",
+        row.say
+    );
+    let many = check((0..7).map(|_| holder("bi", Some(75.0))).collect(), 0.0);
+    assert!(many.say.ends_with("; and 2 more"), "{}", many.say);
+}
+
+#[test]
+fn readers_without_a_connection_limit_are_a_warning() {
+    let check = |limits: &[(&str, bool, bool)]| {
+        let reader = |(role, connections, files): &(&str, bool, bool)| ReaderLimits {
+            role: (*role).to_owned(),
+            has_no_connection_limit: *connections,
+            has_no_temp_file_limit: *files,
+        };
+        let readers = limits.iter().map(reader).collect();
+        row(&with_schema(SchemaState { readers, ..SchemaState::default() }), Group::Database, "readers")
+    };
+    assert_eq!(check(&[]).result, CheckResult::Ok);
+    let bounded = check(&[("a", false, true)]);
+    assert!(
+        bounded.result == CheckResult::Ok && bounded.say.contains("ALTER ROLE a SET temp_file_limit"),
+        "{}",
+        bounded.say
+    );
+    let open = check(&[("a", false, false), ("b", true, false), ("c", true, false)]);
+    assert_eq!(open.result, CheckResult::Warning);
+    assert!(
+        open.say.contains("b, c may take every connection") && open.say.contains("ALTER ROLE b CONNECTION LIMIT"),
+        "{}",
+        open.say
+    );
+    assert!(!open.say.contains("temp_file_limit"), "{}", open.say);
 }

@@ -3,6 +3,7 @@
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
+use super::feed::{Feed, ReaderLimits};
 use super::objects::Missing;
 use super::{CONNECT_DEADLINE, MIGRATIONS, Rights, Store, database_error, newest_migration, ours};
 use crate::error::SyncError;
@@ -72,6 +73,10 @@ pub struct SchemaState {
     pub dead_grants: Option<Vec<String>>,
     /// The statements that give functions the privileges of the migrations.
     pub function_rights: Vec<String>,
+    /// What holds the change feed back.
+    pub feed: Feed,
+    /// The roles that read, and what limits them.
+    pub readers: Vec<ReaderLimits>,
 }
 
 /// Connects once, without a pool that would hide why it cannot. What is told holds neither password nor data: nothing was
@@ -156,6 +161,7 @@ impl Store {
         let missing_rights = self.transact("looking at the roles' rights", Rights::Login, rights).await?;
         let dead_grants = self.dead_grants().await?;
         let function_rights = self.function_rights().await?;
+        let (feed, readers) = (self.feed().await?, self.reader_limits().await?);
         Ok(SchemaState {
             missing: needed,
             missing_indexes: indexes,
@@ -163,6 +169,8 @@ impl Store {
             missing_rights,
             dead_grants,
             function_rights,
+            feed,
+            readers,
             ..state
         })
     }

@@ -16,6 +16,7 @@ use crate::tenant::TenantId;
 
 pub mod bounds;
 pub mod compare;
+pub mod feed;
 pub mod holes;
 pub mod inspect;
 pub mod lease;

@@ -154,15 +154,22 @@ impl Store {
                 .bind(count(counts.rejected))
                 .bind(count(counts.mistyped_fields))
                 .bind(count(counts.found_late))
-                .execute(&mut *connection)
-                .await?;
-            // Once a run, and not with each page: commits that notify wait for each other.
-            if self.notifies && counts.incidents_written > 0 {
-                sqlx::query("NOTIFY incident_sync_changes").execute(connection).await?;
-            }
-            Ok(())
+                .execute(connection)
+                .await
         };
-        self.transact("recording a run", Rights::Writer(lease.tenant), finish).await
+        self.transact("recording a run", Rights::Writer(lease.tenant), finish).await.map(drop)
+    }
+
+    /// Wakes the pipelines that LISTEN, where `database.notify` asks for it. To be called once a run, after its record is
+    /// committed: commits that notify wait for each other, and any role of the server can fill the queue of notifications,
+    /// whose fullness fails the transaction that adds to it.
+    pub async fn notify_listeners(&self) -> Result<(), SyncError> {
+        if !self.notifies {
+            return Ok(());
+        }
+        let notify =
+            async |connection: &mut PgConnection| sqlx::query("NOTIFY incident_sync_changes").execute(connection).await;
+        self.transact("notifying listeners", Rights::Dispatcher, notify).await.map(drop)
     }
 }
 

@@ -60,7 +60,7 @@ async fn where_nothing_is_wrong_every_check_says_so() {
     assert_eq!((code, &report["ok"]), (Some(0), &json!(true)), "{report:#}");
     let once = ["file", "permissions", "expiry", "dns", "connection", "tls", "clock", "server", "version", "encoding"];
     let database = ["roles", "owners", "create", "migrations", "isolation", "rights", "objects", "grants"];
-    for check in once.into_iter().chain(database) {
+    for check in once.into_iter().chain(database).chain(["change_feed", "readers"]) {
         let rows = found(&report, check);
         let rows: Vec<_> = rows.into_iter().filter(|row| row["group"] != "tenants").collect();
         assert_eq!(rows.len(), 1, "{check} in {report:#}");
@@ -74,6 +74,16 @@ async fn where_nothing_is_wrong_every_check_says_so() {
     // The site of these tests allows itself more calls than Microsoft does, by the minute and by the hour.
     let table = site.does(&["check"]).good();
     assert!(table.contains("tenant-1, tenant-2") && table.contains("failed: 0, warnings: 2, not tried: 0"), "{table}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reader_without_connection_limit_is_a_warning() {
+    let site = migrated(vec![spec(1, 3)]).await;
+    change(&site, "CREATE ROLE dashboards LOGIN IN ROLE incident_sync_reader").await;
+    let (_, report) = checked(&site);
+    assert_told(&report, "readers", "warning", "operator", &["dashboards", "CONNECTION LIMIT", "temp_file_limit"]);
+    change(&site, "ALTER ROLE dashboards CONNECTION LIMIT 10").await;
+    assert_eq!(result(&checked(&site).1, "readers"), "ok");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -111,6 +111,26 @@ fn the_unit_writes_no_core_dump() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn metric_shows_for_how_long_the_change_feed_is_held() {
+    let site = Site::with(vec![spec(1, 3)]).await;
+    let daemon = site.run();
+    let pool = site.connect().await;
+    until("the rows", async || stored(&pool, 1).await == 3).await;
+    let delay = async || -> f64 {
+        let (_, metrics) = daemon.get("/metrics").await;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("incident_sync_change_feed_delay_seconds "));
+        line.unwrap_or_else(|| panic!("{metrics}")).parse().unwrap()
+    };
+    let mut held = pool.begin().await.unwrap();
+    sqlx::query("SELECT pg_current_xact_id()::text").execute(&mut *held).await.unwrap();
+    until("a delay that grows", async || delay().await > 2.0).await;
+    held.rollback().await.unwrap();
+    until("a delay that is over", async || delay().await < 2.0).await;
+    pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pause_of_the_api_is_counted_and_a_refused_credential_is_no_pause() {
     const PAUSED: &str = "incident_sync_throttled_seconds_total";
     let site = Site::with(vec![spec(1, 3)]).await;
