@@ -20,7 +20,7 @@ pub struct ParkArgs {
     /// The tenant, by name or id.
     #[arg(value_name = "TENANT")]
     tenant: String,
-    /// Why, for whoever looks at the status.
+    /// Why. Operators see it in the status; customer-scoped readers do not.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// Print JSON.

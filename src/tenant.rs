@@ -26,6 +26,9 @@ impl fmt::Debug for TenantId {
     }
 }
 
+/// How the keys of labels begin that only operators see.
+pub const INTERNAL_LABEL: &str = "internal.";
+
 /// One customer tenant as configured.
 #[derive(Debug, Clone)]
 pub struct Tenant {
@@ -33,7 +36,7 @@ pub struct Tenant {
     pub id: TenantId,
     /// The operator's name for the customer; a metric label and a column, never a key.
     pub name: String,
-    /// Free labels for reporting.
+    /// Free labels for reporting. Customers' readers do not see those whose keys begin with [`INTERNAL_LABEL`].
     pub labels: BTreeMap<String, String>,
     /// Whether the tenant is polled at all.
     pub enabled: bool,

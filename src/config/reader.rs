@@ -155,6 +155,9 @@ impl Report {
     }
 }
 
+/// The table of labels that only operators see; its keys become those of [`crate::tenant::INTERNAL_LABEL`].
+const INTERNAL: &str = "internal";
+
 fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
@@ -413,24 +416,40 @@ impl Section {
     }
 
     /// Names that the operator chose, each with a text.
-    pub(super) fn texts(&mut self, key: &'static str) -> BTreeMap<String, String> {
-        let mut texts = BTreeMap::new();
+    pub(super) fn labels(&mut self, key: &'static str) -> BTreeMap<String, String> {
+        let mut labels = BTreeMap::new();
         match self.take(key) {
             None => {}
             Some(ValueKind::Table(table)) => {
                 for (name, value) in table {
                     match value.kind {
-                        ValueKind::String(text) => {
-                            self.note(&join(key, &name), text.clone(), &self.file.clone());
-                            texts.insert(name, text);
+                        ValueKind::Table(internal) if name == INTERNAL => {
+                            for (inner, value) in internal {
+                                self.label(key, format!("{INTERNAL}.{inner}"), value.kind, &mut labels);
+                            }
                         }
-                        _ => self.error(&join(key, &name), "must be a text; write it in quotes"),
+                        kind => self.label(key, name, kind, &mut labels),
                     }
                 }
             }
             Some(_) => self.error(key, format!("must be a table of texts, such as {key} = {{ tier = \"gold\" }}")),
         }
-        texts
+        labels
+    }
+
+    fn label(&mut self, key: &str, name: String, value: ValueKind, labels: &mut BTreeMap<String, String>) {
+        let place = join(key, &name);
+        match value {
+            // It would be shown to customers under the very word that says it is not.
+            _ if name == INTERNAL => {
+                self.error(&place, "must be a table of texts, such as labels.internal = { margin = \"low\" }");
+            }
+            ValueKind::String(text) => {
+                self.note(&place, text.clone(), &self.file.clone());
+                labels.insert(name, text);
+            }
+            _ => self.error(&place, "must be a text; write it in quotes"),
+        }
     }
 }
 

@@ -148,7 +148,7 @@ fn read_tenant(
 ) -> Option<Arc<Tenant>> {
     let name = read_name(&mut section, seen, report);
     let id = read_id(&mut section, seen, report);
-    let labels = section.texts("labels");
+    let labels = section.labels("labels");
     let enabled = section.flag("enabled", true);
     let retention = shared.kept.of_tenant(&mut section);
     let api = ApiKeys::read(&mut section);

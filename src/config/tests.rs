@@ -220,6 +220,28 @@ fn a_token_for_a_regional_host_is_asked_for_the_common_one() {
 }
 
 #[test]
+fn internal_labels_are_a_table_of_texts() {
+    let labels = |own: &str| Etc::with(&format!("{APP}{CONTOSO}{own}"));
+    let expected =
+        [("internal.margin", "low"), ("tier", "gold")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    for own in [
+        "labels = { tier = 'gold', internal = { margin = 'low' } }\n",
+        "labels.tier = 'gold'\nlabels.internal.margin = 'low'\n",
+        "labels = { tier = 'gold', 'internal.margin' = 'low' }\n",
+    ] {
+        assert_eq!(labels(own).good().tenants[0].labels, expected.clone().into(), "{own}");
+    }
+    for (own, key) in [
+        ("labels = { internal = 'low' }\n", "tenants[0] (Contoso).labels.internal"),
+        ("labels = { internal = { margin = 1 } }\n", "tenants[0] (Contoso).labels.internal.margin"),
+        ("labels = { internal = { margin = { eu = 'low' } } }\n", "tenants[0] (Contoso).labels.internal.margin"),
+    ] {
+        let refused = labels(own).load().unwrap_err();
+        assert!(refused.0.len() == 1 && refused.0[0].key == key, "{own}: {refused:?}");
+    }
+}
+
+#[test]
 fn tenants_share_the_app_and_inherit_the_api() {
     let own = "client_id = '99999999-2222-3333-4444-555555555555'\nclient_secret = 'own'\nbase_url = 'http://127.0.0.1:8080/'\n";
     let third = "[[tenants]]\nid = 'aaaaaaaa-bbbb-cccc-dddd-000000000000'\nname = 'Wingtip'\nlabels.tier = 'gold'\ncloud = 'gcc-high'\n";

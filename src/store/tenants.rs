@@ -1,5 +1,7 @@
 //! The configured tenants as rows.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -7,7 +9,7 @@ use uuid::Uuid;
 use super::runs::Due;
 use super::{Rights, Store};
 use crate::error::SyncError;
-use crate::tenant::Tenant;
+use crate::tenant::{INTERNAL_LABEL, Tenant};
 
 /// Which tenants have left the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -18,12 +20,25 @@ pub enum Left<'a> {
     Only(&'a [Uuid]),
 }
 
+/// The labels that every reader of the tenant sees and those for operators, as JSON objects.
+fn labels_by_reader(tenant: &Tenant) -> (String, String) {
+    let (mut shown, mut internal) = (BTreeMap::new(), BTreeMap::new());
+    for (key, value) in &tenant.labels {
+        match key.strip_prefix(INTERNAL_LABEL) {
+            Some(key) => internal.insert(key, value),
+            None => shown.insert(key.as_str(), value),
+        };
+    }
+    (serde_json::json!(shown).to_string(), serde_json::json!(internal).to_string())
+}
+
 impl Store {
     /// Makes `tenants` and `sync_state` agree with the configuration. Data of a tenant that left it stays.
     pub async fn sync_tenants(&self, tenants: &[std::sync::Arc<Tenant>], left: Left<'_>) -> Result<(), SyncError> {
         let ids: Vec<Uuid> = tenants.iter().map(|tenant| tenant.id.0).collect();
         let names: Vec<&str> = tenants.iter().map(|tenant| tenant.name.as_str()).collect();
-        let labels: Vec<String> = tenants.iter().map(|tenant| serde_json::json!(tenant.labels).to_string()).collect();
+        let (labels, internal_labels): (Vec<String>, Vec<String>) =
+            tenants.iter().map(|tenant| labels_by_reader(tenant)).unzip();
         let enabled: Vec<bool> = tenants.iter().map(|tenant| tenant.enabled).collect();
         let left = match left {
             Left::AllOthers => None,
@@ -35,6 +50,7 @@ impl Store {
                 .bind(names)
                 .bind(labels)
                 .bind(enabled)
+                .bind(internal_labels)
                 .execute(&mut *connection)
                 .await?;
             // A restored database shows its old changes at once, and not only when there is a new one.

@@ -20,6 +20,7 @@ mod life;
 mod mutate;
 mod owners;
 mod peers;
+mod private_state;
 mod readers;
 mod repair;
 mod reporting;

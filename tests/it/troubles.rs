@@ -34,7 +34,7 @@ use crate::support::truth;
 use crate::support::world::{World, id, spec};
 
 /// A proxy before the database, and how to connect through it.
-async fn proxied(database: &PgConnectOptions) -> (Proxy, PgConnectOptions) {
+pub(crate) async fn proxied(database: &PgConnectOptions) -> (Proxy, PgConnectOptions) {
     let socket = database.get_socket().unwrap().join(".s.PGSQL.5432");
     let proxy = Proxy::before(Upstream::Unix(socket)).await;
     let options = PgConnectOptions::new_without_pgpass()

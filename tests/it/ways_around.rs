@@ -262,7 +262,7 @@ async fn plans_and_statistics_hold_no_value_of_another_tenant() {
     let collected =
         "SELECT format('%s.%s', attrelid::regclass, attname) FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
         WHERE relnamespace = 'defender'::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT attisdropped
-        AND atttypid IN ('text'::regtype, 'text[]'::regtype, 'jsonb'::regtype) AND attstattarget <> 0 ORDER BY 1";
+        AND atttypid IN ('text'::regtype, 'text[]'::regtype, 'jsonb'::regtype) AND coalesce(attstattarget, -1) <> 0 ORDER BY 1";
     let collected = texts(&mut other, collected).await;
     for word in collected {
         let column = word.rsplit('.').next().unwrap();

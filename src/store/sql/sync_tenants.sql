@@ -1,8 +1,11 @@
 -- sync_tenants
 -- The configuration as the table knows it. Rows change only where the configuration did.
-INSERT INTO defender.tenants AS t (tenant_id, name, labels, enabled)
-SELECT u.tenant_id, u.name, u.labels::jsonb, u.enabled
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::boolean[]) AS u(tenant_id, name, labels, enabled)
+INSERT INTO defender.tenants AS t (tenant_id, name, labels, enabled, internal_labels)
+SELECT u.tenant_id, u.name, u.labels::jsonb, u.enabled, u.internal_labels::jsonb
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::boolean[], $5::text[])
+    AS u(tenant_id, name, labels, enabled, internal_labels)
 ON CONFLICT (tenant_id) DO UPDATE SET
-    name = excluded.name, labels = excluded.labels, enabled = excluded.enabled, removed_at = NULL
-WHERE (t.name, t.labels, t.enabled, t.removed_at) IS DISTINCT FROM (excluded.name, excluded.labels, excluded.enabled, NULL)
+    name = excluded.name, labels = excluded.labels, enabled = excluded.enabled, removed_at = NULL,
+    internal_labels = excluded.internal_labels
+WHERE (t.name, t.labels, t.enabled, t.removed_at, t.internal_labels)
+    IS DISTINCT FROM (excluded.name, excluded.labels, excluded.enabled, NULL, excluded.internal_labels)

@@ -21,6 +21,7 @@ pub(crate) const PLANTED: &str = "planted on purpose";
 const CANARIES: [&str; 7] = [SECRET, PASSWORD, KEY, peer::TOKEN, "eyJhbGci", "eyJ0eXAi", "opaque-"];
 
 static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Scans what every library of this process has to say, at the level that says most.
 pub(crate) fn watch_the_log() {
@@ -37,7 +38,10 @@ impl Write for Scanner {
     fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         if tells(&text) {
-            LOGGED.lock().unwrap().push(text.into_owned());
+            LOGGED.lock().unwrap().push(text.clone().into_owned());
+        }
+        if text.contains(" WARN ") {
+            WARNINGS.lock().unwrap().push(text.into_owned());
         }
         Ok(event.len())
     }
@@ -54,6 +58,11 @@ fn tells(text: &str) -> bool {
 /// Events that told a secret, from any test of this process.
 pub(crate) fn logged() -> Vec<String> {
     LOGGED.lock().unwrap().clone()
+}
+
+/// Warnings with these words, from any test of this process.
+pub(crate) fn warnings(words: &str) -> Vec<String> {
+    WARNINGS.lock().unwrap().iter().filter(|event| event.contains(words)).cloned().collect()
 }
 
 /// Every table of the database that holds a secret in any column.

@@ -14,6 +14,11 @@ use tokio::task::{JoinHandle, JoinSet};
 /// How sqlx sends the end of a transaction: a simple query of eleven bytes.
 const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
 
+/// What wakes listeners, and a statement of the same length that fails with the code of a full queue of notifications: to
+/// fill a real one takes 8 GB before PostgreSQL 17.
+const NOTIFY: &[u8] = b"NOTIFY incident_sync_changes";
+const FULL: &[u8] = b"SELECT repeat('x',1<<30)    ";
+
 /// Where a proxy leads.
 #[derive(Debug, Clone)]
 pub(crate) enum Upstream {
@@ -50,6 +55,8 @@ pub(crate) enum Fault {
     CutBeforeCommit(usize),
     /// So many COMMITs pass. The next one is done by the server, and its connection breaks before the answer is back; once.
     CutAfterCommit(usize),
+    /// The server refuses each NOTIFY, as when its queue is full.
+    RefuseNotify,
 }
 
 pub(crate) struct Proxy {
@@ -166,11 +173,18 @@ async fn pump(
         if is_doomed.load(Ordering::SeqCst) {
             return Ok(End::Broken);
         }
-        let bytes = &chunk[..length];
+        let bytes = &mut chunk[..length];
         let is_commit = way == Way::ToServer && bytes.windows(COMMIT.len()).any(|window| window == COMMIT);
         let fault = *wire.fault.borrow();
         match fault {
             Fault::None | Fault::Freeze => to.write_all(bytes).await?,
+            Fault::RefuseNotify => {
+                if let Some(at) = bytes.windows(NOTIFY.len()).position(|window| window == NOTIFY) {
+                    bytes[at..at + FULL.len()].copy_from_slice(FULL);
+                    wire.struck.fetch_add(1, Ordering::SeqCst);
+                }
+                to.write_all(bytes).await?;
+            }
             Fault::Refuse | Fault::Reset => return Ok(End::Broken),
             // What is lost now never comes: this connection is dead, whatever becomes of the network.
             Fault::Swallow => std::future::pending().await,
