@@ -57,6 +57,9 @@ fn named(holder: &FeedHolder, user: &str) -> String {
 pub(super) fn readers(rows: &Rows, schema: Option<&SchemaState>) -> Finding {
     let check = "readers";
     let Some(schema) = schema else { return rows.not_tried(check, "the schema is not current") };
+    if schema.readers.is_empty() {
+        return rows.ok(check, "there are no reader roles");
+    }
     let those = |is_so: fn(&ReaderLimits) -> bool| -> Vec<&str> {
         schema.readers.iter().filter(|reader| is_so(reader)).map(|reader| reader.role.as_str()).collect()
     };
@@ -70,7 +73,7 @@ pub(super) fn readers(rows: &Rows, schema: Option<&SchemaState>) -> Finding {
         ),
     };
     match &unlimited[..] {
-        [] => rows.ok(check, format!("{} reader roles have a connection limit{advice}", schema.readers.len())),
+        [] => rows.ok(check, format!("each reader role ({}) has a connection limit{advice}", schema.readers.len())),
         [first, ..] => rows.warning(
             check,
             format!(
