@@ -5,6 +5,8 @@ WITH granted (name, grantees) AS (
     VALUES ('begin_changes', ARRAY['incident_sync_writer']),
         ('continue_feed', ARRAY['incident_sync_writer', 'incident_sync_dispatcher']),
         ('current_tenant', ARRAY['incident_sync_writer']),
+        ('diagnoses', ARRAY['incident_sync_reader', 'incident_sync_tenant_reader']),
+        ('diagnoses_for_customers', ARRAY['incident_sync_tenant_reader']),
         ('forget_readers', ARRAY['incident_sync_writer']),
         ('is_acknowledged', ARRAY['incident_sync_writer']),
         ('my_tenants', ARRAY['incident_sync_tenant_reader']),
