@@ -1,8 +1,10 @@
 //! What can go wrong, as facts, and the one table that says who must act and whether waiting helps.
 #![deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use thiserror::Error;
 
 pub mod aadsts;
@@ -100,6 +102,17 @@ pub enum SyncError {
     ApiReply {
         /// What was wrong with it.
         what: String,
+    },
+    /// An answer whose `Date` cannot be right.
+    #[error(
+        "the Defender API's answer has the Date {server}, and the database's clock shows {database}",
+        server = server.format(MOMENT), database = database.format(MOMENT)
+    )]
+    ClockSkew {
+        /// The API's clock.
+        server: DateTime<Utc>,
+        /// The database's clock at that moment.
+        database: DateTime<Utc>,
     },
     /// A body passed the limit after inflation.
     #[error("{peer} sent a body of more than {bytes_max} bytes")]
@@ -213,6 +226,9 @@ pub enum SyncError {
         what: String,
     },
 }
+
+/// How errors show a time.
+const MOMENT: &str = "%Y-%m-%d %H:%M:%S UTC";
 
 fn in_brackets(sqlstate: Option<&str>) -> String {
     sqlstate.map_or_else(String::new, |code| format!(" (SQLSTATE {code})"))
@@ -359,6 +375,12 @@ impl SyncError {
                 Actor::Nobody,
                 Wait::Soon,
                 "The answer came from something that is not Microsoft's service, such as a proxy; check the network path if it stays",
+            ),
+            Self::ClockSkew { .. } => Verdict::new(
+                "bad_reply",
+                Actor::Operator,
+                Wait::Soon,
+                "Nothing of the answer was stored. Correct the clock of the database server if it is wrong; otherwise check the network path, because the answer does not come from Microsoft's service",
             ),
             Self::WrongTenant { .. } => Verdict::new(
                 "security",

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -15,9 +16,9 @@ use crate::failpoint;
 use crate::progress::TenantProgress;
 use crate::retry::{Pace, with_retries};
 use crate::slots::Slots;
-use crate::store::Store;
 use crate::store::quota::Quota;
 use crate::store::runs::Counts;
+use crate::store::{DatabaseClock, Store};
 use crate::tenant::Tenant;
 
 /// The parties that every run works with.
@@ -50,6 +51,7 @@ pub struct Pages<'a> {
     parties: &'a Parties,
     tenant: &'a Tenant,
     stop: &'a CancellationToken,
+    clock: DatabaseClock,
     progress: TenantProgress,
     counts: Mutex<Counts>,
     /// Why the plan was told that a page cannot be served.
@@ -62,9 +64,10 @@ impl<'a> Pages<'a> {
         parties: &'a Parties,
         tenant: &'a Tenant,
         stop: &'a CancellationToken,
+        clock: DatabaseClock,
         progress: TenantProgress,
     ) -> Self {
-        Self { parties, tenant, stop, progress, counts: Mutex::default(), unserved: Mutex::default() }
+        Self { parties, tenant, stop, clock, progress, counts: Mutex::default(), unserved: Mutex::default() }
     }
 
     /// The next page of the plan; `None` when it is drained. A request that is refused or cannot be served is asked
@@ -127,8 +130,10 @@ impl<'a> Pages<'a> {
         self.parties.await_turn(self.tenant, |wait| self.progress.waiting(wait)).await?;
         let (top, skip) = (request.top, request.skip);
         let span = tracing::info_span!("api_call", top, skip, status = Empty, otel.status_code = Empty);
+        let asked_at = self.clock.now();
         let page = self.parties.incidents.page(self.tenant, &token, request, room);
         let answer = Box::pin(page).instrument(span.clone()).await;
+        let answer = answer.and_then(|answer| self.timely(answer, asked_at));
         failpoint::reach("page.fetched").await;
         let is_throttled = matches!(answer, Err(SyncError::Api { status: 429, .. }));
         self.count(|counts| {
@@ -140,6 +145,17 @@ impl<'a> Pages<'a> {
             obey(&self.parties.store, self.tenant, error).await;
         }
         answer
+    }
+
+    /// The windows of a run end at the API's clock, so an answer with an absurd one would move the watermark over what was
+    /// never read.
+    fn timely(&self, mut answer: Answer, asked_at: DateTime<Utc>) -> Result<Answer, SyncError> {
+        let (server, database) = (answer.server_time, self.clock.now());
+        if (server - database).abs() > self.parties.incidents.clock_skew_max() {
+            return Err(SyncError::ClockSkew { server, database });
+        }
+        answer.asked_at = Some(asked_at);
+        Ok(answer)
     }
 
     /// Adds to what the run has counted.

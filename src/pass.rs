@@ -28,7 +28,7 @@ use crate::schedule::Schedule;
 use crate::store::lease::{RunKind, TICK_TOLERANCE};
 use crate::store::runs::{Due, Outcome, RunRecord, back_off};
 use crate::store::tenants::Left;
-use crate::store::{Claim, Store};
+use crate::store::{Claim, DatabaseClock, Store};
 use crate::tenant::{Tenant, TenantId};
 use crate::tenant_run::{Asked, PAGES_PER_SLICE, Reach, RunReport, TenantRun};
 use crate::trust::Trust;
@@ -436,7 +436,8 @@ impl Engine {
 
     /// A panic fails this run only, and so does a lease that could not be renewed.
     async fn guarded(&self, tenant: &Tenant, claim: &Claim, reach: Reach, progress: TenantProgress) -> RunReport {
-        let pages = Pages::new(&self.parties, tenant, &self.stop, progress);
+        let clock = DatabaseClock::showing(claim.claimed_at);
+        let pages = Pages::new(&self.parties, tenant, &self.stop, clock, progress);
         let run = TenantRun { parties: &self.parties, tenant, claim, reach, pages: &pages, mark: Mutex::default() };
         let work = async {
             let report = run.run().await;

@@ -184,6 +184,7 @@ pub fn last_run(tenant: &Standing) -> String {
 pub fn must_act(tenant: &Standing) -> Option<(&str, &str)> {
     match State::of(tenant) {
         State::Parked | State::Failing => tenant.who_must_act.as_deref().zip(tenant.error_message.as_deref()),
+        State::Stale if tenant.is_watermark_ahead => Some((Actor::Operator.as_str(), OF_WATERMARK_AHEAD)),
         State::Stale => Some((Actor::Operator.as_str(), OF_STALE)),
         State::NeverRun => Some((Actor::Operator.as_str(), OF_NEVER_RUN)),
         State::Incomplete | State::FirstSync if tenant.holes > 0 => Some((Actor::Operator.as_str(), OF_HOLES)),
@@ -201,6 +202,9 @@ const OF_REJECTED: &str = "Incidents could not be decoded and wait in defender.r
 /// What an operator does about a poll that did not come.
 const OF_STALE: &str =
     "Its poll is overdue although nothing failed; see whether the daemon runs, and whether sync.concurrency is enough";
+/// What an operator does about a watermark in the future.
+const OF_WATERMARK_AHEAD: &str = "The watermark lies in the future, set while a clock was wrong. The next run reads everything again; if this \
+    stays, check the clock of the database server and run incident-sync sync --full for this tenant";
 /// What an operator does about a tenant that only the configuration knows.
 const OF_NEVER_RUN: &str =
     "No daemon has read that it is configured; start the service, or systemctl reload incident-sync if it runs";
@@ -218,7 +222,7 @@ pub enum State {
     Failing,
     /// It is configured, but no daemon knows it yet.
     NeverRun,
-    /// Nothing failed, but it was not read when it should have been.
+    /// Nothing failed, but it was not read when it should have been, or its watermark lies in the future.
     Stale,
     /// The API fails to serve a part, or a part waits in quarantine.
     Incomplete,
@@ -241,6 +245,7 @@ impl State {
             Standing { consecutive_failures: None, .. } => Self::NeverRun,
             Standing { parked_reason: Some(_), .. } => Self::Parked,
             Standing { error_class: Some(_), .. } => Self::Failing,
+            Standing { is_watermark_ahead: true, .. } => Self::Stale,
             Standing { backfilled_at: None, overdue_seconds: Some(OVERDUE_AT_FIRST..), .. } => Self::Stale,
             Standing { backfilled_at: None, .. } => Self::FirstSync,
             Standing { overdue_seconds: Some(OVERDUE_SECONDS..), .. } => Self::Stale,

@@ -216,7 +216,10 @@ impl TenantRun<'_> {
                 self.note_hole(hole).await?;
                 holes.push(hole);
             }
-            let watermark = edge.filter(|edge| self.reach.moves_watermark(self.claim, scope) && Some(*edge) > *reached);
+            // The API's clock may be ahead, and what happens before it comes is not read yet.
+            let settled = edge.map(|edge| answer.asked_at.map_or(edge, |asked_at| edge.min(asked_at)));
+            let watermark =
+                settled.filter(|edge| self.reach.moves_watermark(self.claim, scope) && Some(*edge) > *reached);
             self.pages.count(|counts| counts.incidents_seen += elements.len());
             // Before the next page is asked for, so that a tenant that waits here holds one page, not two.
             let permit = self.parties.writers.acquire().await;

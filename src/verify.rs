@@ -114,9 +114,15 @@ async fn tenant(
 ) -> Drift {
     let mut comparison =
         Comparison { parties, tenant, drift: Drift::none(tenant), listed: HashMap::new(), holes: Vec::new() };
-    let pages = Pages::new(parties, tenant, stop, progress);
-    let compared = comparison.all(&pages, span).await;
-    pages.finished();
+    let compared = match parties.store.clock().await {
+        Ok(clock) => {
+            let pages = Pages::new(parties, tenant, stop, clock, progress);
+            let compared = comparison.all(&pages, span).await;
+            pages.finished();
+            compared
+        }
+        Err(error) => Err(error),
+    };
     let mut drift = comparison.drift;
     if let Err(error) = compared {
         let verdict = error.verdict();

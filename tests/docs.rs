@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use chrono::DateTime;
 use incident_sync::error::aadsts::KNOWN;
 use incident_sync::error::{Peer, SyncError, Wait};
 
@@ -176,6 +177,7 @@ fn uncoded() -> Vec<SyncError> {
         SyncError::TokenReply { what: "" },
         SyncError::WrongTenant { token_tid: text() },
         SyncError::ApiReply { what: text() },
+        SyncError::ClockSkew { server: DateTime::UNIX_EPOCH, database: DateTime::UNIX_EPOCH },
         SyncError::BodyTooLarge { peer, bytes_max: 1 },
         SyncError::Redirected { peer, status: 302 },
         SyncError::Transport { peer, what: text() },

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::{Client, Url};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -28,6 +28,10 @@ pub const ORDINARY_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const CALLS_PER_MINUTE: u32 = 50;
 /// See [`CALLS_PER_MINUTE`].
 pub const CALLS_PER_HOUR: u32 = 1_500;
+/// The API's clock and the database's may differ by so much. Time synchronisation keeps both within seconds; a day leaves room
+/// for a machine that takes local time for UTC, and is far less than the first windows of a backfill, which a wrong clock could
+/// pass over.
+const CLOCK_SKEW_MAX: TimeDelta = TimeDelta::days(1);
 
 /// A page as it came, split into its incidents.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub struct Answer {
     pub next_link: Option<String>,
     /// The server's clock.
     pub server_time: DateTime<Utc>,
+    /// The database's clock before the request: no watermark may lie beyond it.
+    pub asked_at: Option<DateTime<Utc>>,
 }
 
 impl Answer {
@@ -64,12 +70,24 @@ pub struct Room {
 pub struct Incidents {
     client: Client,
     large: Arc<Semaphore>,
+    clock_skew_max: TimeDelta,
 }
 
 impl Incidents {
     /// Works with this client.
     pub fn new(client: Client) -> Self {
-        Self { client, large: Arc::new(Semaphore::new(1)) }
+        Self { client, large: Arc::new(Semaphore::new(1)), clock_skew_max: CLOCK_SKEW_MAX }
+    }
+
+    /// The same with another limit, for tests whose service lives at a time of its own.
+    #[must_use]
+    pub fn with_clock_skew_max(self, clock_skew_max: TimeDelta) -> Self {
+        Self { clock_skew_max, ..self }
+    }
+
+    /// How far an answer's `Date` may be from the database's clock.
+    pub fn clock_skew_max(&self) -> TimeDelta {
+        self.clock_skew_max
     }
 
     /// Waits until no large page is in memory.
@@ -148,7 +166,7 @@ fn read_page(text: String, server_time: DateTime<Utc>, base: &Url) -> Result<Ans
     };
     let incidents = page.incidents.iter().map(|raw| range(raw.get())).collect();
     let next_link = page.next_link.map(|link| same_origin(&link, base).map(String::from)).transpose()?;
-    Ok(Answer { incidents, next_link, server_time, text, room: None })
+    Ok(Answer { incidents, next_link, server_time, text, room: None, asked_at: None })
 }
 
 /// Source: `MicrosoftDocs/defender-docs`, `api-error-codes.md`. The message is free text and stays out.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
 use sqlx::{FromRow, PgConnection, Row};
@@ -15,6 +15,11 @@ use crate::tenant::TenantId;
 
 /// Cron ticks may come a moment before the database's clock says so: what is due so soon is claimed.
 pub(crate) const TICK_TOLERANCE: Duration = Duration::from_secs(1);
+
+/// A watermark may be ahead of the database's clock by so much, as after a failover to a server whose clock is behind: the
+/// nightly reconciliation reads what a poll passes over meanwhile. One that is further ahead came from a wrong clock, and says
+/// nothing about what is stored. `fleet.sql` and `tenant_status.sql` have the same limit.
+const WATERMARK_AHEAD_MAX: TimeDelta = TimeDelta::hours(1);
 
 /// Proof that this process may write for a tenant; only [`Store::claim_due`] and [`Store::claim_named`] make one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +35,7 @@ pub struct Lease {
 pub struct Claim {
     /// The right to write.
     pub lease: Lease,
-    /// All with an earlier `lastUpdateTime` is stored.
+    /// All with an earlier `lastUpdateTime` is stored. `None` where nothing is known, so that everything is read.
     pub watermark: Option<DateTime<Utc>>,
     /// Whether the first synchronisation is complete.
     pub is_backfilled: bool,
@@ -96,7 +101,7 @@ impl From<ClaimRow> for Claim {
         let ClaimRow { tenant_id, lease_fence, watermark, is_backfilled, consecutive_failures, claimed_at, kind } = row;
         Self {
             lease: Lease { tenant: TenantId(tenant_id), fence: lease_fence },
-            watermark,
+            watermark: watermark.filter(|watermark| *watermark <= claimed_at + WATERMARK_AHEAD_MAX),
             is_backfilled,
             consecutive_failures: u32::try_from(consecutive_failures).unwrap_or(0),
             claimed_at,

@@ -15,6 +15,7 @@ use crate::failpoint;
 use crate::tenant::TenantId;
 
 pub mod bounds;
+pub mod clock;
 pub mod compare;
 pub mod feed;
 pub mod holes;
@@ -35,6 +36,7 @@ pub mod tenants;
 pub mod transfer;
 pub mod upsert;
 
+pub use clock::DatabaseClock;
 pub use lease::{Claim, Lease};
 use search_path::SEARCH_PATH;
 

@@ -124,6 +124,8 @@ pub struct Standing {
     pub freshness_seconds: Option<f64>,
     /// Seconds that its next poll is late; negative before its time.
     pub overdue_seconds: Option<f64>,
+    /// Whether the watermark lies in the future, so that polls find nothing.
+    pub is_watermark_ahead: bool,
     /// Kind of the last run.
     pub last_kind: Option<String>,
     /// How it ended.

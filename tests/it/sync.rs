@@ -9,6 +9,7 @@ use incident_sync::progress::Progress;
 use incident_sync::rows::PageRows;
 use incident_sync::schedule::Schedule;
 use incident_sync::simulator::{Behaviour, Endpoint, Order, Reply, TenantSpec};
+use incident_sync::store::DatabaseClock;
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::upsert::Place;
 use incident_sync::tenant_run::{Asked, Reach, TenantRun};
@@ -95,7 +96,8 @@ async fn short_run(world: &World, asked: Asked) -> (bool, bool) {
     let reach = Reach { overlap: day / 144, lookback: day * 180, reconcile: day * 7, asked, pages_max: 2 };
     let (stop, progress) = (CancellationToken::new(), Progress::hidden().tenant("tenant-1"));
     let (tenant, parties) = (&world.tenants()[0], world.engine.parties());
-    let pages = Pages::new(parties, tenant, &stop, progress);
+    let clock = DatabaseClock::showing(claim.claimed_at);
+    let pages = Pages::new(parties, tenant, &stop, clock, progress);
     let run = TenantRun { parties, tenant, claim: &claim, reach, pages: &pages, mark: Mutex::default() };
     let report = run.run().await;
     assert!(report.failure.is_none(), "{:?}", report.failure);

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use incident_sync::defender::Incidents;
 use incident_sync::entra::Tokens;
 use incident_sync::http;
@@ -52,7 +53,7 @@ async fn engine(world: &World, database: &PgConnectOptions, connections: u32, pa
     let store = Store::open(database, connections, "troubled".to_owned(), false).await.unwrap();
     let parties = Parties {
         tokens: Tokens::new(client.clone()),
-        incidents: Incidents::new(client),
+        incidents: Incidents::new(client).with_clock_skew_max(TimeDelta::MAX),
         quota: Quota::new(1_000_000, 1_000_000),
         store: store.with_patience(Duration::from_secs(3)),
         pace,

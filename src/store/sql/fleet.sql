@@ -7,6 +7,8 @@ SELECT t.tenant_id, t.name, t.enabled, t.removed_at, b.backfilled_at, b.last_suc
         THEN greatest(b.poll_due_at, b.last_attempt_at, b.next_attempt_at) ELSE b.poll_due_at END)::double precision
         AS overdue_seconds,
     coalesce(b.out_of_bounds, '{}') AS out_of_bounds,
+    -- Set by a wrong clock; the next claim does not believe it.
+    coalesce(s.watermark > now() + interval '1 hour', false) AS is_watermark_ahead,
     r.kind AS last_kind, r.outcome AS last_outcome, r.finished_at AS last_finished_at,
     coalesce(q.rejected, 0) AS rejected, b.found_late, coalesce(h.holes, 0) AS holes,
     coalesce(extract(epoch FROM greatest(b.minute_quota_at, now()) - now()), 0)::double precision AS minute_seconds,

@@ -7,6 +7,8 @@ SELECT t.tenant_id, t.name, t.enabled, t.removed_at, b.watermark, b.backfilled_a
         THEN greatest(b.poll_due_at, b.last_attempt_at, b.next_attempt_at) ELSE b.poll_due_at END)::double precision
         AS overdue_seconds,
     coalesce(b.out_of_bounds, '{}') AS out_of_bounds,
+    -- Set by a wrong clock; the next claim does not believe it.
+    coalesce(s.watermark > now() + interval '1 hour', false) AS is_watermark_ahead,
     r.kind AS last_kind, r.outcome AS last_outcome, r.finished_at AS last_finished_at,
     i.incidents, i.open_incidents, q.rejected, b.found_late, h.holes
 FROM defender.tenants t

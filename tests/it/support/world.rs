@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use incident_sync::defender::Incidents;
 use incident_sync::entra::Tokens;
 use incident_sync::entra::credential::{App, Credential};
@@ -167,13 +168,23 @@ impl World {
 
     /// An instance that asks somebody else than the simulator for tokens and incidents.
     pub(crate) async fn facing(&self, url: &Url, deadlines: Deadlines) -> Arc<Engine> {
+        let client = http::client_within(deadlines);
+        engine(&self.database, "facing", &self.elsewhere(url), 8, self.lease_term, client).await.1
+    }
+
+    /// The same with the limit for the service's clock that holds in production.
+    pub(crate) async fn facing_on_time(&self, url: &Url) -> Arc<Engine> {
+        let store = Store::open(&self.database, CONNECTIONS, "on-time".to_owned(), false).await.unwrap();
+        let (client, tenants) = (http::client(), self.elsewhere(url));
+        engine_of(store, CONNECTIONS, &tenants, CONCURRENCY, client.clone(), Incidents::new(client))
+    }
+
+    fn elsewhere(&self, url: &Url) -> Vec<Arc<Tenant>> {
         let elsewhere = |tenant: &Arc<Tenant>| {
             let endpoints = Endpoints { authority: url.clone(), base_url: url.clone(), ..tenant.endpoints.clone() };
             Arc::new(Tenant { endpoints, ..Tenant::clone(tenant) })
         };
-        let tenants: Vec<_> = self.tenants.iter().map(elsewhere).collect();
-        let client = http::client_within(deadlines);
-        engine(&self.database, "facing", &tenants, 8, self.lease_term, client).await.1
+        self.tenants.iter().map(elsewhere).collect()
     }
 
     pub(crate) fn service(&self) -> &Service {
@@ -308,9 +319,22 @@ fn engine_with(
     concurrency: usize,
     client: Client,
 ) -> Arc<Engine> {
+    // Time stands still in these worlds, at another date than the database's.
+    let incidents = Incidents::new(client.clone()).with_clock_skew_max(TimeDelta::MAX);
+    engine_of(store, connections, tenants, concurrency, client, incidents)
+}
+
+fn engine_of(
+    store: Store,
+    connections: u32,
+    tenants: &[Arc<Tenant>],
+    concurrency: usize,
+    client: Client,
+    incidents: Incidents,
+) -> Arc<Engine> {
     let parties = Parties {
         tokens: Tokens::new(client.clone()),
-        incidents: Incidents::new(client),
+        incidents,
         quota: Quota::new(PLENTY, PLENTY),
         store,
         pace: Pace { first_pause: Duration::from_millis(1), retries: 3 },
