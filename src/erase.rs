@@ -107,7 +107,13 @@ async fn erase_table(rows: &mut TenantRows, at: usize, person: &Person) -> Resul
         let read = rows.next().await?;
         let is_last = read.is_empty();
         for row in read {
-            if let Some(row) = without(person, &row) {
+            let changed = without(person, &row).map_err(|what| {
+                let (table, row) = (&rows.tables[at].name, rows.name_row(&row));
+                Failure::NotDone(format!(
+                    "defender.{table}, {row}: {what}; nothing was erased. Delete this row, or store its incident again"
+                ))
+            })?;
+            if let Some(row) = changed {
                 batch.push(if batch.is_empty() { '[' } else { ',' });
                 batch.push_str(&row);
             }
@@ -124,8 +130,8 @@ async fn erase_table(rows: &mut TenantRows, at: usize, person: &Person) -> Resul
 }
 
 /// The row without the person, if they are in it. What was set aside is text that holds JSON.
-fn without(person: &Person, row: &str) -> Option<String> {
-    let mut row: Value = serde_json::from_str(row).ok()?;
+fn without(person: &Person, row: &str) -> Result<Option<String>, String> {
+    let mut row: Value = serde_json::from_str(row).map_err(|error| format!("the row cannot be read: {error}"))?;
     let inner = row.get("payload").and_then(Value::as_str).and_then(|text| serde_json::from_str::<Value>(text).ok());
     let mut changed = false;
     if let Some(mut inner) = inner
@@ -135,5 +141,5 @@ fn without(person: &Person, row: &str) -> Option<String> {
         changed = true;
     }
     changed |= person.erase(&mut row);
-    changed.then(|| row.to_string())
+    Ok(changed.then(|| row.to_string()))
 }

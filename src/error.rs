@@ -274,11 +274,47 @@ pub enum Wait {
     UntilActed,
 }
 
-/// What another party said, so that it can be shown in a line of the log and stored by Postgres: short, without control
-/// characters.
+/// What another party said, so that it can be shown in a line of the log and stored by Postgres: short, without characters that
+/// are not seen.
 pub(crate) fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(80).collect()
+    text.chars().filter(|c| !is_invisible(*c)).take(80).collect()
 }
+
+/// A text without characters that are not seen, such as a path for the terminal.
+pub(crate) fn visible(text: &str) -> String {
+    text.chars().filter(|c| !is_invisible(*c)).collect()
+}
+
+/// Control characters, and those that break lines, reverse the order of what follows, or show nothing: Unicode's categories Cc,
+/// Cf, Zl and Zp.
+pub(crate) fn is_invisible(c: char) -> bool {
+    c.is_control() || FORMAT.iter().any(|range| range.contains(&c)) || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// The category Cf. Source: Unicode 17, `DerivedGeneralCategory.txt`.
+const FORMAT: [RangeInclusive<char>; 21] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{600}'..='\u{605}',
+    '\u{61c}'..='\u{61c}',
+    '\u{6dd}'..='\u{6dd}',
+    '\u{70f}'..='\u{70f}',
+    '\u{890}'..='\u{891}',
+    '\u{8e2}'..='\u{8e2}',
+    '\u{180e}'..='\u{180e}',
+    '\u{200b}'..='\u{200f}',
+    '\u{202a}'..='\u{202e}',
+    '\u{2060}'..='\u{2064}',
+    '\u{2066}'..='\u{206f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{fff9}'..='\u{fffb}',
+    '\u{110bd}'..='\u{110bd}',
+    '\u{110cd}'..='\u{110cd}',
+    '\u{13430}'..='\u{1343f}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0001}'..='\u{e0001}',
+    '\u{e0020}'..='\u{e007f}',
+];
 
 /// The words of a panic up to what they quote: that may be a customer's text, as where one is cut within a letter.
 pub(crate) fn panic_words(text: &str) -> &str {
@@ -476,6 +512,15 @@ impl SyncError {
         has_failed || matches!(self, Self::BodyTooLarge { peer: Peer::Defender, .. })
     }
 
+    /// The error of the database with where in its rows it occurred.
+    #[must_use]
+    pub fn at(self, place: &str) -> Self {
+        if let Self::Database { step, sqlstate, what } = self {
+            return Self::Database { step, sqlstate, what: format!("{what}, {place}") };
+        }
+        self
+    }
+
     /// Postgres's code, if it was Postgres that spoke.
     pub fn sqlstate(&self) -> Option<&str> {
         if let Self::Database { sqlstate, .. } = self { sqlstate.as_deref() } else { None }
@@ -594,7 +639,7 @@ fn database_verdict(sqlstate: Option<&str>) -> Verdict {
             Wait::NextRun,
             "Postgres is out of disk, memory or connections",
         ),
-        Some("22" | "23") => {
+        Some("22" | "23" | "54") => {
             Verdict::new("database_data", Actor::Us, Wait::NextRun, "Postgres refused a value; report it")
         }
         // 25P03: Postgres has ended a transaction in which we were silent for too long.
@@ -620,6 +665,16 @@ mod tests {
     fn api(status: u16, code: &str, retry_after: Option<u64>) -> Verdict {
         let retry_after = retry_after.map(Duration::from_secs);
         SyncError::Api { status, code: code.into(), target: String::new(), retry_after, hint: String::new() }.verdict()
+    }
+
+    #[test]
+    fn text_of_others_is_shown_without_invisible_characters() {
+        let said = "a\u{202e}gnp.\u{2028}e\u{2029}x\u{200b}e\u{feff}\u{ad}\u{2066}\u{e0041}\u{1b}[31m\u{85}\r\n";
+        assert_eq!((shown(said), visible(said)), ("agnp.exe[31m".to_owned(), "agnp.exe[31m".to_owned()));
+        let text = "Größe 字 \u{e9} \u{301} 😀";
+        assert_eq!(shown(text), text);
+        assert_eq!((shown(&"x".repeat(99)).len(), visible(&"x".repeat(99)).len()), (80, 99));
+        assert!(FORMAT.is_sorted_by(|a, b| a.end() < b.start()));
     }
 
     #[test]

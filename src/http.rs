@@ -6,8 +6,11 @@ use chrono::{DateTime, Utc};
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::tls::TlsInfo;
 use reqwest::{Certificate, Client, ClientBuilder, Proxy, Response, Url};
+use serde::Deserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
-use crate::error::{Peer, SyncError};
+use crate::error::{Peer, SyncError, shown};
 
 /// How long peers may take.
 #[derive(Debug, Clone, Copy)]
@@ -185,7 +188,78 @@ pub(crate) async fn read_text(mut response: Response, peer: Peer, bytes_max: usi
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(String::from_utf8(body).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    match String::from_utf8(body) {
+        Ok(text) => Ok(text),
+        Err(error) => repaired(error.as_bytes(), bytes_max).ok_or(SyncError::BodyTooLarge { peer, bytes_max }),
+    }
+}
+
+/// The text with each invalid sequence replaced; `None` where that is more than `bytes_max`: U+FFFD is three times as long as
+/// the byte that it replaces.
+fn repaired(body: &[u8], bytes_max: usize) -> Option<String> {
+    let replacement = |chunk: &std::str::Utf8Chunk<'_>| if chunk.invalid().is_empty() { "" } else { "\u{fffd}" };
+    let length: usize = body.utf8_chunks().map(|chunk| chunk.valid().len() + replacement(&chunk).len()).sum();
+    if length > bytes_max {
+        return None;
+    }
+    let mut text = String::with_capacity(length);
+    for chunk in body.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.push_str(replacement(&chunk));
+    }
+    Some(text)
+}
+
+/// Errors of Microsoft's have a few hundred bytes; no more than this is read of one.
+const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+
+/// Reads the beginning of a body that is no success. One that breaks off says less, and its status is known all the same.
+pub(crate) async fn read_refusal(mut response: Response, peer: Peer) -> Result<String, SyncError> {
+    let mut body = Vec::new();
+    while body.len() < REFUSAL_BYTES_MAX {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(REFUSAL_BYTES_MAX - body.len())]),
+            Err(error) if error.is_timeout() => return Err(transport(peer, error)),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+/// The value of this field of a JSON object, the last one if it is repeated; no other is decoded, and what follows a fault in
+/// the text is not read.
+pub(crate) fn field<'a>(json: &'a str, name: &str) -> Option<&'a RawValue> {
+    fields(json, name).pop()
+}
+
+/// Every value of this field of a JSON object.
+pub(crate) fn fields<'a>(json: &'a str, name: &str) -> Vec<&'a RawValue> {
+    struct Fields<'n, 'a>(&'n str, &'n mut Vec<&'a RawValue>);
+    impl<'de> Visitor<'de> for Fields<'_, 'de> {
+        type Value = ();
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+            while let Some(key) = object.next_key::<String>()? {
+                if key == self.0 {
+                    self.1.push(object.next_value()?);
+                } else {
+                    object.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut found = Vec::new();
+    drop(serde_json::Deserializer::from_str(json).deserialize_map(Fields(name, &mut found)));
+    found
+}
+
+/// A text field of a JSON object, as it may be shown; empty where it is anything else.
+pub(crate) fn word(json: &str, name: &str) -> String {
+    let text = field(json, name).and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+    shown(&text.unwrap_or_default())
 }
 
 /// The server's clock.

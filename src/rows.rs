@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use url::form_urlencoded;
 
 use crate::defender::paging::Row;
 use crate::defender::wire::{self, Alert, Comment, Device, Entity, Head, Incident};
@@ -189,6 +190,7 @@ pub fn rejected<'a>(element: &'a Element<'_>, reason: String) -> RejectedRow<'a>
 }
 
 fn decode<'a>(element: &'a Element<'_>) -> Result<IncidentRow<'a>, String> {
+    wire::check_growth(&element.text)?;
     let incident = wire::decode(&element.text)?;
     let incident_id = incident.incident_id.ok_or("incidentId is missing or no whole number")?;
     let last_update_time = incident.last_update_time.ok_or("lastUpdateTime is missing or no time")?;
@@ -199,17 +201,19 @@ fn decode<'a>(element: &'a Element<'_>) -> Result<IncidentRow<'a>, String> {
     Ok(IncidentRow { incident_id, last_update_time, incident, content_hash: element.hash, payload: &element.text })
 }
 
-/// `incidentUri` carries `?tid=<tenant>` in real payloads (Swimlane and Elastic fixtures).
+/// `incidentUri` carries `?tid=<tenant>` in real payloads (Swimlane and Elastic fixtures). Each parameter that names a tenant is
+/// looked at, in any case and wherever it stands: a link may be relative, or no URL at all.
 fn check_tenant(tenant: TenantId, incident_id: i64, uri: Option<&str>) -> Result<(), SyncError> {
-    let Some(uri) = uri else { return Ok(()) };
-    let Ok(uri) = url::Url::parse(uri) else { return Ok(()) };
-    match uri.query_pairs().find(|(key, _)| key == "tid") {
-        Some((_, tid)) if !tid.eq_ignore_ascii_case(&tenant.to_string()) => {
-            Err(SyncError::ForeignIncident { incident_id, uri_tid: shown(&tid) })
-        }
-        _ => Ok(()),
-    }
+    let parameters = uri.unwrap_or_default().split(['?', '&', '#', ';']).skip(1);
+    let named = parameters.flat_map(|parameter| form_urlencoded::parse(parameter.as_bytes())).find(|(key, value)| {
+        let names_tenant = TENANT_PARAMETERS.iter().any(|name| key.trim().eq_ignore_ascii_case(name));
+        names_tenant && !value.trim().eq_ignore_ascii_case(&tenant.to_string())
+    });
+    named.map_or(Ok(()), |(_, tid)| Err(SyncError::ForeignIncident { incident_id, uri_tid: shown(&tid) }))
 }
+
+/// Portals of Microsoft's name the tenant by one of these.
+const TENANT_PARAMETERS: [&str; 3] = ["tid", "tenantId", "tenant_id"];
 
 impl<'a> PageRows<'a> {
     fn add(&mut self, mut row: IncidentRow<'a>) {
@@ -493,10 +497,36 @@ mod tests {
 
     #[test]
     fn an_incident_of_another_tenant_fails_the_page() {
-        let text = r#"{"value":[{"incidentId":4,"lastUpdateTime":"2026-01-01T00:00:00Z",
-            "incidentUri":"https://security.microsoft.com/incidents/4?tid=00000000-0000-0000-0000-000000000002"}]}"#;
-        let page = wire::split(text).unwrap();
-        let elements = elements(page.incidents.iter().map(|raw| raw.get()));
-        assert!(matches!(of_page(TENANT, &elements), Err(SyncError::ForeignIncident { incident_id: 4, .. })));
+        let (ours, foreign) = (TENANT.to_string(), "00000000-0000-0000-0000-000000000002");
+        let result = |link: &str, tenant: &str| {
+            let uri = link.replace("TENANT", tenant);
+            let text = format!(
+                r#"{{"value":[{{"incidentId":4,"lastUpdateTime":"2026-01-01T00:00:00Z","incidentUri":"{uri}"}}]}}"#
+            );
+            let page = wire::split(&text).unwrap();
+            let elements = elements(page.incidents.iter().map(|raw| raw.get()));
+            of_page(TENANT, &elements).map(|rows| rows.incidents.len())
+        };
+        for link in [
+            "https://security.microsoft.com/incidents/4?tid=TENANT",
+            "https://security.microsoft.com/incidents/4?Tid=TENANT",
+            "https://security.microsoft.com/incidents/4?TID=TENANT",
+            "https://security.microsoft.com/incidents/4?tenantId=TENANT",
+            "https://security.microsoft.com/incidents/4?x=1&%74id=TENANT",
+            "https://security.microsoft.com/#/incidents/4?tid=TENANT",
+            "https://security.microsoft.com:99999/?tid=TENANT",
+            "/incidents/4?tid=TENANT",
+            "incidents/4?tid=TENANT",
+            "//security.microsoft.com/incidents/4?tenantid=TENANT",
+            "?tid=TENANT",
+        ] {
+            let refused = result(link, foreign);
+            assert!(matches!(refused, Err(SyncError::ForeignIncident { incident_id: 4, .. })), "{link}");
+            assert_eq!(result(link, &ours).unwrap(), 1, "{link}");
+            assert_eq!(result(link, &ours.to_uppercase()).unwrap(), 1, "{link}");
+        }
+        let both = format!("https://security.microsoft.com/incidents/4?tid={ours}&tid=TENANT");
+        assert!(result(&both, foreign).is_err(), "a second name hides behind the first");
+        assert_eq!(result("https://security.microsoft.com/incidents/4?x=TENANT", foreign).unwrap(), 1);
     }
 }

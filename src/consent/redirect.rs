@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
 use uuid::Uuid;
 
-use crate::error::{SyncError, shown};
+use crate::error::{SyncError, shown, visible};
 use crate::tenant::TenantId;
 
 /// How long the browser may take to fetch the rest of its answer when we are done.
@@ -128,7 +128,7 @@ fn read(parameters: &HashMap<String, String>) -> Option<Answer> {
     let of = |name: &str| parameters.get(name).map(String::as_str);
     if let Some(error) = of("error") {
         let described: String = of("error_description").unwrap_or_default().chars().take(DESCRIPTION_MAX).collect();
-        let description: String = described.chars().filter(|c| !c.is_control()).collect();
+        let description = visible(&described);
         let codes = codes(&description);
         let (error, trace_id) = (shown(error), String::new());
         let error = SyncError::Entra { status: 400, error, codes, trace_id, retry_after: None };

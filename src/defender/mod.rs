@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::{Client, Url};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::entra::Token;
 use crate::entra::claims::Look;
-use crate::error::{Peer, SyncError, shown};
+use crate::error::{Peer, SyncError};
 use crate::http;
 use crate::tenant::Tenant;
 
@@ -122,10 +122,11 @@ impl Incidents {
         let retry_after = http::retry_after(response.headers());
         let server_time = http::server_time(response.headers());
         let bytes_max = if room.is_some() { BODY_BYTES_MAX } else { ORDINARY_BYTES_MAX };
-        let text = http::read_text(response, Peer::Defender, bytes_max).await?;
         if !status.is_success() {
-            return Err(refusal(status.as_u16(), &text, retry_after, token.look()));
+            let body = http::read_refusal(response, Peer::Defender).await?;
+            return Err(refusal(status.as_u16(), &body, retry_after, token.look()));
         }
+        let text = http::read_text(response, Peer::Defender, bytes_max).await?;
         let server_time =
             server_time.ok_or_else(|| SyncError::ApiReply { what: "it has no Date header".to_owned() })?;
         let room = room.filter(|_| text.len() > ORDINARY_BYTES_MAX);
@@ -171,8 +172,8 @@ fn read_page(text: String, server_time: DateTime<Utc>, base: &Url) -> Result<Ans
 
 /// Source: `MicrosoftDocs/defender-docs`, `api-error-codes.md`. The message is free text and stays out.
 fn refusal(status: u16, body: &str, retry_after: Option<Duration>, look: Look) -> SyncError {
-    let reply: Value = serde_json::from_str(body).unwrap_or_default();
-    let word = |key: &str| shown(reply["error"][key].as_str().unwrap_or_default());
+    let error = http::field(body, "error").map_or("", RawValue::get);
+    let word = |key: &str| http::word(error, key);
     let code = word("code");
     let lacks_role = status == 403 && look == Look::RoleMissing;
     let hint = if lacks_role { "; the token's roles lack Incident.Read.All" } else { "" };

@@ -3,10 +3,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use crate::error::{SyncError, shown};
+use crate::http;
 use crate::tenant::TenantId;
 
 /// The permission as the tables of the documentation spell it; its prose has an `s` more, so both are accepted.
@@ -24,37 +24,35 @@ pub enum Look {
     Opaque,
 }
 
-/// The part of a token, if it can be read.
-fn claims<T: DeserializeOwned>(token: &str) -> Option<T> {
+/// The claims of a token as JSON, if it can be read.
+fn claims(token: &str) -> Option<String> {
     let payload = token.split('.').nth(1)?;
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?).ok()
+    let bytes = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// For whom the token is, as it says.
 pub fn audience(token: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Claims {
-        aud: String,
-    }
-    claims(token).map(|Claims { aud }| shown(&aud))
+    Some(http::word(&claims(token)?, "aud")).filter(|audience| !audience.is_empty())
 }
 
 /// Looks into `token`, which must be for `tenant`. Fails when it says that it is for another one.
 pub fn look(token: &str, tenant: TenantId) -> Result<Look, SyncError> {
-    #[derive(Deserialize)]
-    struct Claims {
-        tid: Option<String>,
-        #[serde(default)]
-        roles: Vec<String>,
+    let Some(claims) = claims(token) else { return Ok(Look::Opaque) };
+    // By itself and in each place: no other claim that cannot be read may hide it.
+    let tids = http::fields(&claims, "tid");
+    let told = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).unwrap_or_else(|_| raw.get().to_owned());
+    if let Some(foreign) = tids.iter().map(|raw| told(raw)).find(|tid| !tid.eq_ignore_ascii_case(&tenant.to_string())) {
+        return Err(SyncError::WrongTenant { token_tid: shown(&foreign) });
     }
-    let Some(Claims { tid: Some(tid), roles }) = claims(token) else {
+    if tids.is_empty() {
         return Ok(Look::Opaque);
-    };
-    if !tid.eq_ignore_ascii_case(&tenant.to_string()) {
-        return Err(SyncError::WrongTenant { token_tid: shown(&tid) });
     }
-    let reads = roles.iter().any(|role| READING_ROLES.contains(&role.as_str()));
-    Ok(if reads { Look::Fine } else { Look::RoleMissing })
+    let roles = http::field(&claims, "roles").map_or("[]", RawValue::get);
+    let roles: Vec<&RawValue> = serde_json::from_str(roles).unwrap_or_default();
+    let reads =
+        |role: &&RawValue| serde_json::from_str::<&str>(role.get()).is_ok_and(|role| READING_ROLES.contains(&role));
+    Ok(if roles.iter().any(reads) { Look::Fine } else { Look::RoleMissing })
 }
 
 #[cfg(test)]
@@ -75,6 +73,23 @@ mod tests {
         assert_eq!(look(&token(&format!(r#"{{"tid":"{ours}"}}"#)), TENANT).unwrap(), Look::RoleMissing);
         let foreign = token(r#"{"tid":"00000000-0000-0000-0000-000000000008","roles":["Incident.Read.All"]}"#);
         assert!(matches!(look(&foreign, TENANT), Err(SyncError::WrongTenant { .. })));
+        // What cannot be read beside it, before it or after it hides no tenant.
+        let foreign = "00000000-0000-0000-0000-000000000008";
+        for claims in [
+            format!(r#"{{"tid":"{foreign}","roles":"Incident.Read.All"}}"#),
+            format!(r#"{{"roles":{{}},"tid":"{foreign}"}}"#),
+            format!(r#"{{"roles":[7,null],"tid":"{foreign}","x":1e999}}"#),
+            format!(r#"{{"tid":"{ours}","tid":"{foreign}"}}"#),
+            format!(r#"{{"tid":"{foreign}","tid":"{ours}"}}"#),
+            format!(r#"{{"tid":["{foreign}"]}}"#),
+            format!(r#"{{"tid":"{foreign}""#),
+        ] {
+            assert!(matches!(look(&token(&claims), TENANT), Err(SyncError::WrongTenant { .. })), "{claims}");
+        }
+        for roles in [r#""Incident.Read.All""#, "null", "[7]", "{}"] {
+            let claims = format!(r#"{{"roles":{roles},"tid":"{ours}"}}"#);
+            assert_eq!(look(&token(&claims), TENANT).unwrap(), Look::RoleMissing, "{claims}");
+        }
         for opaque in ["", "abc", "a.b.c", "a.!!.c", &token("{}"), &token("[]")] {
             assert_eq!(look(opaque, TENANT).unwrap(), Look::Opaque, "{opaque}");
         }

@@ -4,12 +4,11 @@
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
-use serde_json::Value;
 use tokio::sync::Mutex;
 use url::Url;
 
 use super::{REPLY_BYTES_MAX, read_reply};
-use crate::error::{Peer, SyncError, shown};
+use crate::error::{Peer, SyncError};
 use crate::http;
 
 /// The address of the service on every Azure machine; it answers to nobody else.
@@ -81,13 +80,11 @@ impl ManagedIdentity {
         let sent = http::client().get(url).header("Metadata", "true").send().await;
         let response = sent.map_err(|error| http::transport(Peer::ManagedIdentity, error))?;
         let status = response.status().as_u16();
-        let body = http::read_text(response, Peer::ManagedIdentity, REPLY_BYTES_MAX).await?;
         if status != 200 {
-            let reply: Value = serde_json::from_str(&body).unwrap_or_default();
-            let what = shown(reply["error"].as_str().unwrap_or_default());
-            return Err(SyncError::ManagedIdentity { status, what });
+            let body = http::read_refusal(response, Peer::ManagedIdentity).await?;
+            return Err(SyncError::ManagedIdentity { status, what: http::word(&body, "error") });
         }
-        read_reply(&body)
+        read_reply(&http::read_text(response, Peer::ManagedIdentity, REPLY_BYTES_MAX).await?)
     }
 }
 

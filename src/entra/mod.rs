@@ -10,10 +10,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::error::{BREAKER_PROBE, IDENTITY_PROBE, Peer, SyncError, Wait, shown};
+use crate::error::{BREAKER_PROBE, IDENTITY_PROBE, Peer, SyncError, Wait};
 use crate::http;
 use crate::tenant::{Tenant, TenantId, TokenVersion};
 
@@ -352,14 +353,15 @@ impl Tokens {
         }
         let server_time = http::server_time(response.headers());
         let retry_after = http::retry_after(response.headers());
-        let body = http::read_text(response, Peer::Entra, REPLY_BYTES_MAX).await?;
         if !status.is_success() {
+            let body = http::read_refusal(response, Peer::Entra).await?;
             let error = refusal(status.as_u16(), &body, retry_after);
             if let (true, Some(server)) = (is_untimely(&error), server_time) {
                 self.skew.store(server.timestamp() - unix_now(), Ordering::Relaxed);
             }
             return Err(error);
         }
+        let body = http::read_text(response, Peer::Entra, REPLY_BYTES_MAX).await?;
         let (value, lifetime) = read_reply(&body)?;
         let look = claims::look(value.expose_secret(), tenant.id)?;
         if look == Look::Opaque {
@@ -418,6 +420,10 @@ fn read_reply(body: &str) -> Result<(SecretString, Duration), SyncError> {
         .map_err(|_| SyncError::TokenReply { what: "it is not the JSON of a token reply" })?;
     let token = reply.access_token.filter(|token| !token.expose_secret().is_empty());
     let token = token.ok_or(SyncError::TokenReply { what: "access_token is missing" })?;
+    // RFC 6750 allows fewer characters still; a line break would end the header that carries the token.
+    if !token.expose_secret().bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(SyncError::TokenReply { what: "access_token holds characters that no token has" });
+    }
     let seconds = match reply.expires_in {
         Some(Value::Number(number)) => number.as_f64(),
         Some(Value::String(text)) => text.trim().parse().ok(),
@@ -440,9 +446,9 @@ fn refusal(status: u16, body: &str, retry_after: Option<Duration>) -> SyncError 
         return SyncError::TokenReply { what: "an error that is not JSON" };
     }
     // Field by field: one that is odd must not hide the others.
-    let reply: Value = serde_json::from_str(body).unwrap_or_default();
-    let word = |key: &str| shown(reply[key].as_str().unwrap_or_default());
-    let codes = reply["error_codes"].as_array().into_iter().flatten();
-    let codes = codes.filter_map(|code| u32::try_from(code.as_u64()?).ok()).collect();
+    let word = |key: &str| http::word(body, key);
+    let codes = http::field(body, "error_codes").map_or("[]", RawValue::get);
+    let codes: Vec<&RawValue> = serde_json::from_str(codes).unwrap_or_default();
+    let codes = codes.into_iter().filter_map(|code| code.get().parse().ok()).collect();
     SyncError::Entra { status, error: word("error"), codes, trace_id: word("trace_id"), retry_after }
 }

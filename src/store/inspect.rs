@@ -6,7 +6,7 @@ use sqlx::{Connection, PgConnection};
 use super::feed::{Feed, ReaderLimits};
 use super::objects::Missing;
 use super::{CONNECT_DEADLINE, MIGRATIONS, Rights, Store, database_error, newest_migration, ours};
-use crate::error::SyncError;
+use crate::error::{SyncError, visible};
 
 /// What a database is, tables or not.
 #[derive(Debug, Clone)]
@@ -84,7 +84,7 @@ pub struct SchemaState {
 pub async fn connect_once(options: &PgConnectOptions) -> Result<(), SyncError> {
     let step = "connecting";
     let failed = |what: String| {
-        let what = what.chars().filter(|c| !c.is_control()).take(LONGEST_TOLD).collect();
+        let what = visible(&what).chars().take(LONGEST_TOLD).collect();
         SyncError::Database { step, sqlstate: None, what }
     };
     match tokio::time::timeout(CONNECT_DEADLINE, PgConnection::connect_with(&ours(options))).await {

@@ -5,7 +5,8 @@ use sqlx::{AssertSqlSafe, FromRow, PgConnection, Postgres, Transaction};
 
 use super::purge::{RowCounts, audit, lock};
 use super::{Lease, Rights, Store, within};
-use crate::error::SyncError;
+use crate::error::{SyncError, visible};
+use crate::http::field;
 use crate::person::Known;
 use crate::tenant::TenantId;
 
@@ -41,6 +42,9 @@ pub struct TenantRows {
     /// What there is to read and write.
     pub tables: Vec<TenantTable>,
     longest: usize,
+    /// The open table, and the last row that was read of it.
+    place: String,
+    table: usize,
 }
 
 impl Store {
@@ -65,7 +69,17 @@ impl Store {
             let began_at = sqlx::query_scalar("SELECT now()").fetch_one(&mut *transaction).await?;
             let tables = sqlx::query_as(include_str!("sql/tenant_rows.sql")).fetch_all(&mut *transaction).await?;
             let instance = self.instance.clone();
-            Ok(TenantRows { transaction, tenant, instance, began_at, schema, tables, longest: 0 })
+            Ok(TenantRows {
+                transaction,
+                tenant,
+                instance,
+                began_at,
+                schema,
+                tables,
+                longest: 0,
+                place: String::new(),
+                table: 0,
+            })
         };
         within(STEP, Rights::Writer(tenant).deadline(), begin).await
     }
@@ -106,6 +120,8 @@ impl TenantRows {
             self.tenant,
             key.join(", ")
         );
+        self.place = format!("in defender.{name}, in one of its first rows");
+        self.table = table;
         self.longest = BATCH_BYTES / 16;
         self.execute(declare).await
     }
@@ -115,12 +131,27 @@ impl TenantRows {
         let fetch = format!("FETCH {} FROM rows", (BATCH_BYTES / self.longest).clamp(1, BATCH_ROWS));
         let rows = sqlx::query_scalar::<_, String>(AssertSqlSafe(fetch)).persistent(false);
         let rows = rows.fetch_all(&mut *self.transaction);
-        let rows = within(STEP, Rights::Writer(self.tenant).deadline(), rows).await?;
+        let rows = within(STEP, Rights::Writer(self.tenant).deadline(), rows).await;
+        let rows = rows.map_err(|error| error.at(&self.place))?;
+        if let Some(last) = rows.last() {
+            let name = &self.tables[self.table].name;
+            self.place = format!("in defender.{name}, in one of the rows after {}", self.name_row(last));
+        }
         match rows.iter().map(String::len).max() {
             Some(longest) => self.longest = longest,
             None => self.execute("CLOSE rows".to_owned()).await?,
         }
         Ok(rows)
+    }
+
+    /// A row of the open table by its key, without the content that a key may be a hash of.
+    pub fn name_row(&self, row: &str) -> String {
+        let TenantTable { name, key, hashes, .. } = &self.tables[self.table];
+        let is_shown = |column: &&String| *column != "tenant_id" && !hashes.contains(column);
+        let named = key.iter().filter(is_shown);
+        let named = named.filter_map(|column| Some(format!("{column} {}", field(row, column)?.get())));
+        let key = visible(&named.collect::<Vec<_>>().join(", "));
+        if key.is_empty() { format!("a row of {name}") } else { key }
     }
 
     /// The tables that have rows of the tenant.
@@ -156,7 +187,7 @@ impl TenantRows {
             "INSERT INTO defender.{name} ({named}) SELECT {named}
              FROM json_populate_recordset(NULL::defender.{name}, $1::json) WHERE true{bounds}"
         );
-        self.write(insert, rows).await
+        self.write(table, insert, rows).await
     }
 
     /// Adds the state of the tenant, a JSON array of one object, as far as an export of that moment can be believed.
@@ -188,12 +219,13 @@ impl TenantRows {
             assignments.join(", "),
             same.join(" AND ")
         );
-        self.write(update, rows).await
+        self.write(table, update, rows).await
     }
 
-    async fn write(&mut self, statement: String, rows: &str) -> Result<u64, SyncError> {
+    async fn write(&mut self, table: usize, statement: String, rows: &str) -> Result<u64, SyncError> {
         let write = sqlx::query(AssertSqlSafe(statement)).bind(rows).execute(&mut *self.transaction);
-        let written = within(STEP, Rights::Writer(self.tenant).deadline(), write).await?;
+        let written = within(STEP, Rights::Writer(self.tenant).deadline(), write).await;
+        let written = written.map_err(|error| error.at(&format!("in defender.{}", self.tables[table].name)))?;
         Ok(written.rows_affected())
     }
 

@@ -12,6 +12,7 @@ mod feed;
 mod fuzz;
 mod held_attempts;
 mod holes;
+mod hostile_replies;
 mod instances;
 mod isolation;
 mod life;
