@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Path, RawQuery, Request, State};
@@ -11,9 +11,11 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -24,13 +26,19 @@ use crate::store::status::Freshness;
 use crate::tenant::TenantId;
 use crate::tenant_metrics::{FEED_DELAY, MetricKind, TENANT_METRICS, TenantMetric};
 
+mod connections;
+
 const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
 const HEALTH_BYTES_MAX: u64 = 4096;
+/// A scrape comes every few seconds; faster ones get the same answer again.
+const METRICS_LAST: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 struct Shared {
     store: Store,
     metrics: Option<PrometheusHandle>,
+    /// The last answer of `/metrics`, and when it was made.
+    rendered: Arc<Mutex<Option<(Instant, StatusCode, Bytes)>>>,
     page: Arc<StatusPage>,
 }
 
@@ -50,14 +58,9 @@ pub async fn start(
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(render))
-        .with_state(Shared { store: engine.parties().store.clone(), metrics, page })
+        .with_state(Shared { store: engine.parties().store.clone(), metrics, rendered: Arc::default(), page })
         .layer(middleware::from_fn_with_state(address.ip(), guard));
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
-    tokio::spawn(async move {
-        if let Err(error) = serving.await {
-            tracing::error!(error = %error, "the listener ended");
-        }
-    });
+    tokio::spawn(connections::serve(listener, router, stop));
     Ok(address)
 }
 
@@ -150,20 +153,32 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
     }
 }
 
-async fn render(State(shared): State<Shared>) -> (StatusCode, String) {
-    let Some(metrics) = shared.metrics else { return (StatusCode::NOT_FOUND, String::new()) };
-    let tenants = match shared.store.freshness().await {
-        Ok(tenants) => tenants,
-        Err(error) => return (StatusCode::SERVICE_UNAVAILABLE, format!("# {error}\n")),
+/// However many ask, the metrics are rendered by one at a time, and once a second.
+async fn render(State(shared): State<Shared>) -> Response {
+    let Some(metrics) = shared.metrics else { return StatusCode::NOT_FOUND.into_response() };
+    let mut rendered = shared.rendered.lock().await;
+    let kept = rendered.as_ref().filter(|(at, ..)| at.elapsed() < METRICS_LAST);
+    let (status, text) = match kept {
+        Some((_, status, text)) => (*status, text.clone()),
+        None => {
+            let (status, text) = match shared.store.freshness().await {
+                Ok(tenants) => (StatusCode::OK, metrics.render() + &tenant_gauges(&tenants) + &feed_gauge(&shared).await),
+                Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("# {error}\n")),
+            };
+            let text = Bytes::from(text);
+            *rendered = Some((Instant::now(), status, text.clone()));
+            (status, text)
+        }
     };
-    let feed = shared.store.feed().await;
-    let feed = feed.map_or_else(|error| format!("# {error}\n"), |feed| feed_gauge(feed.delay_seconds()));
-    (StatusCode::OK, metrics.render() + &tenant_gauges(&tenants) + &feed)
+    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
 }
 
-fn feed_gauge(delay_seconds: f64) -> String {
+async fn feed_gauge(shared: &Shared) -> String {
     let (name, help) = FEED_DELAY;
-    format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {delay_seconds}\n")
+    match shared.store.feed().await {
+        Ok(feed) => format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {}\n", feed.delay_seconds()),
+        Err(error) => format!("# {error}\n"),
+    }
 }
 
 fn tenant_gauges(tenants: &[Freshness]) -> String {

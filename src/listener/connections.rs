@@ -1,0 +1,123 @@
+//! The connections of the listener: few, and each with a deadline, because every user of the machine can open them.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// A monitor, a health check and some browsers need fewer; the descriptors of the process are for the database and the API.
+const CONNECTIONS_MAX: usize = 64;
+/// A connection is closed unless the head of its next request is there in time.
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// Where no connection can be accepted, as without a free descriptor, it is tried again after so long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `stop`, then ends the connections after the requests that they are answering.
+pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let open = Arc::new(Open::default());
+    let mut tasks = JoinSet::new();
+    for number in 0.. {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = tasks.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let socket = match accepted {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                tracing::debug!(error = %error, "a connection to the listener was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        while tasks.len() >= CONNECTIONS_MAX && !stop.is_cancelled() {
+            open.close_oldest_idle();
+            tokio::select! {
+                _ = tasks.join_next() => {}
+                () = open.became_idle.notified() => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        let (open, router, stop) = (Arc::clone(&open), router.clone(), stop.clone());
+        let connection = open.add(number);
+        tasks.spawn(async move {
+            converse(socket, router, &open, &connection, &stop).await;
+            open.remove(number);
+        });
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// The connections in the order of their arrival.
+#[derive(Default)]
+struct Open {
+    connections: Mutex<BTreeMap<u64, Arc<Connection>>>,
+    became_idle: Notify,
+}
+
+#[derive(Default)]
+struct Connection {
+    /// A request is being answered.
+    is_busy: AtomicBool,
+    closed: CancellationToken,
+}
+
+impl Open {
+    fn add(&self, number: u64) -> Arc<Connection> {
+        let connection = Arc::<Connection>::default();
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.insert(number, Arc::clone(&connection));
+        connection
+    }
+
+    fn remove(&self, number: u64) {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+    }
+
+    /// Makes room for a newcomer: connections without a request must not keep a health check out.
+    fn close_oldest_idle(&self) {
+        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(idle) = connections.values().find(|connection| !connection.is_busy.load(Ordering::Relaxed)) {
+            idle.closed.cancel();
+        }
+    }
+}
+
+async fn converse(socket: TcpStream, router: Router, open: &Open, connection: &Connection, stop: &CancellationToken) {
+    let router = TowerToHyperService::new(router);
+    let answer = service_fn(|request: hyper::Request<Incoming>| {
+        connection.is_busy.store(true, Ordering::Relaxed);
+        let answered = router.call(request);
+        async move {
+            let answer = answered.await;
+            connection.is_busy.store(false, Ordering::Relaxed);
+            open.became_idle.notify_one();
+            answer
+        }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(socket), answer));
+    // However it ends is the peer's business: it went away, was silent for too long, or said something that is no HTTP.
+    tokio::select! {
+        _ = serving.as_mut() => {}
+        () = connection.closed.cancelled() => {}
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            drop(serving.await);
+        }
+    }
+}
