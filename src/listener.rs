@@ -155,14 +155,16 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
 
 /// However many ask, the metrics are rendered by one at a time, and once a second.
 async fn render(State(shared): State<Shared>) -> Response {
-    let Some(metrics) = shared.metrics else { return StatusCode::NOT_FOUND.into_response() };
+    let Some(metrics) = &shared.metrics else { return StatusCode::NOT_FOUND.into_response() };
     let mut rendered = shared.rendered.lock().await;
     let kept = rendered.as_ref().filter(|(at, ..)| at.elapsed() < METRICS_LAST);
     let (status, text) = match kept {
         Some((_, status, text)) => (*status, text.clone()),
         None => {
             let (status, text) = match shared.store.freshness().await {
-                Ok(tenants) => (StatusCode::OK, metrics.render() + &tenant_gauges(&tenants) + &feed_gauge(&shared).await),
+                Ok(tenants) => {
+                    (StatusCode::OK, metrics.render() + &tenant_gauges(&tenants) + &feed_gauge(&shared).await)
+                }
                 Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("# {error}\n")),
             };
             let text = Bytes::from(text);

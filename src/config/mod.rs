@@ -15,7 +15,10 @@ mod tenants_dir;
 mod tests;
 
 use std::collections::HashMap;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +26,14 @@ use std::time::Duration;
 use chrono::DateTime;
 use config::{FileFormat, Map, Source, Value};
 use croner::parser::{CronParser, Seconds};
+use nix::fcntl::OFlag;
 use nix::unistd::{User, geteuid};
 use uuid::Uuid;
 
 pub use database::{Database, DatabaseServer, DatabaseUrl};
 pub use reader::{ConfigError, ConfigErrors, Setting};
 pub use tenants::Newcomers;
+pub(crate) use tenants::is_printable_name;
 pub use tenants_dir::{Fingerprint, TenantsDir};
 
 use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE};
@@ -286,15 +291,29 @@ fn find_file(named: Option<&Path>, environment: &Variables) -> Option<PathBuf> {
 
 /// The table in one TOML file.
 fn parse_file(path: &Path) -> Result<Map<String, Value>, ConfigError> {
+    parse_file_if(path, |_| Ok(()))
+}
+
+/// The table in one TOML file that passes `check`. What is looked at is the very file that is read.
+fn parse_file_if(
+    path: &Path,
+    check: impl FnOnce(&Metadata) -> Result<(), String>,
+) -> Result<Map<String, Value>, ConfigError> {
     let wrong = |problem| ConfigError { file: path.display().to_string(), key: String::new(), problem };
-    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::PermissionDenied => wrong(format!(
+    let cannot_read = |error: io::Error| match error.kind() {
+        io::ErrorKind::PermissionDenied => wrong(format!(
             "cannot read it: {}; if it is the service that cannot, chmod go+r {} (a secret in it belongs into a file of its own)",
             answer(&error),
             path.display()
         )),
         _ => wrong(format!("cannot read it: {error}")),
-    })?;
+    };
+    // Else a pipe without a writer would be waited for.
+    let flags = OFlag::O_NONBLOCK.bits();
+    let mut file = File::options().read(true).custom_flags(flags).open(path).map_err(cannot_read)?;
+    check(&file.metadata().map_err(cannot_read)?).map_err(wrong)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(cannot_read)?;
     let parsed = config::File::from_str(&text, FileFormat::Toml).collect();
     parsed.map_err(|error| wrong(without_source_line(&error.to_string())))
 }

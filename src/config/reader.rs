@@ -13,6 +13,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::environment::variable;
+use crate::error::visible;
 
 /// Everything that is wrong with a configuration.
 #[derive(Debug)]
@@ -41,10 +42,15 @@ pub struct ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.key.as_str() {
-            "" => write!(f, "{}: {}", self.file, self.problem),
-            key => write!(f, "{}: {key}: {}", self.file, self.problem),
+            "" => write!(f, "{}: {}", visible(&self.file), visible_lines(&self.problem)),
+            key => write!(f, "{}: {}: {}", visible(&self.file), visible(key), visible_lines(&self.problem)),
         }
     }
+}
+
+/// A text of several lines without characters that are not seen.
+fn visible_lines(text: &str) -> String {
+    text.lines().map(visible).collect::<Vec<_>>().join("\n")
 }
 
 /// A key as it holds, and where that comes from.

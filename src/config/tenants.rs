@@ -14,6 +14,7 @@ use super::retention::Kept;
 use super::secrets::SecretFiles;
 use super::tenants_dir::TenantsDir;
 use crate::entra::credential::{App, Credential};
+use crate::error::is_invisible;
 use crate::tenant::{Cloud, Endpoints, Tenant, TenantId, TokenVersion};
 
 /// Reads everything that concerns tenants.
@@ -154,17 +155,47 @@ fn read_tenant(
     let api = ApiKeys::read(&mut section);
     let called = name.as_deref().unwrap_or("unnamed");
     let own = AppKeys::read(&mut section, enabled.then_some(secrets), Some(called), report);
+    let brings_credential = !matches!(own.credential, Given::Absent);
     let app = own.app_for_tenant(shared, enabled, called, &mut section, report);
     let endpoints = api.endpoints(&shared.api);
+    if enabled && !brings_credential && section.own_file().is_some() {
+        check_authority(&mut section, &endpoints.authority, &shared.api);
+    }
     show_endpoints(&mut section, &endpoints, "cloud and [api]");
     report.close(section);
     Some(Arc::new(Tenant { id: id?, name: name?, labels, enabled, endpoints, app: app?, retention }))
 }
 
+/// The credential of `[app]` goes to Microsoft, and wherever the main file says. A file of `tenants_dir` is often written by
+/// somebody else, and has no say in that.
+fn check_authority(section: &mut Section, authority: &Url, api: &ApiKeys) {
+    let fixed = Cloud::NAMES.iter().filter_map(|name| Url::parse(Cloud::from_name(name)?.authority()).ok());
+    let mut known = fixed.chain(api.authority.clone());
+    if known.any(|known| known.origin() == authority.origin()) {
+        return;
+    }
+    let host = authority.origin().ascii_serialization();
+    section.error(
+        "authority",
+        format!(
+            "the credential of [app] is not sent to {host}, which is neither Microsoft's nor the authority of [api]; remove the key, \
+             set [api] authority in the main file, or give this tenant a credential of its own"
+        ),
+    );
+}
+
+/// Whether all of a name is seen. Two joiners are: they belong to the spelling of some languages.
+pub(crate) fn is_printable_name(name: &str) -> bool {
+    const JOINERS: [char; 2] = ['\u{200c}', '\u{200d}'];
+    name.chars().all(|c| JOINERS.contains(&c) || !is_invisible(c))
+}
+
 fn read_name(section: &mut Section, seen: &mut Seen, report: &mut Report) -> Option<String> {
     let name = section.parsed("name", |name| match name.trim() {
         "" => Err("is empty; set the name that reports and metrics show".to_owned()),
-        name if name.chars().any(char::is_control) => Err("holds control characters; remove them".to_owned()),
+        name if !is_printable_name(name) => {
+            Err("holds control characters or others that are not seen; write it without them".to_owned())
+        }
         name => Ok(name.to_owned()),
     });
     let name = match name {

@@ -1,13 +1,17 @@
 //! `tenants_dir`: a directory of files that are a tenant each.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::geteuid;
+
 use super::reader::{ConfigError, Report, Section};
+use crate::error::visible;
 use crate::tenant::TenantId;
 
 /// The directory as it was read.
@@ -60,17 +64,82 @@ impl TenantsDir {
             }
             _ => format!("cannot read {path}: {error}; create the directory or remove the key"),
         };
+        if let Ok(about) = fs::metadata(&self.path) {
+            check_writers(&about, &self.path)?;
+        }
         let mut sections = Vec::new();
         for path in self.files().map_err(cannot)? {
             let name = path.display().to_string();
             if refused.iter().any(|error| error.file == name) {
                 continue;
             }
-            match super::parse_file(&path) {
+            match super::parse_file_if(&path, |about| check_writers(about, &path)) {
                 Ok(table) => sections.push(Section::new(&name, "", "tenants", table)),
                 Err(error) => report.error(error),
             }
         }
         Ok(sections)
+    }
+}
+
+/// Fails where another user may write the directory or one of its files: what stands there decides which tenants are read, and
+/// where the credential is sent. As with files of secrets, root and the service's user are trusted and no group is.
+fn check_writers(about: &Metadata, path: &Path) -> Result<(), String> {
+    const OTHERS_WRITE: u32 = 0o022;
+    // Others may add files there, which are then theirs and refused, and replace none.
+    const STICKY: u32 = 0o1000;
+    let shown = visible(&path.display().to_string());
+    let (owner, us) = (about.uid(), geteuid().as_raw());
+    if owner != 0 && owner != us {
+        return Err(format!(
+            "{shown} belongs to user {owner}, who decides by it where the credential is sent; check what it says, then run chown {us} {shown}"
+        ));
+    }
+    let is_shared = about.mode() & OTHERS_WRITE != 0 && !(about.is_dir() && about.mode() & STICKY != 0);
+    // A volume of Kubernetes is open to all and mounted so that nobody can write it.
+    let is_read_only = || statvfs(path).is_ok_and(|system| system.flags().contains(FsFlags::ST_RDONLY));
+    if is_shared && !is_read_only() {
+        return Err(format!(
+            "{shown} can be written by other users, who could have the credential sent elsewhere; check what it says, then run chmod go-w {shown}"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, chown};
+
+    use super::*;
+
+    #[test]
+    fn directory_and_files_of_other_writers_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("contoso.toml");
+        fs::write(&file, "").unwrap();
+        let judged = |path: &Path, mode| {
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+            check_writers(&fs::metadata(path).unwrap(), path)
+        };
+        for path in [folder.path(), &file] {
+            let cure = format!("chmod go-w {}", path.display());
+            for mode in [0o777, 0o770, 0o702, 0o720] {
+                assert!(judged(path, mode).unwrap_err().contains(&cure), "{mode:o}");
+            }
+            for mode in [0o755, 0o750, 0o700] {
+                assert_eq!(judged(path, mode), Ok(()), "{mode:o}");
+            }
+        }
+        assert_eq!(judged(folder.path(), 0o1777), Ok(()), "nobody can replace a file there");
+        assert!(judged(&file, 0o1666).is_err(), "the bit means nothing on a file");
+        if geteuid().is_root() {
+            for path in [folder.path(), &file] {
+                judged(path, 0o755).unwrap();
+                chown(path, Some(65_534), None).unwrap();
+                let refused = judged(path, 0o755).unwrap_err();
+                assert!(refused.contains("user 65534") && refused.contains("chown 0 /"), "{refused}");
+            }
+        }
     }
 }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::redirect::{Answer, Receiver};
 use super::{Asking, ConsentArgs, file};
 use crate::check::{self, CheckResult, Finding, Group};
-use crate::config::{self, Config};
+use crate::config::{self, Config, is_printable_name};
 use crate::defender::Incidents;
 use crate::defender::paging::Request;
 use crate::entra::Tokens;
@@ -126,8 +126,10 @@ fn not_done(problem: String) -> Failure {
 
 /// As the configuration will judge it.
 fn check_name(name: &str) -> Result<(), Failure> {
-    if name.is_empty() || name.chars().any(char::is_control) {
-        return Err(wrong("--name: set the name that reports and metrics show, without control characters".to_owned()));
+    if name.is_empty() || !is_printable_name(name) {
+        return Err(wrong(
+            "--name: set the name that reports and metrics show, without characters that are not seen".to_owned(),
+        ));
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ mod dispatcher;
 mod doctor;
 mod erase;
 mod failpoints;
+mod hostile_replies;
 mod import_attacks;
 mod instances;
 mod kill_loop;
