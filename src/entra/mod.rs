@@ -420,8 +420,8 @@ fn read_reply(body: &str) -> Result<(SecretString, Duration), SyncError> {
         .map_err(|_| SyncError::TokenReply { what: "it is not the JSON of a token reply" })?;
     let token = reply.access_token.filter(|token| !token.expose_secret().is_empty());
     let token = token.ok_or(SyncError::TokenReply { what: "access_token is missing" })?;
-    // RFC 6750 allows fewer characters still; a line break would end the header that carries the token.
-    if !token.expose_secret().bytes().all(|byte| byte.is_ascii_graphic()) {
+    // A line break would end the header that carries the token.
+    if !token.expose_secret().bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
         return Err(SyncError::TokenReply { what: "access_token holds characters that no token has" });
     }
     let seconds = match reply.expires_in {

@@ -615,7 +615,7 @@ async fn a_configuration_that_is_refused_or_open_to_writers_is_a_row_too() {
     std::fs::remove_file(customers.join("key")).unwrap();
     open(&customers, 0o777);
     let told = format!("chmod go-w {}", customers.display());
-    assert_told(&checked(&site).1, "permissions", "warning", "operator", &[&told]);
+    assert_told(&checked(&site).1, "file", "failure", "operator", &["tenants_dir", &told]);
     open(&customers, 0o1777);
     open(&site.config(), 0o666);
     let told = format!("chmod go-w {}", site.config().display());

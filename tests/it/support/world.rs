@@ -333,7 +333,7 @@ fn engine_of(
     incidents: Incidents,
 ) -> Arc<Engine> {
     let parties = Parties {
-        tokens: Tokens::new(client.clone()),
+        tokens: Tokens::new(client),
         incidents,
         quota: Quota::new(PLENTY, PLENTY),
         store,
