@@ -11,10 +11,10 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use incident_sync::embedded::{Embedded, EmbeddedSettings, Hold};
-use incident_sync::simulator::{Behaviour, Encoding, Endpoint, Options, Reply, Simulator, TenantSpec, World};
+use incident_sync::postgres::{Embedded, EmbeddedSettings, Hold};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use simulator::{Behaviour, Encoding, Endpoint, Options, Reply, Simulator, TenantSpec, World};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -125,7 +125,7 @@ fn start(config: &Path, log: &Path) -> Child {
     Command::new(env!("CARGO_BIN_EXE_incident-sync"))
         .args(["run", "--config"])
         .arg(config)
-        .env("RUST_LOG", "warn,incident_sync::pass=off")
+        .env("RUST_LOG", "warn,incident_sync::sync::engine=off")
         .stdout(Stdio::null())
         .stderr(std::fs::File::create(log).expect("the folder is ours"))
         .spawn()
@@ -228,7 +228,7 @@ struct Seen {
 async fn phase(phase: Phase, world: &World, pool: &PgPool, daemon: &Daemon) -> Seen {
     let begun = database_clock(pool).await;
     let started = Instant::now();
-    let (mut seen, client) = (Seen::default(), incident_sync::http::client());
+    let (mut seen, client) = (Seen::default(), incident_sync::http_client::client());
     let mut second = 0;
     while started.elapsed() < phase.length {
         for change in 0..CHANGES_A_SECOND {

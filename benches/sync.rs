@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
-use incident_sync::embedded::{Embedded, EmbeddedSettings, Hold};
-use incident_sync::simulator::{Clock, Encoding, Options, Simulator, TenantSpec};
+use incident_sync::postgres::{Embedded, EmbeddedSettings, Hold};
+use simulator::{Clock, Encoding, Options, Simulator, TenantSpec};
 use sqlx::PgPool;
 use uuid::Uuid;
 

@@ -1,22 +1,22 @@
 //! Places along the flow where a test can make the process die, panic or stand still. Packages have none of it: without
-//! the feature `simulator`, to reach one does nothing.
+//! the feature `failpoints`, to reach one does nothing.
 //!
 //! `INCIDENT_SYNC_FAILPOINTS=page.fetched=kill@3;run.ended=panic%5;seed=7` kills the process when a page has been fetched
 //! for the third time, and makes five of a hundred runs panic at their end, the same ones for the same seed. What was
 //! decided against: the crate `fail` blocks the thread that it pauses, one of the two that a small machine's runtime has,
 //! draws without a seed, and cannot kill.
 
-#[cfg(not(feature = "simulator"))]
+#[cfg(not(feature = "failpoints"))]
 pub(crate) fn reach(_: &'static str) -> std::future::Ready<()> {
     std::future::ready(())
 }
 
-#[cfg(feature = "simulator")]
+#[cfg(feature = "failpoints")]
 pub use armed::NAMES;
-#[cfg(feature = "simulator")]
+#[cfg(feature = "failpoints")]
 pub(crate) use armed::reach;
 
-#[cfg(feature = "simulator")]
+#[cfg(feature = "failpoints")]
 mod armed {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     set_up_allocator();
-    incident_sync::cli::main()
+    incident_sync::commands::main()
 }
 
 /// What a page beyond the ordinary takes goes back to the system at once. glibc would raise this limit by itself to 32 MiB.

@@ -97,7 +97,7 @@ fn sources(folder: &Path) -> io::Result<String> {
 #[test]
 fn the_files_and_tests_that_architecture_and_promises_name_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let code = sources(&root.join("src")).unwrap() + &sources(&root.join("tests")).unwrap();
+    let code: String = ["src", "tests", "simulator"].map(|folder| sources(&root.join(folder)).unwrap()).concat();
     let mut named = 0;
     let words = [ARCHITECTURE, PROMISES].into_iter().flat_map(|text| text.split('`').skip(1).step_by(2));
     for word in words {
@@ -107,7 +107,10 @@ fn the_files_and_tests_that_architecture_and_promises_name_exist() {
         if is_test {
             assert!(code.contains(&format!("fn {word}(")), "there is no test {word}");
             named += 1;
-        } else if ["src/", "tests/", "benches/", "scripts/", "systemd/"].iter().any(|folder| word.starts_with(folder)) {
+        } else if ["src/", "simulator/", "tests/", "benches/", "scripts/", "systemd/"]
+            .iter()
+            .any(|folder| word.starts_with(folder))
+        {
             assert!(root.join(word).exists(), "there is no {word}");
             named += 1;
         }

@@ -7,11 +7,11 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::database::is_loopback_host;
-use super::reader::{Given, Report, Section, parse_guid};
 use super::secrets::SecretFiles;
+use super::section::{Given, Report, Section, parse_guid};
 use crate::entra::certificate::Algorithm;
 use crate::entra::credential::{CertificateFiles, Credential, Source, Stated};
-use crate::entra::identity;
+use crate::entra::managed_identity;
 
 /// Each names one kind of credential, as `managed_identity = true` does.
 const KINDS: [&str; 3] = ["client_secret_file", "client_certificate_file", "federated_token_file"];
@@ -172,12 +172,12 @@ fn read_identity(section: &mut Section, is_on: bool) -> Given<Source> {
     });
     let endpoint = section.parsed("managed_identity_endpoint", |text| match Url::parse(text) {
         Ok(url) if url.scheme() == "http" && url.host_str().is_some_and(is_loopback_host) => Ok(url),
-        _ => Err(format!("is for tests on loopback; remove it, and {} is asked", identity::ENDPOINT)),
+        _ => Err(format!("is for tests on loopback; remove it, and {} is asked", managed_identity::ENDPOINT)),
     });
     if !is_on {
         return Given::Absent;
     }
-    let fixed = || Url::parse(identity::ENDPOINT).expect("the address of the service is a URL");
+    let fixed = || Url::parse(managed_identity::ENDPOINT).expect("the address of the service is a URL");
     match (client_id, endpoint) {
         (Given::Is(client_id), Given::Is(endpoint)) => Given::Is(Source::ManagedIdentity { client_id, endpoint }),
         (Given::Is(client_id), Given::Absent) => Given::Is(Source::ManagedIdentity { client_id, endpoint: fixed() }),

@@ -9,9 +9,9 @@ use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
-use super::reader::{Given, Report, Section};
 use super::secrets::SecretFiles;
-use crate::embedded::EmbeddedSettings;
+use super::section::{Given, Report, Section};
+use crate::postgres::EmbeddedSettings;
 
 /// The private server allows 40 connections, and a few commands run beside the daemon.
 const MOST_EMBEDDED_CONNECTIONS: u32 = 30;

@@ -4,9 +4,9 @@ use reqwest::{Certificate, Proxy};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::reader::{Given, Report, Section};
 use super::secrets::SecretFiles;
-use crate::http::{self, ProxyChoice, Route};
+use super::section::{Given, Report, Section};
+use crate::http_client::{self, ProxyChoice, Route};
 
 const FORM: &str = "write it like http://user@proxy.example.com:3128, or \"environment\"";
 
@@ -22,7 +22,7 @@ pub(super) fn read(mut section: Section, secrets: &SecretFiles, report: &mut Rep
         let cannot = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}; {cure}", path.display());
         let pem = std::fs::read(&path).map_err(|error| cannot(&error))?;
         match Certificate::from_pem_bundle(&pem) {
-            Ok(authorities) if !authorities.is_empty() && http::takes(&authorities) => Ok(authorities),
+            Ok(authorities) if !authorities.is_empty() && http_client::takes(&authorities) => Ok(authorities),
             Ok(authorities) if !authorities.is_empty() => Err(cannot(&"a certificate in it is damaged")),
             _ => Err(cannot(&"no certificate is in it")),
         }

@@ -6,9 +6,9 @@ mod credentials;
 mod database;
 mod environment;
 mod http_client;
-mod reader;
 mod retention;
 mod secrets;
+mod section;
 mod tenants;
 mod tenants_dir;
 #[cfg(test)]
@@ -31,17 +31,17 @@ use nix::unistd::{User, geteuid};
 use uuid::Uuid;
 
 pub use database::{Database, DatabaseServer, DatabaseUrl};
-pub use reader::{ConfigError, ConfigErrors, Setting};
+pub use section::{ConfigError, ConfigErrors, Setting};
 pub use tenants::Newcomers;
 pub(crate) use tenants::is_printable_name;
 pub use tenants_dir::{Fingerprint, TenantsDir};
 
 use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE};
-use crate::embedded::answer;
-use crate::http::Route;
+use crate::http_client::Route;
+use crate::postgres::answer;
 use crate::tenant::Tenant;
-use reader::{Report, Section};
 use secrets::SecretFiles;
+use section::{Report, Section};
 use tenants::Found;
 
 /// Read when neither the command line nor the environment names a file.

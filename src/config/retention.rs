@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::reader::{Report, Section};
+use super::section::{Report, Section};
 use super::{DAY, Sync};
 use crate::tenant::Retention;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use crate::secret_file::SecretFile;
+use crate::entra::secret_file::SecretFile;
 
 /// The folders of secret files.
 pub(super) struct SecretFiles {

@@ -9,9 +9,9 @@ use url::Url;
 
 use super::credentials;
 use super::database::is_loopback_host;
-use super::reader::{ConfigError, Given, Report, Section, parse_guid};
 use super::retention::Kept;
 use super::secrets::SecretFiles;
+use super::section::{ConfigError, Given, Report, Section, parse_guid};
 use super::tenants_dir::TenantsDir;
 use crate::entra::credential::{App, Credential};
 use crate::error::is_invisible;

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::geteuid;
 
-use super::reader::{ConfigError, Report, Section};
+use super::section::{ConfigError, Report, Section};
 use crate::error::visible;
 use crate::tenant::TenantId;
 

@@ -734,7 +734,7 @@ async fn each_kind_of_credential_is_read_and_shows_its_end() {
         "{certificate}\n[app.next]\nclient_secret_file = 'client_secret'\nclient_secret_expires = 2027-01-31"
     ))
     .good();
-    let ends = crate::expiry::endings(&config.tenants).await;
+    let ends = crate::entra::expiry::endings(&config.tenants).await;
     let shown: Vec<_> =
         ends.iter().map(|end| (end.rank.name, end.kind, end.expires.unwrap().format("%Y-%m-%d").to_string())).collect();
     assert_eq!(

@@ -12,11 +12,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::entra::Token;
 use crate::entra::claims::Look;
 use crate::error::{Peer, SyncError};
-use crate::http;
+use crate::http_client;
+use crate::incident::decode;
 use crate::tenant::Tenant;
 
 pub mod paging;
-pub mod wire;
 
 use paging::Request;
 
@@ -112,21 +112,21 @@ impl Incidents {
             None => page_url(&tenant.endpoints.base_url, request),
         };
         let sent = self.client.get(url).bearer_auth(token.bearer()).header("Accept", "application/json").send().await;
-        let response = sent.map_err(|error| http::transport(Peer::Defender, error))?;
+        let response = sent.map_err(|error| http_client::transport(Peer::Defender, error))?;
         let status = response.status();
         tracing::Span::current().record("status", status.as_u16());
         metrics::counter!("incident_sync_api_calls_total", "status" => status.as_u16().to_string()).increment(1);
         if status.is_redirection() {
             return Err(SyncError::Redirected { peer: Peer::Defender, status: status.as_u16() });
         }
-        let retry_after = http::retry_after(response.headers());
-        let server_time = http::server_time(response.headers());
+        let retry_after = http_client::retry_after(response.headers());
+        let server_time = http_client::server_time(response.headers());
         let bytes_max = if room.is_some() { BODY_BYTES_MAX } else { ORDINARY_BYTES_MAX };
         if !status.is_success() {
-            let body = http::read_refusal(response, Peer::Defender).await?;
+            let body = http_client::read_refusal(response, Peer::Defender).await?;
             return Err(refusal(status.as_u16(), &body, retry_after, token.look()));
         }
-        let text = http::read_text(response, Peer::Defender, bytes_max).await?;
+        let text = http_client::read_text(response, Peer::Defender, bytes_max).await?;
         let server_time =
             server_time.ok_or_else(|| SyncError::ApiReply { what: "it has no Date header".to_owned() })?;
         let room = room.filter(|_| text.len() > ORDINARY_BYTES_MAX);
@@ -160,7 +160,7 @@ fn same_origin(link: &str, base: &Url) -> Result<Url, SyncError> {
 }
 
 fn read_page(text: String, server_time: DateTime<Utc>, base: &Url) -> Result<Answer, SyncError> {
-    let page = wire::split(&text).map_err(|what| SyncError::ApiReply { what })?;
+    let page = decode::split(&text).map_err(|what| SyncError::ApiReply { what })?;
     let range = |incident: &str| {
         let start = incident.as_ptr() as usize - text.as_ptr() as usize;
         start..start + incident.len()
@@ -172,8 +172,8 @@ fn read_page(text: String, server_time: DateTime<Utc>, base: &Url) -> Result<Ans
 
 /// Source: `MicrosoftDocs/defender-docs`, `api-error-codes.md`. The message is free text and stays out.
 fn refusal(status: u16, body: &str, retry_after: Option<Duration>, look: Look) -> SyncError {
-    let error = http::field(body, "error").map_or("", RawValue::get);
-    let word = |key: &str| http::word(error, key);
+    let error = http_client::field(body, "error").map_or("", RawValue::get);
+    let word = |key: &str| http_client::word(error, key);
     let code = word("code");
     let lacks_role = status == 403 && look == Look::RoleMissing;
     let hint = if lacks_role { "; the token's roles lack Incident.Read.All" } else { "" };
@@ -190,8 +190,8 @@ fn refusal(status: u16, body: &str, retry_after: Option<Duration>, look: Look) -
 mod tests {
     use super::*;
     use crate::error::Actor;
+    use crate::incident::window::Window;
     use crate::mutate::{Json, Random, each_seed, garbled};
-    use crate::window::Window;
 
     fn base() -> Url {
         "https://api.security.microsoft.com/".parse().unwrap()

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::value::RawValue;
 
 use crate::error::{SyncError, shown};
-use crate::http;
+use crate::http_client;
 use crate::tenant::TenantId;
 
 /// The permission as the tables of the documentation spell it; its prose has an `s` more, so both are accepted.
@@ -33,14 +33,14 @@ fn claims(token: &str) -> Option<String> {
 
 /// For whom the token is, as it says.
 pub fn audience(token: &str) -> Option<String> {
-    Some(http::word(&claims(token)?, "aud")).filter(|audience| !audience.is_empty())
+    Some(http_client::word(&claims(token)?, "aud")).filter(|audience| !audience.is_empty())
 }
 
 /// Looks into `token`, which must be for `tenant`. Fails when it says that it is for another one.
 pub fn look(token: &str, tenant: TenantId) -> Result<Look, SyncError> {
     let Some(claims) = claims(token) else { return Ok(Look::Opaque) };
     // By itself and in each place: no other claim that cannot be read may hide it.
-    let tids = http::fields(&claims, "tid");
+    let tids = http_client::fields(&claims, "tid");
     let told = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).unwrap_or_else(|_| raw.get().to_owned());
     if let Some(foreign) = tids.iter().map(|raw| told(raw)).find(|tid| !tid.eq_ignore_ascii_case(&tenant.to_string())) {
         return Err(SyncError::WrongTenant { token_tid: shown(&foreign) });
@@ -48,7 +48,7 @@ pub fn look(token: &str, tenant: TenantId) -> Result<Look, SyncError> {
     if tids.is_empty() {
         return Ok(Look::Opaque);
     }
-    let roles = http::field(&claims, "roles").map_or("[]", RawValue::get);
+    let roles = http_client::field(&claims, "roles").map_or("[]", RawValue::get);
     let roles: Vec<&RawValue> = serde_json::from_str(roles).unwrap_or_default();
     let reads =
         |role: &&RawValue| serde_json::from_str::<&str>(role.get()).is_ok_and(|role| READING_ROLES.contains(&role));

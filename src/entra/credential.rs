@@ -14,9 +14,9 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::certificate::{Algorithm, Certificate, is_pkcs12};
-use super::identity::ManagedIdentity;
+use super::managed_identity::ManagedIdentity;
+use crate::entra::secret_file::SecretFile;
 use crate::failpoint;
-use crate::secret_file::SecretFile;
 
 /// The partner's multi-tenant Entra application.
 #[derive(Debug)]

@@ -15,13 +15,15 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use crate::error::{BREAKER_PROBE, IDENTITY_PROBE, Peer, SyncError, Wait};
-use crate::http;
+use crate::http_client;
 use crate::tenant::{Tenant, TenantId, TokenVersion};
 
 pub mod certificate;
 pub mod claims;
 pub mod credential;
-pub mod identity;
+pub mod expiry;
+pub mod managed_identity;
+pub mod secret_file;
 #[cfg(test)]
 mod tests;
 
@@ -345,23 +347,28 @@ impl Tokens {
         if !matches!(proof, Proof::Secret(_)) {
             form.push(("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"));
         }
-        let response =
-            self.client.post(url).form(&form).send().await.map_err(|error| http::transport(Peer::Entra, error))?;
+        let response = self
+            .client
+            .post(url)
+            .form(&form)
+            .send()
+            .await
+            .map_err(|error| http_client::transport(Peer::Entra, error))?;
         let status = response.status();
         if status.is_redirection() {
             return Err(SyncError::Redirected { peer: Peer::Entra, status: status.as_u16() });
         }
-        let server_time = http::server_time(response.headers());
-        let retry_after = http::retry_after(response.headers());
+        let server_time = http_client::server_time(response.headers());
+        let retry_after = http_client::retry_after(response.headers());
         if !status.is_success() {
-            let body = http::read_refusal(response, Peer::Entra).await?;
+            let body = http_client::read_refusal(response, Peer::Entra).await?;
             let error = refusal(status.as_u16(), &body, retry_after);
             if let (true, Some(server)) = (is_untimely(&error), server_time) {
                 self.skew.store(server.timestamp() - unix_now(), Ordering::Relaxed);
             }
             return Err(error);
         }
-        let body = http::read_text(response, Peer::Entra, REPLY_BYTES_MAX).await?;
+        let body = http_client::read_text(response, Peer::Entra, REPLY_BYTES_MAX).await?;
         let (value, lifetime) = read_reply(&body)?;
         let look = claims::look(value.expose_secret(), tenant.id)?;
         if look == Look::Opaque {
@@ -446,8 +453,8 @@ fn refusal(status: u16, body: &str, retry_after: Option<Duration>) -> SyncError 
         return SyncError::TokenReply { what: "an error that is not JSON" };
     }
     // Field by field: one that is odd must not hide the others.
-    let word = |key: &str| http::word(body, key);
-    let codes = http::field(body, "error_codes").map_or("[]", RawValue::get);
+    let word = |key: &str| http_client::word(body, key);
+    let codes = http_client::field(body, "error_codes").map_or("[]", RawValue::get);
     let codes: Vec<&RawValue> = serde_json::from_str(codes).unwrap_or_default();
     let codes = codes.into_iter().filter_map(|code| code.get().parse().ok()).collect();
     SyncError::Entra { status, error: word("error"), codes, trace_id: word("trace_id"), retry_after }

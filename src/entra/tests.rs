@@ -10,8 +10,8 @@ const CANARY: &str = "canary-token-77c1";
 #[tokio::test]
 async fn a_token_that_cannot_be_renewed_is_used_until_it_ends_or_is_refused() {
     use crate::entra::credential::App;
-    use crate::simulator::{Endpoint, Options, Reply, Simulator, TenantSpec};
     use crate::tenant::{Endpoints, Retention};
+    use simulator::{Endpoint, Options, Reply, Simulator, TenantSpec};
 
     let simulator = Simulator::start(Options::default()).await.unwrap();
     simulator.world().add_tenant(TenantSpec::new(TENANT.0, "Contoso"));
@@ -32,7 +32,7 @@ async fn a_token_that_cannot_be_renewed_is_used_until_it_ends_or_is_refused() {
         app: Arc::new(App { client_id: options.client_id, credential, next: None }),
         retention: Retention::default(),
     };
-    let tokens = Tokens::new(http::client());
+    let tokens = Tokens::new(http_client::client());
     let first = tokens.get(&tenant).await.unwrap();
     // A token whose time to be renewed has come, and that ends so much later.
     let aged = async |left: Duration| {

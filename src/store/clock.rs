@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{Rights, Store};
 use crate::error::SyncError;
-use crate::window::to_delta;
+use crate::incident::window::to_delta;
 
 /// The database's clock as it was read once, carried on by the monotonic clock: the wall clock of this machine may be wrong, and
 /// may step.

@@ -6,7 +6,7 @@ use sqlx::{FromRow, PgConnection};
 use super::{Rights, Store};
 use crate::defender::paging::Hole;
 use crate::error::SyncError;
-use crate::rows::{Element, Hash};
+use crate::incident::rows::{Element, Hash};
 use crate::tenant::TenantId;
 
 /// A stored alert.

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::purge::{RowCounts, audit, lock};
+use super::tenant_data::purge::{RowCounts, audit, lock};
 use super::{Rights, Store};
 use crate::error::SyncError;
 use crate::tenant::TenantId;

@@ -9,7 +9,7 @@ use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo};
 use sqlx::{Encode, Postgres, Type};
 
-use crate::rows::{AlertRow, EvidenceRow};
+use crate::incident::rows::{AlertRow, EvidenceRow};
 
 /// Postgres's text form of a `text[]`: arrays of arrays cannot be unnested by row.
 pub(super) fn array_literal(values: &[Cow<'_, str>]) -> String {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use incident_sync::error::SyncError;
-use incident_sync::simulator::{Behaviour, TenantSpec};
 use incident_sync::store::MIGRATIONS;
 use incident_sync::store::runs::Outcome;
 use incident_sync::tenant::TenantId;
+use simulator::{Behaviour, TenantSpec};
 use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 

@@ -1,8 +1,8 @@
 //! What incidents may hold: the documented sample field by field, and everything that is not as documented.
 
-use incident_sync::simulator::{Endpoint, Reply};
 use incident_sync::store::runs::Outcome;
 use serde_json::{Value, json};
+use simulator::{Endpoint, Reply};
 
 use crate::support::world::{World, id, spec};
 

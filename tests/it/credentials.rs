@@ -10,14 +10,14 @@ use axum::routing::get;
 use chrono::TimeDelta;
 use incident_sync::entra::certificate::Algorithm;
 use incident_sync::entra::credential::{CertificateFiles, Credential, Source, Stated};
-use incident_sync::entra::identity::ManagedIdentity;
+use incident_sync::entra::managed_identity::ManagedIdentity;
+use incident_sync::entra::secret_file::SecretFile;
 use incident_sync::error::Wait;
-use incident_sync::secret_file::SecretFile;
-use incident_sync::simulator::{Endpoint, TenantSpec};
 use incident_sync::store::runs::Outcome;
 use reqwest::Url;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use simulator::{Endpoint, TenantSpec};
 use tempfile::TempDir;
 
 use crate::support::canary::SECRET;

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use incident_sync::simulator::{Endpoint, Reply};
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::{Store, apply_migrations};
+use incident_sync::sync::tenant_run::Asked;
 use incident_sync::tenant::TokenVersion;
-use incident_sync::tenant_run::Asked;
 use nix::sys::signal::{Signal, kill};
+use simulator::{Endpoint, Reply};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::Notify;

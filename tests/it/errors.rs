@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use incident_sync::pass::TenantResult;
-use incident_sync::simulator::{Behaviour, Endpoint, Reply, TenantSpec};
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::tenants::Left;
+use incident_sync::sync::engine::TenantResult;
 use incident_sync::tenant::TokenVersion;
+use simulator::{Behaviour, Endpoint, Reply, TenantSpec};
 use tokio::sync::Notify;
 
 use crate::support::world::{SECRET, World, id, spec};
@@ -208,7 +208,7 @@ async fn a_refused_credential_is_asked_for_twice_and_not_for_every_tenant() {
     world.service().set_client_secret("another-secret");
     let (_, one_by_one) = world.other_instance("one-by-one", 1).await;
     let ids: Vec<_> = world.tenants().iter().map(|tenant| tenant.id.0).collect();
-    let results = one_by_one.run_once(&ids, incident_sync::tenant_run::Asked::News).await.unwrap();
+    let results = one_by_one.run_once(&ids, incident_sync::sync::tenant_run::Asked::News).await.unwrap();
     assert!(results.iter().all(|result| judged(result).1 == "credential" && judged(result).2 == "operator"));
     let asked: usize = (1..=30).map(|at| token_calls(&world, at)).sum();
     assert_eq!(asked, 2);

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use incident_sync::rows;
-use incident_sync::simulator::{Endpoint, Reply};
+use incident_sync::incident::rows;
 use incident_sync::store::runs::Outcome;
 use serde_json::Value;
+use simulator::{Endpoint, Reply};
 
 use crate::mutate::{Json, Random, each_seed};
 use crate::support::world::{World, id};

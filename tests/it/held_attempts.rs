@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use incident_sync::http::Deadlines;
+use incident_sync::http_client::Deadlines;
 use incident_sync::store::readers::Sight;
 use incident_sync::store::runs::Outcome;
 use sqlx::{Connection, PgConnection, Row};

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use incident_sync::pass::TenantResult;
-use incident_sync::progress::Progress;
-use incident_sync::report::State;
-use incident_sync::simulator::{Endpoint, Order, Reply, TenantSpec};
+use incident_sync::commands::output::State;
+use incident_sync::commands::progress::Progress;
 use incident_sync::store::runs::Outcome;
-use incident_sync::tenant_run::Asked;
-use incident_sync::verify::{self, Span};
+use incident_sync::sync::engine::TenantResult;
+use incident_sync::sync::tenant_run::Asked;
+use incident_sync::sync::verify::{self, Span};
 use serde_json::Value;
+use simulator::{Endpoint, Order, Reply, TenantSpec};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use incident_sync::error::SyncError;
-use incident_sync::simulator::{Behaviour, Endpoint, Reply, TenantSpec};
 use incident_sync::store::quota::Quota;
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::{Store, apply_migrations};
 use incident_sync::tenant::TenantId;
+use simulator::{Behaviour, Endpoint, Reply, TenantSpec};
 use tokio::sync::Notify;
 
 use crate::support::world::{World, id, spec};
@@ -52,7 +52,7 @@ async fn a_pause_holds_for_every_instance_and_over_a_kill() {
     world.service().script(id(1), Endpoint::Incidents, vec![Reply::throttled(20)]);
     // The instance that was told dies while it waits.
     let ids = [id(1)];
-    let dies = world.engine.run_once(&ids, incident_sync::tenant_run::Asked::News);
+    let dies = world.engine.run_once(&ids, incident_sync::sync::tenant_run::Asked::News);
     tokio::time::timeout(Duration::from_secs(3), dies).await.unwrap_err();
     let store = reopened(&world, false).await.unwrap();
     let quota = Quota::new(50, 1_500);
@@ -82,7 +82,8 @@ async fn work_ends_when_its_lease_cannot_be_renewed() {
         row.commit().await.unwrap();
     };
     let ids = [id(1)];
-    let (results, ()) = tokio::join!(engine.run_once(&ids, incident_sync::tenant_run::Asked::News), blocks_renewal);
+    let (results, ()) =
+        tokio::join!(engine.run_once(&ids, incident_sync::sync::tenant_run::Asked::News), blocks_renewal);
     let result = results.unwrap().remove(0);
     assert!(matches!(result.report.failure, Some(SyncError::LeaseLost)), "{:?}", result.report.failure);
     assert_eq!(result.outcome, Outcome::Stopped);

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use incident_sync::simulator::{Endpoint, Reply};
 use incident_sync::store::readers::{GrantError, Sight};
-use incident_sync::tenant_run::Asked;
+use incident_sync::sync::tenant_run::Asked;
+use simulator::{Endpoint, Reply};
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tokio::sync::Notify;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use incident_sync::error::SyncError;
-use incident_sync::simulator::{Behaviour, Endpoint, Reply, TenantSpec};
 use incident_sync::store::runs::Outcome;
 use incident_sync::tenant::TenantId;
+use simulator::{Behaviour, Endpoint, Reply, TenantSpec};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 

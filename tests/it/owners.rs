@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use incident_sync::embedded::{Embedded, EmbeddedSettings, Hold};
+use incident_sync::postgres::{Embedded, EmbeddedSettings, Hold};
 use incident_sync::store::readers::{GrantError, Sight};
 use incident_sync::store::tenants::Left;
 use incident_sync::store::{Store, apply_migrations};

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
-use incident_sync::http::Deadlines;
-use incident_sync::pass::TenantResult;
-use incident_sync::simulator::{Behaviour, Endpoint, Order, Reply, TenantSpec};
+use incident_sync::http_client::Deadlines;
 use incident_sync::store::runs::Outcome;
-use incident_sync::tenant_run::Asked as AskedFor;
+use incident_sync::sync::engine::TenantResult;
+use incident_sync::sync::tenant_run::Asked as AskedFor;
+use simulator::{Behaviour, Endpoint, Order, Reply, TenantSpec};
 
 use crate::support::peer::{Asked, Peer, Script, Step, TOKEN, answer, head, ok, page, token};
 use crate::support::world::{SECRET, World, id, spec};

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use incident_sync::simulator::{Behaviour, Endpoint, Reply, TenantSpec};
 use incident_sync::store::feed::Feed;
 use incident_sync::store::tenants::Left;
 use incident_sync::store::{MIGRATIONS, Store, apply_migrations};
 use incident_sync::tenant::{Tenant, TenantId};
+use simulator::{Behaviour, Endpoint, Reply, TenantSpec};
 use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use incident_sync::progress::Progress;
-use incident_sync::simulator::Order;
-use incident_sync::simulator::TenantSpec;
+use incident_sync::commands::progress::Progress;
 use incident_sync::store::runs::Outcome;
-use incident_sync::tenant_run::Asked;
-use incident_sync::verify::{self, Drift, Span};
+use incident_sync::sync::tenant_run::Asked;
+use incident_sync::sync::verify::{self, Drift, Span};
+use simulator::{Order, TenantSpec};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::world::{World, id, spec};

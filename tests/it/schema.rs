@@ -6,14 +6,25 @@ use sqlx::{Connection, Executor, PgConnection};
 
 use crate::support::postgres;
 
+/// All Rust sources of a folder and the folders in it, as one text.
+fn sources_below(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text += &sources_below(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text += &std::fs::read_to_string(path).unwrap();
+        }
+    }
+    text
+}
+
 #[tokio::test]
 async fn every_statement_prepares_and_is_used() {
     let mut connection = PgConnection::connect_with(&postgres::database().await).await.unwrap();
     let store = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
-    let sources: String = std::fs::read_dir(&store)
-        .unwrap()
-        .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
-        .collect();
+    let sources = sources_below(&store);
     let mut count = 0;
     for entry in std::fs::read_dir(store.join("sql")).unwrap() {
         let path = entry.unwrap().path();

@@ -204,10 +204,10 @@ async fn summaries_are_written_for_those_who_need_them() {
     superuser(&world, &state).await;
     superuser(&world, &format!("UPDATE defender.sync_state SET backfilled_at = NULL WHERE tenant_id = '{}'", id(3)))
         .await;
-    incident_sync::summaries::bring_up_to_date(&world.store).await.unwrap();
+    incident_sync::daemon::summary_refresh::bring_up_to_date(&world.store).await.unwrap();
     assert_eq!(currents(&mut connection).await, ["2"]);
     assert_exact(&mut connection, "with one that is current").await;
     superuser(&world, "UPDATE defender.sync_state SET lease_owner = NULL, backfilled_at = now()").await;
-    incident_sync::summaries::bring_up_to_date(&world.store).await.unwrap();
+    incident_sync::daemon::summary_refresh::bring_up_to_date(&world.store).await.unwrap();
     assert_eq!(currents(&mut connection).await, ["1", "2", "3"]);
 }

@@ -3,16 +3,16 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use incident_sync::pages::Pages;
-use incident_sync::pass::{Occasion, Settings};
-use incident_sync::progress::Progress;
-use incident_sync::rows::PageRows;
-use incident_sync::schedule::Schedule;
-use incident_sync::simulator::{Behaviour, Endpoint, Order, Reply, TenantSpec};
+use incident_sync::commands::progress::Progress;
+use incident_sync::incident::rows::PageRows;
 use incident_sync::store::DatabaseClock;
 use incident_sync::store::runs::Outcome;
-use incident_sync::store::upsert::Place;
-use incident_sync::tenant_run::{Asked, Reach, TenantRun};
+use incident_sync::store::write_page::Place;
+use incident_sync::sync::engine::{Occasion, Settings};
+use incident_sync::sync::page_fetcher::Pages;
+use incident_sync::sync::schedule::Schedule;
+use incident_sync::sync::tenant_run::{Asked, Reach, TenantRun};
+use simulator::{Behaviour, Endpoint, Order, Reply, TenantSpec};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 

@@ -7,21 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use incident_sync::commands::progress::Progress;
 use incident_sync::defender::Incidents;
 use incident_sync::entra::Tokens;
-use incident_sync::http;
-use incident_sync::pages::{Parties, writers};
-use incident_sync::pass::{Engine, Settings};
-use incident_sync::progress::Progress;
-use incident_sync::retry::Pace;
-use incident_sync::schedule::Schedule;
-use incident_sync::simulator::TenantSpec;
-use incident_sync::slots::Slots;
+use incident_sync::http_client;
 use incident_sync::store::quota::Quota;
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::{Store, apply_migrations};
+use incident_sync::sync::engine::{Engine, Settings};
+use incident_sync::sync::page_fetcher::{Parties, writers};
+use incident_sync::sync::retry::Pace;
+use incident_sync::sync::run_slots::Slots;
+use incident_sync::sync::schedule::Schedule;
+use incident_sync::sync::tenant_run::Asked;
 use incident_sync::tenant::TokenVersion;
-use incident_sync::tenant_run::Asked;
+use simulator::TenantSpec;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{Connection, PgConnection, PgPool};
 use tempfile::TempDir;
@@ -49,7 +49,7 @@ pub(crate) async fn proxied(database: &PgConnectOptions) -> (Proxy, PgConnectOpt
 
 /// An instance that reaches the database this way, and tries again after pauses like these.
 async fn engine(world: &World, database: &PgConnectOptions, connections: u32, pace: Pace) -> Arc<Engine> {
-    let client = http::client();
+    let client = http_client::client();
     let store = Store::open(database, connections, "troubled".to_owned(), false).await.unwrap();
     let parties = Parties {
         tokens: Tokens::new(client.clone()),

@@ -3,9 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 
-use incident_sync::simulator::{Behaviour, Endpoint, TenantSpec};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use simulator::{Behaviour, Endpoint, TenantSpec};
 
 use crate::doctor::found;
 use crate::site::{Running, Settings, Site, events, id, number, spec, stored, until};

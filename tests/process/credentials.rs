@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use chrono::TimeDelta;
-use incident_sync::simulator::{Endpoint, Reply};
 use nix::sys::signal::Signal;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
+use simulator::{Endpoint, Reply};
 
 use crate::doctor::found;
 use crate::site::{Running, Settings, Site, events, id, number, spec, stored, until, write_secret};

@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 
 use chrono::TimeDelta;
-use incident_sync::simulator::{Behaviour, Clock, Endpoint, Reply, TenantSpec};
 use serde_json::{Value, json};
+use simulator::{Behaviour, Clock, Endpoint, Reply, TenantSpec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::proxy;

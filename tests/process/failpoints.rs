@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use incident_sync::failpoint::NAMES;
-use incident_sync::simulator::{Behaviour, TenantSpec};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use simulator::{Behaviour, TenantSpec};
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 

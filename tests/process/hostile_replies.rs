@@ -318,7 +318,7 @@ async fn metrics_are_rendered_once_a_second_however_many_ask() {
     let daemon = site.run();
     until("the tenant has metrics", async || daemon.get("/metrics").await.1.contains(FRESHNESS)).await;
     let url = format!("http://{}/metrics", daemon.logs("started").await["listen"].as_str().unwrap());
-    let (client, began) = (incident_sync::http::client(), Instant::now());
+    let (client, began) = (incident_sync::http_client::client(), Instant::now());
     // It is another one in each rendering.
     let mut freshness = BTreeSet::new();
     for _ in 0..100 {

@@ -88,7 +88,7 @@ impl Exported {
         refused.stderr
     }
 
-    async fn pool(&self) -> (incident_sync::embedded::Embedded, PgPool) {
+    async fn pool(&self) -> (incident_sync::postgres::Embedded, PgPool) {
         self.site.open_database().await
     }
 }

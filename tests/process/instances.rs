@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use incident_sync::simulator::{Behaviour, Endpoint};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use simulator::{Behaviour, Endpoint};
 use sqlx::PgPool;
 
 use crate::site::{Running, Settings, Site, events, id, spec, stored, until};

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SubsecRound, Utc};
 use incident_sync::failpoint::NAMES;
-use incident_sync::simulator::{Order, TenantSpec, World};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use simulator::{Order, TenantSpec, World};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;

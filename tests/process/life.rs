@@ -4,10 +4,10 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use incident_sync::embedded::{Embedded, Hold};
-use incident_sync::simulator::{Behaviour, TenantSpec};
+use incident_sync::postgres::{Embedded, Hold};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use simulator::{Behaviour, TenantSpec};
 use sqlx::{Connection, PgConnection};
 
 use crate::site::{PROMISED_END, Running, Settings, Site, id, number, spec, stored, until};

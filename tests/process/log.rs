@@ -2,9 +2,9 @@
 
 use std::panic::AssertUnwindSafe;
 
-use incident_sync::simulator::{Behaviour, Endpoint, Reply, TenantSpec};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use simulator::{Behaviour, Endpoint, Reply, TenantSpec};
 
 use crate::site::{Running, Site, events, files_with_secrets, id, number, spec, stored, until, write_secret};
 

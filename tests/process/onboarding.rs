@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
-use incident_sync::simulator::{Admin, Behaviour, Endpoint, Reply, TenantSpec};
 use nix::sys::signal::Signal;
 use serde_json::json;
+use simulator::{Admin, Behaviour, Endpoint, Reply, TenantSpec};
 use url::Url;
 use uuid::Uuid;
 
@@ -60,7 +60,7 @@ struct Page {
 }
 
 async fn open(url: &str) -> Page {
-    let answer = incident_sync::http::client().get(url).send().await.unwrap();
+    let answer = incident_sync::http_client::client().get(url).send().await.unwrap();
     let of = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
     assert!(of("content-security-policy").starts_with("default-src 'none'"), "the page loads nothing");
     assert_eq!((of("referrer-policy").as_str(), of("cache-control").as_str()), ("no-referrer", "no-store"));
@@ -71,7 +71,7 @@ async fn open(url: &str) -> Page {
 
 /// Where Entra sends the admin's browser.
 async fn click(link: &Url) -> String {
-    let entra = incident_sync::http::client().get(link.clone()).send().await.unwrap();
+    let entra = incident_sync::http_client::client().get(link.clone()).send().await.unwrap();
     assert_eq!(entra.status(), 302, "{link}");
     entra.headers()["location"].to_str().unwrap().to_owned()
 }
@@ -199,7 +199,7 @@ async fn who_does_not_know_the_state_is_not_heard_and_who_does_is_heard_once() {
         let page = open(&url).await;
         assert!(page.status == status && !page.text.contains("<script>"), "{url}: {} {}", page.status, page.text);
     }
-    let posted = incident_sync::http::client().post(&good).send().await.unwrap();
+    let posted = incident_sync::http_client::client().post(&good).send().await.unwrap();
     assert_eq!(posted.status(), 404);
     assert!(listener.is_alive() && files(&site).is_empty() && token_requests(&site, 1) == 0);
 

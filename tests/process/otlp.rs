@@ -10,8 +10,8 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::post;
-use incident_sync::simulator::{Behaviour, TenantSpec};
 use nix::sys::signal::Signal;
+use simulator::{Behaviour, TenantSpec};
 use tokio::net::TcpListener;
 
 use crate::site::{Running, Site, events, id, spec, until};

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use incident_sync::simulator::{Behaviour, TenantSpec};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use simulator::{Behaviour, TenantSpec};
 
 use crate::site::{Settings, Site, events, id, number, spec, stored, until};
 

@@ -8,11 +8,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use incident_sync::embedded::{Embedded, EmbeddedSettings, Hold};
-use incident_sync::simulator::{Clock, Endpoint, Options, Reply, Simulator, TenantSpec, World};
+use incident_sync::postgres::{Embedded, EmbeddedSettings, Hold};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use simulator::{Clock, Endpoint, Options, Reply, Simulator, TenantSpec, World};
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
@@ -321,7 +321,7 @@ impl Running {
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         let started = self.logs("started").await;
         let address = started["listen"].as_str().unwrap();
-        let answer = incident_sync::http::client().get(format!("http://{address}{path}")).send().await.unwrap();
+        let answer = incident_sync::http_client::client().get(format!("http://{address}{path}")).send().await.unwrap();
         let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
         assert_keeps_secrets(&text, path);
         (status, text)

@@ -4,9 +4,9 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use incident_sync::simulator::{Behaviour, TenantSpec};
 use nix::sys::signal::Signal;
 use reqwest::{Method, Response};
+use simulator::{Behaviour, TenantSpec};
 use sqlx::PgPool;
 
 use crate::life::signal_all;
@@ -38,7 +38,7 @@ async fn shows(daemon: &Running, what: &str) -> String {
 
 async fn ask(daemon: &Running, method: Method, path: &str, host: Option<&str>) -> Response {
     let address = daemon.logs("started").await["listen"].as_str().unwrap().to_owned();
-    let request = incident_sync::http::client().request(method, format!("http://{address}{path}"));
+    let request = incident_sync::http_client::client().request(method, format!("http://{address}{path}"));
     host.into_iter().fold(request, |request, host| request.header("Host", host)).send().await.unwrap()
 }
 

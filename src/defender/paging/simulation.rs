@@ -148,7 +148,7 @@ const EVERYTHING: Scope = Scope { from: None, to: None, lookback: Duration::from
 impl Client {
     /// Answers whether everything was read.
     fn pass(&mut self, server: &mut Server, churn: usize) -> bool {
-        let from = self.watermark.map(|watermark| crate::window::poll_from(watermark, OVERLAP));
+        let from = self.watermark.map(|watermark| crate::incident::window::poll_from(watermark, OVERLAP));
         self.read(server, churn, Scope { from, ..EVERYTHING })
     }
 

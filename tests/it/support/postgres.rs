@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use incident_sync::embedded::{Embedded, EmbeddedSettings, Hold};
+use incident_sync::postgres::{Embedded, EmbeddedSettings, Hold};
 use incident_sync::store::apply_migrations;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use incident_sync::embedded::{Embedded, EmbeddedSettings, Hold};
+use incident_sync::postgres::{Embedded, EmbeddedSettings, Hold};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};

@@ -4,24 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use incident_sync::commands::progress::Progress;
 use incident_sync::defender::Incidents;
 use incident_sync::entra::Tokens;
 use incident_sync::entra::credential::{App, Credential};
-use incident_sync::http::{self, Deadlines};
-use incident_sync::pages::{Parties, writers};
-use incident_sync::pass::{Engine, Settings, TenantResult};
-use incident_sync::progress::Progress;
-use incident_sync::retry::Pace;
-use incident_sync::schedule::Schedule;
-use incident_sync::simulator::{Clock, Encoding, Options, Simulator, TenantSpec, World as Service};
-use incident_sync::slots::Slots;
+use incident_sync::http_client::{self, Deadlines};
 use incident_sync::store::Store;
 use incident_sync::store::quota::Quota;
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::tenants::Left;
+use incident_sync::sync::engine::{Engine, Settings, TenantResult};
+use incident_sync::sync::page_fetcher::{Parties, writers};
+use incident_sync::sync::retry::Pace;
+use incident_sync::sync::run_slots::Slots;
+use incident_sync::sync::schedule::Schedule;
+use incident_sync::sync::tenant_run::Asked;
 use incident_sync::tenant::{Endpoints, Retention, Tenant, TenantId, TokenVersion};
-use incident_sync::tenant_run::Asked;
 use reqwest::{Client, Url};
+use simulator::{Clock, Encoding, Options, Simulator, TenantSpec, World as Service};
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::Notify;
@@ -74,13 +74,13 @@ impl World {
         let app = Arc::new(App { client_id, credential: first, next });
         let by_app = |tenant: &Arc<Tenant>| Arc::new(Tenant { app: Arc::clone(&app), ..Tenant::clone(tenant) });
         self.tenants = self.tenants.iter().map(by_app).collect();
-        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http::client());
+        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http_client::client());
     }
 
     /// From now on this tenant's data is kept so long.
     pub(crate) fn keep(&mut self, tenant: usize, retention: Retention) {
         self.tenants[tenant] = Arc::new(Tenant { retention, ..Tenant::clone(&self.tenants[tenant]) });
-        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http::client());
+        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http_client::client());
     }
 
     /// The daemon runs what is due until the query counts something.
@@ -132,7 +132,7 @@ impl World {
             simulator.world().add_tenant(spec);
         }
         let lease_term = Duration::from_secs(60);
-        let (store, engine) = engine(&database, "test", &tenants, 8, lease_term, http::client()).await;
+        let (store, engine) = engine(&database, "test", &tenants, 8, lease_term, http_client::client()).await;
         store.sync_tenants(&tenants, Left::AllOthers).await.unwrap();
         let home = database.clone();
         Self { simulator, home, database, store, engine, tenants, lease_term }
@@ -145,37 +145,37 @@ impl World {
 
     /// Another instance on the same database and service.
     pub(crate) async fn other_instance(&self, name: &str, concurrency: usize) -> (Store, Arc<Engine>) {
-        engine(&self.database, name, &self.tenants, concurrency, self.lease_term, http::client()).await
+        engine(&self.database, name, &self.tenants, concurrency, self.lease_term, http_client::client()).await
     }
 
     /// Another instance with so many connections.
     pub(crate) async fn instance_with_connections(&self, connections: u32) -> Arc<Engine> {
         let store = Store::open(&self.database, connections, "few".to_owned(), false).await.unwrap();
-        engine_with(store, connections, &self.tenants, CONCURRENCY, http::client())
+        engine_with(store, connections, &self.tenants, CONCURRENCY, http_client::client())
     }
 
     /// From now on a server that does not answer is given up after so long.
     pub(crate) fn shorten_patience(&mut self, patience: Duration) {
         self.store = self.store.clone().with_patience(patience);
-        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http::client());
+        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http_client::client());
     }
 
     /// From now on listeners are told of new changes.
     pub(crate) fn notify(&mut self) {
         self.store = self.store.clone().with_notifications(true);
-        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http::client());
+        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http_client::client());
     }
 
     /// An instance that asks somebody else than the simulator for tokens and incidents.
     pub(crate) async fn facing(&self, url: &Url, deadlines: Deadlines) -> Arc<Engine> {
-        let client = http::client_within(deadlines);
+        let client = http_client::client_within(deadlines);
         engine(&self.database, "facing", &self.elsewhere(url), 8, self.lease_term, client).await.1
     }
 
     /// The same with the limit for the service's clock that holds in production.
     pub(crate) async fn facing_on_time(&self, url: &Url) -> Arc<Engine> {
         let store = Store::open(&self.database, CONNECTIONS, "on-time".to_owned(), false).await.unwrap();
-        let (client, tenants) = (http::client(), self.elsewhere(url));
+        let (client, tenants) = (http_client::client(), self.elsewhere(url));
         engine_of(store, CONNECTIONS, &tenants, CONCURRENCY, client.clone(), Incidents::new(client))
     }
 

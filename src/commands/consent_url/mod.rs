@@ -1,0 +1,183 @@
+//! How a customer is taken on: the link by which its admin consents, and what is done when Entra sends the admin back.
+
+mod callback;
+mod onboard;
+mod tenant_file;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use url::Url;
+use uuid::Uuid;
+
+use crate::commands::exit::Failure;
+use crate::commands::output::print;
+use crate::config::Config;
+use crate::entra::credential::App;
+use crate::tenant::{Cloud, Endpoints, TenantId};
+
+/// Where an admin who needs no answer ends up.
+const PORTAL: &str = "https://portal.azure.com";
+
+/// Whose consent is asked for, and in which form.
+#[derive(Debug, Args)]
+pub struct ConsentArgs {
+    /// A configured tenant, by name or id, or the GUID of a new customer; else whichever tenant the admin signs in to.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
+    /// Takes on whichever customer's admin comes, without asking; the browser's address line alone names the customer.
+    #[arg(long, requires = "listen", conflicts_with = "tenant")]
+    any_tenant: bool,
+    /// The cloud of a new customer, where it is another one than that of [api].
+    #[arg(long, value_parser = Cloud::NAMES)]
+    cloud: Option<String>,
+    /// The older (v1) form of the link: asks for every permission of the registration, not for those of Defender alone.
+    #[arg(long)]
+    v1: bool,
+    /// Where Entra sends the admin afterwards; must be a redirect URI of the app registration. Default:
+    /// `https://portal.azure.com`, with --listen `http://localhost:PORT/consent`.
+    #[arg(long, value_name = "URL")]
+    redirect_uri: Option<String>,
+    /// Waits on this machine for the admin's browser, proves the consent by a token and one call, and writes the
+    /// tenant's file into `tenants_dir`.
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:8765", requires = "name")]
+    listen: Option<SocketAddr>,
+    /// How reports and metrics shall name the customer.
+    #[arg(long, requires = "listen")]
+    name: Option<String>,
+    /// Prints the tenant's lines instead of writing its file, as where there is no `tenants_dir`.
+    #[arg(long, requires = "listen")]
+    print: bool,
+    /// How long to wait for the admin.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    wait: Duration,
+    /// How long to ask for a token that Entra refuses: a consent takes up to some minutes to spread.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
+    patience: Duration,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Whom the link is for and what asks.
+struct Asking {
+    app: Arc<App>,
+    endpoints: Endpoints,
+    /// `None` where the admin's own sign-in decides.
+    directory: Option<TenantId>,
+}
+
+/// Prints the link, or takes the customer on who opens it. `file` is the configuration that the command line named.
+pub async fn run(config: &Config, file: Option<&Path>, args: &ConsentArgs) -> Result<(), Failure> {
+    if let Some(listen) = args.listen {
+        return onboard::take_on(config, file, args, listen).await;
+    }
+    let redirect_uri = args.redirect_uri.as_deref().unwrap_or(PORTAL);
+    let state = Uuid::new_v4().to_string();
+    let url = Asking::of(config, args)?.link(args.v1, redirect_uri, &state)?;
+    print(args.json, &json!({ "url": url.as_str(), "state": state }), || url.to_string())
+}
+
+impl Asking {
+    fn of(config: &Config, args: &ConsentArgs) -> Result<Self, Failure> {
+        let cloud = args.cloud.as_deref().and_then(Cloud::from_name);
+        if let Some(tenant) = args.tenant.as_deref().and_then(|name| config.tenant(name)) {
+            if cloud.is_some() {
+                let problem = format!("{} is configured, and its cloud with it; leave --cloud out", tenant.name);
+                return Err(Failure::Configuration(problem));
+            }
+            let (app, endpoints) = (Arc::clone(&tenant.app), tenant.endpoints.clone());
+            if app.client_id.is_empty() {
+                let problem = format!("{} is disabled and has no application; set client_id in [app]", tenant.name);
+                return Err(Failure::Configuration(problem));
+            }
+            return Ok(Self { app, endpoints, directory: Some(tenant.id) });
+        }
+        let wrong = |name: &str| Failure::Configuration(format!("{name} is neither a configured tenant nor a GUID"));
+        let parse = |name: &String| name.parse().map(TenantId).map_err(|_| wrong(name));
+        let directory = args.tenant.as_ref().map(parse).transpose()?;
+        let app = config.newcomers.app.clone().ok_or_else(|| {
+            Failure::Configuration("[app] must be configured first: client_id and a credential".to_owned())
+        })?;
+        Ok(Self { app, endpoints: config.newcomers.endpoints(cloud), directory })
+    }
+
+    /// The v2 form takes application permissions only by `/.default`, and knows no `common`. Source:
+    /// `MicrosoftDocs/entra-docs`, `v2-admin-consent.md` and `v2-oauth2-client-creds-grant-flow.md`.
+    fn link(&self, v1: bool, redirect_uri: &str, state: &str) -> Result<Url, Failure> {
+        let (any, path) = if v1 { ("common", "adminconsent") } else { ("organizations", "v2.0/adminconsent") };
+        let directory = self.directory.map_or_else(|| any.to_owned(), |id| id.to_string());
+        let authority = self.endpoints.authority.as_str().trim_end_matches('/');
+        let scope = (!v1).then_some(("scope", self.endpoints.scope.as_str()));
+        let common = [("client_id", self.app.client_id.as_str()), ("redirect_uri", redirect_uri), ("state", state)];
+        let url = Url::parse_with_params(&format!("{authority}/{directory}/{path}"), common.into_iter().chain(scope));
+        url.map_err(|error| Failure::Configuration(format!("the link cannot be made: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::entra::credential::Credential;
+    use crate::tenant::TokenVersion;
+
+    const CUSTOMER: TenantId = TenantId(Uuid::from_u128(7));
+
+    fn asked(cloud: Cloud, directory: Option<TenantId>, v1: bool) -> (String, BTreeMap<String, String>) {
+        let app = App {
+            client_id: "11111111-2222-3333-4444-555555555555".to_owned(),
+            credential: Arc::new(Credential::secret("never shown".into())),
+            next: None,
+        };
+        let endpoints = Endpoints {
+            authority: Url::parse(cloud.authority()).unwrap(),
+            base_url: Url::parse(cloud.base_url()).unwrap(),
+            scope: format!("{}/.default", cloud.base_url()),
+            token_version: TokenVersion::V2,
+        };
+        let url =
+            Asking { app: Arc::new(app), endpoints, directory }.link(v1, "http://localhost:8765/a?b=c", "s&t").unwrap();
+        let parameters = url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+        (url.as_str().split('?').next().unwrap().to_owned(), parameters)
+    }
+
+    #[test]
+    fn each_form_of_the_link_has_what_entra_wants_in_each_cloud() {
+        for (cloud, host, api) in [
+            (Cloud::Commercial, "login.microsoftonline.com", "https://api.security.microsoft.com"),
+            (Cloud::Gcc, "login.microsoftonline.com", "https://api-gcc.security.microsoft.us"),
+            (Cloud::GccHigh, "login.microsoftonline.us", "https://api-gov.security.microsoft.us"),
+            (Cloud::Dod, "login.microsoftonline.us", "https://api-gov.security.microsoft.us"),
+        ] {
+            let (v2, parameters) = asked(cloud, Some(CUSTOMER), false);
+            assert_eq!(v2, format!("https://{host}/{CUSTOMER}/v2.0/adminconsent"));
+            assert_eq!(parameters["scope"], format!("{api}/.default"));
+            let (v1, parameters) = asked(cloud, Some(CUSTOMER), true);
+            assert_eq!(v1, format!("https://{host}/{CUSTOMER}/adminconsent"));
+            assert!(!parameters.contains_key("scope"), "{parameters:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_for_any_customer_names_the_directory_that_its_form_knows() {
+        assert!(asked(Cloud::Commercial, None, false).0.ends_with(".com/organizations/v2.0/adminconsent"));
+        assert!(asked(Cloud::Commercial, None, true).0.ends_with(".com/common/adminconsent"));
+    }
+
+    #[test]
+    fn the_parameters_come_through_whatever_is_in_them() {
+        for v1 in [false, true] {
+            let (_, parameters) = asked(Cloud::Commercial, None, v1);
+            assert_eq!(parameters["redirect_uri"], "http://localhost:8765/a?b=c");
+            assert_eq!(parameters["state"], "s&t");
+            assert_eq!(parameters["client_id"], "11111111-2222-3333-4444-555555555555");
+        }
+    }
+}

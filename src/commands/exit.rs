@@ -1,0 +1,47 @@
+//! How a command fails, and its exit status.
+
+use crate::context::SetupError;
+use crate::error::SyncError;
+
+/// Why a command ends with a status other than 0.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A tenant failed; the command has told which.
+    #[error("some tenant failed")]
+    Tenant,
+    /// No daemon answers.
+    #[error("{0}")]
+    NotHealthy(String),
+    /// A customer could not be taken on, or the result could not be written.
+    #[error("{0}")]
+    NotDone(String),
+    /// Usage or configuration.
+    #[error("{0}")]
+    Configuration(String),
+    /// The database.
+    #[error("{0}")]
+    Database(String),
+}
+
+impl Failure {
+    /// The exit status.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Tenant | Self::NotHealthy(_) | Self::NotDone(_) => 1,
+            Self::Configuration(_) => 2,
+            Self::Database(_) => 3,
+        }
+    }
+}
+
+impl From<SetupError> for Failure {
+    fn from(error: SetupError) -> Self {
+        Self::Database(error.to_string())
+    }
+}
+
+impl From<SyncError> for Failure {
+    fn from(error: SyncError) -> Self {
+        SetupError::from(error).into()
+    }
+}

@@ -1,0 +1,102 @@
+//! The command `grant-reader`.
+
+use clap::Args;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::commands::exit::Failure;
+use crate::commands::output::print;
+use crate::config::Config;
+use crate::context::{OpenDatabase, SetupError};
+use crate::store::Store;
+use crate::store::readers::{GrantError, KnownTenant, Sight};
+
+/// Whom to let see what.
+#[derive(Debug, Args)]
+pub struct GrantArgs {
+    /// The role. Created with CONNECTION LIMIT 10 if it does not exist; a limit that exists stays. Every role of the server
+    /// can see its name.
+    #[arg(value_name = "ROLE", value_parser = role_name)]
+    role: String,
+    /// A tenant that it sees, by name or id; may be repeated. All others are hidden from it from now on.
+    #[arg(long = "tenant", value_name = "TENANT", required_unless_present = "all_tenants")]
+    tenants: Vec<String>,
+    /// It sees every tenant, also those to come.
+    #[arg(long, conflicts_with = "tenants")]
+    all_tenants: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A name that needs no quotes, and is neither ours nor Postgres's own.
+fn role_name(text: &str) -> Result<String, String> {
+    let is_plain = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if !is_plain || text.len() > 63 {
+        return Err("at most 63 small letters, digits and _, and no digit at the beginning".to_owned());
+    }
+    // Postgres knows its keywords; these are here because not every version reserves all of them.
+    let has_meaning =
+        matches!(text, "public" | "none" | "user" | "current_user" | "current_role" | "session_user" | "system_user");
+    if has_meaning || text.starts_with("incident_sync_") || text.starts_with("pg_") {
+        return Err("this name has a meaning of its own".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// Makes the reader, and tells what it sees.
+pub async fn grant(config: &Config, args: GrantArgs) -> Result<(), Failure> {
+    let database = OpenDatabase::existing(&config.database).await?;
+    let granted = grant_with(&database.store, &args).await;
+    database.close().await;
+    let (is_new, tenants) = granted?;
+    let value = json!({ "role": args.role, "created": is_new, "all_tenants": args.all_tenants, "tenants": tenants });
+    print(args.json, &value, || {
+        let mut lines = match tenants.len() {
+            _ if args.all_tenants => vec![format!("{} sees every tenant", args.role)],
+            1 => vec![format!("{} sees 1 tenant:", args.role)],
+            count => vec![format!("{} sees {count} tenants:", args.role)],
+        };
+        lines.extend(tenants.iter().map(|tenant| format!("  {}  {}", tenant.tenant_id, tenant.name)));
+        if is_new {
+            lines.push(format!("The role is new and has no password; set one in psql: \\password {}", args.role));
+        }
+        lines.join("\n")
+    })
+}
+
+async fn grant_with(store: &Store, args: &GrantArgs) -> Result<(bool, Vec<KnownTenant>), Failure> {
+    let tenants = find(store, &args.tenants).await?;
+    let sight = if args.all_tenants {
+        Sight::All
+    } else {
+        Sight::Tenants(tenants.iter().map(|tenant| tenant.tenant_id).collect())
+    };
+    let is_new = store.grant_reader(&args.role, &sight).await.map_err(|error| match error {
+        GrantError::Refused { .. } => Failure::Configuration(error.to_string()),
+        GrantError::Database(error) => SetupError::from(error).into(),
+        _ => Failure::Database(error.to_string()),
+    })?;
+    Ok((is_new, tenants))
+}
+
+/// Each name must mean one tenant: an old one that left the configuration may have been called the same.
+pub(crate) async fn find(store: &Store, named: &[String]) -> Result<Vec<KnownTenant>, Failure> {
+    let plain = |name: &String| name.parse::<Uuid>().map_or_else(|_| name.clone(), |id| id.to_string());
+    let named: Vec<String> = named.iter().map(plain).collect();
+    let found = store.find_tenants(&named).await.map_err(SetupError::from)?;
+    for name in &named {
+        let meant = found.iter().filter(|tenant| tenant.name == *name || tenant.tenant_id.to_string() == *name);
+        match meant.count() {
+            1 => {}
+            0 => {
+                return Err(Failure::Configuration(format!(
+                    "the database knows no tenant {name}; see: incident-sync status"
+                )));
+            }
+            _ => return Err(Failure::Configuration(format!("several tenants were called {name}; give the id"))),
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,145 @@
+//! The command `tenant erase-person`: everything that names one person, in all of a tenant's rows.
+
+use std::io::BufRead;
+
+use clap::Args;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::commands::exit::Failure;
+use crate::commands::output::print;
+use crate::commands::tenant::purge::{actor, one, table};
+use crate::config::Config;
+use crate::context::OpenDatabase;
+use crate::incident::person::Person;
+use crate::store::Store;
+use crate::store::readers::KnownTenant;
+use crate::store::tenant_data::purge::RowCounts;
+use crate::store::tenant_data::rows::{BATCH_BYTES, TenantRows};
+use crate::tenant::TenantId;
+
+/// Whom to erase.
+#[derive(Debug, Args)]
+pub struct EraseArgs {
+    /// The tenant, by name or id.
+    #[arg(value_name = "TENANT")]
+    tenant: String,
+    /// The person's sign-in name, such as ann@example.com; `-` reads it from standard input, unseen by others on this machine.
+    #[arg(long, value_name = "NAME")]
+    upn: String,
+    /// Count only.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Puts a placeholder in the place of a person, everywhere or nowhere, and tells how many rows changed.
+pub async fn erase(config: &Config, args: EraseArgs) -> Result<(), Failure> {
+    let upn = sign_in_name(&args.upn)?;
+    let database = OpenDatabase::existing(&config.database).await?;
+    let erased = erase_with(&database.store, &args, &upn).await;
+    if erased.is_err() {
+        // Else the tenant would wait until our lease expires.
+        drop(database.store.release_leases().await);
+    }
+    database.close().await;
+    let (tenant, counts) = erased?;
+    let value =
+        json!({ "tenant_id": tenant.tenant_id, "name": tenant.name, "dry_run": args.dry_run, "changed": counts });
+    print(args.json, &value, || match (counts.is_empty(), args.dry_run) {
+        (true, _) => format!("No row of {} names this person.", tenant.name),
+        (false, true) => {
+            format!("These rows of {} name the person; nothing was changed:\n{}", tenant.name, table(&counts))
+        }
+        (false, false) => format!(
+            "The person is erased in these rows of {}:\n{}\nMicrosoft is not asked to forget anything: an incident that changes \
+             there, and names the person there, brings the name back.",
+            tenant.name,
+            table(&counts)
+        ),
+    })
+}
+
+fn sign_in_name(given: &str) -> Result<String, Failure> {
+    let mut name = given.to_owned();
+    if name == "-" {
+        name.clear();
+        let read = std::io::stdin().lock().read_line(&mut name);
+        read.map_err(|error| Failure::Configuration(format!("cannot read the name: {error}")))?;
+    }
+    let name = name.trim();
+    match name.split_once('@') {
+        Some((user, domain)) if !user.is_empty() && domain.contains('.') => Ok(name.to_owned()),
+        _ => Err(Failure::Configuration("--upn: not a sign-in name; write it like ann@example.com".to_owned())),
+    }
+}
+
+async fn erase_with(store: &Store, args: &EraseArgs, upn: &str) -> Result<(KnownTenant, RowCounts), Failure> {
+    let tenant = one(store, &args.tenant).await?;
+    let id = TenantId(tenant.tenant_id);
+    let seized = if args.dry_run { None } else { Some(store.seize(id).await?) };
+    // Another one for each person, so that counts of persons stay what they were.
+    let placeholder = format!("erased-{}", &Uuid::new_v4().simple().to_string()[..12]);
+    let person = Person::new(upn, &store.known_of(id, upn).await?, placeholder);
+    let mut rows = store.rows_to_change(id).await?;
+    let mut counts = RowCounts::new();
+    for at in 0..rows.tables.len() {
+        let changed = erase_table(&mut rows, at, &person).await?;
+        if changed > 0 {
+            let name = rows.tables[at].name.clone();
+            tracing::info!(tenant.id = %id, table = name, count = changed, "a person is erased");
+            counts.insert(name, changed);
+        }
+    }
+    if seized.is_some() {
+        rows.summarise().await?;
+        rows.finish("person erased", &actor(), &counts, seized).await?;
+    }
+    Ok((tenant, counts))
+}
+
+async fn erase_table(rows: &mut TenantRows, at: usize, person: &Person) -> Result<u64, Failure> {
+    let (mut changed, mut batch) = (0, String::new());
+    rows.open(at).await?;
+    loop {
+        let read = rows.next().await?;
+        let is_last = read.is_empty();
+        for row in read {
+            let changed = without(person, &row).map_err(|what| {
+                let (table, row) = (&rows.tables[at].name, rows.name_row(&row));
+                Failure::NotDone(format!(
+                    "defender.{table}, {row}: {what}; nothing was erased. Delete this row, or store its incident again"
+                ))
+            })?;
+            if let Some(row) = changed {
+                batch.push(if batch.is_empty() { '[' } else { ',' });
+                batch.push_str(&row);
+            }
+        }
+        if !batch.is_empty() && (is_last || batch.len() > BATCH_BYTES) {
+            batch.push(']');
+            changed += rows.update(at, &batch).await?;
+            batch.clear();
+        }
+        if is_last {
+            return Ok(changed);
+        }
+    }
+}
+
+/// The row without the person, if they are in it. What was set aside is text that holds JSON.
+fn without(person: &Person, row: &str) -> Result<Option<String>, String> {
+    let mut row: Value = serde_json::from_str(row).map_err(|error| format!("the row cannot be read: {error}"))?;
+    let inner = row.get("payload").and_then(Value::as_str).and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let mut changed = false;
+    if let Some(mut inner) = inner
+        && person.erase(&mut inner)
+    {
+        row["payload"] = inner.to_string().into();
+        changed = true;
+    }
+    changed |= person.erase(&mut row);
+    Ok(changed.then(|| row.to_string()))
+}

@@ -1,0 +1,204 @@
+//! From a configuration to the parties that a command works with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::commands::progress::Progress;
+use crate::config::{Config, Database, DatabaseServer};
+use crate::defender::Incidents;
+use crate::entra::Tokens;
+use crate::error::SyncError;
+use crate::http_client::{self, Deadlines};
+use crate::postgres::{Embedded, EmbeddedError, Hold};
+use crate::store::Store;
+use crate::store::quota::Quota;
+use crate::store::tenants::Left;
+use crate::sync::engine::{Engine, Settings};
+use crate::sync::page_fetcher::{Parties, writers};
+use crate::sync::retry::Pace;
+use crate::sync::run_slots::Slots;
+use crate::sync::schedule::Schedule;
+
+const POOL_CLOSES: Duration = Duration::from_secs(1);
+
+/// Why a command could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The private Postgres did not start.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    /// The database refused us or is away.
+    #[error("{server}{error}. {say}", server = server.as_deref().unwrap_or_default(), say = cure(error))]
+    Database {
+        /// Which one and a colon, if it would not be opened.
+        server: Option<String>,
+        /// The failure.
+        error: SyncError,
+    },
+}
+
+impl From<SyncError> for SetupError {
+    fn from(error: SyncError) -> Self {
+        Self::Database { server: None, error }
+    }
+}
+
+/// What to do, for somebody who waits: it is the daemon that tries again.
+fn cure(error: &SyncError) -> String {
+    if let SyncError::Database { sqlstate: None, .. } = error {
+        return "Postgres does not answer; see whether it runs, whether database.url and sslmode are right, and whether you \
+                may enter its socket if it has one"
+            .to_owned();
+    }
+    let say = error.verdict().say;
+    say.strip_suffix("; it is tried again").unwrap_or(&say).to_owned()
+}
+
+/// The database of a command: our own child, or somebody's server.
+#[derive(Debug)]
+pub struct OpenDatabase {
+    /// The handle.
+    pub store: Store,
+    /// The private server, if there is one.
+    pub embedded: Option<Embedded>,
+}
+
+impl OpenDatabase {
+    /// Opens the configured database. `hold` says how long a private server is needed.
+    pub async fn open(database: &Database, hold: Hold, migrate: bool) -> Result<Self, SetupError> {
+        let (options, embedded) = Self::serve(database, hold).await?;
+        let is_ours = embedded.as_ref().is_some_and(Embedded::is_owner);
+        let opened = Store::open(&options, database.max_connections, instance(), migrate || is_ours).await;
+        let store = match opened {
+            Ok(store) => store.with_notifications(database.notify),
+            Err(error) => {
+                if let Some(embedded) = embedded {
+                    embedded.stop().await;
+                }
+                let server = match &database.server {
+                    DatabaseServer::Url(url) => Some(format!("{url}: ")),
+                    DatabaseServer::Embedded(_) => None,
+                };
+                return Err(SetupError::Database { server, error });
+            }
+        };
+        if is_ours {
+            store.forget_leases().await?;
+        }
+        Ok(Self { store, embedded })
+    }
+
+    /// Opens it for a command that has a use only for what is there already.
+    pub async fn existing(database: &Database) -> Result<Self, SetupError> {
+        must_exist(database)?;
+        Self::open(database, Hold::Command, false).await
+    }
+
+    /// Opens it for the doctor, whatever is in it, and changes nothing.
+    pub async fn unchecked(database: &Database) -> Result<Self, EmbeddedError> {
+        must_exist(database)?;
+        let (options, embedded) = Self::serve(database, Hold::Command).await?;
+        Ok(Self { store: Store::unchecked(&options, database.max_connections, instance()), embedded })
+    }
+
+    /// Where the database is; the private server is started.
+    async fn serve(database: &Database, hold: Hold) -> Result<(PgConnectOptions, Option<Embedded>), EmbeddedError> {
+        Ok(match &database.server {
+            DatabaseServer::Url(url) => (url.connect_options().clone(), None),
+            DatabaseServer::Embedded(settings) => {
+                let embedded = Embedded::start(settings, hold).await?;
+                (embedded.connect_options(), Some(embedded))
+            }
+        })
+    }
+
+    /// Closes the connections, and ends the private server.
+    pub async fn close(self) {
+        self.close_pool().await;
+        if let Some(embedded) = self.embedded {
+            embedded.stop().await;
+        }
+    }
+
+    /// The same, the hard way if the deadline wants it.
+    pub async fn close_by(self, deadline: Instant) {
+        self.close_pool().await;
+        if let Some(embedded) = self.embedded {
+            embedded.stop_by(deadline).await;
+        }
+    }
+
+    async fn close_pool(&self) {
+        // A run that did not stop in time still holds a connection; it ends with the process.
+        drop(tokio::time::timeout(POOL_CLOSES, self.store.close()).await);
+    }
+}
+
+/// Refuses to go on where a private Postgres would first have to be made.
+pub fn must_exist(database: &Database) -> Result<(), EmbeddedError> {
+    match &database.server {
+        DatabaseServer::Embedded(settings) => Embedded::must_exist(settings),
+        DatabaseServer::Url(_) => Ok(()),
+    }
+}
+
+/// Who this process is in leases and runs.
+pub(crate) fn instance() -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let unique = Uuid::new_v4().simple().to_string();
+    format!("{host}/{}/{}", std::process::id(), &unique[..8])
+}
+
+/// The part of the configuration that runs work by.
+///
+/// # Panics
+/// Never: the configuration refuses cron lines that do not parse.
+pub fn settings(config: &Config) -> Settings {
+    let lines = &config.schedule;
+    let schedule = Schedule::new(&lines.poll, &lines.open_incidents, &lines.reconcile);
+    Settings {
+        tenants: config.tenants.iter().map(|tenant| (tenant.id.0, Arc::clone(tenant))).collect(),
+        are_all: config.refused.is_empty(),
+        concurrency: config.sync.concurrency,
+        overlap: config.sync.overlap,
+        lookback: config.sync.lookback,
+        reconcile: Duration::from_secs(u64::from(config.sync.reconcile_days) * 86_400),
+        schedule: schedule.expect("the configuration checked the cron lines"),
+    }
+}
+
+/// The calls that each tenant allows.
+pub fn quota(config: &Config) -> Quota {
+    Quota::new(config.sync.calls_per_minute, config.sync.calls_per_hour)
+}
+
+/// Everything that runs need, with the configured tenants written to the database.
+pub async fn engine(
+    config: &Config,
+    store: Store,
+    progress: Progress,
+    stop: CancellationToken,
+) -> Result<Arc<Engine>, SyncError> {
+    let left = if config.refused.is_empty() { Left::AllOthers } else { Left::Only(&[]) };
+    store.sync_tenants(&config.tenants, left).await?;
+    Ok(Arc::new(Engine::new(parties(config, store), settings(config), progress, stop)))
+}
+
+/// The parties that runs and `verify` work with.
+pub fn parties(config: &Config, store: Store) -> Parties {
+    let client = http_client::client_on(&config.http_client, Deadlines::default());
+    Parties {
+        tokens: Tokens::new(client.clone()),
+        incidents: Incidents::new(client),
+        store,
+        quota: quota(config),
+        pace: Pace::default(),
+        writers: writers(config.database.max_connections),
+        slots: Slots::default(),
+    }
+}

@@ -1,0 +1,187 @@
+//! The page of all tenants, the worst first.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use maud::{Markup, html};
+
+use super::{Fleet, Look, badge, grouped, moment, name, trouble, words};
+use crate::commands::output::{State, age, data_as_of, last_run, must_act};
+use crate::entra::expiry;
+use crate::store::quota::Quota;
+use crate::store::status::FleetTenant;
+use crate::sync::engine::Engine;
+
+/// The worst state first, in it what does not pass by itself, then the oldest data.
+pub(super) fn worst_first(left: &FleetTenant, right: &FleetTenant) -> Ordering {
+    let rank = |tenant: &FleetTenant| {
+        let passes = must_act(&tenant.standing).is_none_or(|(who, _)| who == "nobody");
+        (State::of(&tenant.standing), passes)
+    };
+    let age = |tenant: &FleetTenant| tenant.standing.freshness_seconds.unwrap_or(f64::INFINITY);
+    let by_age = age(right).total_cmp(&age(left));
+    rank(left).cmp(&rank(right)).then(by_age).then_with(|| left.standing.name.cmp(&right.standing.name))
+}
+
+pub(super) fn body(engine: &Engine, look: &Look, is_repeated: bool) -> Markup {
+    let body = match &look.fleet {
+        Some(fleet) => html! {
+            (notices(fleet))
+            (summary(fleet))
+            (table(fleet, &engine.parties().quota))
+        },
+        None => configured(engine),
+    };
+    html! {
+        header {
+            h1 { "Tenants" }
+            p.muted {
+                "incident-sync " (env!("CARGO_PKG_VERSION"))
+                @if let Some(fleet) = &look.fleet { " · as of " (moment(fleet.now)) }
+                " · "
+                @if is_repeated { "asks again every minute, " a href="/" { "stop that" } }
+                @else { a href="/?refresh" { "ask again every minute" } }
+            }
+        }
+        (trouble(look))
+        (body)
+    }
+}
+
+/// Before the first answer of the database.
+fn configured(engine: &Engine) -> Markup {
+    let settings = engine.settings();
+    let mut names: Vec<&str> = settings.tenants.values().map(|tenant| tenant.name.as_str()).collect();
+    names.sort_unstable();
+    html! {
+        h2 { "Configured tenants: " (names.len()) }
+        ul.names { @for each in names { li { (name(each)) } } }
+    }
+}
+
+/// Credentials that end soon: each is about many tenants.
+fn notices(fleet: &Fleet) -> Markup {
+    let now = expiry::now();
+    html! {
+        @for ending in &fleet.endings {
+            @if ending.stage(now).is_none() && ending.problem.is_some() {
+                div.notice.warn role="alert" {
+                    p { strong { "A credential cannot be read again." } " " (ending.told(now)) ". Who must act: operator." }
+                }
+            }
+            @if let Some(stage) = ending.stage(now) {
+                div.notice.(if stage == 0 { "bad" } else { "warn" }) role="alert" {
+                    p { strong { "A credential ends." } " " (ending.told(now)) ". Who must act: operator." }
+                }
+            }
+        }
+    }
+}
+
+fn summary(fleet: &Fleet) -> Markup {
+    let tenants = &fleet.tenants;
+    let mut states = BTreeMap::<State, usize>::new();
+    let mut actors = BTreeMap::<&str, usize>::new();
+    for tenant in tenants {
+        *states.entry(State::of(&tenant.standing)).or_default() += 1;
+        if let Some((who, _)) = must_act(&tenant.standing) {
+            *actors.entry(who).or_default() += 1;
+        }
+    }
+    let open = |count: fn(&FleetTenant) -> i64| tenants.iter().map(count).sum::<i64>();
+    let enabled = tenants.iter().filter(|tenant| tenant.standing.enabled);
+    let oldest = enabled.max_by(|a, b| {
+        let age = |tenant: &FleetTenant| tenant.standing.freshness_seconds.unwrap_or(f64::INFINITY);
+        age(a).total_cmp(&age(b))
+    });
+    html! {
+        section aria-label="Summary" {
+            dl.cards {
+                div {
+                    dt { "Tenants" }
+                    dd.figure { (tenants.len()) }
+                    dd { @for (state, count) in &states { span.nobreak { (badge(*state)) " " (count) } " " } }
+                }
+                div {
+                    dt { "Who must act" }
+                    dd.figure { (actors.iter().filter(|(who, _)| **who != "nobody").map(|(_, count)| count).sum::<usize>()) }
+                    dd {
+                        @for (at, (who, count)) in actors.iter().enumerate() {
+                            @if at > 0 { ", " }
+                            @if *who == "nobody" { "passes by itself " } @else { (words(who)) " " }
+                            (count)
+                        }
+                    }
+                }
+                div {
+                    dt { "Oldest data" }
+                    @if let Some(oldest) = oldest {
+                        dd.figure { (data_as_of(&oldest.standing)) }
+                        dd { (name(&oldest.standing.name)) }
+                    } @else {
+                        dd.figure { "–" }
+                    }
+                }
+                div {
+                    dt { "Open incidents" }
+                    dd.figure { (grouped(open(|t| t.open_high + t.open_medium + t.open_low + t.open_other))) }
+                    dd {
+                        "high " (grouped(open(|t| t.open_high))) ", medium " (grouped(open(|t| t.open_medium)))
+                        ", low " (grouped(open(|t| t.open_low))) ", other " (grouped(open(|t| t.open_other)))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn table(fleet: &Fleet, quota: &Quota) -> Markup {
+    html! {
+        div.scroll role="region" aria-label="Tenants, the worst first" tabindex="0" {
+            table {
+                caption { "Each tenant, the worst first" }
+                thead {
+                    tr {
+                        th scope="col" rowspan="2" { "Tenant" }
+                        th scope="col" rowspan="2" { "State" }
+                        th scope="col" rowspan="2" { "Data as of" }
+                        th scope="col" rowspan="2" { "Last run" }
+                        th scope="colgroup" colspan="4" { "Open incidents" }
+                        th scope="col" rowspan="2" { "Calls left in the hour" }
+                        th scope="col" rowspan="2" { "Who must act" }
+                        th scope="col" rowspan="2" { "What" }
+                    }
+                    tr {
+                        th.number scope="col" { "High" }
+                        th.number scope="col" { "Medium" }
+                        th.number scope="col" { "Low" }
+                        th.number scope="col" { "Other" }
+                    }
+                }
+                tbody { @for tenant in &fleet.tenants { (row(tenant, quota)) } }
+            }
+        }
+    }
+}
+
+fn row(tenant: &FleetTenant, quota: &Quota) -> Markup {
+    let standing = &tenant.standing;
+    let (who, what) = must_act(standing).unwrap_or_default();
+    html! {
+        tr {
+            th scope="row" { a href={ "/tenants/" (standing.tenant_id) } { (name(&standing.name)) } }
+            td { (badge(State::of(standing))) }
+            td { (data_as_of(standing)) }
+            td { (last_run(standing)) }
+            @for count in [tenant.open_high, tenant.open_medium, tenant.open_low, tenant.open_other] {
+                td.number.muted[count == 0] { (grouped(count)) }
+            }
+            td.number {
+                (grouped(quota.left_in_the_hour(&tenant.line).into()))
+                @if tenant.line.pause_seconds > 0.0 { ", paused for " (age(tenant.line.pause_seconds)) }
+            }
+            td { (words(who)) }
+            td.what { (what) }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The status page: what is wrong and who must act, on one screen. No script, nothing from elsewhere, and of the customers'
+//! data nothing but their names.
+
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, Utc};
+use indicatif::HumanCount;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use crate::commands::output::{State, age};
+use crate::entra::expiry::{self, Ending};
+use crate::error::{Actor, SyncError};
+use crate::store::status::FleetTenant;
+use crate::sync::engine::Engine;
+use crate::sync::tenant_run::PAGES_PER_SLICE;
+
+mod chart;
+mod fleet;
+mod tenant;
+
+const STYLE: &str = include_str!("style.css");
+/// However many people look, the database is asked no more often.
+const LOOK_LASTS: Duration = Duration::from_secs(2);
+
+/// What passes by itself has passed after so long.
+const LASTING: Duration = Duration::from_secs(300);
+/// Our own statement timeout.
+const QUERY_CANCELED: &str = "57014";
+
+/// What a browser may do with our pages: show them, in our own style, and nothing else.
+pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| {
+    let hash = STANDARD.encode(Sha256::digest(STYLE));
+    format!(
+        "default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+});
+
+/// The pages, and what they remember of the database for the time when it is away.
+#[derive(Debug)]
+pub struct StatusPage {
+    engine: Arc<Engine>,
+    last: Mutex<Option<Look>>,
+}
+
+/// A page to be shown.
+#[derive(Debug)]
+pub struct Shown {
+    /// HTML.
+    pub html: String,
+    /// Whether it shows what the database knows now; else the database is away.
+    pub is_current: bool,
+}
+
+/// The last look at the database.
+#[derive(Debug, Clone)]
+struct Look {
+    at: Instant,
+    /// Of the last look that succeeded.
+    fleet: Option<Arc<Fleet>>,
+    /// Why the last one did not.
+    failure: Option<SyncError>,
+}
+
+/// All tenants at one moment.
+#[derive(Debug, Clone)]
+struct Fleet {
+    at: Instant,
+    /// How much older than at that moment they are shown.
+    aged: Duration,
+    /// The database's clock.
+    now: DateTime<Utc>,
+    tenants: Vec<FleetTenant>,
+    endings: Vec<Ending>,
+}
+
+impl Fleet {
+    /// While nobody can look, data grows older and polls become overdue all the same.
+    fn grown_older(&self) -> Self {
+        let aged = self.at.elapsed();
+        let more = (aged - self.aged).as_secs_f64();
+        let mut fleet = Self { aged, ..self.clone() };
+        for FleetTenant { standing, .. } in &mut fleet.tenants {
+            for seconds in [&mut standing.freshness_seconds, &mut standing.overdue_seconds] {
+                *seconds = seconds.map(|seconds| seconds + more);
+            }
+        }
+        fleet.tenants.sort_by(fleet::worst_first);
+        fleet
+    }
+}
+
+impl StatusPage {
+    /// Nothing is known yet.
+    pub fn new(engine: Arc<Engine>) -> Self {
+        Self { engine, last: Mutex::default() }
+    }
+
+    /// The page of all tenants. `is_repeated` has the browser ask again every minute.
+    pub async fn fleet(&self, is_repeated: bool) -> Shown {
+        let look = self.look().await;
+        let body = fleet::body(&self.engine, &look, is_repeated);
+        shown("Tenants · incident-sync", is_repeated, &body, look.failure.is_none())
+    }
+
+    /// The page of one tenant; `None` when nobody knows it.
+    pub async fn tenant(&self, id: Uuid) -> Option<Shown> {
+        let look = self.look().await;
+        let known = look.fleet.as_ref().and_then(|fleet| {
+            fleet.tenants.iter().find(|tenant| tenant.standing.tenant_id == id).map(|tenant| (fleet, tenant))
+        });
+        let Some((fleet, tenant)) = known else {
+            let configured = self.engine.settings().tenants.get(&id).cloned();
+            let name = configured.filter(|_| look.failure.is_some())?.name.clone();
+            return Some(shown(&name, false, &tenant::unknown(&name, &look), false));
+        };
+        let runs = self.engine.parties().store.recent_runs(id, PAGES_PER_SLICE).await;
+        let left = self.engine.parties().quota.left_in_the_hour(&tenant.line);
+        let body = tenant::body(fleet, tenant, left, runs.as_deref(), &look);
+        let is_current = look.failure.is_none() && runs.is_ok();
+        Some(shown(&format!("{} · incident-sync", tenant.standing.name), false, &body, is_current))
+    }
+
+    /// One look at a time, and none again too soon after one that failed either.
+    async fn look(&self) -> Look {
+        let mut last = self.last.lock().await;
+        if let Some(look) = &*last
+            && look.at.elapsed() < LOOK_LASTS
+        {
+            return look.clone();
+        }
+        let settings = self.engine.settings();
+        let endings = expiry::endings(settings.tenants.values());
+        let (endings, fleet) = tokio::join!(endings, self.engine.parties().store.fleet());
+        let at = Instant::now();
+        let look = match fleet {
+            Ok((now, mut tenants)) => {
+                tenants.sort_by(fleet::worst_first);
+                let fleet = Fleet { at, aged: Duration::ZERO, now, tenants, endings };
+                Look { at, fleet: Some(Arc::new(fleet)), failure: None }
+            }
+            Err(error) => {
+                let known = last.take().and_then(|look| look.fleet);
+                Look { at, fleet: known.map(|fleet| Arc::new(fleet.grown_older())), failure: Some(error) }
+            }
+        };
+        *last = Some(look.clone());
+        look
+    }
+}
+
+fn shown(title: &str, is_repeated: bool, body: &Markup, is_current: bool) -> Shown {
+    let document = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                @if is_repeated { meta http-equiv="refresh" content="60"; }
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { main { (body) } }
+        }
+    };
+    Shown { html: document.into_string(), is_current }
+}
+
+/// What stands above everything else while the database is away.
+fn trouble(look: &Look) -> Markup {
+    let Some(error) = &look.failure else { return html! {} };
+    let verdict = error.verdict();
+    let known = look.fleet.as_ref().map(|fleet| fleet.at.elapsed());
+    let is_lasting = known.is_some_and(|known| known >= LASTING);
+    let who = if is_lasting && verdict.who == Actor::Nobody { Actor::Operator } else { verdict.who };
+    let is_slow = matches!(error, SyncError::Database { sqlstate: Some(code), .. } if code == QUERY_CANCELED);
+    html! {
+        div.notice.bad role="alert" {
+            p {
+                strong {
+                    @if is_slow { "The database takes too long to answer this page." }
+                    @else { "The database does not answer." }
+                }
+                " " (verdict.say) " (" (error) "). Who must act: " (words(who.as_str())) "."
+            }
+            @match known {
+                Some(known) => p {
+                    "Below is what was known " (age(known.as_secs_f64())) " ago, as old as it is now."
+                    @if !is_slow { " Nothing new is stored meanwhile." }
+                },
+                None => p { "Nothing is known yet of how the tenants stand." },
+            }
+        }
+    }
+}
+
+/// A state as a word with a sign; the colour only repeats it.
+fn badge(state: State) -> Markup {
+    let (class, sign) = match state {
+        State::Parked => ("bad", "✖"),
+        State::Failing => ("bad", "!"),
+        State::NeverRun | State::Stale => ("bad", "◔"),
+        State::Incomplete => ("warn", "◐"),
+        State::FirstSync => ("info", "…"),
+        State::Ok => ("good", "✓"),
+        State::Disabled | State::Removed => ("idle", "–"),
+    };
+    html! { span.badge.(class) { span aria-hidden="true" { (sign) } " " (state.as_str()) } }
+}
+
+/// A word of the database for people.
+fn words(word: &str) -> String {
+    word.replace('_', " ")
+}
+
+/// A customer chooses its name, and the direction of its letters.
+fn name(name: &str) -> Markup {
+    html! { bdi { (name) } }
+}
+
+/// In groups of three digits; nothing that is shown here is below zero.
+fn grouped(number: i64) -> HumanCount {
+    HumanCount(number.unsigned_abs())
+}
+
+fn moment(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}

@@ -1,0 +1,8 @@
+//! What only `run` needs: lifecycle, signals, systemd, reload and the HTTP server.
+
+pub mod http;
+pub mod lifecycle;
+pub mod reload;
+pub(crate) mod signals;
+pub mod summary_refresh;
+pub(crate) mod systemd;

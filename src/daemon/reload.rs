@@ -1,0 +1,268 @@
+//! Takes a changed configuration over while the daemon runs: all of it at SIGHUP, `tenants_dir` by itself.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::Signal;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::config::{self, Config, ConfigError, ConfigErrors, Fingerprint, MainFile, TenantsDir};
+use crate::context;
+use crate::daemon::systemd::{notify, status_line};
+use crate::sync::engine::{Engine, Occasion};
+use crate::tenant::TenantId;
+
+/// A change is taken over when the directory has looked the same for so long: files may come one after the other, and
+/// one may be half written.
+const LOOK: Duration = Duration::from_secs(2);
+/// What could not be taken over as a whole is tried again, each time later: a secret may come after the file that names it.
+const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
+/// Files may be far away; whoever reads them must not hold up a stop or the next look.
+const READ_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Reads the configuration again when something changed.
+#[derive(Debug)]
+pub struct Reloader {
+    engine: Arc<Engine>,
+    file: Option<PathBuf>,
+    wake: Arc<Notify>,
+    /// The main file as somebody last asked for it.
+    main: MainFile,
+    dir: Option<TenantsDir>,
+    /// How the directory looked before it was last taken over, and before that was last tried.
+    taken_over: Option<Fingerprint>,
+    tried: Option<Fingerprint>,
+    again: Option<Again>,
+    /// What was told of its files: not again while nothing changes in that.
+    refused: Vec<ConfigError>,
+    reading: Option<JoinHandle<Result<Config, ConfigErrors>>>,
+}
+
+/// A further attempt.
+#[derive(Debug, Clone, Copy)]
+struct Again {
+    of: Reach,
+    at: Instant,
+    pause: Duration,
+}
+
+/// How much is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// All, because somebody asked for it.
+    All,
+    /// The files of `tenants_dir`.
+    Dir,
+}
+
+/// What became of an attempt.
+enum Taken {
+    /// All of it is in force.
+    Whole,
+    /// In force, but for files that are refused.
+    Partly,
+    /// The old one goes on; waiting helps.
+    NotYet,
+    /// The old one goes on until somebody asks again.
+    Refused,
+}
+
+impl Reloader {
+    /// What runs now is what `config` says.
+    pub fn new(engine: Arc<Engine>, file: Option<PathBuf>, wake: Arc<Notify>, config: &Config) -> Self {
+        let (main, dir) = (config.main.clone(), config.tenants_dir.clone());
+        let taken_over = dir.as_ref().and_then(|dir| dir.as_read.clone());
+        let tried = taken_over.clone();
+        let (again, refused, reading) = (None, Vec::new(), None);
+        let mut reloader = Self { engine, file, wake, main, dir, taken_over, tried, again, refused, reading };
+        if !config.refused.is_empty() {
+            reloader.try_again(Reach::Dir);
+        }
+        count_refused(&config.refused);
+        reloader.tell(&config.refused, "a file of tenants_dir is refused; its tenant is not read before it is right");
+        reloader
+    }
+
+    /// Never ends, but when signals do.
+    pub async fn watch(mut self, mut hangup: Signal) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last = self.tried.clone();
+        loop {
+            let is_asked = tokio::select! {
+                hangup = hangup.recv() => match hangup {
+                    Some(()) => true,
+                    None => return,
+                },
+                _ = look.tick() => false,
+            };
+            let now = self.fingerprint().await;
+            let is_changed = now != self.tried && now == last;
+            last.clone_from(&now);
+            if is_asked {
+                notify(|| sd_notify::notify(&[NotifyState::Reloading])).await;
+                self.attempt(Reach::All, now).await;
+                notify(|| sd_notify::notify(&[NotifyState::Ready])).await;
+            } else if is_changed {
+                let reach = self.again.take().map_or(Reach::Dir, |again| again.of);
+                self.attempt(reach, now).await;
+            } else if let Some(again) = self.again.filter(|again| again.at <= Instant::now()) {
+                self.attempt(again.of, now).await;
+            }
+        }
+    }
+
+    async fn attempt(&mut self, reach: Reach, now: Option<Fingerprint>) {
+        match self.reload(reach, &now).await {
+            Taken::Whole => self.again = None,
+            Taken::Partly => self.try_again(Reach::Dir),
+            Taken::NotYet => self.try_again(reach),
+            // What came into the directory beside a wrong main file is still to be tried.
+            Taken::Refused => return,
+        }
+        self.tried = now;
+        self.wake.notify_one();
+    }
+
+    fn try_again(&mut self, of: Reach) {
+        let pause = self.again.filter(|again| again.of == of).map_or(LOOK, |again| again.pause * 2).min(AGAIN_AT_MOST);
+        self.again = Some(Again { of, at: Instant::now() + pause, pause });
+    }
+
+    /// The directory may be far away.
+    async fn fingerprint(&self) -> Option<Fingerprint> {
+        let dir = self.dir.clone()?;
+        tokio::task::spawn_blocking(move || dir.fingerprint()).await.ok()?
+    }
+
+    /// One reading at a time: a file that never answers must not take a thread with each attempt. `None` while it lasts.
+    async fn read(&mut self, reach: Reach) -> Option<Result<Config, ConfigErrors>> {
+        if let Some(stuck) = &mut self.reading {
+            drop(tokio::time::timeout(READ_PATIENCE, stuck).await.ok()?);
+        }
+        let (file, main) = (self.file.clone(), self.main.clone());
+        let reading = self.reading.insert(tokio::task::spawn_blocking(move || match reach {
+            Reach::All => config::load(file.as_deref()),
+            Reach::Dir => config::load_beside(file.as_deref(), &main),
+        }));
+        let read = tokio::time::timeout(READ_PATIENCE, reading).await.ok()?;
+        self.reading = None;
+        read.ok()
+    }
+
+    /// A bad configuration is refused, and the old one goes on; a bad file of the directory is refused alone.
+    async fn reload(&mut self, reach: Reach, now: &Option<Fingerprint>) -> Taken {
+        let gauge = metrics::gauge!("incident_sync_config_reload_failed");
+        let mut config = match self.read(reach).await {
+            Some(Ok(config)) => config,
+            Some(Err(errors)) => {
+                gauge.set(1.0);
+                if reach == Reach::All {
+                    self.refused.clear();
+                }
+                self.tell(&errors.0, "the configuration is refused; the old one goes on");
+                return if reach == Reach::All { Taken::Refused } else { Taken::NotYet };
+            }
+            None => {
+                gauge.set(1.0);
+                tracing::error!(who = "operator", "a file of the configuration does not answer; the old one goes on");
+                return Taken::NotYet;
+            }
+        };
+        self.keep_refused(&mut config);
+        let occasion = match reach {
+            Reach::All => Occasion::Asked,
+            Reach::Dir => Occasion::Files(self.changed(&config, now)),
+        };
+        if let Err(error) = self.engine.reload(context::settings(&config), occasion).await {
+            gauge.set(1.0);
+            tracing::error!(error = %error, "the configuration could not be taken over; the old one goes on");
+            return Taken::NotYet;
+        }
+        gauge.set(0.0);
+        count_refused(&config.refused);
+        let is_news = reach == Reach::All || *now != self.taken_over || config.refused != self.refused;
+        let goes_on =
+            "a file of tenants_dir is refused; its tenant goes on as it was, if there was one, and so do all others";
+        self.tell(&config.refused, goes_on);
+        let status = status_line(&config.tenants);
+        notify(move || sd_notify::notify(&[NotifyState::Status(&status)])).await;
+        if is_news {
+            tracing::info!(
+                tenants = config.tenants.len(),
+                "the configuration was read again; [database], [http], [http_client] and the call limits need a restart"
+            );
+        }
+        if reach == Reach::All {
+            for warning in &config.warnings {
+                tracing::warn!(who = "operator", "{warning}");
+            }
+        }
+        let taken = if config.refused.is_empty() { Taken::Whole } else { Taken::Partly };
+        (self.main, self.dir) = (config.main, config.tenants_dir);
+        self.taken_over.clone_from(now);
+        taken
+    }
+
+    /// The tenants whose files have come or changed.
+    fn changed(&self, config: &Config, now: &Option<Fingerprint>) -> Vec<Uuid> {
+        let before: HashSet<_> = self.taken_over.iter().flatten().collect();
+        let changed = now.iter().flatten().filter(|file| !before.contains(file));
+        let of = |path: &PathBuf| config.tenants_dir.as_ref()?.tenants.get(&path.display().to_string());
+        changed.filter_map(|(path, ..)| of(path)).map(|id| id.0).collect()
+    }
+
+    /// A tenant whose file is wrong goes on as it was, if it was there before. A file that claims its id or its name has to
+    /// wait; only the main file comes first.
+    fn keep_refused(&self, config: &mut Config) {
+        let Config { tenants, tenants_dir: Some(dir), refused, .. } = config else { return };
+        let known = self.dir.as_ref().map(|dir| &dir.tenants);
+        let running = self.engine.settings();
+        let id_of = |error: &ConfigError| known.and_then(|known| known.get(&error.file)).copied();
+        // In order, so that the same mistakes are always told in the same way.
+        let kept: BTreeMap<String, TenantId> =
+            refused.iter().filter_map(|error| Some((error.file.clone(), id_of(error)?))).collect();
+        for (file, id) in kept {
+            let Some(tenant) = running.tenants.get(&id.0) else { continue };
+            let (rivals, others): (Vec<_>, Vec<_>) =
+                std::mem::take(tenants).into_iter().partition(|other| other.id == id || other.name == tenant.name);
+            *tenants = others;
+            let files: Vec<Option<String>> = rivals.iter().map(|rival| file_of(&dir.tenants, rival.id)).collect();
+            if files.iter().any(Option::is_none) {
+                tenants.extend(rivals);
+                continue;
+            }
+            for rival in files.into_iter().flatten() {
+                dir.tenants.remove(&rival);
+                let problem = format!(
+                    "the same tenant or name as {file}, which comes first as long as it is there; remove one of the two"
+                );
+                refused.push(ConfigError { file: rival, key: "id".to_owned(), problem });
+            }
+            tenants.push(Arc::clone(tenant));
+            dir.tenants.insert(file, id);
+        }
+    }
+
+    fn tell(&mut self, refused: &[ConfigError], what: &'static str) {
+        for error in refused.iter().filter(|error| !self.refused.contains(error)) {
+            tracing::error!(who = "operator", error = %error, "{what}");
+        }
+        self.refused = refused.to_vec();
+    }
+}
+
+fn file_of(files: &HashMap<String, TenantId>, id: TenantId) -> Option<String> {
+    files.iter().find(|(_, of)| **of == id).map(|(file, _)| file.clone())
+}
+
+fn count_refused(refused: &[ConfigError]) {
+    let files: HashSet<&str> = refused.iter().map(|error| error.file.as_str()).collect();
+    metrics::gauge!("incident_sync_config_files_refused").set(files.len() as f64);
+}

@@ -1,0 +1,208 @@
+//! The search for what the API cannot serve: one incident that makes every page that shows it fail with 5xx, for ever, or
+//! pages that are larger than we take.
+//!
+//! A page that failed is asked for again with fewer rows. If that fails too, one request that surely can be served tells
+//! an outage from a page that cannot be: then the window is halved, its first half is read, and so on, until a second is
+//! left that fails. That second is read in pieces around the rows that fail; it is a hole, and the rest goes on.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Drain, PAGE_ROWS, PageFacts, Plan, Request, Scope};
+use crate::incident::window::{Window, floor_to_second, to_delta};
+
+/// A page is halved down to this; overlaps and proofs need less.
+const SMALLEST_TOP: usize = PAGE_ROWS / 4;
+/// After so many failures in a row the probe must tell again that it is no outage.
+const FAILURES_PER_PROBE: usize = 8;
+/// So many rows of one second that fail one after the other are no poison but an outage.
+const BAD_CRUMBS_MAX: usize = 8;
+/// Requests for the pieces of one second; what is behind them waits with the hole.
+const CRUMB_PAGES_MAX: usize = 100;
+/// One run leaves out at most so many holes; more are an outage.
+const HOLES_MAX: usize = 5;
+/// Failures that the searches of one run may cost, in all.
+const FAILURES_MAX: usize = 200;
+/// Nothing is updated after this, so asking for it is answered with an empty page.
+const NEVER: DateTime<Utc> = DateTime::from_timestamp_nanos(4_102_444_800_000_000_000);
+
+/// A range of `lastUpdateTime` that the API could not serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    /// First instant inside.
+    pub from: DateTime<Utc>,
+    /// First instant beyond.
+    pub to: DateTime<Utc>,
+}
+
+/// How far the search in a window that fails has come.
+#[derive(Debug, Default)]
+pub(super) struct Search {
+    /// Whether the next request only asks if the service lives.
+    is_probing: bool,
+    /// Windows below this edge are parts of one that failed.
+    until: Option<DateTime<Utc>>,
+    /// Failures since the last page that was served.
+    in_a_row: usize,
+    /// Failures of the whole run.
+    failures: usize,
+    /// Time of a row that this run was served, and surely will be again.
+    good: Option<DateTime<Utc>>,
+    holes: usize,
+    found: Option<Hole>,
+}
+
+impl Search {
+    pub(super) fn is_on(&self) -> bool {
+        self.is_probing || self.until.is_some()
+    }
+
+    pub(super) fn probe(&self) -> Option<Request> {
+        let second = |from| Window { from: Some(from), to: Some(from + TimeDelta::seconds(1)), status: None };
+        let never = Window { from: Some(NEVER), to: None, status: None };
+        let window = self.good.map_or(never, |good| second(floor_to_second(good)));
+        self.is_probing.then_some(Request { window, skip: 0, top: 1, link: None })
+    }
+
+    /// Takes note that a page was served; answers whether it was the probe's.
+    pub(super) fn was_probing(&mut self) -> bool {
+        self.in_a_row = 0;
+        std::mem::take(&mut self.is_probing)
+    }
+
+    /// The row in the middle is the farthest from those that the page could not show.
+    pub(super) fn served(&mut self, page: &PageFacts) {
+        self.good = page.rows.get(page.rows.len() / 2).and_then(|row| row.updated).or(self.good);
+    }
+
+    pub(super) fn went_on(&mut self, window: Option<Window>) {
+        let from = window.and_then(|window| window.from);
+        self.until = self.until.filter(|until| from.is_some_and(|from| from < *until));
+    }
+
+    /// More than one hole is believed only of a service that serves something.
+    fn has_room(&self) -> bool {
+        self.holes < if self.good.is_some() { HOLES_MAX } else { 1 }
+    }
+}
+
+impl Plan {
+    /// Tries a hole again: its one second whole, and if that fails in pieces. [`Plan::take_hole`] tells if it stays.
+    pub fn of_hole(hole: Hole) -> Self {
+        let scope = Scope { from: Some(hole.from), to: Some(hole.to), lookback: Duration::ZERO, status: None };
+        let mut plan = Self::new(scope, &[]);
+        plan.upper = Some(hole.to);
+        plan.search.until = Some(hole.to);
+        // The first failure asks whether it is an outage: this is how most runs with a hole begin.
+        plan.search.in_a_row = FAILURES_PER_PROBE - 1;
+        plan
+    }
+
+    /// Whether the next request is part of a search: it is asked once, because the search itself asks again.
+    pub fn is_searching(&self) -> bool {
+        self.search.is_on() || self.current.as_ref().is_some_and(|drain| drain.top < PAGE_ROWS)
+    }
+
+    /// The API failed to answer the last request. Answers whether there is a smaller one to ask; if not, it is an outage.
+    pub fn failed(&mut self) -> bool {
+        let Some(drain) = self.current.as_mut() else { return false };
+        drain.link = None;
+        if !self.search.is_on() && drain.top > SMALLEST_TOP {
+            drain.top /= 2;
+            return true;
+        }
+        if self.unbounded || self.search.is_probing || !self.search.has_room() {
+            return false;
+        }
+        self.search.failures += 1;
+        self.search.in_a_row += 1;
+        if self.search.failures > FAILURES_MAX {
+            return false;
+        }
+        if drain.is_crumbling {
+            if drain.top > 1 {
+                drain.top = 1;
+            } else {
+                drain.skip += 1;
+            }
+            return self.search.in_a_row <= BAD_CRUMBS_MAX;
+        }
+        let may_be_an_outage = !self.search.is_on() || self.search.in_a_row.is_multiple_of(FAILURES_PER_PROBE);
+        match self.upper.filter(|_| !may_be_an_outage) {
+            Some(upper) => self.halve(upper),
+            None => self.search.is_probing = true,
+        }
+        true
+    }
+
+    /// The hole that the last page completed: store it before the watermark passes it.
+    pub fn take_hole(&mut self) -> Option<Hole> {
+        self.search.found.take()
+    }
+
+    /// Puts the halves of the window that fails in its place, or begins to read its only second in pieces.
+    pub(super) fn halve(&mut self, upper: DateTime<Utc>) {
+        let Some(drain) = self.current.take() else { return };
+        let from = drain.window.from.unwrap_or_else(|| self.oldest(upper));
+        let to = drain.window.to.unwrap_or(upper);
+        let window = Window { from: Some(from), to: Some(to), ..drain.window };
+        self.search.until = self.search.until.max(Some(to));
+        self.current = match middle(from, to) {
+            Some(edge) => {
+                let (first, rest) = window.split_at(edge);
+                self.pending.push(rest);
+                Some(Drain::new(first))
+            }
+            None => Some(Drain { is_crumbling: true, top: 1, ..Drain::new(window) }),
+        };
+    }
+
+    /// Pieces grow while they are served, and begin anew with one row where one is not. Nothing is proven here: the
+    /// whole second is read again when the hole is tried again.
+    pub(super) fn accept_crumbs(
+        &mut self,
+        mut drain: Drain,
+        page: &PageFacts,
+        upper: DateTime<Utc>,
+    ) -> Option<DateTime<Utc>> {
+        drain.pages += 1;
+        if page.rows.len() >= drain.top && drain.pages < CRUMB_PAGES_MAX {
+            drain.skip += page.rows.len();
+            drain.top = (drain.top * 2).min(PAGE_ROWS);
+            self.current = Some(drain);
+            return None;
+        }
+        if let (Some(from), Some(to)) = (drain.window.from, drain.window.to) {
+            self.search.holes += 1;
+            self.search.found = Some(Hole { from, to });
+        }
+        Some(self.pass_over(drain.window, upper))
+    }
+}
+
+/// The whole second in the middle; `None` where no more than one second is left.
+fn middle(from: DateTime<Utc>, to: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    [floor_to_second(from + (to - from) / 2), floor_to_second(to)].into_iter().find(|edge| from < *edge && *edge < to)
+}
+
+/// What lies between the holes of a scope, the oldest on top.
+pub(super) fn around(scope: Scope, holes: &[Hole]) -> Vec<Window> {
+    let mut holes = holes.to_vec();
+    holes.sort_unstable_by_key(|hole| hole.from);
+    let mut windows = Vec::new();
+    let mut from = scope.from;
+    for hole in holes {
+        let begin = from.unwrap_or_else(|| floor_to_second(hole.from - to_delta(scope.lookback)));
+        if scope.to.is_some_and(|to| to <= hole.from) || hole.to <= begin {
+            continue;
+        }
+        if begin < hole.from {
+            windows.push(Window { from: Some(begin), to: Some(hole.from), status: scope.status });
+        }
+        from = Some(hole.to);
+    }
+    windows.push(Window { from, to: scope.to, status: scope.status });
+    windows.reverse();
+    windows
+}

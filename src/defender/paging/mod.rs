@@ -1,0 +1,423 @@
+//! Reads a list that moves while it is read, and loses nothing. Pure: told what a page held, it says what to ask next.
+//!
+//! `$skip` counts over a list whose rows leave or jump when they are updated, so all behind them shift. Pages therefore
+//! overlap, and a page is accepted only if it begins with the rows that were read last, in their order and in the very
+//! version that it shows: in any stable order all rows before them were then read, and all rows after them are in this
+//! page. Otherwise the reader steps back. A list in no stable order is cut until each part fits one page, which is
+//! complete by itself.
+//!
+//! What the API cannot serve at all is found and left out, see [`isolation_search`].
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::error::SyncError;
+use crate::incident::window::{Window, floor_to_second, to_delta};
+
+mod isolation_search;
+
+pub use isolation_search::Hole;
+use isolation_search::Search;
+
+/// The API's page maximum; more is answered with 400 (demisto/content#12434).
+pub const PAGE_ROWS: usize = 100;
+
+/// A window's upper edge stays this far behind the server's clock: its index may lag, and `Date` has whole seconds.
+const CONSISTENCY_LAG: TimeDelta = TimeDelta::seconds(5);
+/// The first window of a backfill. The next ones grow and shrink with what a window held.
+const FIRST_WINDOW: TimeDelta = TimeDelta::days(30);
+const SHORTEST_WINDOW: TimeDelta = TimeDelta::minutes(1);
+const LONGEST_WINDOW: TimeDelta = TimeDelta::days(180);
+/// A window that needed more pages than this is followed by a shorter one: a kill costs at most one window's pages.
+const PAGES_PER_WINDOW: usize = 10;
+/// The second page of a window proves the order with this many rows; by chance they agree once in a hundred million.
+const OVERLAP_FIRST: usize = 4;
+const OVERLAP_MAX: usize = 20;
+/// So many rows in the order held prove a continuation even where the row that was read last has left the list.
+const LEAD_PROOF: usize = 10;
+const RESTARTS_MAX: usize = 3;
+const STEPS_BACK_MAX: usize = 200;
+/// How often one instant with more than a page of rows is read before its rows must all have shown up.
+const SWEEPS_MAX: usize = 40;
+/// A window with more full pages than this does not end: links that lead on and on, or rows that are made up for each page.
+const PAGES_MAX: usize = 2_000;
+/// So many full pages without one new row are no window that is read, but a server that ignores where we are.
+const STALE_PAGES_MAX: usize = 20;
+/// A list in no stable order repeats itself by nature, and is given more time.
+const STALE_SWEEP_PAGES_MAX: usize = 200;
+
+/// What the reader must know of a row: which incident, and which version of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// The incident id, or a stand-in for an element that has none.
+    pub id: i64,
+    /// `lastUpdateTime`, if it could be read.
+    pub updated: Option<DateTime<Utc>>,
+}
+
+/// What a page held.
+#[derive(Debug, Clone)]
+pub struct PageFacts {
+    /// Its rows in the order served.
+    pub rows: Vec<Row>,
+    /// The server's clock.
+    pub server_time: DateTime<Utc>,
+    /// The server's own continuation, already checked to lead to the configured host.
+    pub next_link: Option<String>,
+}
+
+/// What to ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The part of the list.
+    pub window: Window,
+    /// `$skip`.
+    pub skip: usize,
+    /// `$top`.
+    pub top: usize,
+    /// The server's continuation, asked for instead of window and skip.
+    pub link: Option<String>,
+}
+
+/// One tenant run's reading plan: an open-ended page first, and windows if that was full.
+#[derive(Debug)]
+pub struct Plan {
+    scope: Scope,
+    /// Windows still to read, the oldest on top. One without an upper edge gets it from the server's clock.
+    pending: Vec<Window>,
+    current: Option<Drain>,
+    upper: Option<DateTime<Utc>>,
+    newest: Option<DateTime<Utc>>,
+    window_length: TimeDelta,
+    cutting: bool,
+    unbounded: bool,
+    search: Search,
+}
+
+/// What a run is to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope {
+    /// From this `lastUpdateTime` on; `None` reads everything that the API retains.
+    pub from: Option<DateTime<Utc>>,
+    /// Up to this `lastUpdateTime`; `None` reads up to now.
+    pub to: Option<DateTime<Utc>>,
+    /// How far back everything goes.
+    pub lookback: Duration,
+    /// Only incidents of this status.
+    pub status: Option<&'static str>,
+}
+
+impl Plan {
+    /// Begins with one open-ended page: nearly every poll ends there, and it tells the server's time. `holes` are known
+    /// not to be served and are left out.
+    pub fn new(scope: Scope, holes: &[Hole]) -> Self {
+        let mut plan = Self {
+            scope,
+            pending: isolation_search::around(scope, holes),
+            current: None,
+            upper: None,
+            newest: None,
+            window_length: FIRST_WINDOW,
+            cutting: false,
+            unbounded: false,
+            search: Search::default(),
+        };
+        plan.current = plan.next_window();
+        plan
+    }
+
+    /// The next request, or `None` when everything is read.
+    pub fn request(&self) -> Option<Request> {
+        self.search.probe().or_else(|| self.current.as_ref().map(Drain::request))
+    }
+
+    /// Takes a page. When it drains a window, answers the watermark that now holds: store it with this page's rows and
+    /// with what [`Plan::take_hole`] gives.
+    pub fn accept(&mut self, page: &PageFacts) -> Result<Option<DateTime<Utc>>, SyncError> {
+        let upper = *self.upper.get_or_insert(page.server_time - CONSISTENCY_LAG);
+        if self.search.was_probing() {
+            self.halve(upper);
+            return Ok(None);
+        }
+        self.newest = self.newest.max(page.rows.iter().filter_map(|row| row.updated).max());
+        let Some(mut drain) = self.current.take() else { return Ok(None) };
+        if drain.window.to.is_none() && !self.unbounded && !drain.fits(page) {
+            self.bound(drain.window, upper);
+            return Ok(None);
+        }
+        if drain.is_crumbling {
+            return Ok(self.accept_crumbs(drain, page, upper));
+        }
+        self.search.served(page);
+        match drain.accept(page) {
+            Progress::Continues if self.cutting && !drain.is_sweeping() && page.next_link.is_none() => {
+                self.cut(&drain, page);
+                Ok(None)
+            }
+            Progress::Continues => {
+                self.current = Some(drain);
+                Ok(None)
+            }
+            Progress::Endless => Err(SyncError::EndlessListing { window: drain.window.to_string() }),
+            Progress::Disorder if drain.is_sweeping() || self.unbounded || self.cutting => {
+                Err(SyncError::UnstableListing { window: drain.window.to_string() })
+            }
+            Progress::Disorder => {
+                self.cutting = true;
+                self.current = Some(Drain::new(drain.window));
+                Ok(None)
+            }
+            Progress::Drained => Ok(Some(self.drained(&drain, upper))),
+        }
+    }
+
+    /// The API refused the last request as wrong. Answers whether there is another way to ask: a deep `$skip` is avoided
+    /// by cutting the window, an upper edge (`lt` is not documented) by reading one open-ended window.
+    pub fn refused(&mut self) -> bool {
+        let Some(drain) = self.current.as_ref().filter(|_| !self.search.is_on()) else { return false };
+        if drain.skip > 0 && !self.unbounded && !drain.is_sweeping() {
+            self.cutting = true;
+        } else if drain.skip == 0 && drain.window.to.is_some() {
+            self.unbounded = true;
+            self.cutting = false;
+            self.pending.clear();
+        } else {
+            return false;
+        }
+        let to = if self.unbounded { None } else { drain.window.to };
+        self.current = Some(Drain::new(Window { to, ..drain.window }));
+        true
+    }
+
+    /// Gives an open-ended window its edges.
+    fn bound(&mut self, window: Window, upper: DateTime<Utc>) {
+        let from = window.from.unwrap_or_else(|| self.oldest(upper));
+        self.pending.push(Window { from: Some(from), to: Some(upper), ..window });
+        self.current = self.next_window();
+    }
+
+    fn oldest(&self, upper: DateTime<Utc>) -> DateTime<Utc> {
+        floor_to_second(upper - to_delta(self.scope.lookback))
+    }
+
+    fn next_window(&mut self) -> Option<Drain> {
+        let window = self.pending.pop();
+        self.search.went_on(window);
+        let window = window?;
+        if let (Some(from), Some(to), false) = (window.from, window.to, self.cutting) {
+            let edge = floor_to_second(from + self.window_length);
+            if from < edge && edge < to {
+                let (first, rest) = window.split_at(edge);
+                self.pending.push(rest);
+                return Some(Drain::new(first));
+            }
+        }
+        Some(Drain::new(window))
+    }
+
+    fn drained(&mut self, drain: &Drain, upper: DateTime<Utc>) -> DateTime<Utc> {
+        match drain.pages {
+            0..=2 => self.window_length = (self.window_length * 4).min(LONGEST_WINDOW),
+            3..=PAGES_PER_WINDOW => {}
+            _ => self.window_length = (self.window_length / 2).max(SHORTEST_WINDOW),
+        }
+        self.pass_over(drain.window, upper)
+    }
+
+    /// Goes on behind a window; answers the watermark that holds there.
+    fn pass_over(&mut self, window: Window, upper: DateTime<Utc>) -> DateTime<Utc> {
+        self.current = self.next_window();
+        match window.to {
+            Some(edge) if self.current.is_some() => edge,
+            _ => self
+                .newest
+                .map_or_else(|| self.scope.from.unwrap_or_else(|| self.oldest(upper)), |newest| newest.min(upper)),
+        }
+    }
+
+    /// Puts two parts of a window that did not fit one page in its place, or sweeps an instant that cannot be cut.
+    fn cut(&mut self, drain: &Drain, page: &PageFacts) {
+        match cutting_edge(drain.window, page) {
+            Some(edge) => {
+                let (first, rest) = drain.window.split_at(edge);
+                self.pending.push(rest);
+                self.pending.push(first);
+                self.current = self.next_window();
+            }
+            None => self.current = Some(Drain { sweeps: Some(0), ..Drain::new(drain.window) }),
+        }
+    }
+}
+
+fn repeated(rows: &[Row]) -> usize {
+    let distinct: HashSet<i64> = rows.iter().map(|row| row.id).collect();
+    rows.len() - distinct.len()
+}
+
+/// The median of what the page shows, as long as it leaves both parts smaller than the whole.
+fn cutting_edge(window: Window, page: &PageFacts) -> Option<DateTime<Utc>> {
+    let mut times: Vec<_> = page.rows.iter().filter_map(|row| row.updated).collect();
+    times.sort_unstable();
+    let median = *times.get(times.len() / 2)?;
+    let inside =
+        |edge: &DateTime<Utc>| window.from.is_none_or(|from| from < *edge) && window.to.is_none_or(|to| *edge < to);
+    let after = median + TimeDelta::microseconds(1);
+    [floor_to_second(median), median, after].into_iter().find(inside)
+}
+
+/// The reading of one window.
+#[derive(Debug)]
+struct Drain {
+    window: Window,
+    /// The version held of each row that an accepted page showed, and its place in the order of reading.
+    held: HashMap<i64, (Option<DateTime<Utc>>, usize)>,
+    /// Place of the row that was read last.
+    last: usize,
+    skip: usize,
+    top: usize,
+    link: Option<String>,
+    overlap: usize,
+    step: usize,
+    steps_back: usize,
+    restarts: usize,
+    pages: usize,
+    /// Full pages in a row that showed nothing new.
+    stale: usize,
+    /// Rows that a page showed twice; they count in `$skip` but are one incident.
+    repeated: usize,
+    /// Set while one instant in no stable order is read again and again; counts the readings.
+    sweeps: Option<usize>,
+    /// Set while a window that fails is read in small pieces, see [`isolation_search`].
+    is_crumbling: bool,
+}
+
+enum Progress {
+    Continues,
+    Drained,
+    Disorder,
+    Endless,
+}
+
+impl Drain {
+    fn new(window: Window) -> Self {
+        Self {
+            window,
+            held: HashMap::new(),
+            last: 0,
+            skip: 0,
+            top: PAGE_ROWS,
+            link: None,
+            overlap: OVERLAP_FIRST,
+            step: 0,
+            steps_back: 0,
+            restarts: 0,
+            pages: 0,
+            stale: 0,
+            repeated: 0,
+            sweeps: None,
+            is_crumbling: false,
+        }
+    }
+
+    fn is_sweeping(&self) -> bool {
+        self.sweeps.is_some()
+    }
+
+    fn request(&self) -> Request {
+        Request { window: self.window, skip: self.skip, top: self.top, link: self.link.clone() }
+    }
+
+    /// Whether the page shows all that the window holds, as far as its length tells.
+    fn fits(&self, page: &PageFacts) -> bool {
+        page.rows.len() < self.top && page.next_link.is_none()
+    }
+
+    /// The row's place in the order of reading, if this very version of it is held.
+    fn place(&self, row: &Row) -> Option<usize> {
+        self.held.get(&row.id).filter(|(updated, _)| *updated == row.updated).map(|(_, place)| *place)
+    }
+
+    fn accept(&mut self, page: &PageFacts) -> Progress {
+        self.pages += 1;
+        if self.pages > PAGES_MAX * PAGE_ROWS / self.top {
+            return Progress::Endless;
+        }
+        let was_linked = self.link.take().is_some();
+        let mut lead = 0;
+        if self.skip > 0 && !was_linked && !self.is_sweeping() {
+            let places: Vec<usize> = page.rows.iter().map_while(|row| self.place(row)).collect();
+            lead = places.len();
+            let is_in_order =
+                places.is_sorted_by(|a, b| a < b) && page.rows[lead..].iter().all(|row| self.place(row).is_none());
+            if !is_in_order {
+                return self.restart();
+            }
+            if places.last() != Some(&self.last) && lead < LEAD_PROOF {
+                return self.step_back();
+            }
+            self.overlap = if self.step == 0 { (self.overlap / 2).max(1) } else { self.overlap };
+        }
+        self.step = 0;
+        self.hold(&page.rows, lead);
+        if !self.fits(page) && self.is_stale() {
+            return if page.next_link.is_some() { Progress::Endless } else { Progress::Disorder };
+        }
+        let end = self.skip + page.rows.len();
+        if page.next_link.is_some() {
+            self.link.clone_from(&page.next_link);
+            self.skip = end;
+            return Progress::Continues;
+        }
+        if page.rows.len() >= self.top && !was_linked {
+            self.skip = end - self.overlap;
+            return Progress::Continues;
+        }
+        let is_complete = self.skip == 0 || self.held.len() + self.repeated >= end;
+        if is_complete { Progress::Drained } else { self.restart() }
+    }
+
+    fn is_stale(&self) -> bool {
+        self.stale > if self.is_sweeping() { STALE_SWEEP_PAGES_MAX } else { STALE_PAGES_MAX }
+    }
+
+    fn hold(&mut self, rows: &[Row], lead: usize) {
+        let before = self.held.len();
+        self.repeated += repeated(&rows[lead..]);
+        for row in &rows[lead..] {
+            let place = self.held.len() + 1;
+            self.held.entry(row.id).and_modify(|held| held.0 = row.updated).or_insert((row.updated, place));
+        }
+        self.stale = if self.held.len() > before { 0 } else { self.stale + 1 };
+        self.last = rows.last().and_then(|row| self.place(row)).unwrap_or(self.last);
+    }
+
+    fn step_back(&mut self) -> Progress {
+        self.steps_back += 1;
+        if self.steps_back > STEPS_BACK_MAX {
+            return Progress::Disorder;
+        }
+        self.step = (self.step * 2).max(1);
+        self.skip = self.skip.saturating_sub(self.step);
+        self.overlap = (self.overlap + self.step).min(OVERLAP_MAX);
+        Progress::Continues
+    }
+
+    /// What was read contradicts a stable order: a row came late to the server's index, or there is no order.
+    fn restart(&mut self) -> Progress {
+        self.skip = 0;
+        self.step = 0;
+        self.repeated = 0;
+        if let Some(sweeps) = self.sweeps.as_mut() {
+            *sweeps += 1;
+            return if *sweeps > SWEEPS_MAX { Progress::Disorder } else { Progress::Continues };
+        }
+        self.held.clear();
+        self.restarts += 1;
+        if self.restarts > RESTARTS_MAX { Progress::Disorder } else { Progress::Continues }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod simulation;

@@ -1,0 +1,171 @@
+//! What the doctor sees on the way to Microsoft: names, proxy, certificates, clocks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures::StreamExt;
+use reqwest::{Client, Url};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::entra::expiry;
+use crate::error::{Peer, SyncError, shown};
+use crate::http_client::{self, Deadlines, Greeting, ProxyChoice, Route};
+use crate::tenant::Tenant;
+
+/// For a look-up, and for a connection to the proxy.
+const STEP: Duration = Duration::from_secs(10);
+const DEADLINES: Deadlines = Deadlines { connect: STEP, total: Duration::from_secs(20) };
+/// Hosts that are asked at the same time.
+const HOSTS_AT_ONCE: usize = 8;
+
+/// How Microsoft is reached.
+#[derive(Debug, Clone)]
+pub enum Way {
+    /// Without a proxy.
+    Direct,
+    /// As the environment says.
+    Environment,
+    /// Through this proxy, and why it could not be reached.
+    Proxy {
+        /// Host and port.
+        address: String,
+        /// Nothing where somebody listens there.
+        failure: Option<String>,
+    },
+}
+
+/// What was seen of a host that tokens or incidents come from.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// Scheme, host and port.
+    pub origin: String,
+    /// Whether TLS is spoken.
+    pub is_tls: bool,
+    /// How many addresses its name has; nothing where we do not have to know.
+    pub looked_up: Option<Result<usize, String>>,
+    /// What it showed of itself; nothing where it was not asked, because the step before failed.
+    pub reached: Option<Result<Reached, SyncError>>,
+}
+
+impl Host {
+    /// Whether it makes sense to go on.
+    pub fn is_reached(&self) -> bool {
+        matches!(self.reached, Some(Ok(_)))
+    }
+}
+
+/// What a host showed of itself.
+#[derive(Debug, Clone)]
+pub struct Reached {
+    /// Seconds that its clock is ahead of ours, where it told.
+    pub ahead: Option<i64>,
+    /// Its certificate.
+    pub certificate: Option<Shown>,
+}
+
+/// A certificate that was believed.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Who signed it.
+    pub issuer: String,
+    /// When it ends.
+    pub ends: DateTime<Utc>,
+}
+
+/// Tries the proxy alone, so that its failure is not told as each host's.
+pub async fn way(route: &Route) -> Way {
+    match &route.proxy {
+        ProxyChoice::None => Way::Direct,
+        ProxyChoice::Environment => Way::Environment,
+        ProxyChoice::At { address: (host, port), .. } => {
+            let failure = connect(host, *port).await.err();
+            Way::Proxy { address: format!("{host}:{port}"), failure }
+        }
+    }
+}
+
+/// Whether somebody listens there; else why not.
+pub async fn connect(host: &str, port: u16) -> Result<(), String> {
+    match tokio::time::timeout(STEP, tokio::net::TcpStream::connect((host, port))).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(NO_ANSWER.to_owned()),
+    }
+}
+
+const NO_ANSWER: &str = "no answer within 10 s";
+
+/// Looks at every host of these tenants, each once.
+pub async fn hosts(route: &Route, way: &Way, tenants: &[Arc<Tenant>]) -> Vec<Host> {
+    let mut origins = BTreeMap::new();
+    for endpoints in tenants.iter().map(|tenant| &tenant.endpoints) {
+        for (url, peer) in [(&endpoints.authority, Peer::Entra), (&endpoints.base_url, Peer::Defender)] {
+            origins.entry(origin(url)).or_insert((root(url), peer));
+        }
+    }
+    let client = http_client::curious_client_on(route, DEADLINES);
+    let looks = origins.into_iter().map(|(origin, (url, peer))| host(&client, way, origin, url, peer));
+    // Boxed, or the compiler cannot see through the closures that all of this is Send.
+    futures::stream::iter(looks).map(Box::pin).buffered(HOSTS_AT_ONCE).collect().await
+}
+
+/// Scheme, host and port.
+pub fn origin(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+fn root(url: &Url) -> Url {
+    let mut root = url.clone();
+    root.set_path("/");
+    root
+}
+
+async fn host(client: &Client, way: &Way, origin: String, url: Url, peer: Peer) -> Host {
+    // A proxy looks names up itself, and ours may know of none outside.
+    let looked_up = match way {
+        Way::Proxy { .. } => None,
+        Way::Direct | Way::Environment => Some(look_up(&url).await),
+    };
+    let is_on = match way {
+        Way::Direct => looked_up.as_ref().is_some_and(Result::is_ok),
+        Way::Environment => true,
+        Way::Proxy { failure, .. } => failure.is_none(),
+    };
+    let is_tls = url.scheme() == "https";
+    let reached = if is_on { Some(reach(client, url, peer).await) } else { None };
+    Host { origin, is_tls, looked_up, reached }
+}
+
+async fn look_up(url: &Url) -> Result<usize, String> {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    look_up_name(host, url.port_or_known_default().unwrap_or(443)).await
+}
+
+/// How many addresses a name has.
+pub async fn look_up_name(host: &str, port: u16) -> Result<usize, String> {
+    match tokio::time::timeout(STEP, tokio::net::lookup_host((host, port))).await {
+        Ok(Ok(addresses)) => match addresses.count() {
+            0 => Err("it has no address".to_owned()),
+            count => Ok(count),
+        },
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(NO_ANSWER.to_owned()),
+    }
+}
+
+async fn reach(client: &Client, url: Url, peer: Peer) -> Result<Reached, SyncError> {
+    let before = expiry::now();
+    let Greeting { server_time, certificate } = http_client::greet(client, url, peer).await?;
+    let middle = before + expiry::now().signed_duration_since(before) / 2;
+    let ahead = server_time.map(|theirs| theirs.signed_duration_since(middle).num_seconds());
+    Ok(Reached { ahead, certificate: certificate.as_deref().and_then(read) })
+}
+
+fn read(der: &[u8]) -> Option<Shown> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let name = certificate.issuer().iter_common_name().next().and_then(|name| name.as_str().ok());
+    let ends = DateTime::from_timestamp(certificate.validity().not_after.timestamp(), 0)?;
+    Some(Shown { issuer: shown(name.unwrap_or("an authority without a name")), ends })
+}

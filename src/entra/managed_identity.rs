@@ -1,0 +1,97 @@
+//! A user-assigned managed identity, whose token is the application's assertion. Source: `MicrosoftDocs/entra-docs`,
+//! `workload-identity-federation-config-app-trust-managed-identity.md`.
+
+use std::time::{Duration, Instant};
+
+use secrecy::SecretString;
+use tokio::sync::Mutex;
+use url::Url;
+
+use super::{REPLY_BYTES_MAX, read_reply};
+use crate::error::{Peer, SyncError};
+use crate::http_client;
+
+/// The address of the service on every Azure machine; it answers to nobody else.
+pub const ENDPOINT: &str = "http://169.254.169.254";
+/// An assertion is asked for anew this long before it ends.
+const RENEW_EARLY: Duration = Duration::from_secs(300);
+
+/// The identity and its assertion for each audience, which lasts for many token requests.
+#[derive(Debug)]
+pub struct ManagedIdentity {
+    client_id: String,
+    endpoint: Url,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// For an audience, until a time.
+    assertion: Option<(&'static str, SecretString, Instant)>,
+    failure: Option<(Instant, SyncError)>,
+}
+
+impl ManagedIdentity {
+    /// Nothing is asked for yet.
+    pub fn new(client_id: String, endpoint: Url) -> Self {
+        Self { client_id, endpoint, held: Mutex::default() }
+    }
+
+    /// The assertion for the cloud of that login host.
+    pub async fn assertion(&self, authority: &Url) -> Result<SecretString, SyncError> {
+        let (audience, asked) = (audience(authority), Instant::now());
+        let mut held = self.held.lock().await;
+        if let Some((of, token, until)) = &held.assertion
+            && *of == audience
+            && Instant::now() < *until
+        {
+            return Ok(token.clone());
+        }
+        // Those who waited share the failure: the service may take its time to be away.
+        if let Some((_, error)) = held.failure.as_ref().filter(|(failed, _)| *failed >= asked) {
+            return Err(error.clone());
+        }
+        match self.request(audience).await {
+            Ok((token, lifetime)) => {
+                let until = Instant::now() + lifetime.saturating_sub(RENEW_EARLY);
+                *held = Held { assertion: Some((audience, token.clone(), until)), failure: None };
+                Ok(token)
+            }
+            Err(error) => {
+                held.failure = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Drops an assertion that Entra refused.
+    pub async fn forget(&self) {
+        self.held.lock().await.assertion = None;
+    }
+
+    async fn request(&self, audience: &str) -> Result<(SecretString, Duration), SyncError> {
+        let mut url = self.endpoint.clone();
+        url.set_path("metadata/identity/oauth2/token");
+        url.query_pairs_mut()
+            .append_pair("api-version", "2023-11-15")
+            .append_pair("resource", audience)
+            .append_pair("client_id", &self.client_id);
+        // Never through a proxy: it would ask for its own machine's identity.
+        let sent = http_client::client().get(url).header("Metadata", "true").send().await;
+        let response = sent.map_err(|error| http_client::transport(Peer::ManagedIdentity, error))?;
+        let status = response.status().as_u16();
+        if status != 200 {
+            let body = http_client::read_refusal(response, Peer::ManagedIdentity).await?;
+            return Err(SyncError::ManagedIdentity { status, what: http_client::word(&body, "error") });
+        }
+        read_reply(&http_client::read_text(response, Peer::ManagedIdentity, REPLY_BYTES_MAX).await?)
+    }
+}
+
+/// Each cloud exchanges assertions for its own audience only.
+fn audience(authority: &Url) -> &'static str {
+    match authority.host_str() {
+        Some("login.microsoftonline.us") => "api://AzureADTokenExchangeUSGov",
+        _ => "api://AzureADTokenExchange",
+    }
+}

@@ -1,0 +1,12 @@
+//! Decides which tenant is read when and in what order, and runs it. Knows no SQL, JSON or HTTP.
+
+pub mod engine;
+pub mod heartbeat;
+pub mod lease_deadlines;
+pub mod page_fetcher;
+pub mod retention;
+pub mod retry;
+pub mod run_slots;
+pub mod schedule;
+pub mod tenant_run;
+pub mod verify;

@@ -1,0 +1,46 @@
+//! Ends what was kept long enough, at the end of a reconciliation: once a day, under its lease.
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::SyncError;
+use crate::store::Lease;
+use crate::sync::page_fetcher::Parties;
+use crate::sync::retry::with_retries;
+use crate::tenant::Tenant;
+
+/// So that a tenant whose history is cut for the first time keeps its slot for a minute or two; the rest goes tomorrow.
+const BATCHES: usize = 100;
+
+/// Deletes what is too old. A failure is told and does not fail the run, whose rows are stored.
+pub async fn apply(parties: &Parties, tenant: &Tenant, lease: &Lease, stop: &CancellationToken) {
+    let Err(error) = delete(parties, tenant, lease, stop).await else { return };
+    // Whoever has the lease now deletes it.
+    if matches!(error, SyncError::Stopped | SyncError::LeaseLost) {
+        return;
+    }
+    let verdict = error.verdict();
+    tracing::error!(
+        tenant.id = %tenant.id, tenant.name = tenant.name, class = verdict.class, who = verdict.who.as_str(),
+        say = verdict.say, error = %error,
+        "what is older than [retention] allows was not deleted; the next reconciliation tries again"
+    );
+}
+
+async fn delete(parties: &Parties, tenant: &Tenant, lease: &Lease, stop: &CancellationToken) -> Result<(), SyncError> {
+    let (store, pace) = (&parties.store, parties.pace);
+    let mut incidents = 0;
+    if let Some(age) = tenant.retention.incidents {
+        for _ in 0..BATCHES {
+            let counts = with_retries(pace, stop, || store.retain_incidents(lease, age)).await?;
+            let Some(deleted) = counts.get("incidents") else { break };
+            incidents += deleted;
+        }
+    }
+    with_retries(pace, stop, || store.retain_rest(lease, tenant.retention)).await?;
+    if incidents > 0 {
+        metrics::counter!("incident_sync_retention_deleted_total", "tenant" => tenant.name.clone())
+            .increment(incidents);
+        tracing::info!(tenant.id = %tenant.id, tenant.name = tenant.name, incidents, "old closed incidents are deleted");
+    }
+    Ok(())
+}

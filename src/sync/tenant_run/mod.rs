@@ -1,0 +1,392 @@
+//! Brings one tenant up to date: pages in, rows out, and the watermark moves only with the last rows of a window.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::defender::ORDINARY_BYTES_MAX;
+use crate::defender::paging::{Hole, PageFacts, Plan, Scope};
+use crate::error::{Actor, SyncError};
+use crate::incident::rows::{self, Element, Hash};
+use crate::incident::window::{poll_from, to_delta};
+use crate::store::Claim;
+use crate::store::lease::RunKind;
+use crate::store::runs::Counts;
+use crate::store::write_page::{KnownVersions, Mark, Place};
+use crate::sync::page_fetcher::{Pages, Parties};
+use crate::sync::retry::with_retries;
+use crate::tenant::Tenant;
+
+/// A run of the daemon ends at the first move of the watermark after so many pages, so that a long history lets others in.
+pub const PAGES_PER_SLICE: usize = 50;
+
+/// Holes that one run tries again: three calls each while they last.
+const HOLES_PER_RUN: usize = 20;
+
+/// Each may be as large as a page.
+const REJECTED_AT_ONCE: i64 = 10;
+
+/// How far a run reaches.
+#[derive(Debug, Clone, Copy)]
+pub struct Reach {
+    /// A poll starts this far before the watermark.
+    pub overlap: Duration,
+    /// A first synchronisation goes back this far.
+    pub lookback: Duration,
+    /// A reconciliation goes back this far before the watermark.
+    pub reconcile: Duration,
+    /// What a person asked for.
+    pub asked: Asked,
+    /// Pages after which the run ends at the next move of the watermark.
+    pub pages_max: usize,
+}
+
+/// What a person asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// What is new.
+    News,
+    /// Everything that the API retains.
+    Everything,
+    /// All since a time.
+    Since(DateTime<Utc>),
+    /// What is in quarantine, once more.
+    Rejected,
+}
+
+/// What a run did, whatever happened.
+#[derive(Debug)]
+pub struct RunReport {
+    /// What it counted.
+    pub counts: Counts,
+    /// First `lastUpdateTime` asked for.
+    pub window_from: Option<DateTime<Utc>>,
+    /// The watermark that it reached.
+    pub watermark: Option<DateTime<Utc>>,
+    /// Whether it read all that it was asked for.
+    pub is_drained: bool,
+    /// Why not.
+    pub failure: Option<SyncError>,
+}
+
+/// One run over one tenant.
+#[derive(Debug)]
+pub struct TenantRun<'a> {
+    /// The parties.
+    pub parties: &'a Parties,
+    /// Whose incidents.
+    pub tenant: &'a Tenant,
+    /// The right to write them.
+    pub claim: &'a Claim,
+    /// How far.
+    pub reach: Reach,
+    /// Where its pages come from, and what counts them.
+    pub pages: &'a Pages<'a>,
+    /// What it has written last.
+    pub mark: Mutex<Option<Mark>>,
+}
+
+impl Reach {
+    /// What a run reads, one after the other: the only place where the kinds of runs differ.
+    pub(crate) fn scopes(&self, claim: &Claim) -> Vec<Scope> {
+        let scope = |from, status| Scope { from, to: None, lookback: self.lookback, status };
+        let news = claim.watermark.map(|watermark| poll_from(watermark, self.overlap));
+        match (claim.kind, self.asked) {
+            (RunKind::Open, _) => vec![scope(None, Some("Active")), scope(None, Some("InProgress"))],
+            (RunKind::Reconcile, _) => {
+                vec![scope(claim.watermark.map(|watermark| watermark - to_delta(self.reconcile)), None)]
+            }
+            (_, Asked::Everything) => vec![scope(None, None)],
+            (_, Asked::Since(time)) => vec![scope(Some(time), None)],
+            (RunKind::Poll | RunKind::Backfill | RunKind::Manual, Asked::News | Asked::Rejected) => {
+                vec![scope(news, None)]
+            }
+        }
+    }
+
+    /// A watermark may move only if nothing lies between the old one and what is read; and the overlap before the old
+    /// one must be read too, because what the API lists late would lie before the overlap of the new one.
+    pub(crate) fn moves_watermark(&self, claim: &Claim, scope: Scope) -> bool {
+        let reaches_back = match (scope.from, claim.watermark) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(from), Some(watermark)) => from <= poll_from(watermark, self.overlap),
+        };
+        scope.status.is_none() && scope.to.is_none() && reaches_back
+    }
+}
+
+impl RunReport {
+    /// Nothing done yet.
+    fn beginning(claim: &Claim) -> Self {
+        let counts = Counts::default();
+        Self { counts, window_from: None, watermark: claim.watermark, is_drained: true, failure: None }
+    }
+
+    /// Of a run that could not tell itself what it did.
+    pub fn cut_short(claim: &Claim, failure: SyncError) -> Self {
+        Self { is_drained: false, failure: Some(failure), ..Self::beginning(claim) }
+    }
+}
+
+impl TenantRun<'_> {
+    /// Runs to the end and tells what was done; the counts are left to the pages.
+    pub async fn run(self) -> RunReport {
+        let mut report = RunReport::beginning(self.claim);
+        let done = if self.reach.asked == Asked::Rejected {
+            Box::pin(self.retry_rejected()).await
+        } else {
+            self.read(&mut report).await
+        };
+        if let Err(error) = done {
+            report.is_drained = false;
+            report.failure = Some(error);
+        }
+        report
+    }
+
+    async fn read(&self, report: &mut RunReport) -> Result<(), SyncError> {
+        let (lease, never) = (&self.claim.lease, CancellationToken::new());
+        let mut holes = with_retries(self.parties.pace, &never, || self.parties.store.holes(lease.tenant)).await?;
+        // A poll has no time for what failed an hour ago.
+        if !matches!(self.claim.kind, RunKind::Poll | RunKind::Backfill) {
+            Box::pin(self.try_holes(&mut holes)).await?;
+        }
+        for scope in self.reach.scopes(self.claim) {
+            report.window_from = report.window_from.or(scope.from);
+            let plan = Plan::new(scope, &holes);
+            report.is_drained &= Box::pin(self.drain(plan, scope, &mut holes, &mut report.watermark)).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads again what the API could not serve; what it can serve by now is no hole any more.
+    async fn try_holes(&self, holes: &mut Vec<Hole>) -> Result<(), SyncError> {
+        let never = CancellationToken::new();
+        let mut still = holes.split_off(holes.len().min(HOLES_PER_RUN));
+        let mut is_outage = false;
+        for hole in std::mem::take(holes) {
+            if is_outage {
+                still.push(hole);
+                continue;
+            }
+            let scope = Scope { from: Some(hole.from), to: Some(hole.to), lookback: Duration::ZERO, status: None };
+            let known = still.len();
+            match Box::pin(self.drain(Plan::of_hole(hole), scope, &mut still, &mut None)).await {
+                Ok(_) if still.len() == known => {
+                    let (store, lease) = (&self.parties.store, &self.claim.lease);
+                    with_retries(self.parties.pace, &never, || store.forget_hole(lease, hole)).await?;
+                }
+                Ok(_) => {}
+                Err(error) if error.may_be_the_page() => {
+                    still.push(hole);
+                    is_outage = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        *holes = still;
+        Ok(())
+    }
+
+    /// Reads and stores one scope; answers whether all of it. A page is written while the next one is fetched. New holes
+    /// are added to `holes`.
+    async fn drain(
+        &self,
+        mut plan: Plan,
+        scope: Scope,
+        holes: &mut Vec<Hole>,
+        reached: &mut Option<DateTime<Utc>>,
+    ) -> Result<bool, SyncError> {
+        let mut next = self.pages.next(&mut plan).await?;
+        let mut pages = 0;
+        while let Some(answer) = next {
+            pages += 1;
+            let elements = rows::elements(answer.incidents());
+            let facts = PageFacts {
+                rows: rows::plan_rows(&elements),
+                server_time: answer.server_time,
+                next_link: answer.next_link.clone(),
+            };
+            let edge = plan.accept(&facts)?;
+            if let Some(hole) = plan.take_hole() {
+                self.note_hole(hole).await?;
+                holes.push(hole);
+            }
+            // The API's clock may be ahead, and what happens before it comes is not read yet.
+            let settled = edge.map(|edge| answer.asked_at.map_or(edge, |asked_at| edge.min(asked_at)));
+            let watermark =
+                settled.filter(|edge| self.reach.moves_watermark(self.claim, scope) && Some(*edge) > *reached);
+            self.pages.count(|counts| counts.incidents_seen += elements.len());
+            // Before the next page is asked for, so that a tenant that waits here holds one page, not two.
+            let permit = self.parties.writers.acquire().await;
+            let store = async {
+                let place = if edge.is_some() { Place::End(watermark) } else { Place::Midway };
+                let stored = self.store_page(elements, place, scope).await;
+                drop(permit);
+                stored
+            };
+            // Only where the watermark moved: the next run goes on from there, and would begin anew anywhere else.
+            if watermark.is_some() && pages >= self.reach.pages_max && plan.request().is_some() {
+                store.await?;
+                *reached = watermark.or(*reached);
+                return Ok(false);
+            }
+            if answer.is_large() {
+                // The next one may be as large, and there is room for one.
+                store.await?;
+                drop(answer);
+                *reached = watermark.or(*reached);
+                next = self.pages.next(&mut plan).await?;
+                continue;
+            }
+            // What cannot be stored ends the run at once; what cannot be fetched lets the page before it be stored.
+            let fetch = async { Ok::<_, SyncError>(self.pages.next(&mut plan).await) };
+            let (fetched, ()) = tokio::try_join!(fetch, store)?;
+            *reached = watermark.or(*reached);
+            next = fetched?;
+        }
+        Ok(true)
+    }
+
+    /// Before the watermark passes it.
+    async fn note_hole(&self, hole: Hole) -> Result<(), SyncError> {
+        let (store, lease, never) = (&self.parties.store, &self.claim.lease, CancellationToken::new());
+        let Some(why) = self.pages.why_unserved() else { return Ok(()) };
+        tracing::warn!(
+            tenant.id = %self.tenant.id, tenant.name = self.tenant.name, window_from = %hole.from, window_to = %hole.to,
+            class = why.verdict().class, who = Actor::Operator.as_str(), error = %why,
+            say = "Open a ticket with Microsoft and give tenant, window and tracking id; the window is tried again every hour",
+            "the API fails to serve a part of the list; the rest goes on"
+        );
+        with_retries(self.parties.pace, &never, || store.note_hole(lease, hole, &why)).await
+    }
+
+    async fn store_page(&self, elements: Vec<Element<'_>>, place: Place, scope: Scope) -> Result<(), SyncError> {
+        let store = &self.parties.store;
+        let lease = &self.claim.lease;
+        let elements = rows::newest_of_each(elements);
+        let never = CancellationToken::new();
+        let known = with_retries(self.parties.pace, &never, || store.known_versions(lease.tenant, &elements)).await?;
+        let unknown = known.without_known(elements);
+        let late = if scope.to.is_none() { self.found_late(&unknown, &known) } else { 0 };
+        let mut rest = unknown.as_slice();
+        loop {
+            let (part, after) = rest.split_at(part_of(rest));
+            if after.is_empty() {
+                self.store_part(part, place).await?;
+                break;
+            }
+            self.store_part(part, Place::Midway).await?;
+            rest = after;
+        }
+        self.pages.count(|counts| counts.found_late += late);
+        Ok(())
+    }
+
+    async fn store_part(&self, elements: &[Element<'_>], place: Place) -> Result<(), SyncError> {
+        match self.write(elements, place).await {
+            Err(error) if is_poison(&error) => {}
+            other => return other,
+        }
+        // Something in it is more than Postgres takes: store what can be stored, and set the rest aside.
+        for element in elements {
+            let alone = std::slice::from_ref(element);
+            match self.write(alone, Place::Midway).await {
+                Err(error) if is_poison(&error) => self.set_aside(element, &error).await?,
+                other => other?,
+            }
+        }
+        self.write(&[], place).await
+    }
+
+    /// What this version can decode and Postgres takes leaves the quarantine.
+    async fn retry_rejected(&self) -> Result<(), SyncError> {
+        let (store, lease) = (&self.parties.store, &self.claim.lease);
+        let anywhere = Scope { from: None, to: None, lookback: Duration::ZERO, status: None };
+        let mut after = 0;
+        loop {
+            let batch = store.rejected(lease, after, REJECTED_AT_ONCE).await?;
+            let Some((last, _)) = batch.last() else { return Ok(()) };
+            after = *last;
+            let elements: Vec<Element<'_>> = batch.into_iter().map(|(_, element)| element).collect();
+            self.pages.count(|counts| counts.incidents_seen += elements.len());
+            let known = store.known_versions(lease.tenant, &elements).await?;
+            let (obsolete, elements): (Vec<_>, Vec<_>) =
+                elements.into_iter().partition(|element| element.head.incident_id.is_some() && !known.is_news(element));
+            let hashes: Vec<Hash> = obsolete.iter().map(|element| element.hash).collect();
+            if !hashes.is_empty() {
+                store.forget_obsolete(lease, &hashes).await?;
+            }
+            self.store_page(elements, Place::Midway, anywhere).await?;
+        }
+    }
+
+    /// Versions that lie so far behind the watermark that no poll would look for them any more. Those of a hole were
+    /// never thought to be stored.
+    fn found_late(&self, unknown: &[Element<'_>], known: &KnownVersions) -> usize {
+        let looks_back = matches!(self.claim.kind, RunKind::Open | RunKind::Reconcile);
+        let Some(watermark) = self.claim.watermark.filter(|_| looks_back) else { return 0 };
+        let polled_from = poll_from(watermark, self.reach.overlap);
+        let is_late = |element: &&Element<'_>| {
+            element.head.last_update_time.is_some_and(|served| served < polled_from) && known.is_news(element)
+        };
+        unknown.iter().filter(is_late).count()
+    }
+
+    async fn write(&self, elements: &[Element<'_>], place: Place) -> Result<(), SyncError> {
+        let rows = rows::of_page(self.tenant.id, elements)?;
+        self.write_rows(rows, place).await
+    }
+
+    async fn set_aside(&self, element: &Element<'_>, error: &SyncError) -> Result<(), SyncError> {
+        let rejected = vec![rows::rejected(element, error.to_string())];
+        self.write_rows(rows::PageRows { rejected, ..rows::PageRows::default() }, Place::Midway).await
+    }
+
+    async fn write_rows(&self, mut rows: rows::PageRows<'_>, place: Place) -> Result<(), SyncError> {
+        let store = &self.parties.store;
+        let lease = &self.claim.lease;
+        store.forget_known_rejects(lease, &mut rows).await?;
+        // A page that was fetched is written even while we stop: it takes less time than reading it again.
+        let never = CancellationToken::new();
+        let before = *self.mark.lock().unwrap_or_else(PoisonError::into_inner);
+        let write = || store.write_page(lease, &rows, place, before);
+        let span = tracing::info_span!("store_rows", incidents = rows.incidents.len());
+        let written = Box::pin(with_retries(self.parties.pace, &never, write)).instrument(span).await?;
+        *self.mark.lock().unwrap_or_else(PoisonError::into_inner) = written.mark;
+        if !rows.mistyped.is_empty() {
+            tracing::debug!(tenant.id = %self.tenant.id, fields = ?rows.mistyped, "fields of an unexpected type");
+        }
+        self.pages.count(|counts| {
+            counts.incidents_written += written.incidents;
+            counts.alerts_written += written.alerts;
+            counts.rejected += written.rejected;
+            counts.mistyped_fields += rows.mistyped.len();
+        });
+        Ok(())
+    }
+}
+
+/// How many of these incidents are written at once: all of an ordinary page, a few of a large one. On its way to Postgres an
+/// incident takes several times the memory of its text.
+fn part_of(elements: &[Element<'_>]) -> usize {
+    let mut bytes = 0;
+    let fits = |element: &&Element<'_>| {
+        bytes += element.text.len();
+        bytes <= ORDINARY_BYTES_MAX
+    };
+    elements.iter().take_while(fits).count().max(1).min(elements.len())
+}
+
+/// Classes 22 (data), 23 (constraints) and 54 (limits): this very content is refused, now and for ever.
+fn is_poison(error: &SyncError) -> bool {
+    let refused = |code: &String| ["22", "23", "54"].iter().any(|class| code.starts_with(class));
+    matches!(error, SyncError::Database { sqlstate: Some(code), .. } if refused(code))
+}
+
+#[cfg(test)]
+mod simulation;

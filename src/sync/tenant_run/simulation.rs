@@ -1,0 +1,573 @@
+//! Several instances share one tenant while everything goes wrong: the real plan, scopes, rule of the watermark, verdicts
+//! and waits, over a model of the API, of the tables and of the lease, in the order that a seed tells.
+//!
+//! A failing seed is printed; `FUZZ_SEED=<seed> cargo test --lib no_schedule` runs it again. More of them:
+//! `PROPTEST_CASES=100000 cargo test --lib no_schedule`.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use chrono::TimeDelta;
+
+use super::*;
+use crate::defender::paging::Row;
+use crate::defender::paging::simulation::{Order, STABLE, Server, time};
+use crate::error::{Peer, Wait};
+use crate::mutate::{Random, each_seed};
+use crate::store::Lease;
+use crate::store::runs::Outcome;
+use crate::sync::engine::next_wait;
+use crate::sync::retry::is_worth_it;
+use crate::tenant::TenantId;
+
+const MINUTE: i64 = 60_000;
+const LEASE_TERM: i64 = MINUTE;
+const RENEWAL: i64 = LEASE_TERM / 3;
+const TRUST: i64 = LEASE_TERM / 6 * 5;
+const OVERLAP: i64 = 10 * MINUTE;
+const RETRIES: usize = 3;
+const INSTANCES: usize = 3;
+
+/// The tenant's rows. Every statement that writes begins with the check of the fence.
+#[derive(Default)]
+struct Database {
+    stored: BTreeMap<i64, DateTime<Utc>>,
+    watermark: Option<DateTime<Utc>>,
+    holes: Vec<Hole>,
+    owner: Option<u64>,
+    fence: i64,
+    expires: i64,
+    is_backfilled: bool,
+    failures: u32,
+    next_attempt: i64,
+    /// The run that claimed last; nothing decides by it, the test alone looks at it.
+    holder: u64,
+}
+
+impl Database {
+    fn holds(&self, run: &Run, now: i64) -> bool {
+        let holds = self.owner == Some(run.owner) && self.fence == run.claim.lease.fence && now < self.expires;
+        assert!(!holds || self.holder == run.number, "two runs may write");
+        holds
+    }
+
+    /// Answers the run's failure if the lease is another's by now.
+    fn write(&mut self, run: &Run, write: &Write, now: i64) -> Result<(), SyncError> {
+        if !self.holds(run, now) {
+            return Err(SyncError::LeaseLost);
+        }
+        for row in &write.rows {
+            let version = row.updated.expect("rows have times");
+            let stored = self.stored.entry(row.id).or_insert(version);
+            *stored = version.max(*stored);
+        }
+        self.watermark = self.watermark.max(write.watermark);
+        Ok(())
+    }
+}
+
+/// A process of the service.
+struct Instance {
+    name: u64,
+    /// Stopped, or without its machine's time, until then.
+    sleeps_until: i64,
+    run: Option<Run>,
+}
+
+/// A run between two steps. What the real one awaits, this one does when its turn comes.
+struct Run {
+    number: u64,
+    owner: u64,
+    claim: Claim,
+    reach: Reach,
+    renewed: i64,
+    trusted_until: i64,
+    jobs: VecDeque<Job>,
+    job: Job,
+    plan: Plan,
+    pages: usize,
+    reached: Option<DateTime<Utc>>,
+    holes: Vec<Hole>,
+    /// Holes known when the job began.
+    known_holes: usize,
+    write: Option<Write>,
+    fetched: Option<Fetched>,
+    tries: usize,
+    write_tries: usize,
+    has_new_token: bool,
+    is_drained: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Job {
+    scope: Scope,
+    hole: Option<Hole>,
+}
+
+struct Write {
+    rows: Vec<Row>,
+    watermark: Option<DateTime<Utc>>,
+}
+
+enum Fetched {
+    Page(PageFacts),
+    Drained,
+    SliceDone,
+    Failed(SyncError),
+}
+
+impl Job {
+    fn plan(&self, holes: &[Hole]) -> Plan {
+        self.hole.map_or_else(|| Plan::new(self.scope, holes), Plan::of_hole)
+    }
+}
+
+impl Run {
+    fn new(number: u64, owner: u64, claim: Claim, reach: Reach, mut holes: Vec<Hole>, now: i64) -> Self {
+        let mut jobs = VecDeque::new();
+        if !matches!(claim.kind, RunKind::Poll | RunKind::Backfill) {
+            for hole in std::mem::take(&mut holes) {
+                let scope = Scope { from: Some(hole.from), to: Some(hole.to), lookback: Duration::ZERO, status: None };
+                jobs.push_back(Job { scope, hole: Some(hole) });
+            }
+        }
+        jobs.extend(reach.scopes(&claim).into_iter().map(|scope| Job { scope, hole: None }));
+        let job = jobs.pop_front().expect("every run reads something");
+        let (plan, known_holes, reached) = (job.plan(&holes), holes.len(), claim.watermark);
+        let (write, fetched, renewed, trusted_until) = (None, None, now, now + TRUST);
+        let (pages, tries, write_tries, has_new_token, is_drained) = (0, 0, 0, false, true);
+        Self {
+            number,
+            owner,
+            claim,
+            reach,
+            renewed,
+            trusted_until,
+            jobs,
+            job,
+            plan,
+            pages,
+            reached,
+            holes,
+            known_holes,
+            write,
+            fetched,
+            tries,
+            write_tries,
+            has_new_token,
+            is_drained,
+        }
+    }
+
+    /// Whether the failed request is made again as it is: the model of `Pages::page` and `with_retries`.
+    fn tries_again(&mut self, error: &SyncError) -> bool {
+        if error.verdict().wait == Wait::NewToken && !self.has_new_token {
+            self.has_new_token = true;
+            return true;
+        }
+        self.tries += 1;
+        let is_searched = self.plan.is_searching() && error.may_be_the_page();
+        self.tries <= RETRIES && is_worth_it(error) && !is_searched
+    }
+
+    /// Takes what was fetched; answers how the run ended if it did.
+    fn take(&mut self, database: &mut Database, now: i64) -> Option<Result<(), SyncError>> {
+        match self.fetched.take()? {
+            Fetched::Failed(error) if self.job.hole.is_some() && error.may_be_the_page() => {
+                self.holes.extend(self.job.hole);
+                // An outage: the other holes stay as they are.
+                self.holes.extend(self.jobs.iter().filter_map(|job| job.hole));
+                self.jobs.retain(|job| job.hole.is_none());
+                self.next_job()
+            }
+            Fetched::Failed(error) => Some(Err(error)),
+            Fetched::SliceDone => {
+                self.is_drained = false;
+                self.next_job()
+            }
+            Fetched::Drained => {
+                if let Some(hole) = self.job.hole.filter(|_| self.holes.len() == self.known_holes) {
+                    if !database.holds(self, now) {
+                        return Some(Err(SyncError::LeaseLost));
+                    }
+                    database.holes.retain(|known| *known != hole);
+                }
+                self.next_job()
+            }
+            Fetched::Page(page) => self.accept(&page, database, now).err().map(Err),
+        }
+    }
+
+    fn accept(&mut self, page: &PageFacts, database: &mut Database, now: i64) -> Result<(), SyncError> {
+        self.pages += 1;
+        let edge = self.plan.accept(page)?;
+        if let Some(hole) = self.plan.take_hole() {
+            if !database.holds(self, now) {
+                return Err(SyncError::LeaseLost);
+            }
+            database.holes.retain(|known| *known != hole);
+            database.holes.push(hole);
+            self.holes.push(hole);
+        }
+        let scope = self.job.scope;
+        let watermark =
+            edge.filter(|edge| self.reach.moves_watermark(&self.claim, scope) && Some(*edge) > self.reached);
+        self.write = Some(Write { rows: page.rows.clone(), watermark });
+        if watermark.is_some() && self.pages >= self.reach.pages_max && self.plan.request().is_some() {
+            self.fetched = Some(Fetched::SliceDone);
+        }
+        Ok(())
+    }
+
+    fn next_job(&mut self) -> Option<Result<(), SyncError>> {
+        let Some(job) = self.jobs.pop_front() else { return Some(Ok(())) };
+        (self.job, self.plan) = (job, job.plan(&self.holes));
+        (self.pages, self.known_holes) = (0, self.holes.len());
+        None
+    }
+}
+
+/// What goes wrong, in percent of the steps.
+#[derive(Debug)]
+struct Weather {
+    failing_requests: usize,
+    failing_commits: usize,
+    lost_answers: usize,
+    kills: usize,
+    pauses: usize,
+    changes: usize,
+    refuses_upper_edge: bool,
+    refuses_deep_skip: bool,
+    pages_max: usize,
+}
+
+impl Weather {
+    fn calm(&self) -> Self {
+        Self { failing_requests: 0, failing_commits: 0, lost_answers: 0, kills: 0, pauses: 0, changes: 0, ..*self }
+    }
+
+    fn of(random: &mut Random) -> Self {
+        let mut rate = |rates: &[usize]| rates[random.below(rates.len())];
+        Self {
+            failing_requests: rate(&[0, 3, 20, 50]),
+            failing_commits: rate(&[0, 5, 30]),
+            lost_answers: rate(&[0, 5, 30]),
+            kills: rate(&[0, 1, 5, 20]),
+            pauses: rate(&[0, 1, 10]),
+            changes: rate(&[0, 5, 40]),
+            refuses_upper_edge: rate(&[0, 0, 0, 0, 1]) == 1,
+            refuses_deep_skip: rate(&[0, 0, 0, 1]) == 1,
+            pages_max: rate(&[1, 3, 50]),
+        }
+    }
+}
+
+struct World {
+    server: Server,
+    database: Database,
+    instances: Vec<Instance>,
+    weather: Weather,
+    random: Random,
+    runs: u64,
+    last_failure: Option<SyncError>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let mut weather = Weather::of(&mut random);
+        let order = if random.below(12) == 0 { Order::Random } else { STABLE[random.below(STABLE.len())] };
+        let incidents = [3, 60, 130, 330][random.below(4)] + random.below(20) as i64;
+        let span = [1_000, 60 * MINUTE, 20 * 1_440 * MINUTE][random.below(3)];
+        let lag = [0, 2_000, OVERLAP / 2][random.below(3)];
+        let mut server = Server::new(order, random.number(), incidents, span, lag);
+        server.is_lag_uneven = random.below(2) == 0;
+        // An open-ended window cannot be read in no order or without deep skips, nor can a hole be left out of one.
+        weather.refuses_upper_edge &= order != Order::Random && !weather.refuses_deep_skip;
+        if random.below(4) == 0 && !weather.refuses_upper_edge {
+            server.poison = (0..1 + random.below(2)).map(|_| 1 + random.below(incidents as usize) as i64).collect();
+        }
+        let instances = (0..INSTANCES).map(|at| Instance { name: at as u64, sleeps_until: 0, run: None }).collect();
+        Self { server, database: Database::default(), instances, weather, random, runs: 0, last_failure: None }
+    }
+
+    fn chance(&mut self, percent: usize) -> bool {
+        self.random.below(100) < percent
+    }
+
+    fn now(&self) -> i64 {
+        self.server.now
+    }
+
+    /// One step of one instance.
+    fn step(&mut self) {
+        let pass = [0, 1, 50, 1_000, 1_000, 5_000, 25_000][self.random.below(7)];
+        self.server.now += pass;
+        if self.chance(self.weather.changes) {
+            let changes = 1 + self.random.below(3);
+            self.server.churn(changes);
+        }
+        let at = self.random.below(INSTANCES);
+        if self.chance(self.weather.kills) {
+            let name = self.random.number();
+            self.instances[at] = Instance { name, sleeps_until: 0, run: None };
+        }
+        if self.instances[at].sleeps_until > self.now() {
+            return;
+        }
+        if self.chance(self.weather.pauses) {
+            self.instances[at].sleeps_until = self.now() + [10, 50, 61, 300][self.random.below(4)] * 1_000;
+        }
+        self.go_on(at);
+    }
+
+    fn go_on(&mut self, at: usize) {
+        let Some(mut run) = self.instances[at].run.take() else { return self.claim(at) };
+        self.renew(&mut run);
+        // Who wakes up takes one step before he looks at his clock.
+        let was_trusted = self.now() < run.trusted_until;
+        let ended = match (&run.write, &run.fetched) {
+            (Some(_), Some(_)) => self.store(&mut run),
+            (Some(_), None) if self.chance(50) => self.store(&mut run),
+            (_, None) => self.fetch(&mut run),
+            (None, Some(_)) => run.take(&mut self.database, self.server.now),
+        };
+        let ended = ended.or_else(|| (!was_trusted).then_some(Err(SyncError::LeaseLost)));
+        match ended {
+            None => self.instances[at].run = Some(run),
+            Some(ended) => self.finish(&run, ended.err().as_ref()),
+        }
+    }
+
+    fn renew(&mut self, run: &mut Run) {
+        let now = self.now();
+        if now - run.renewed >= RENEWAL && self.database.owner == Some(run.owner) && self.database.expires >= now {
+            self.database.expires = now + LEASE_TERM;
+            (run.renewed, run.trusted_until) = (now, now + TRUST);
+        }
+    }
+
+    fn claim(&mut self, at: usize) {
+        let kinds = [(RunKind::Poll, Asked::News); 4];
+        let others = [
+            (RunKind::Open, Asked::News),
+            (RunKind::Reconcile, Asked::News),
+            (RunKind::Manual, Asked::News),
+            (RunKind::Manual, Asked::Everything),
+            (RunKind::Manual, Asked::Since(time(self.random.below(self.server.now as usize) as i64))),
+        ];
+        let choices = [&kinds[..], &others[..]].concat();
+        let (kind, asked) = choices[self.random.below(choices.len())];
+        self.claim_for(at, kind, asked);
+    }
+
+    fn claim_for(&mut self, at: usize, kind: RunKind, asked: Asked) {
+        let (now, database) = (self.server.now, &mut self.database);
+        if database.owner.is_some() && now <= database.expires || now < database.next_attempt {
+            return;
+        }
+        self.runs += 1;
+        let owner = self.instances[at].name;
+        (database.owner, database.expires, database.holder) = (Some(owner), now + LEASE_TERM, self.runs);
+        database.fence += 1;
+        // A person's run may come before the first synchronisation, a scheduled one may not.
+        let kind = if database.is_backfilled || kind == RunKind::Manual { kind } else { RunKind::Backfill };
+        let claim = Claim {
+            lease: Lease { tenant: TenantId(uuid::Uuid::from_u128(1)), fence: database.fence },
+            watermark: database.watermark,
+            is_backfilled: database.is_backfilled,
+            consecutive_failures: database.failures,
+            claimed_at: time(now),
+            kind,
+        };
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        let reach = Reach {
+            overlap: Duration::from_millis(OVERLAP as u64),
+            lookback: days(180),
+            reconcile: days(7),
+            asked,
+            pages_max: if kind == RunKind::Manual { usize::MAX } else { self.weather.pages_max },
+        };
+        let run = Run::new(self.runs, owner, claim, reach, database.holes.clone(), now);
+        self.instances[at].run = Some(run);
+    }
+
+    /// The model of `Pages::next`.
+    fn fetch(&mut self, run: &mut Run) -> Option<Result<(), SyncError>> {
+        let Some(request) = run.plan.request() else {
+            run.fetched = Some(Fetched::Drained);
+            return None;
+        };
+        let is_refused = self.weather.refuses_upper_edge && request.window.to.is_some()
+            || self.weather.refuses_deep_skip && request.skip > 150;
+        let answer = if self.chance(self.weather.failing_requests) {
+            Err(self.failure())
+        } else if is_refused {
+            Err(api(400, None))
+        } else {
+            self.server.page(&request).ok_or_else(|| api(500, None))
+        };
+        let error = match answer {
+            Ok(page) => {
+                run.tries = 0;
+                run.fetched = Some(Fetched::Page(page));
+                return None;
+            }
+            Err(error) => error,
+        };
+        if run.tries_again(&error) {
+            return None;
+        }
+        run.tries = 0;
+        let is_asked_otherwise = match &error {
+            SyncError::Api { status: 400, .. } => run.plan.refused(),
+            error => error.may_be_the_page() && run.plan.failed(),
+        };
+        if !is_asked_otherwise {
+            run.fetched = Some(Fetched::Failed(error));
+        }
+        None
+    }
+
+    fn failure(&mut self) -> SyncError {
+        let peer = [Peer::Entra, Peer::Defender][self.random.below(2)];
+        let seconds = [0, 1, 29, 31, 3_600][self.random.below(5)];
+        match self.random.below(10) {
+            0 => api(429, Some(seconds)),
+            1 => api(503, Some(seconds)),
+            2 => api(401, None),
+            3 => api(403, None),
+            4 => SyncError::Timeout { peer },
+            5 => SyncError::Transport { peer, what: String::new() },
+            6 => SyncError::ApiReply { what: String::new() },
+            7 => SyncError::BodyTooLarge { peer: Peer::Defender, bytes_max: 0 },
+            _ => api([408, 500, 502, 503][self.random.below(4)], None),
+        }
+    }
+
+    fn store(&mut self, run: &mut Run) -> Option<Result<(), SyncError>> {
+        let write = run.write.take()?;
+        let fails = self.chance(self.weather.failing_commits);
+        let before = self.database.watermark;
+        if !fails && let Err(error) = self.database.write(run, &write, self.server.now) {
+            return Some(Err(error));
+        }
+        if self.database.watermark != before {
+            self.check_watermark(before);
+        }
+        if !fails && !self.chance(self.weather.lost_answers) {
+            run.reached = write.watermark.or(run.reached);
+            run.write_tries = 0;
+            return None;
+        }
+        let error = SyncError::Database { step: "writing a page", sqlstate: None, what: String::new() };
+        run.write_tries += 1;
+        run.write = Some(write);
+        (run.write_tries > RETRIES || !is_worth_it(&error)).then_some(Err(error))
+    }
+
+    /// The model of `Engine::record` and `finish_run.sql`.
+    fn finish(&mut self, run: &Run, failure: Option<&SyncError>) {
+        if !self.database.holds(run, self.server.now) || self.chance(self.weather.lost_answers / 3) {
+            return;
+        }
+        self.last_failure = failure.cloned();
+        let verdict = failure.map(SyncError::verdict);
+        let outcome = verdict.as_ref().map_or(Outcome::Ok, Outcome::of);
+        let wait = verdict.as_ref().and_then(|verdict| next_wait(verdict, outcome, &run.claim)).unwrap_or_default();
+        let is_news = matches!(run.claim.kind, RunKind::Poll | RunKind::Backfill | RunKind::Manual)
+            && matches!(run.reach.asked, Asked::News | Asked::Everything);
+        let database = &mut self.database;
+        database.next_attempt = self.server.now + i64::try_from(wait.as_millis()).unwrap();
+        database.failures = if failure.is_some() { database.failures + 1 } else { 0 };
+        database.is_backfilled |= failure.is_none() && run.is_drained && is_news;
+        database.owner = None;
+    }
+
+    /// The watermark goes forward only, and every version that is current and older than it is stored or lies in a known
+    /// hole. What the API may list late is looked for in the overlap.
+    fn check_watermark(&self, before: Option<DateTime<Utc>>) {
+        let database = &self.database;
+        assert!(database.watermark > before, "the watermark went back");
+        let listed = database.watermark.map(|watermark| watermark - TimeDelta::milliseconds(self.server.lag));
+        for (id, updated) in &self.server.updated {
+            let updated = time(*updated);
+            let is_in_a_hole = database.holes.iter().any(|hole| hole.from <= updated && updated < hole.to);
+            if Some(updated) < listed && !is_in_a_hole {
+                assert_eq!(database.stored.get(id), Some(&updated), "incident {id} is missing below the watermark");
+            }
+        }
+    }
+
+    /// Nothing goes wrong any more: how many runs does it take until the tables hold what the API has?
+    fn settle(&mut self) -> usize {
+        self.weather = self.weather.calm();
+        self.server.poison.clear();
+        self.server.now += OVERLAP;
+        for runs in 0..60 {
+            let truth = self.server.updated.iter().map(|(id, updated)| (*id, time(*updated)));
+            if self.database.is_backfilled && self.database.holes.is_empty() && truth.eq(self.database.stored.clone()) {
+                return runs;
+            }
+            self.server.now = (self.server.now + 2 * LEASE_TERM).max(self.database.next_attempt);
+            self.instances = vec![Instance { name: self.random.number(), sleeps_until: 0, run: None }];
+            let kind = if self.database.holes.is_empty() { RunKind::Poll } else { RunKind::Reconcile };
+            self.claim_for(0, kind, Asked::News);
+            assert!(self.instances[0].run.is_some(), "the tenant cannot be claimed");
+            while self.instances[0].run.is_some() {
+                self.go_on(0);
+            }
+        }
+        let (server, database) = (&self.server, &self.database);
+        let missing: Vec<_> =
+            server.updated.iter().filter(|(id, at)| database.stored.get(id) != Some(&time(**at))).take(5).collect();
+        panic!(
+            "the tables never come to hold what the API has: {:?} {:?}, {missing:?} of {}, watermark {:?}, {:?}, last {:?}",
+            server.order,
+            self.weather,
+            server.updated.len(),
+            database.watermark,
+            database.holes,
+            self.last_failure,
+        );
+    }
+}
+
+fn api(status: u16, seconds: Option<u64>) -> SyncError {
+    let (code, target, hint) = (String::new(), String::new(), String::new());
+    SyncError::Api { status, code, target, retry_after: seconds.map(Duration::from_secs), hint }
+}
+
+#[test]
+fn no_schedule_of_faults_loses_anything_or_lets_the_watermark_run_ahead() {
+    let (mut schedules, mut runs, mut most) = (0, 0, 0);
+    each_seed(2_000, |seed| {
+        let mut world = World::new(seed);
+        for _ in 0..120 {
+            world.step();
+        }
+        most = most.max(world.settle());
+        runs += world.runs;
+        schedules += 1;
+    });
+    println!("{schedules} schedules with {runs} runs; calm weather needed at most {most} runs");
+}
+
+#[test]
+fn a_run_that_leaves_out_a_part_of_the_overlap_does_not_move_the_watermark() {
+    let mut world = World::new(1);
+    world.database.watermark = Some(time(90 * MINUTE));
+    let moves = |world: &mut World, asked| {
+        (world.database.owner, world.server.now) = (None, world.server.now + MINUTE);
+        world.claim_for(0, RunKind::Manual, asked);
+        let run = world.instances[0].run.take().expect("nobody else has the tenant");
+        run.reach.moves_watermark(&run.claim, run.job.scope)
+    };
+    for asked in [Asked::News, Asked::Everything, Asked::Since(time(80 * MINUTE)), Asked::Since(time(0))] {
+        assert!(moves(&mut world, asked), "{asked:?}");
+    }
+    for asked in
+        [Asked::Since(time(80 * MINUTE + 1)), Asked::Since(time(90 * MINUTE)), Asked::Since(time(100 * MINUTE))]
+    {
+        assert!(!moves(&mut world, asked), "{asked:?}");
+    }
+}
