@@ -14,7 +14,9 @@ use chrono::{DateTime, Utc};
 use incident_sync::postgres::{Embedded, EmbeddedSettings, Hold};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use simulator::{Behaviour, Encoding, Endpoint, Options, Reply, Simulator, TenantSpec, World};
+use simulator::{
+    Behaviour, Encoding, Endpoint, Options, ScriptedReply, Simulator, TenantSpec, World,
+};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -38,7 +40,8 @@ const DATABASE_CONNECTIONS: usize = 4;
 const END: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    let (minutes, tenants) = (argument("--minutes").unwrap_or(15), argument("--tenants").unwrap_or(1_000));
+    let (minutes, tenants) =
+        (argument("--minutes").unwrap_or(15), argument("--tenants").unwrap_or(1_000));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
     if runtime.block_on(soak(Duration::from_secs(minutes * 60), tenants)) {
         ExitCode::SUCCESS
@@ -55,10 +58,13 @@ fn argument<T: std::str::FromStr>(name: &str) -> Option<T> {
 async fn soak(length: Duration, tenants: usize) -> bool {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     // Postgres runs as another user when we are root.
-    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("the folder is ours");
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))
+        .expect("the folder is ours");
     let settings = EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: None };
     let server = Embedded::start(&settings, Hold::Daemon).await.expect("Postgres starts");
-    let pool = PgPool::connect_with(server.connect_options().application_name("soak")).await.expect("Postgres answers");
+    let pool = PgPool::connect_with(server.connect_options().application_name("soak"))
+        .await
+        .expect("Postgres answers");
     let options = Options { encoding: Encoding::Deflate, ..Options::default() };
     let simulator = Simulator::start(options).await.expect("the simulator starts");
     let world = simulator.world().clone();
@@ -67,12 +73,17 @@ async fn soak(length: Duration, tenants: usize) -> bool {
 
     let listen = free_address();
     let config = write_config(folder.path(), &settings.dir, &simulator, tenants, listen);
-    let mut daemon = Daemon { child: start(&config, &folder.path().join("log")), page: format!("http://{listen}/") };
+    let mut daemon = Daemon {
+        child: start(&config, &folder.path().join("log")),
+        page: format!("http://{listen}/"),
+    };
     let world = simulator.world();
     let started = first_load(&pool, &daemon, tenants).await;
     println!("{tenants} tenants, {length:?} in all; the first load took {started:.0?}\n");
-    let calm = phase(Phase { is_broken: false, length: length / 2, tenants }, world, &pool, &daemon).await;
-    let broken = phase(Phase { is_broken: true, length: length / 2, tenants }, world, &pool, &daemon).await;
+    let calm =
+        phase(Phase { is_broken: false, length: length / 2, tenants }, world, &pool, &daemon).await;
+    let broken =
+        phase(Phase { is_broken: true, length: length / 2, tenants }, world, &pool, &daemon).await;
     let ended = daemon.end().await;
 
     println!("| | without faults | with faults |\n|---|---|---|");
@@ -99,11 +110,18 @@ fn spec(at: usize) -> TenantSpec {
 }
 
 fn free_address() -> SocketAddr {
-    let bound = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let bound =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     bound.expect("some port is free")
 }
 
-fn write_config(folder: &Path, database: &Path, simulator: &Simulator, tenants: usize, listen: SocketAddr) -> PathBuf {
+fn write_config(
+    folder: &Path,
+    database: &Path,
+    simulator: &Simulator,
+    tenants: usize,
+    listen: SocketAddr,
+) -> PathBuf {
     let Options { client_id, client_secret, .. } = Options::default();
     let url = simulator.url();
     let mut text = format!(
@@ -114,7 +132,10 @@ fn write_config(folder: &Path, database: &Path, simulator: &Simulator, tenants: 
         database.join("socket").display()
     );
     for at in 0..tenants {
-        text.push_str(&format!("[[tenants]]\nid = \"{}\"\nname = \"tenant-{at}\"\n", tenant_id(at)));
+        text.push_str(&format!(
+            "[[tenants]]\nid = \"{}\"\nname = \"tenant-{at}\"\n",
+            tenant_id(at)
+        ));
     }
     let file = folder.join("incident-sync.toml");
     std::fs::write(&file, text).expect("the folder is ours");
@@ -147,7 +168,10 @@ impl Daemon {
     /// Of `/proc/PID/status`, in MiB.
     fn memory(&self, name: &str) -> f64 {
         let status = std::fs::read_to_string(self.proc("status")).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .unwrap_or_default();
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / 1024.0
     }
 
@@ -155,7 +179,12 @@ impl Daemon {
     async fn page(&self, client: &reqwest::Client) -> f64 {
         let asked = Instant::now();
         let answer = client.get(&self.page).send().await.expect("the daemon answers");
-        let page = answer.error_for_status().expect("the page is there").text().await.expect("the page is whole");
+        let page = answer
+            .error_for_status()
+            .expect("the page is there")
+            .text()
+            .await
+            .expect("the page is whole");
         assert!(page.ends_with("</html>"), "the page is whole");
         asked.elapsed().as_secs_f64() * 1_000.0
     }
@@ -249,14 +278,20 @@ async fn phase(phase: Phase, world: &World, pool: &PgPool, daemon: &Daemon) -> S
         let open = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'incident-sync'";
         seen.connections.push(count(pool, open).await);
         second += 1;
-        tokio::time::sleep_until((started + SAMPLE * u32::try_from(second).expect("a soak ends")).into()).await;
+        tokio::time::sleep_until(
+            (started + SAMPLE * u32::try_from(second).expect("a soak ends")).into(),
+        )
+        .await;
     }
     seen.peak = daemon.memory("VmHWM");
-    let runs =
-        "SELECT count(*), count(*) FILTER (WHERE outcome <> 'ok') FROM defender.sync_runs WHERE started_at >= $1";
-    let (runs, failed) =
-        sqlx::query_as::<_, (i64, i64)>(runs).bind(begun).fetch_one(pool).await.expect("Postgres answers");
-    (seen.runs, seen.failed) = (usize::try_from(runs).unwrap_or(0), usize::try_from(failed).unwrap_or(0));
+    let runs = "SELECT count(*), count(*) FILTER (WHERE outcome <> 'ok') FROM defender.sync_runs WHERE started_at >= $1";
+    let (runs, failed) = sqlx::query_as::<_, (i64, i64)>(runs)
+        .bind(begun)
+        .fetch_one(pool)
+        .await
+        .expect("Postgres answers");
+    (seen.runs, seen.failed) =
+        (usize::try_from(runs).unwrap_or(0), usize::try_from(failed).unwrap_or(0));
     seen
 }
 
@@ -279,19 +314,20 @@ fn is_broken(at: usize) -> bool {
 /// Once a minute, because most of these faults are used up.
 fn break_tenant(world: &World, at: usize) {
     let tenant = tenant_id(at);
-    let replies = |reply: Reply| world.script(tenant, Endpoint::Incidents, vec![reply; 3]);
+    let replies = |reply: ScriptedReply| world.script(tenant, Endpoint::Incidents, vec![reply; 3]);
     let behave = |behaviour: Behaviour| world.set_behaviour(tenant, behaviour);
     match at / BROKEN % WAYS {
-        0 => replies(Reply::throttled(20)),
-        1 => replies(Reply::defender(503, "ServiceUnavailable")),
-        2 => replies(Reply::Drip { bytes: 2_000, every: Duration::from_millis(200) }),
+        0 => replies(ScriptedReply::throttled(20)),
+        1 => replies(ScriptedReply::defender(503, "ServiceUnavailable")),
+        2 => replies(ScriptedReply::Drip { bytes: 2_000, every: Duration::from_millis(200) }),
         3 => behave(Behaviour { hang: true, ..Behaviour::default() }),
-        4 => replies(Reply::CutBody { after_bytes: 3_000 }),
+        4 => replies(ScriptedReply::CutBody { after_bytes: 3_000 }),
         5 => behave(Behaviour { consent_missing: true, ..Behaviour::default() }),
         6 => behave(Behaviour { wrong_tid: Some(tenant_id(at + 1)), ..Behaviour::default() }),
-        7 => replies(Reply::Body("<html>Gateway</html>".to_owned())),
-        8 => replies(Reply::ExpireToken),
-        _ => (1..=1 + at / BROKEN / WAYS % GIANTS_MAX).for_each(|place| add_giant(world, tenant, place)),
+        7 => replies(ScriptedReply::Body("<html>Gateway</html>".to_owned())),
+        8 => replies(ScriptedReply::ExpireToken),
+        _ => (1..=1 + at / BROKEN / WAYS % GIANTS_MAX)
+            .for_each(|place| add_giant(world, tenant, place)),
     }
 }
 
@@ -299,9 +335,12 @@ fn break_tenant(world: &World, at: usize) {
 fn add_giant(world: &World, tenant: Uuid, place: usize) {
     let now = world.now();
     let updated = now.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
-    let line = "powershell.exe -NoProfile -EncodedCommand ".to_owned() + &"QWxsIHlvdXIgYmFzZSBhcmUg".repeat(30);
-    let mut text =
-        format!(r#"{{"incidentId":{},"lastUpdateTime":"{updated}","status":"Active","alerts":["#, 100_000 + place);
+    let line = "powershell.exe -NoProfile -EncodedCommand ".to_owned()
+        + &"QWxsIHlvdXIgYmFzZSBhcmUg".repeat(30);
+    let mut text = format!(
+        r#"{{"incidentId":{},"lastUpdateTime":"{updated}","status":"Active","alerts":["#,
+        100_000 + place
+    );
     for alert in 0.. {
         text.push_str(&format!(
             r#"{{"alertId":"giant{place}-{alert}","lastUpdatedTime":"{updated}","devices":[],"entities":["#
@@ -324,12 +363,17 @@ fn add_giant(world: &World, tenant: Uuid, place: usize) {
 
 impl Seen {
     fn print_beside(&self, other: &Self) {
-        let row = |name: &str, of: &dyn Fn(&Self) -> String| println!("| {name} | {} | {} |", of(self), of(other));
-        row("freshness of healthy tenants, p50 s", &|seen| format!("{:.0}", percentile(&seen.freshness, 50)));
+        let row = |name: &str, of: &dyn Fn(&Self) -> String| {
+            println!("| {name} | {} | {} |", of(self), of(other));
+        };
+        row("freshness of healthy tenants, p50 s", &|seen| {
+            format!("{:.0}", percentile(&seen.freshness, 50))
+        });
         row("p99 s", &|seen| format!("{:.0}", percentile(&seen.freshness, 99)));
         row("runs, of them not ok", &|seen| format!("{}, {}", seen.runs, seen.failed));
         row("RSS MiB: begin, highest, end", &|seen| {
-            let (first, last) = (seen.memory.first().unwrap_or(&0.0), seen.memory.last().unwrap_or(&0.0));
+            let (first, last) =
+                (seen.memory.first().unwrap_or(&0.0), seen.memory.last().unwrap_or(&0.0));
             format!("{first:.0}, {:.0}, {last:.0}", seen.peak)
         });
         row("descriptors: begin, highest, end", &|seen| told(&seen.descriptors));
@@ -359,7 +403,9 @@ impl Seen {
         for seen in [calm, self] {
             let page = percentile(&seen.pages, 99);
             if page > PAGE_MS {
-                faults.push(format!("the status page of all tenants took {page:.0} ms, and {PAGE_MS:.0} are allowed"));
+                faults.push(format!(
+                    "the status page of all tenants took {page:.0} ms, and {PAGE_MS:.0} are allowed"
+                ));
             }
             if seen.connections.iter().any(|connections| *connections > DATABASE_CONNECTIONS) {
                 faults.push(format!("connections to Postgres: {}", told(&seen.connections)));

@@ -17,7 +17,8 @@ use uuid::Uuid;
 const CLOCK_TICKS_A_SECOND: f64 = 100.0;
 
 fn main() {
-    let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok());
+    let mut numbers =
+        std::env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok());
     let (tenants, incidents) = (numbers.next().unwrap_or(50), numbers.next().unwrap_or(1_000));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
     runtime.block_on(bench(tenants, incidents));
@@ -26,7 +27,8 @@ fn main() {
 async fn bench(tenants: usize, incidents: usize) {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     // Postgres runs as another user when we are root.
-    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("the folder is ours");
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))
+        .expect("the folder is ours");
     let settings = EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: None };
     let server = Embedded::start(&settings, Hold::Daemon).await.expect("Postgres starts");
     let simulator = start_simulator(tenants, incidents).await;
@@ -57,14 +59,20 @@ async fn bench(tenants: usize, incidents: usize) {
 async fn start_simulator(tenants: usize, incidents: usize) -> Simulator {
     // Behind the database's clock although it is moved on.
     let now = DateTime::<Utc>::from(SystemTime::now() - Duration::from_secs(6 * 3600));
-    let options = Options { clock: Clock::Manual(now), encoding: Encoding::Identity, ..Options::default() };
+    let options =
+        Options { clock: Clock::Manual(now), encoding: Encoding::Identity, ..Options::default() };
     let simulator = Simulator::start(options).await.expect("the simulator starts");
     let world = simulator.world().clone();
     let seed = move || {
         for at in 0..tenants {
             let quota = 1_000_000;
             let spec = TenantSpec::new(tenant_id(at), &format!("tenant-{at}"));
-            world.add_tenant(TenantSpec { incidents, calls_per_minute: quota, calls_per_hour: quota, ..spec });
+            world.add_tenant(TenantSpec {
+                incidents,
+                calls_per_minute: quota,
+                calls_per_hour: quota,
+                ..spec
+            });
         }
     };
     tokio::task::spawn_blocking(seed).await.expect("seeding does not panic");
@@ -94,7 +102,10 @@ fn write_config(folder: &Path, database: &Path, simulator: &Simulator, tenants: 
         database.display()
     );
     for at in 0..tenants {
-        text.push_str(&format!("[[tenants]]\nid = \"{}\"\nname = \"tenant-{at}\"\n", tenant_id(at)));
+        text.push_str(&format!(
+            "[[tenants]]\nid = \"{}\"\nname = \"tenant-{at}\"\n",
+            tenant_id(at)
+        ));
     }
     let file = folder.join("incident-sync.toml");
     std::fs::write(&file, text).expect("the folder is ours");
@@ -102,7 +113,8 @@ fn write_config(folder: &Path, database: &Path, simulator: &Simulator, tenants: 
 }
 
 async fn measure(name: &str, config: &Path, database: &Path, pool: &PgPool) {
-    let (wal, rows, cpu) = (wal_bytes(pool).await, row_versions(pool).await, postgres_cpu(database));
+    let (wal, rows, cpu) =
+        (wal_bytes(pool).await, row_versions(pool).await, postgres_cpu(database));
     let mut child = Command::new(env!("CARGO_BIN_EXE_incident-sync"))
         .args(["sync", "--json", "--config"])
         .arg(config)
@@ -118,7 +130,8 @@ async fn measure(name: &str, config: &Path, database: &Path, pool: &PgPool) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let output = child.wait_with_output().expect("the child is ours");
-    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).expect("sync prints JSON");
+    let summary: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("sync prints JSON");
     assert_eq!(summary["ok"], true, "{summary}");
     let sum = |key: &str| {
         let tenants = summary["tenants"].as_array().into_iter().flatten();
@@ -145,20 +158,32 @@ async fn wal_bytes(pool: &PgPool) -> f64 {
 }
 
 async fn row_versions(pool: &PgPool) -> i64 {
-    let count =
-        "SELECT coalesce(sum(n_tup_ins + n_tup_upd), 0)::bigint FROM pg_stat_user_tables WHERE schemaname = 'defender'";
+    let count = "SELECT coalesce(sum(n_tup_ins + n_tup_upd), 0)::bigint FROM pg_stat_user_tables WHERE schemaname = 'defender'";
     sqlx::query_scalar(count).fetch_one(pool).await.expect("Postgres answers")
 }
 
 fn peak_rss_kb(pid: u32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().trim_end_matches(" kB").parse().ok()
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .ok()
 }
 
 /// Fields of `/proc/PID/stat` from the parent's id on.
 fn stat(pid: u32) -> Option<Vec<u64>> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(stat.rsplit_once(") ")?.1.split(' ').skip(1).map(|field| field.parse().unwrap_or(0)).collect())
+    Some(
+        stat.rsplit_once(") ")?
+            .1
+            .split(' ')
+            .skip(1)
+            .map(|field| field.parse().unwrap_or(0))
+            .collect(),
+    )
 }
 
 fn cpu_seconds(pid: u32) -> Option<f64> {
@@ -168,7 +193,8 @@ fn cpu_seconds(pid: u32) -> Option<f64> {
 
 /// Of the postmaster, of the backends that it has reaped, and of those alive.
 fn postgres_cpu(database: &Path) -> f64 {
-    let pid_file = std::fs::read_to_string(database.join("data/postmaster.pid")).unwrap_or_default();
+    let pid_file =
+        std::fs::read_to_string(database.join("data/postmaster.pid")).unwrap_or_default();
     let postmaster: u32 = pid_file.lines().next().and_then(|line| line.parse().ok()).unwrap_or(0);
     let Some(own) = stat(postmaster) else { return f64::NAN };
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -10,18 +10,18 @@ use uuid::Uuid;
 
 use crate::commands::progress::Progress;
 use crate::config::{Config, Database, DatabaseServer};
-use crate::defender::Incidents;
-use crate::entra::Tokens;
+use crate::defender::DefenderClient;
+use crate::entra::TokenCache;
 use crate::error::SyncError;
 use crate::http_client::{self, Deadlines};
 use crate::postgres::{Embedded, EmbeddedError, Hold};
 use crate::store::Store;
 use crate::store::quota::Quota;
-use crate::store::tenants::Left;
-use crate::sync::engine::{Engine, Settings};
-use crate::sync::page_fetcher::{Parties, writers};
-use crate::sync::retry::Pace;
-use crate::sync::run_slots::Slots;
+use crate::store::tenants::RemovedTenants;
+use crate::sync::engine::{SyncEngine, SyncSettings};
+use crate::sync::page_fetcher::{Services, writers};
+use crate::sync::retry::RetryPolicy;
+use crate::sync::run_slots::RunSlots;
 use crate::sync::schedule::Schedule;
 
 const POOL_CLOSES: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ fn cure(error: &SyncError) -> String {
                 may enter its socket if it has one"
             .to_owned();
     }
-    let say = error.verdict().say;
+    let say = error.diagnosis().advice;
     say.strip_suffix("; it is tried again").unwrap_or(&say).to_owned()
 }
 
@@ -73,7 +73,8 @@ impl OpenDatabase {
     pub async fn open(database: &Database, hold: Hold, migrate: bool) -> Result<Self, SetupError> {
         let (options, embedded) = Self::serve(database, hold).await?;
         let is_ours = embedded.as_ref().is_some_and(Embedded::is_owner);
-        let opened = Store::open(&options, database.max_connections, instance(), migrate || is_ours).await;
+        let opened =
+            Store::open(&options, database.max_connections, instance(), migrate || is_ours).await;
         let store = match opened {
             Ok(store) => store.with_notifications(database.notify),
             Err(error) => {
@@ -103,11 +104,17 @@ impl OpenDatabase {
     pub async fn unchecked(database: &Database) -> Result<Self, EmbeddedError> {
         must_exist(database)?;
         let (options, embedded) = Self::serve(database, Hold::Command).await?;
-        Ok(Self { store: Store::unchecked(&options, database.max_connections, instance()), embedded })
+        Ok(Self {
+            store: Store::unchecked(&options, database.max_connections, instance()),
+            embedded,
+        })
     }
 
     /// Where the database is; the private server is started.
-    async fn serve(database: &Database, hold: Hold) -> Result<(PgConnectOptions, Option<Embedded>), EmbeddedError> {
+    async fn serve(
+        database: &Database,
+        hold: Hold,
+    ) -> Result<(PgConnectOptions, Option<Embedded>), EmbeddedError> {
         Ok(match &database.server {
             DatabaseServer::Url(url) => (url.connect_options().clone(), None),
             DatabaseServer::Embedded(settings) => {
@@ -149,7 +156,10 @@ pub fn must_exist(database: &Database) -> Result<(), EmbeddedError> {
 
 /// Who this process is in leases and runs.
 pub(crate) fn instance() -> String {
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let host = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_default();
     let unique = Uuid::new_v4().simple().to_string();
     format!("{host}/{}/{}", std::process::id(), &unique[..8])
 }
@@ -158,10 +168,10 @@ pub(crate) fn instance() -> String {
 ///
 /// # Panics
 /// Never: the configuration refuses cron lines that do not parse.
-pub fn settings(config: &Config) -> Settings {
+pub fn settings(config: &Config) -> SyncSettings {
     let lines = &config.schedule;
     let schedule = Schedule::new(&lines.poll, &lines.open_incidents, &lines.reconcile);
-    Settings {
+    SyncSettings {
         tenants: config.tenants.iter().map(|tenant| (tenant.id.0, Arc::clone(tenant))).collect(),
         are_all: config.refused.is_empty(),
         concurrency: config.sync.concurrency,
@@ -183,22 +193,26 @@ pub async fn engine(
     store: Store,
     progress: Progress,
     stop: CancellationToken,
-) -> Result<Arc<Engine>, SyncError> {
-    let left = if config.refused.is_empty() { Left::AllOthers } else { Left::Only(&[]) };
+) -> Result<Arc<SyncEngine>, SyncError> {
+    let left = if config.refused.is_empty() {
+        RemovedTenants::AllOthers
+    } else {
+        RemovedTenants::Only(&[])
+    };
     store.sync_tenants(&config.tenants, left).await?;
-    Ok(Arc::new(Engine::new(parties(config, store), settings(config), progress, stop)))
+    Ok(Arc::new(SyncEngine::new(services(config, store), settings(config), progress, stop)))
 }
 
 /// The parties that runs and `verify` work with.
-pub fn parties(config: &Config, store: Store) -> Parties {
+pub fn services(config: &Config, store: Store) -> Services {
     let client = http_client::client_on(&config.http_client, Deadlines::default());
-    Parties {
-        tokens: Tokens::new(client.clone()),
-        incidents: Incidents::new(client),
+    Services {
+        tokens: TokenCache::new(client.clone()),
+        incidents: DefenderClient::new(client),
         store,
         quota: quota(config),
-        pace: Pace::default(),
+        retry_policy: RetryPolicy::default(),
         writers: writers(config.database.max_connections),
-        slots: Slots::default(),
+        slots: RunSlots::default(),
     }
 }

@@ -47,7 +47,8 @@ mod armed {
     static RULES: LazyLock<Rules> = LazyLock::new(|| {
         let text = std::env::var("INCIDENT_SYNC_FAILPOINTS").unwrap_or_default();
         // A test whose failpoint is misspelt must not pass.
-        parse(&text).unwrap_or_else(|part| panic!("INCIDENT_SYNC_FAILPOINTS: {part:?} is not understood"))
+        parse(&text)
+            .unwrap_or_else(|part| panic!("INCIDENT_SYNC_FAILPOINTS: {part:?} is not understood"))
     });
 
     /// Does here what the environment asks for.
@@ -104,7 +105,8 @@ mod armed {
             match self {
                 Self::At(time) => times == time,
                 Self::Percent(percent) => {
-                    let number = (seed ^ times.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                    let number = (seed ^ times.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+                        .wrapping_mul(0xbf58_476d_1ce4_e5b9);
                     (number >> 32) % 100 < percent
                 }
             }
@@ -144,22 +146,28 @@ mod armed {
 
         #[test]
         fn rules_say_where_what_and_when() {
-            let rules = parse("page.fetched=kill@3;run.ended=panic%5;seed=7;release=pause;").unwrap();
-            let told: Vec<_> = rules.list.iter().map(|rule| (rule.name, rule.action, rule.when)).collect();
+            let rules =
+                parse("page.fetched=kill@3;run.ended=panic%5;seed=7;release=pause;").unwrap();
+            let told: Vec<_> =
+                rules.list.iter().map(|rule| (rule.name, rule.action, rule.when)).collect();
             let expected = [
                 ("page.fetched", Action::Kill, When::At(3)),
                 ("run.ended", Action::Panic, When::Percent(5)),
                 ("release", Action::Pause, When::At(1)),
             ];
             assert_eq!((told.as_slice(), rules.seed), (expected.as_slice(), 7));
-            for wrong in ["page.fetchd=kill", "release=kil", "release", "release=kill@soon", "seed=x"] {
+            for wrong in
+                ["page.fetchd=kill", "release=kil", "release", "release=kill@soon", "seed=x"]
+            {
                 assert_eq!(parse(wrong).unwrap_err(), wrong);
             }
         }
 
         #[test]
         fn a_share_is_drawn_anew_for_each_seed_and_the_same_way_for_the_same() {
-            let draw = |seed| (1..=1_000).filter(|time| When::Percent(5).holds(*time, seed)).collect::<Vec<_>>();
+            let draw = |seed| {
+                (1..=1_000).filter(|time| When::Percent(5).holds(*time, seed)).collect::<Vec<_>>()
+            };
             assert_eq!(draw(7), draw(7));
             assert_ne!(draw(7), draw(8));
             assert!((20..80).contains(&draw(7).len()), "{}", draw(7).len());

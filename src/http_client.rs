@@ -87,7 +87,7 @@ pub fn client_on(route: &Route, deadlines: Deadlines) -> Client {
 }
 
 /// Whether a client can be built that trusts these authorities: what is inside their armour is not looked at before.
-pub(crate) fn takes(authorities: &[Certificate]) -> bool {
+pub(crate) fn client_builds_with(authorities: &[Certificate]) -> bool {
     let route = Route { authorities: authorities.to_vec(), ..Route::default() };
     builder(&route, Deadlines::default()).build().is_ok()
 }
@@ -96,7 +96,7 @@ pub(crate) fn takes(authorities: &[Certificate]) -> bool {
 ///
 /// # Panics
 /// Never in practice, see [`client_on`].
-pub(crate) fn curious_client_on(route: &Route, deadlines: Deadlines) -> Client {
+pub(crate) fn probe_client(route: &Route, deadlines: Deadlines) -> Client {
     builder(route, deadlines).tls_info(true).build().expect(BUILDS)
 }
 
@@ -126,7 +126,7 @@ fn builder(route: &Route, deadlines: Deadlines) -> ClientBuilder {
 }
 
 /// What a host shows in any answer.
-pub(crate) struct Greeting {
+pub(crate) struct HostProbe {
     /// Its clock.
     pub(crate) server_time: Option<DateTime<Utc>>,
     /// Its certificate, where TLS is spoken.
@@ -134,11 +134,15 @@ pub(crate) struct Greeting {
 }
 
 /// Asks a host for anything: whatever it answers shows that it is there. Nothing secret goes along.
-pub(crate) async fn greet(client: &Client, url: Url, peer: Peer) -> Result<Greeting, SyncError> {
+pub(crate) async fn probe_host(
+    client: &Client,
+    url: Url,
+    peer: Peer,
+) -> Result<HostProbe, SyncError> {
     let response = client.get(url).send().await.map_err(|error| transport(peer, error))?;
     let tls = response.extensions().get::<TlsInfo>();
     let certificate = tls.and_then(TlsInfo::peer_certificate).map(<[u8]>::to_vec);
-    Ok(Greeting { server_time: server_time(response.headers()), certificate })
+    Ok(HostProbe { server_time: server_time(response.headers()), certificate })
 }
 
 /// A failed exchange without its URL, which may hold what does not belong into a log.
@@ -152,15 +156,20 @@ pub(crate) fn transport(peer: Peer, error: reqwest::Error) -> SyncError {
         _ => "the exchange failed",
     };
     let error = error.without_url();
-    let causes = || std::iter::successors(std::error::Error::source(&error), |error| error.source());
+    let causes =
+        || std::iter::successors(std::error::Error::source(&error), |error| error.source());
     let cause = causes().last();
-    let tunnel = causes().map(ToString::to_string).find_map(|cause| cause.strip_prefix(TUNNEL).map(str::to_owned));
+    let tunnel = causes()
+        .map(ToString::to_string)
+        .find_map(|cause| cause.strip_prefix(TUNNEL).map(str::to_owned));
     if let Some(what) = tunnel {
         return no_tunnel(peer, &what, cause.map(ToString::to_string));
     }
     let mut what = cause.map_or_else(|| kind.to_owned(), |cause| format!("{kind}: {cause}"));
     if what.contains("UnknownIssuer") {
-        what.push_str("; if a proxy of yours signs in its place, name its authority in http_client.ca_file");
+        what.push_str(
+            "; if a proxy of yours signs in its place, name its authority in http_client.ca_file",
+        );
     }
     SyncError::Transport { peer, what }
 }
@@ -170,17 +179,29 @@ const TUNNEL: &str = "tunnel error: ";
 
 fn no_tunnel(peer: Peer, what: &str, cause: Option<String>) -> SyncError {
     match what {
-        "proxy authorization required" => SyncError::Proxy { peer, what: "407".to_owned(), wants_password: true },
-        "unsuccessful" | "proxy response headers too long" => {
-            SyncError::Proxy { peer, what: "it did not connect us".to_owned(), wants_password: false }
+        "proxy authorization required" => {
+            SyncError::Proxy { peer, what: "407".to_owned(), wants_password: true }
         }
-        _ => SyncError::Transport { peer, what: format!("no connection to the proxy: {}", cause.unwrap_or_default()) },
+        "unsuccessful" | "proxy response headers too long" => SyncError::Proxy {
+            peer,
+            what: "it did not connect us".to_owned(),
+            wants_password: false,
+        },
+        _ => SyncError::Transport {
+            peer,
+            what: format!("no connection to the proxy: {}", cause.unwrap_or_default()),
+        },
     }
 }
 
 /// Reads a body as text, counting what comes out of the inflater: a bomb ends at the limit. Invalid UTF-8 is replaced.
-pub(crate) async fn read_text(mut response: Response, peer: Peer, bytes_max: usize) -> Result<String, SyncError> {
-    let announced = response.content_length().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
+pub(crate) async fn read_text(
+    mut response: Response,
+    peer: Peer,
+    bytes_max: usize,
+) -> Result<String, SyncError> {
+    let announced =
+        response.content_length().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
     let mut body = Vec::with_capacity(announced.min(bytes_max));
     while let Some(chunk) = response.chunk().await.map_err(|error| transport(peer, error))? {
         if body.len() + chunk.len() > bytes_max {
@@ -190,15 +211,19 @@ pub(crate) async fn read_text(mut response: Response, peer: Peer, bytes_max: usi
     }
     match String::from_utf8(body) {
         Ok(text) => Ok(text),
-        Err(error) => repaired(error.as_bytes(), bytes_max).ok_or(SyncError::BodyTooLarge { peer, bytes_max }),
+        Err(error) => {
+            repaired(error.as_bytes(), bytes_max).ok_or(SyncError::BodyTooLarge { peer, bytes_max })
+        }
     }
 }
 
 /// The text with each invalid sequence replaced; `None` where that is more than `bytes_max`: U+FFFD is three times as long as
 /// the byte that it replaces.
 fn repaired(body: &[u8], bytes_max: usize) -> Option<String> {
-    let replacement = |chunk: &std::str::Utf8Chunk<'_>| if chunk.invalid().is_empty() { "" } else { "\u{fffd}" };
-    let length: usize = body.utf8_chunks().map(|chunk| chunk.valid().len() + replacement(&chunk).len()).sum();
+    let replacement =
+        |chunk: &std::str::Utf8Chunk<'_>| if chunk.invalid().is_empty() { "" } else { "\u{fffd}" };
+    let length: usize =
+        body.utf8_chunks().map(|chunk| chunk.valid().len() + replacement(&chunk).len()).sum();
     if length > bytes_max {
         return None;
     }
@@ -218,7 +243,9 @@ pub(crate) async fn read_refusal(mut response: Response, peer: Peer) -> Result<S
     let mut body = Vec::new();
     while body.len() < REFUSAL_BYTES_MAX {
         match response.chunk().await {
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(REFUSAL_BYTES_MAX - body.len())]),
+            Ok(Some(chunk)) => {
+                body.extend_from_slice(&chunk[..chunk.len().min(REFUSAL_BYTES_MAX - body.len())]);
+            }
             Err(error) if error.is_timeout() => return Err(transport(peer, error)),
             Ok(None) | Err(_) => break,
         }
@@ -291,7 +318,7 @@ mod tests {
     use reqwest::header::HeaderValue;
 
     use super::*;
-    use crate::error::{SyncError, Wait};
+    use crate::error::{Retry, SyncError};
 
     #[test]
     fn a_pause_is_read_in_both_forms() {
@@ -327,10 +354,10 @@ mod tests {
                 let (code, target, hint) = (String::new(), String::new(), String::new());
                 SyncError::Api { status, code, target, retry_after: asked, hint }
             };
-            let Wait::AtLeast(wait) = refused(429).verdict().wait else { panic!("a 429 is a pause") };
+            let Retry::After(wait) = refused(429).diagnosis().retry else { panic!("a 429 is a pause") };
             prop_assert!(wait <= Duration::from_secs(6 * 3600), "{wait:?} for {told}");
             prop_assert!(asked.is_none_or(|asked| wait <= asked), "{wait:?} for {told}");
-            if let Wait::AtLeast(wait) = refused(503).verdict().wait {
+            if let Retry::After(wait) = refused(503).diagnosis().retry {
                 prop_assert!(wait <= Duration::from_secs(6 * 3600));
             }
         }

@@ -14,7 +14,10 @@ const MAPPED_ALONE_BYTES: libc::c_int = 4 << 20;
 /// glibc keeps a heap for each thread, and pages of a megabyte leave holes in all of them: one heap needs a fifth less
 /// memory and measured no slower.
 #[cfg(target_env = "gnu")]
-#[expect(unsafe_code, reason = "mallopt has no safe form; it is called before any other thread exists")]
+#[expect(
+    unsafe_code,
+    reason = "mallopt has no safe form; it is called before any other thread exists"
+)]
 fn set_up_allocator() {
     // SAFETY: this is the only thread, and the calls change nothing but the allocator's own settings.
     unsafe {

@@ -50,7 +50,7 @@ pub struct Tenant {
 
 impl Tenant {
     /// A customer as a file with id and name alone makes it.
-    pub fn newcomer(id: TenantId, name: &str, endpoints: Endpoints, app: Arc<App>) -> Self {
+    pub fn with_defaults(id: TenantId, name: &str, endpoints: Endpoints, app: Arc<App>) -> Self {
         let (labels, retention) = (BTreeMap::new(), Retention::default());
         Self { id, name: name.to_owned(), labels, enabled: true, endpoints, app, retention }
     }

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use chrono::DateTime;
-use incident_sync::error::aadsts::KNOWN;
-use incident_sync::error::{Peer, SyncError, Wait};
+use incident_sync::error::aadsts::KNOWN_CODES;
+use incident_sync::error::{Peer, Retry, SyncError};
 
 const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
 const ERRORS: &str = include_str!("../docs/errors.md");
@@ -47,7 +47,10 @@ fn every_key_of_the_sample_is_in_the_readme() {
     let keys = sample_keys();
     assert!(keys.len() > 25, "the sample was not understood: {keys:?}");
     for (section, key, _) in keys.into_iter().filter(|(section, ..)| !section.is_empty()) {
-        assert!(readme_section(section).contains(&format!("\n| `{key}` |")), "README.md lacks {section} {key}");
+        assert!(
+            readme_section(section).contains(&format!("\n| `{key}` |")),
+            "README.md lacks {section} {key}"
+        );
     }
     assert!(README.contains("`tenants_dir` (top level"), "README.md lacks tenants_dir");
 }
@@ -68,10 +71,14 @@ fn every_key_of_the_readme_is_in_the_sample() {
 fn the_readme_and_the_sample_show_the_same_defaults() {
     let mut compared = 0;
     for (section, key, value) in sample_keys() {
-        let cell =
-            readme_section(section).split(&format!("\n| `{key}` | ")).nth(1).and_then(|row| row.split(" |").next());
+        let cell = readme_section(section)
+            .split(&format!("\n| `{key}` | "))
+            .nth(1)
+            .and_then(|row| row.split(" |").next());
         // Only a default that is a plain value can be compared.
-        let plain = cell.and_then(|cell| cell.strip_prefix('`')?.strip_suffix('`')).filter(|cell| !cell.contains('`'));
+        let plain = cell
+            .and_then(|cell| cell.strip_prefix('`')?.strip_suffix('`'))
+            .filter(|cell| !cell.contains('`'));
         if let Some(default) = plain {
             assert_eq!(default, value, "{section} {key}");
             compared += 1;
@@ -97,9 +104,11 @@ fn sources(folder: &Path) -> io::Result<String> {
 #[test]
 fn the_files_and_tests_that_architecture_and_promises_name_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let code: String = ["src", "tests", "simulator"].map(|folder| sources(&root.join(folder)).unwrap()).concat();
+    let code: String =
+        ["src", "tests", "simulator"].map(|folder| sources(&root.join(folder)).unwrap()).concat();
     let mut named = 0;
-    let words = [ARCHITECTURE, PROMISES].into_iter().flat_map(|text| text.split('`').skip(1).step_by(2));
+    let words =
+        [ARCHITECTURE, PROMISES].into_iter().flat_map(|text| text.split('`').skip(1).step_by(2));
     for word in words {
         let is_test = word.matches('_').count() >= 3
             && !word.starts_with("incident_sync_")
@@ -120,22 +129,23 @@ fn the_files_and_tests_that_architecture_and_promises_name_exist() {
 
 /// A row of `docs/errors.md`: what one sees, in quotes, then the other cells.
 fn error_rows() -> Vec<(Vec<&'static str>, Vec<&'static str>)> {
-    let rows = ERRORS.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| you see"));
+    let rows =
+        ERRORS.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| you see"));
     let cells = rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
     cells.map(|cells| (cells[0].split('`').skip(1).step_by(2).collect(), cells)).collect()
 }
 
 /// Who, when it is tried again, and class, in the words of `docs/errors.md`.
 fn judged(error: &SyncError) -> [&'static str; 3] {
-    let verdict = error.verdict();
-    let again = match verdict.wait {
-        Wait::Soon => "at once",
-        Wait::AtLeast(_) => "after the pause",
-        Wait::NewToken => "new token",
-        Wait::NextRun => "next run",
-        Wait::UntilActed => "hourly",
+    let diagnosis = error.diagnosis();
+    let again = match diagnosis.retry {
+        Retry::Now => "at once",
+        Retry::After(_) => "after the pause",
+        Retry::WithNewToken => "new token",
+        Retry::NextRun => "next run",
+        Retry::OnceFixed => "hourly",
     };
-    [verdict.who.as_str(), again, verdict.class]
+    [diagnosis.owner.as_str(), again, diagnosis.class]
 }
 
 fn entra(code: u32) -> SyncError {
@@ -158,7 +168,11 @@ fn coded(seen: &str, cell: &str) -> Option<SyncError> {
         return Some(SyncError::Database { step: "reading", sqlstate, what });
     }
     let (status, word) = seen.split_once(' ').unwrap_or((seen, ""));
-    let hint = if cell.contains("token lacks") { "; the token's roles lack Incident.Read.All" } else { "" };
+    let hint = if cell.contains("token lacks") {
+        "; the token's roles lack Incident.Read.All"
+    } else {
+        ""
+    };
     Some(api(status.parse().ok()?, word, hint))
 }
 
@@ -167,7 +181,11 @@ fn uncoded() -> Vec<SyncError> {
     let peer = Peer::Defender;
     let text = String::new;
     let identity = |status| SyncError::ManagedIdentity { status, what: text() };
-    let proxy = |what: &str, wants_password| SyncError::Proxy { peer, what: what.to_owned(), wants_password };
+    let proxy = |what: &str, wants_password| SyncError::Proxy {
+        peer,
+        what: what.to_owned(),
+        wants_password,
+    };
     vec![
         identity(400),
         identity(404),
@@ -193,7 +211,7 @@ fn uncoded() -> Vec<SyncError> {
         SyncError::EndlessListing { window: text() },
         SyncError::Schema { what: text() },
         SyncError::Paused { wait: Duration::from_secs(9) },
-        SyncError::TakenBack,
+        SyncError::LostCommit,
         SyncError::StateOutOfBounds { columns: text() },
         SyncError::LeaseLost,
         SyncError::CredentialBreaker { code: 7_000_215 },
@@ -213,13 +231,15 @@ fn the_page_of_errors_says_of_each_what_the_code_judges() {
         for seen in seen.iter().filter(|seen| !seen.starts_with("Incident.")) {
             let said = |error: &&SyncError| error.to_string().contains(seen);
             let error = coded(seen, cells[0]).or_else(|| uncoded.iter().find(said).cloned());
-            let error = error.unwrap_or_else(|| panic!("docs/errors.md has {seen}, which nothing says"));
+            let error =
+                error.unwrap_or_else(|| panic!("docs/errors.md has {seen}, which nothing says"));
             assert_eq!(judged(&error), told, "docs/errors.md, {seen}");
             compared += 1;
         }
     }
     assert!(compared > 100, "only {compared} were compared");
-    let any_other = error_rows().into_iter().find(|(_, cells)| cells[0].starts_with("any other")).unwrap().1;
+    let any_other =
+        error_rows().into_iter().find(|(_, cells)| cells[0].starts_with("any other")).unwrap().1;
     assert_eq!(judged(&entra(1)), [any_other[2], any_other[4], any_other[5]]);
 }
 
@@ -246,7 +266,7 @@ const API_ERRORS: [&str; 16] = [
 #[test]
 fn every_error_of_the_code_is_on_the_page_of_errors_once() {
     let seen: Vec<&str> = error_rows().into_iter().flat_map(|(seen, _)| seen).collect();
-    let codes: Vec<u32> = KNOWN.iter().flat_map(|known| known.codes).copied().collect();
+    let codes: Vec<u32> = KNOWN_CODES.iter().flat_map(|known| known.codes).copied().collect();
     assert!(codes.len() > 70, "{}", codes.len());
     for code in codes {
         let name = format!("AADSTS{code}");
@@ -255,7 +275,7 @@ fn every_error_of_the_code_is_on_the_page_of_errors_once() {
     for name in seen.iter().filter(|seen| seen.starts_with("AADSTS")) {
         let code = name["AADSTS".len()..].parse().unwrap();
         assert!(
-            KNOWN.iter().any(|known| known.codes.contains(&code)),
+            KNOWN_CODES.iter().any(|known| known.codes.contains(&code)),
             "docs/errors.md has {name}, which has no sentence"
         );
     }
@@ -284,7 +304,9 @@ const NO_METRICS: [&str; 5] = [
 /// Names of metrics in a text.
 fn metrics_in(text: &str) -> BTreeSet<&str> {
     let is_part = |character: char| character.is_ascii_lowercase() || character == '_';
-    let names = text.split(|character: char| !is_part(character)).filter(|name| name.starts_with("incident_sync_"));
+    let names = text
+        .split(|character: char| !is_part(character))
+        .filter(|name| name.starts_with("incident_sync_"));
     // A series of a histogram.
     let names = names.map(|name| name.strip_suffix("_bucket").unwrap_or(name));
     names.filter(|name| !name.ends_with('_') && !NO_METRICS.contains(name)).collect()
@@ -293,11 +315,15 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
 #[test]
 fn every_metric_is_explained_and_alerts_and_dashboard_ask_for_no_other() {
     let source = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
-    let recorded: BTreeSet<&str> =
-        metrics_in(&source).into_iter().filter(|name| source.contains(&format!("\"{name}\""))).collect();
+    let recorded: BTreeSet<&str> = metrics_in(&source)
+        .into_iter()
+        .filter(|name| source.contains(&format!("\"{name}\"")))
+        .collect();
     assert!(recorded.len() > 15, "{recorded:?}");
-    let rows = METRICS_AND_LOGS.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-    let explained: BTreeSet<&str> = rows.filter(|name| name.starts_with("incident_sync_")).collect();
+    let rows =
+        METRICS_AND_LOGS.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let explained: BTreeSet<&str> =
+        rows.filter(|name| name.starts_with("incident_sync_")).collect();
     assert_eq!(explained, recorded);
     for (name, text) in [("alerts", ALERTS), ("dashboard", OPERATION), ("README", README)] {
         let unknown: Vec<&str> = metrics_in(text).difference(&recorded).copied().collect();
@@ -311,7 +337,10 @@ const EVENTS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "$level"];
 fn fields_in(source: &str, macros: &[&str]) -> BTreeSet<String> {
     let mut fields = BTreeSet::new();
     for rest in source.split("tracing::").skip(1) {
-        let Some((_, rest)) = rest.split_once("!(").filter(|(name, _)| macros.contains(name)) else { continue };
+        let Some((_, rest)) = rest.split_once("!(").filter(|(name, _)| macros.contains(name))
+        else {
+            continue;
+        };
         let (mut depth, mut in_text, mut part, mut escaped) = (1, false, String::new(), false);
         for character in rest.chars() {
             match character {
@@ -338,7 +367,8 @@ fn fields_in(source: &str, macros: &[&str]) -> BTreeSet<String> {
 /// `name = value`, or `name` alone.
 fn field(part: &str) -> Option<String> {
     let name = part.split('=').next().unwrap_or(part).trim();
-    let is_name = |character: char| character.is_ascii_lowercase() || character == '_' || character == '.';
+    let is_name =
+        |character: char| character.is_ascii_lowercase() || character == '_' || character == '.';
     (!name.is_empty() && name.chars().all(is_name)).then(|| name.to_owned())
 }
 
@@ -347,7 +377,10 @@ fn every_field_of_the_log_is_explained() {
     let source = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
     let mut told = fields_in(&source, &EVENTS);
     told.retain(|name| name != "failpoint"); // Of tests only.
-    assert!(told.len() > 20 && told.contains("tenant.id") && told.contains("duration_ms"), "{told:?}");
+    assert!(
+        told.len() > 20 && told.contains("tenant.id") && told.contains("duration_ms"),
+        "{told:?}"
+    );
     told.extend(["timestamp", "level", "message"].map(str::to_owned));
     assert_eq!(names_of_rows("| field | means |", 1), told);
 }
@@ -356,7 +389,8 @@ fn every_field_of_the_log_is_explained() {
 fn every_span_is_explained() {
     let source = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
     let spans = source.split("info_span!(").skip(1);
-    let spans: BTreeSet<String> = spans.map(|rest| rest.split('"').nth(1).unwrap().to_owned()).collect();
+    let spans: BTreeSet<String> =
+        spans.map(|rest| rest.split('"').nth(1).unwrap().to_owned()).collect();
     assert!(spans.len() > 3, "{spans:?}");
     let head = "| span | attributes | is |";
     assert_eq!(names_of_rows(head, 1), spans);
@@ -368,7 +402,12 @@ fn every_span_is_explained() {
 /// The names in one column of a table of the page.
 fn names_of_rows(head: &str, column: usize) -> BTreeSet<String> {
     let table = METRICS_AND_LOGS.split(head).nth(1).unwrap_or_default();
-    let rows = table.split("\n\n").next().unwrap_or_default().lines().filter(|line| line.starts_with("| `"));
+    let rows = table
+        .split("\n\n")
+        .next()
+        .unwrap_or_default()
+        .lines()
+        .filter(|line| line.starts_with("| `"));
     let cells = rows.filter_map(|line| line.split('|').nth(column));
     cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned)).collect()
 }

@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PSS_2048_8192_SHA256, UnparsedPublicKey,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -19,7 +19,7 @@ const SKEW_SECONDS: i64 = 300;
 pub(super) const EXCHANGE: &str = "api://AzureADTokenExchange";
 
 /// Why an assertion was refused: the AADSTS number and the sentence.
-pub(super) type Why = (u32, &'static str);
+pub(super) type RejectReason = (u32, &'static str);
 
 /// A certificate that was uploaded to the app registration.
 #[derive(Debug)]
@@ -32,7 +32,8 @@ pub(super) struct Registered {
 impl Registered {
     /// From the DER form.
     pub(super) fn new(der: &[u8]) -> Self {
-        let (_, parsed) = X509Certificate::from_der(der).expect("a test registers a certificate that parses");
+        let (_, parsed) =
+            X509Certificate::from_der(der).expect("a test registers a certificate that parses");
         let public_key = parsed.public_key().subject_public_key.data.to_vec();
         Self { der: der.to_vec(), public_key, ends: parsed.validity().not_after.timestamp() }
     }
@@ -57,7 +58,8 @@ impl Issuer {
     pub(super) fn new(issuer: &str, subject: &str) -> Self {
         let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
         let key = EcdsaKeyPair::generate_pkcs8(algorithm, &random).expect("a key can be made");
-        let key = EcdsaKeyPair::from_pkcs8(algorithm, key.as_ref(), &random).expect("the key was just made");
+        let key = EcdsaKeyPair::from_pkcs8(algorithm, key.as_ref(), &random)
+            .expect("the key was just made");
         Self { key, issuer: issuer.to_owned(), subject: subject.to_owned() }
     }
 
@@ -70,7 +72,8 @@ impl Issuer {
             "iat": now.timestamp(), "nbf": now.timestamp(), "exp": ends.timestamp(),
         });
         let signed = format!("{}.{}", part(&header), part(&claims));
-        let signature = self.key.sign(&SystemRandom::new(), signed.as_bytes()).expect("ECDSA signs");
+        let signature =
+            self.key.sign(&SystemRandom::new(), signed.as_bytes()).expect("ECDSA signs");
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
@@ -106,7 +109,7 @@ impl<'a> Jwt<'a> {
         self.claims[name].as_str().unwrap_or_default()
     }
 
-    fn check_times(&self, now: i64) -> Result<(), Why> {
+    fn check_times(&self, now: i64) -> Result<(), RejectReason> {
         let time = |name: &str| self.claims[name].as_i64();
         match (time("nbf"), time("exp")) {
             (Some(begins), Some(ends))
@@ -126,29 +129,45 @@ pub(super) fn by_certificate(
     client_id: &str,
     endpoint: &str,
     now: i64,
-) -> Result<String, Why> {
-    let (algorithm, thumbprint): (&dyn ring::signature::VerificationAlgorithm, _) = match jwt.header["alg"].as_str() {
-        Some("PS256") => (&RSA_PSS_2048_8192_SHA256, ("x5t#S256", &SHA256)),
-        Some("RS256") => (&RSA_PKCS1_2048_8192_SHA256, ("x5t", &SHA1_FOR_LEGACY_USE_ONLY)),
-        _ => return Err((50_027, "JWT token is invalid or malformed: the algorithm is not supported.")),
-    };
+) -> Result<String, RejectReason> {
+    let (algorithm, thumbprint): (&dyn ring::signature::VerificationAlgorithm, _) =
+        match jwt.header["alg"].as_str() {
+            Some("PS256") => (&RSA_PSS_2048_8192_SHA256, ("x5t#S256", &SHA256)),
+            Some("RS256") => (&RSA_PKCS1_2048_8192_SHA256, ("x5t", &SHA1_FOR_LEGACY_USE_ONLY)),
+            _ => {
+                return Err((
+                    50_027,
+                    "JWT token is invalid or malformed: the algorithm is not supported.",
+                ));
+            }
+        };
     let (name, hash) = thumbprint;
-    let is_named =
-        |certificate: &&Registered| jwt.header[name] == URL_SAFE_NO_PAD.encode(digest(hash, &certificate.der));
-    let unknown = (700_027, "Client assertion failed signature validation: the key was not found by its thumbprint.");
+    let is_named = |certificate: &&Registered| {
+        jwt.header[name] == URL_SAFE_NO_PAD.encode(digest(hash, &certificate.der))
+    };
+    let unknown = (
+        700_027,
+        "Client assertion failed signature validation: the key was not found by its thumbprint.",
+    );
     let certificate = certificates.iter().find(is_named).ok_or(unknown)?;
     let key = UnparsedPublicKey::new(algorithm, &certificate.public_key);
     let failed = |_| (700_027, "Client assertion failed signature validation.");
     key.verify(jwt.signed.as_bytes(), &jwt.signature).map_err(failed)?;
     jwt.check_times(now)?;
     if certificate.ends <= now {
-        return Err((700_024, "Client assertion is not within its valid time range: the certificate has expired."));
+        return Err((
+            700_024,
+            "Client assertion is not within its valid time range: the certificate has expired.",
+        ));
     }
     if jwt.claim("aud") != endpoint {
         return Err((700_023, "Client assertion audience claim does not match the endpoint."));
     }
     if jwt.claim("iss") != client_id || jwt.claim("sub") != client_id {
-        return Err((700_021, "Client assertion application identifier doesn't match 'client_id' parameter."));
+        return Err((
+            700_021,
+            "Client assertion application identifier doesn't match 'client_id' parameter.",
+        ));
     }
     if jwt.claim("jti").is_empty() {
         Err((50_027, "The assertion has no jti."))
@@ -158,19 +177,31 @@ pub(super) fn by_certificate(
 }
 
 /// An assertion of an issuer that the app registration trusts.
-pub(super) fn by_issuer(jwt: &Jwt<'_>, issuers: &[std::sync::Arc<Issuer>], now: i64) -> Result<(), Why> {
+pub(super) fn by_issuer(
+    jwt: &Jwt<'_>,
+    issuers: &[std::sync::Arc<Issuer>],
+    now: i64,
+) -> Result<(), RejectReason> {
     let issuer = issuers.iter().find(|each| each.issuer == jwt.claim("iss"));
-    let issuer =
-        issuer.ok_or((700_211, "No matching federated identity record found for presented assertion issuer."))?;
+    let issuer = issuer.ok_or((
+        700_211,
+        "No matching federated identity record found for presented assertion issuer.",
+    ))?;
     if !issuer.signed(jwt) {
         return Err((700_027, "Client assertion failed signature validation."));
     }
     jwt.check_times(now)?;
     if issuer.subject != jwt.claim("sub") {
-        return Err((700_213, "No matching federated identity record found for presented assertion subject."));
+        return Err((
+            700_213,
+            "No matching federated identity record found for presented assertion subject.",
+        ));
     }
     if jwt.claim("aud") != EXCHANGE {
-        return Err((7_002_121, "No matching federated identity record found for presented assertion audience."));
+        return Err((
+            7_002_121,
+            "No matching federated identity record found for presented assertion audience.",
+        ));
     }
     Ok(())
 }

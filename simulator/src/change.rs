@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 
 use super::json::Object;
+use super::sample_data::{CONCLUSIONS, SEVERITIES, TAGS};
 use super::store::Incident;
 use super::tenant::Tenant;
 use super::time;
-use super::words::{CONCLUSIONS, SEVERITIES, TAGS};
 
 impl Tenant {
     /// A new incident; its id is the next one.
@@ -245,7 +245,8 @@ mod tests {
             assert!(tenant.update(2, now()));
             let after = tenant.store.get(2).unwrap();
             assert!(after.updated > before.updated);
-            let strip = |text: &[u8]| Object::parse(text).unwrap().with("lastUpdateTime", 0).to_text();
+            let strip =
+                |text: &[u8]| Object::parse(text).unwrap().with("lastUpdateTime", 0).to_text();
             assert_ne!(strip(&before.text), strip(&after.text));
         }
     }
@@ -286,7 +287,8 @@ mod tests {
         for second in 0..200 {
             tenant.live(now() + TimeDelta::seconds(second));
         }
-        let mut incidents: Vec<Value> = tenant.store.iter().map(|(id, _)| value(&tenant, id)).collect();
+        let mut incidents: Vec<Value> =
+            tenant.store.iter().map(|(id, _)| value(&tenant, id)).collect();
         incidents.sort_by_key(|incident| time::parse(incident["lastUpdateTime"].as_str().unwrap()));
         let mut newest = std::collections::HashMap::new();
         for device in incidents.iter().flat_map(devices) {

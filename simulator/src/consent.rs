@@ -9,8 +9,8 @@ use url::Url;
 use uuid::Uuid;
 
 use super::Service;
-use super::answer::Answer;
 use super::fault::entra_error;
+use super::response::Answer;
 
 /// The redirect URIs of the registration.
 const REGISTERED: [&str; 2] = ["https://portal.azure.com", "http://localhost/consent"];
@@ -65,16 +65,24 @@ fn shown(service: &Service, answer: Result<Answer, Refusal>) -> Answer {
 }
 
 /// Where the admin's browser is sent.
-fn page(service: &Service, directory: &str, any: &str, parameters: &Parameters) -> Result<Answer, Refusal> {
+fn page(
+    service: &Service,
+    directory: &str,
+    any: &str,
+    parameters: &Parameters,
+) -> Result<Answer, Refusal> {
     let of = |name: &str| parameters.get(name).map(String::as_str).unwrap_or_default();
     if of("client_id") != service.client_id {
         return Err((700_016, "The application was not found."));
     }
-    let mut back = registered(of("redirect_uri"))
-        .ok_or((50_011, "The redirect URI does not match the redirect URIs configured for the application."))?;
+    let mut back = registered(of("redirect_uri")).ok_or((
+        50_011,
+        "The redirect URI does not match the redirect URIs configured for the application.",
+    ))?;
     let tenant = if directory == any {
         // The next admin who has something to consent to signs in.
-        let lacks = |id: &Uuid| service.world.with(*id, |tenant| tenant.spec.behaviour.consent_missing);
+        let lacks =
+            |id: &Uuid| service.world.with(*id, |tenant| tenant.spec.behaviour.consent_missing);
         service.world.tenants().into_iter().find(lacks)
     } else {
         directory.parse().ok().filter(|id| service.world.knows(*id))
@@ -91,15 +99,25 @@ fn page(service: &Service, directory: &str, any: &str, parameters: &Parameters) 
         Admin::Accepts => [("tenant", tenant.as_str()), ("scope", of("scope"))],
         Admin::Declines => [
             ("error", "consent_required"),
-            ("error_description", "AADSTS65004: User declined to consent to access the app. Trace ID: 0000aaaa"),
+            (
+                "error_description",
+                "AADSTS65004: User declined to consent to access the app. Trace ID: 0000aaaa",
+            ),
         ],
         Admin::HasNoRights => [
             ("error", "access_denied"),
-            ("error_description", "AADSTS90094: The grant requires admin permission. Trace ID: 0000aaaa"),
+            (
+                "error_description",
+                "AADSTS90094: The grant requires admin permission. Trace ID: 0000aaaa",
+            ),
         ],
     });
     back.query_pairs_mut().extend_pairs(answered);
-    Ok(Answer { status: 302, body: Vec::new(), headers: vec![("Location".to_owned(), back.to_string())] })
+    Ok(Answer {
+        status: 302,
+        body: Vec::new(),
+        headers: vec![("Location".to_owned(), back.to_string())],
+    })
 }
 
 /// Letter by letter, but for the port of this machine's own address.

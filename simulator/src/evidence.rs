@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::json::Object;
 use super::random::{Random, mix};
+use super::sample_data::{FIRST_NAMES, LAST_NAMES};
 use super::time;
-use super::words::{FIRST_NAMES, LAST_NAMES};
 
 /// How a tenant's objects are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +131,13 @@ fn user(scene: &Scene<'_>, random: &mut Random) -> Fields {
         ("userPrincipalName", json!(format!("{account}@{}", scene.domain))),
         ("accountName", json!(account)),
         ("domainName", json!(scene.domain.split('.').next())),
-        ("userSid", json!(format!("S-1-5-21-1721254763-462695806-1538882281-{}", 1000 + random.below(9000)))),
+        (
+            "userSid",
+            json!(format!(
+                "S-1-5-21-1721254763-462695806-1538882281-{}",
+                1000 + random.below(9000)
+            )),
+        ),
         ("aadUserId", json!(random.uuid())),
     ]
 }
@@ -154,7 +160,10 @@ fn process(scene: &Scene<'_>, random: &mut Random) -> Fields {
         ("fileName", json!("powershell.exe")),
         ("filePath", json!(r"C:\Windows\System32\WindowsPowerShell\v1.0")),
         ("processId", json!(id)),
-        ("processCommandLine", json!(format!(r#""powershell.exe" -NoP -W Hidden -Enc {}"#, random.hex(48)))),
+        (
+            "processCommandLine",
+            json!(format!(r#""powershell.exe" -NoP -W Hidden -Enc {}"#, random.hex(48))),
+        ),
         ("processCreationTime", json!(time::format(scene.at - TimeDelta::seconds(40)))),
         ("parentProcessId", json!(id / 2)),
         ("parentProcessCreationTime", json!(time::format(scene.at - TimeDelta::minutes(9)))),
@@ -219,8 +228,14 @@ pub(super) fn device(id: &str, place: usize, version: u32, domain: &str) -> Obje
         .with("version", if server { "21H2" } else { "23H2" })
         .with("osProcessor", "x64")
         .with("osBuild", 20_348 + version)
-        .with("healthStatus", at(&["Active", "Inactive", "ImpairedCommunication"], u64::from(version)))
-        .with("riskScore", at(&["None", "Informational", "Low", "Medium", "High"], u64::from(version)))
+        .with(
+            "healthStatus",
+            at(&["Active", "Inactive", "ImpairedCommunication"], u64::from(version)),
+        )
+        .with(
+            "riskScore",
+            at(&["None", "Informational", "Low", "Medium", "High"], u64::from(version)),
+        )
         .with("rbacGroupName", at(&["Workstations", "Servers", "Executives"], 0))
         .with("rbacGroupId", nature % 12)
         .with("firstSeen", format!("2023-0{}-11T14:16:01.9330135Z", 1 + nature % 9));
@@ -231,5 +246,8 @@ pub(super) fn device(id: &str, place: usize, version: u32, domain: &str) -> Obje
         .with("tags", if server { vec!["Tier 0"] } else { Vec::new() })
         .with("defenderAvStatus", "Updated")
         .with("onboardingStatus", "Onboarded")
-        .with("vmMetadata", server.then(|| json!({"vmId": Random::new(nature).uuid(), "cloudProvider": "Azure"})))
+        .with(
+            "vmMetadata",
+            server.then(|| json!({"vmId": Random::new(nature).uuid(), "cloudProvider": "Azure"})),
+        )
 }

@@ -16,7 +16,7 @@ pub enum Endpoint {
 
 /// What one request gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
+pub enum ScriptedReply {
     /// The normal answer.
     Pass,
     /// This status, body and headers. `Content-Type: application/json` unless a header says otherwise.
@@ -50,10 +50,14 @@ pub enum Reply {
     ExpireToken,
 }
 
-impl Reply {
+impl ScriptedReply {
     /// A status with the error body of the Defender APIs.
     pub fn defender(code: u16, error: &str) -> Self {
-        Self::Status { code, body: defender_error(error, "Scripted by the simulator."), headers: Vec::new() }
+        Self::Status {
+            code,
+            body: defender_error(error, "Scripted by the simulator."),
+            headers: Vec::new(),
+        }
     }
 
     /// 429 with `Retry-After`.
@@ -97,7 +101,8 @@ pub(super) fn defender_error(code: &str, message: &str) -> String {
 
 pub(super) fn entra_error(error: &str, aadsts: u32, text: &str, now: DateTime<Utc>) -> String {
     let timestamp = now.format("%Y-%m-%d %H:%M:%SZ").to_string();
-    let (trace, correlation) = ("0000aaaa-11bb-cccc-dd33-eeeeee333333", "aaaa0000-bb11-2222-33cc-444444dddddd");
+    let (trace, correlation) =
+        ("0000aaaa-11bb-cccc-dd33-eeeeee333333", "aaaa0000-bb11-2222-33cc-444444dddddd");
     json!({
         "error": error,
         "error_description": format!(

@@ -57,8 +57,12 @@ impl Filter {
         match self {
             Self::All(parts) => parts.iter().all(|part| part.admits(incident)),
             Self::Any(parts) => parts.iter().any(|part| part.admits(incident)),
-            Self::Time(TimeField::LastUpdate, operator, time) => operator.holds(incident.updated, *time),
-            Self::Time(TimeField::Created, operator, time) => operator.holds(incident.created, *time),
+            Self::Time(TimeField::LastUpdate, operator, time) => {
+                operator.holds(incident.updated, *time)
+            }
+            Self::Time(TimeField::Created, operator, time) => {
+                operator.holds(incident.created, *time)
+            }
             Self::Status(status) => incident.status == *status,
             Self::AssignedTo(name) => incident.assigned_to.as_ref() == Some(name),
         }
@@ -83,7 +87,10 @@ impl Filter {
                     range.1 = range.1.min(*time);
                 }
             }
-            Self::Time(TimeField::Created, ..) | Self::Any(_) | Self::Status(_) | Self::AssignedTo(_) => {}
+            Self::Time(TimeField::Created, ..)
+            | Self::Any(_)
+            | Self::Status(_)
+            | Self::AssignedTo(_) => {}
         }
     }
 }
@@ -139,8 +146,8 @@ impl Words {
             };
         }
         let (field, operator, literal) = (self.next()?, self.next()?, self.next()?);
-        let operator =
-            Operator::parse(&operator).ok_or_else(|| format!("The operator '{operator}' is not supported."))?;
+        let operator = Operator::parse(&operator)
+            .ok_or_else(|| format!("The operator '{operator}' is not supported."))?;
         match field.as_str() {
             "lastUpdateTime" => on_time(TimeField::LastUpdate, operator, &literal),
             "createdTime" => on_time(TimeField::Created, operator, &literal),
@@ -160,7 +167,8 @@ fn single(mut parts: Vec<Filter>, join: fn(Vec<Filter>) -> Filter) -> Filter {
 }
 
 fn on_time(field: TimeField, operator: Operator, literal: &str) -> Result<Filter, String> {
-    let time = time::parse(literal).ok_or_else(|| format!("'{literal}' is not a DateTimeOffset literal in UTC."))?;
+    let time = time::parse(literal)
+        .ok_or_else(|| format!("'{literal}' is not a DateTimeOffset literal in UTC."))?;
     Ok(Filter::Time(field, operator, time))
 }
 
@@ -168,7 +176,10 @@ fn on_text(field: &str, operator: Operator, literal: &str) -> Result<String, Str
     if operator != Operator::Eq {
         return Err(format!("The property '{field}' supports 'eq' only."));
     }
-    literal.strip_prefix('\'').map(str::to_owned).ok_or_else(|| format!("'{literal}' is not a quoted string."))
+    literal
+        .strip_prefix('\'')
+        .map(str::to_owned)
+        .ok_or_else(|| format!("'{literal}' is not a quoted string."))
 }
 
 /// Words, parentheses and strings; a string keeps its opening quote and loses the closing one.
@@ -182,8 +193,8 @@ fn split(text: &str) -> Result<Vec<String>, String> {
                 first.to_string()
             }
             '\'' => {
-                let (word, after) =
-                    quoted(&rest[1..]).ok_or_else(|| format!("Unterminated string literal in '{text}'."))?;
+                let (word, after) = quoted(&rest[1..])
+                    .ok_or_else(|| format!("Unterminated string literal in '{text}'."))?;
                 rest = after;
                 format!("'{word}")
             }
@@ -230,7 +241,10 @@ mod tests {
             ),
             Ok(Filter::All(vec![
                 Filter::Time(TimeField::LastUpdate, Operator::Ge, time),
-                Filter::Any(vec![Filter::Status("Active".to_owned()), Filter::AssignedTo("O'Neil".to_owned()),]),
+                Filter::Any(vec![
+                    Filter::Status("Active".to_owned()),
+                    Filter::AssignedTo("O'Neil".to_owned()),
+                ]),
             ]))
         );
     }
@@ -239,7 +253,10 @@ mod tests {
     fn the_range_of_a_window_is_found() {
         let (from, to) = ("2024-01-02T00:00:00Z", "2024-01-03T00:00:00Z");
         let filter = Filter::parse(&format!("lastUpdateTime ge {from} and lastUpdateTime lt {to}"));
-        assert_eq!(filter.unwrap().last_update_range(), (time::parse(from).unwrap(), time::parse(to).unwrap()));
+        assert_eq!(
+            filter.unwrap().last_update_range(),
+            (time::parse(from).unwrap(), time::parse(to).unwrap())
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use serde_json::json;
 
 use super::Service;
-use super::answer::Answer;
+use super::response::Answer;
 
 /// `GET /metadata/identity/oauth2/token`.
 pub(super) async fn token(
@@ -22,10 +22,13 @@ pub(super) async fn token(
 }
 
 fn answer(service: &Service, query: &HashMap<String, String>, headers: &HeaderMap) -> Answer {
-    let refuse =
-        |text: &str| Answer::new(400, json!({"error": "invalid_request", "error_description": text}).to_string());
+    let refuse = |text: &str| {
+        Answer::new(400, json!({"error": "invalid_request", "error_description": text}).to_string())
+    };
     // Both keep a request that a server was tricked into from getting an answer.
-    if headers.get("metadata").is_none_or(|value| value != "true") || headers.contains_key("x-forwarded-for") {
+    if headers.get("metadata").is_none_or(|value| value != "true")
+        || headers.contains_key("x-forwarded-for")
+    {
         return refuse("Required metadata header not specified");
     }
     let parameter = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();

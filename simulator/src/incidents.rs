@@ -7,16 +7,20 @@ use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::Service;
-use super::answer::{Answer, unauthorized};
 use super::fault::Endpoint;
 use super::filter::Filter;
+use super::response::{Answer, unauthorized};
 use super::world::Issued;
 
 /// The service's page limit, and its page where none is asked for.
 const TOP_MAX: usize = 100;
 
 /// The list.
-pub(super) async fn list(State(service): State<Service>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+pub(super) async fn list(
+    State(service): State<Service>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
     let Some(issued) = bearer(&service, &headers) else {
         return service.reply(unauthorized(), &headers);
     };
@@ -29,7 +33,11 @@ pub(super) async fn list(State(service): State<Service>, RawQuery(query): RawQue
 }
 
 /// One incident.
-pub(super) async fn single(State(service): State<Service>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+pub(super) async fn single(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     let Some(issued) = bearer(&service, &headers) else {
         return service.reply(unauthorized(), &headers);
     };
@@ -37,7 +45,9 @@ pub(super) async fn single(State(service): State<Service>, Path(id): Path<String
         Ok(()) => one(&service, issued.tenant, &id),
         Err(refusal) => refusal,
     };
-    service.serve(issued.tenant, Endpoint::Incidents, format!("/api/incidents/{id}"), &headers, answer).await
+    service
+        .serve(issued.tenant, Endpoint::Incidents, format!("/api/incidents/{id}"), &headers, answer)
+        .await
 }
 
 /// Whose token this is; expired and revoked ones are still known, and refused later.
@@ -75,8 +85,8 @@ impl Listing {
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "$filter" => {
-                    listing.filter =
-                        Filter::parse(&value).map_err(|message| Answer::refusal(400, "ODataError", &message))?;
+                    listing.filter = Filter::parse(&value)
+                        .map_err(|message| Answer::refusal(400, "ODataError", &message))?;
                 }
                 "$top" => listing.top = number(&name, &value)?,
                 "$skip" => listing.skip = number(&name, &value)?,
@@ -100,7 +110,11 @@ impl Listing {
 
 fn number(name: &str, value: &str) -> Result<usize, Answer> {
     value.parse().map_err(|_| {
-        Answer::refusal(400, "ODataError", &format!("Invalid value '{value}' for {name} query option found."))
+        Answer::refusal(
+            400,
+            "ODataError",
+            &format!("Invalid value '{value}' for {name} query option found."),
+        )
     })
 }
 

@@ -91,10 +91,14 @@ mod tests {
 
     #[test]
     fn a_change_leaves_the_order_and_the_other_values_alone() {
-        let mut object = Object::parse(br#"{"z":1.50,"a":"\u0000\ud800","list":[{"b":2}]}"#).unwrap();
+        let mut object =
+            Object::parse(br#"{"z":1.50,"a":"\u0000\ud800","list":[{"b":2}]}"#).unwrap();
         object.set("z", "new");
         object.set("last", true);
-        assert_eq!(object.to_text(), r#"{"z":"new","a":"\u0000\ud800","list":[{"b":2}],"last":true}"#);
+        assert_eq!(
+            object.to_text(),
+            r#"{"z":"new","a":"\u0000\ud800","list":[{"b":2}],"last":true}"#
+        );
         assert_eq!(object.objects("list")[0].get::<i64>("b"), Some(2));
     }
 }

@@ -4,20 +4,21 @@
 //! Tests, `demo`, `simulate` and the benchmark talk to it over a socket, exactly as they would talk to Microsoft; the
 //! clients differ in nothing but two URLs. What it answers follows the documents and the payloads seen in public.
 
-mod answer;
 mod assertion;
-mod author;
 mod change;
 mod consent;
 mod evidence;
 mod fault;
 mod filter;
 mod identity;
+mod incident_generator;
 mod incidents;
 mod json;
 mod merge;
 mod quota;
 mod random;
+mod response;
+mod sample_data;
 mod store;
 mod tenant;
 #[cfg(test)]
@@ -25,7 +26,6 @@ mod tests;
 mod time;
 mod token;
 mod traffic;
-mod words;
 mod world;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -43,7 +43,7 @@ use url::Url;
 
 pub use assertion::Issuer;
 pub use consent::Admin;
-pub use fault::{Call, Endpoint, Reply};
+pub use fault::{Call, Endpoint, ScriptedReply};
 pub use store::Order;
 pub use tenant::{Behaviour, TenantSpec};
 pub use world::World;
@@ -121,7 +121,9 @@ impl Simulator {
     /// Binds the address and serves an empty world.
     pub async fn start(options: Options) -> std::io::Result<Simulator> {
         let listener = TcpListener::bind(options.listen).await?;
-        let url: Url = format!("http://{}", listener.local_addr()?).parse().expect("a socket address makes a URL");
+        let url: Url = format!("http://{}", listener.local_addr()?)
+            .parse()
+            .expect("a socket address makes a URL");
         let world = World::new(options.clock, options.client_secret);
         let shutdown = CancellationToken::new();
         let service = Service {
@@ -183,6 +185,6 @@ async fn unknown_path(
     axum::extract::State(service): axum::extract::State<Service>,
     headers: HeaderMap,
 ) -> axum::response::Response {
-    let refusal = answer::Answer::refusal(404, "NotFound", "There is no such resource.");
+    let refusal = response::Answer::refusal(404, "NotFound", "There is no such resource.");
     service.reply(refusal, &headers)
 }

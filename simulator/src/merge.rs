@@ -37,7 +37,13 @@ impl Tenant {
     }
 
     /// An analyst moves one alert to another incident.
-    pub(super) fn move_alert(&mut self, alert_id: &str, from: i64, to: i64, now: DateTime<Utc>) -> bool {
+    pub(super) fn move_alert(
+        &mut self,
+        alert_id: &str,
+        from: i64,
+        to: i64,
+        now: DateTime<Utc>,
+    ) -> bool {
         let (Some(mut source), Some(mut target)) = (self.open(from), self.open(to)) else {
             return false;
         };

@@ -18,7 +18,11 @@ pub(super) struct Quota {
 
 impl Quota {
     pub(super) fn new(per_minute: u32, per_hour: u32) -> Self {
-        Self { per_minute: per_minute as usize, per_hour: per_hour as usize, admitted: VecDeque::new() }
+        Self {
+            per_minute: per_minute as usize,
+            per_hour: per_hour as usize,
+            admitted: VecDeque::new(),
+        }
     }
 
     /// Counts a call, or says after how many seconds one will be admitted. A refused call costs nothing: the documents
@@ -44,7 +48,12 @@ impl Quota {
     }
 
     /// When a full window lets the next call in; `None` when it has room now.
-    fn free_at(&self, now: DateTime<Utc>, limit: usize, window: TimeDelta) -> Option<DateTime<Utc>> {
+    fn free_at(
+        &self,
+        now: DateTime<Utc>,
+        limit: usize,
+        window: TimeDelta,
+    ) -> Option<DateTime<Utc>> {
         if limit == 0 {
             return Some(now + window);
         }

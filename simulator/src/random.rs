@@ -44,8 +44,10 @@ impl Random {
     }
 
     pub(super) fn uuid(&mut self) -> Uuid {
-        uuid::Builder::from_random_bytes((u128::from(self.number()) << 64 | u128::from(self.number())).to_be_bytes())
-            .into_uuid()
+        uuid::Builder::from_random_bytes(
+            (u128::from(self.number()) << 64 | u128::from(self.number())).to_be_bytes(),
+        )
+        .into_uuid()
     }
 
     pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {

@@ -44,7 +44,10 @@ impl Incident {
     pub(super) fn new(updated: DateTime<Utc>, text: &str) -> Self {
         let object = Object::parse(text.as_bytes()).unwrap_or_default();
         Self {
-            created: object.get::<String>("createdTime").and_then(|text| time::parse(&text)).unwrap_or(updated),
+            created: object
+                .get::<String>("createdTime")
+                .and_then(|text| time::parse(&text))
+                .unwrap_or(updated),
             updated,
             status: object.get("status").unwrap_or_default(),
             assigned_to: object.get("assignedTo").unwrap_or_default(),
@@ -153,7 +156,8 @@ mod tests {
     }
 
     fn ids(store: &Store, order: Order, random: &mut Random) -> Vec<i64> {
-        let pages = [0, 20, 40].map(|skip| store.page(&Filter::everything(), order, random, skip, 20));
+        let pages =
+            [0, 20, 40].map(|skip| store.page(&Filter::everything(), order, random, skip, 20));
         pages.concat().into_iter().map(|(id, _)| id).collect()
     }
 

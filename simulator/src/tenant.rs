@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
-use super::author::Author;
 use super::consent::Admin;
+use super::incident_generator::IncidentGenerator;
 use super::quota::Quota;
 use super::random::seed_of;
 use super::store::{Incident, Order, Store};
@@ -79,7 +79,7 @@ pub struct Behaviour {
 #[derive(Debug)]
 pub(super) struct Tenant {
     pub(super) spec: TenantSpec,
-    pub(super) author: Author,
+    pub(super) author: IncidentGenerator,
     pub(super) store: Store,
     pub(super) traffic: Traffic,
     /// Random updates after each answered page.
@@ -91,7 +91,7 @@ pub(super) struct Tenant {
 impl Tenant {
     pub(super) fn new(spec: TenantSpec, now: DateTime<Utc>) -> Self {
         let mut tenant = Self {
-            author: Author::new(spec.id, &spec.name, spec.seed),
+            author: IncidentGenerator::new(spec.id, &spec.name, spec.seed),
             store: Store::default(),
             traffic: Traffic::new(Quota::new(spec.calls_per_minute, spec.calls_per_hour)),
             churn: 0,
@@ -105,12 +105,14 @@ impl Tenant {
     /// Ids rise with the time of creation, as the service numbers them; most incidents change for up to three days.
     fn seed(&mut self, now: DateTime<Utc>) {
         let count = i64::try_from(self.spec.incidents).expect("a count of incidents");
-        let step = TimeDelta::days(self.spec.spread_days.into()) / i32::try_from(count.max(1)).expect("a sane count");
+        let step = TimeDelta::days(self.spec.spread_days.into())
+            / i32::try_from(count.max(1)).expect("a sane count");
         for id in 1..=count {
             let begin = now - TimeDelta::days(self.spec.spread_days.into())
                 + step * i32::try_from(id - 1).expect("a sane count");
             let created = time::to_ticks(begin + self.part_of(step));
-            let updated = time::to_ticks(created + self.part_of((now - created).min(TimeDelta::days(3))));
+            let updated =
+                time::to_ticks(created + self.part_of((now - created).min(TimeDelta::days(3))));
             let incident = self.author.incident(id, created, updated);
             self.store.put(id, Incident::new(updated, &incident.to_text()));
         }

@@ -110,10 +110,14 @@ async fn the_documented_filters_work_and_others_are_refused() {
     let (client, world) = (Client::new(&simulator).await, simulator.world());
     world.advance(Duration::from_secs(60));
     assert!(world.resolve(TENANT, 7));
-    let page = client.page("?$filter=lastUpdateTime+ge+2023-11-14T22:14:00Z+and+status+eq+'Resolved'").await;
+    let page = client
+        .page("?$filter=lastUpdateTime+ge+2023-11-14T22:14:00Z+and+status+eq+'Resolved'")
+        .await;
     assert_eq!(page.len(), 1);
     assert_eq!(page[0]["incidentId"], 7);
-    for refused in ["?$filter=severity+eq+'High'", "?$top=101", "?$skip=-1", "?$orderby=lastUpdateTime"] {
+    for refused in
+        ["?$filter=severity+eq+'High'", "?$top=101", "?$skip=-1", "?$orderby=lastUpdateTime"]
+    {
         assert_eq!(client.status(refused).await, 400, "{refused}");
     }
 }
@@ -192,13 +196,13 @@ async fn tokens_end_and_secrets_are_compared() {
 async fn scripted_replies_come_once_and_in_order() {
     let simulator = start(Encoding::Identity, spec(3)).await;
     let (client, world) = (Client::new(&simulator).await, simulator.world());
-    let drip = Reply::Drip { bytes: 9_000, every: Duration::from_millis(1) };
+    let drip = ScriptedReply::Drip { bytes: 9_000, every: Duration::from_millis(1) };
     let script = vec![
-        Reply::throttled(7),
-        Reply::CutBody { after_bytes: 100 },
+        ScriptedReply::throttled(7),
+        ScriptedReply::CutBody { after_bytes: 100 },
         drip,
-        Reply::Body("<html>".to_owned()),
-        Reply::ExpireToken,
+        ScriptedReply::Body("<html>".to_owned()),
+        ScriptedReply::ExpireToken,
     ];
     world.script(TENANT, Endpoint::Incidents, script);
     assert_eq!(client.get("").await.unwrap().headers()["retry-after"], "7");
@@ -259,8 +263,12 @@ async fn assertions_are_judged_by_signature_audience_time_and_use() {
     for algorithm in [Algorithm::Ps256, Algorithm::Rs256] {
         world.remove_certificates();
         let certificate = Certificate::from_pem(pem, key, algorithm).unwrap();
-        let sign = |client: &str, endpoint: &str, now| certificate.assertion(client, endpoint, now).unwrap();
-        let judge = |assertion: &str| world.check_assertion(assertion, &client_id, endpoint).map_err(|(code, _)| code);
+        let sign = |client: &str, endpoint: &str, now| {
+            certificate.assertion(client, endpoint, now).unwrap()
+        };
+        let judge = |assertion: &str| {
+            world.check_assertion(assertion, &client_id, endpoint).map_err(|(code, _)| code)
+        };
         let good = sign(&client_id, endpoint, now);
         assert_eq!(judge(&good), Err(700_027), "nobody uploaded the certificate");
         world.register_certificate(&CertificateDer::from_pem_slice(pem).unwrap());
@@ -272,31 +280,47 @@ async fn assertions_are_judged_by_signature_audience_time_and_use() {
         assert_eq!(judge(&sign("another-app", endpoint, now)), Err(700_021));
         let (theirs, ours) = (sign("another-app", endpoint, now), sign(&client_id, endpoint, now));
         let claims = ours.split('.').nth(1).unwrap();
-        let forged: Vec<&str> =
-            theirs.split('.').enumerate().map(|(at, part)| if at == 1 { claims } else { part }).collect();
-        assert_eq!(judge(&forged.join(".")), Err(700_027), "claims of one and signature of another");
+        let forged: Vec<&str> = theirs
+            .split('.')
+            .enumerate()
+            .map(|(at, part)| if at == 1 { claims } else { part })
+            .collect();
+        assert_eq!(
+            judge(&forged.join(".")),
+            Err(700_027),
+            "claims of one and signature of another"
+        );
         assert_eq!(judge("a.b.c"), Err(50_027));
     }
 }
 
 #[tokio::test]
 async fn an_admin_is_sent_back_with_what_he_did_and_only_then_are_there_tokens() {
-    let behaviour = Behaviour { consent_missing: true, admin: Admin::Declines, ..Behaviour::default() };
+    let behaviour =
+        Behaviour { consent_missing: true, admin: Admin::Declines, ..Behaviour::default() };
     let simulator = start(Encoding::Identity, TenantSpec { behaviour, ..spec(0) }).await;
     let http = incident_sync::http_client::client();
     let client = Client { http: http.clone(), url: simulator.url(), token: String::new() };
     let (id, any) = (Options::default().client_id, "organizations");
     let ask = async |directory: &str, form: &str, back: &str, scope: &str| {
         let url = simulator.url().join(&format!("{directory}/{form}")).unwrap();
-        let parameters = [("client_id", id.as_str()), ("redirect_uri", back), ("scope", scope), ("state", "a&b")];
+        let parameters = [
+            ("client_id", id.as_str()),
+            ("redirect_uri", back),
+            ("scope", scope),
+            ("state", "a&b"),
+        ];
         let answer = http.get(url).query(&parameters).send().await.unwrap();
-        let location = answer.headers().get("location").map(|location| location.to_str().unwrap().to_owned());
+        let location =
+            answer.headers().get("location").map(|location| location.to_str().unwrap().to_owned());
         (answer.status().as_u16(), location.unwrap_or_default())
     };
     let back = "http://localhost:4711/consent";
     let (status, location) = ask(any, "v2.0/adminconsent", back, "x/.default").await;
     assert!(
-        status == 302 && location.starts_with("http://localhost:4711/consent?") && location.contains("AADSTS65004")
+        status == 302
+            && location.starts_with("http://localhost:4711/consent?")
+            && location.contains("AADSTS65004")
     );
     assert_eq!(client.ask_token("token", SECRET, "resource").await.status(), 400, "he declined");
 
@@ -308,11 +332,16 @@ async fn an_admin_is_sent_back_with_what_he_did_and_only_then_are_there_tokens()
         ("common", "adminconsent", "http://localhost:4711/elsewhere", ""),
         ("common", "adminconsent", "https://portal.azure.com.evil.example", ""),
     ] {
-        assert_eq!(ask(directory, form, back, scope).await.0, 400, "{directory} {form} {back} {scope}");
+        assert_eq!(
+            ask(directory, form, back, scope).await.0,
+            400,
+            "{directory} {form} {back} {scope}"
+        );
     }
     let (_, location) = ask("common", "adminconsent", "https://portal.azure.com", "").await;
     assert!(
-        location.contains("admin_consent=True&state=a%26b") && location.contains(&TENANT.to_string()),
+        location.contains("admin_consent=True&state=a%26b")
+            && location.contains(&TENANT.to_string()),
         "{location}"
     );
     assert_eq!(client.ask_token("token", SECRET, "resource").await.status(), 200);

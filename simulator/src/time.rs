@@ -42,7 +42,9 @@ mod tests {
 
     #[test]
     fn trailing_zeros_are_trimmed_as_dotnet_does() {
-        for text in ["2020-09-06T14:46:57Z", "2020-09-06T14:46:57.29Z", "2020-09-06T14:46:57.0733333Z"] {
+        for text in
+            ["2020-09-06T14:46:57Z", "2020-09-06T14:46:57.29Z", "2020-09-06T14:46:57.0733333Z"]
+        {
             assert_eq!(format(parse(text).unwrap()), text);
         }
         assert_eq!(parse("2020-09-06T14:46:57+02:00"), None);

@@ -14,8 +14,8 @@ use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::Service;
-use super::answer::Answer;
 use super::fault::{Endpoint, entra_error};
+use super::response::Answer;
 use super::world::Issued;
 
 /// The parameters of a token request.
@@ -50,7 +50,13 @@ enum Version {
 /// A refusal before it has a time: HTTP status, `error`, AADSTS number, sentence.
 type Refusal = (u16, &'static str, u32, String);
 
-async fn answer(service: &Service, tenant: &str, headers: &HeaderMap, body: &[u8], version: Version) -> Response {
+async fn answer(
+    service: &Service,
+    tenant: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+    version: Version,
+) -> Response {
     let form: Form = form_urlencoded::parse(body).into_owned().collect();
     let tenant = match known_tenant(service, tenant) {
         Ok(tenant) => tenant,
@@ -95,10 +101,20 @@ fn known_tenant(service: &Service, tenant: &str) -> Result<Uuid, Refusal> {
 }
 
 /// Checks the request and returns what the token is for.
-fn requested_resource(service: &Service, tenant: Uuid, form: &Form, version: Version) -> Result<String, Refusal> {
+fn requested_resource(
+    service: &Service,
+    tenant: Uuid,
+    form: &Form,
+    version: Version,
+) -> Result<String, Refusal> {
     let field = |name: &str| form.get(name).map(String::as_str);
     if field("grant_type") != Some("client_credentials") {
-        return Err((400, "unsupported_grant_type", 70_003, "The app requested an unsupported grant type.".to_owned()));
+        return Err((
+            400,
+            "unsupported_grant_type",
+            70_003,
+            "The app requested an unsupported grant type.".to_owned(),
+        ));
     }
     let resource = match version {
         Version::V1 => required(form, "resource")?.to_owned(),
@@ -135,7 +151,12 @@ fn requested_resource(service: &Service, tenant: Uuid, form: &Form, version: Ver
 
 fn required<'a>(form: &'a Form, name: &str) -> Result<&'a str, Refusal> {
     form.get(name).map(String::as_str).ok_or_else(|| {
-        (400, "invalid_request", 900_144, format!("The request body must contain the following parameter: '{name}'."))
+        (
+            400,
+            "invalid_request",
+            900_144,
+            format!("The request body must contain the following parameter: '{name}'."),
+        )
     })
 }
 
@@ -144,7 +165,12 @@ fn check_credential(service: &Service, form: &Form, endpoint: &str) -> Result<()
     if let Some(assertion) = form.get("client_assertion") {
         let kind = form.get("client_assertion_type").map(String::as_str);
         if kind != Some("urn:ietf:params:oauth:client-assertion-type:jwt-bearer") {
-            return Err((400, "invalid_request", 50_027, "The client_assertion_type is not supported.".to_owned()));
+            return Err((
+                400,
+                "invalid_request",
+                50_027,
+                "The client_assertion_type is not supported.".to_owned(),
+            ));
         }
         let checked = service.world.check_assertion(assertion, &service.client_id, endpoint);
         return checked.map_err(|(code, text)| (401, "invalid_client", code, text.to_owned()));
@@ -157,7 +183,13 @@ fn check_credential(service: &Service, form: &Form, endpoint: &str) -> Result<()
     }
 }
 
-fn issue(service: &Service, tenant: Uuid, resource: &str, version: Version, now: DateTime<Utc>) -> Answer {
+fn issue(
+    service: &Service,
+    tenant: Uuid,
+    resource: &str,
+    version: Version,
+    now: DateTime<Utc>,
+) -> Answer {
     let (behaviour, lifetime) =
         service.world.with(tenant, |tenant| (tenant.spec.behaviour, tenant.spec.token_lifetime_s));
     let expires = now + TimeDelta::seconds(lifetime.cast_signed());
@@ -180,7 +212,8 @@ fn issue(service: &Service, tenant: Uuid, resource: &str, version: Version, now:
     {
         claims.remove("roles");
     }
-    let token = if behaviour.opaque_token { format!("opaque-{}", Uuid::new_v4()) } else { jwt(&claims) };
+    let token =
+        if behaviour.opaque_token { format!("opaque-{}", Uuid::new_v4()) } else { jwt(&claims) };
     let issued = Issued { tenant, expires, revoked: false, has_roles: !behaviour.no_roles };
     service.world.remember(token.clone(), issued);
     let body = match version {

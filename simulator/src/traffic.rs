@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use chrono::{DateTime, Utc};
 
-use super::fault::{Call, Endpoint, Reply};
+use super::fault::{Call, Endpoint, ScriptedReply};
 use super::quota::Quota;
 
 /// A simulator that runs for days forgets the oldest calls.
@@ -15,8 +15,8 @@ const CALLS_KEPT: usize = 100_000;
 pub(super) struct Traffic {
     quota: Quota,
     pub(super) quota_violations: usize,
-    token_script: VecDeque<Reply>,
-    incidents_script: VecDeque<Reply>,
+    token_script: VecDeque<ScriptedReply>,
+    incidents_script: VecDeque<ScriptedReply>,
     calls: VecDeque<(u64, Call)>,
     arrived: u64,
 }
@@ -40,7 +40,7 @@ impl Traffic {
         admitted
     }
 
-    pub(super) fn script(&mut self, endpoint: Endpoint) -> &mut VecDeque<Reply> {
+    pub(super) fn script(&mut self, endpoint: Endpoint) -> &mut VecDeque<ScriptedReply> {
         match endpoint {
             Endpoint::Token => &mut self.token_script,
             Endpoint::Incidents => &mut self.incidents_script,

@@ -10,8 +10,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Clock;
-use super::assertion::{self, Issuer, Jwt, Registered, Why};
-use super::fault::{Call, Endpoint, Reply};
+use super::assertion::{self, Issuer, Jwt, Registered, RejectReason};
+use super::fault::{Call, Endpoint, ScriptedReply};
 use super::json::Object;
 use super::store::Incident;
 use super::tenant::{Behaviour, Tenant, TenantSpec};
@@ -80,7 +80,10 @@ impl World {
     }
 
     /// The service's time.
-    #[expect(clippy::disallowed_methods, reason = "this server owns its clock; its clients read the Date header")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this server owns its clock; its clients read the Date header"
+    )]
     pub fn now(&self) -> DateTime<Utc> {
         match *lock(&self.0.clock) {
             Time::Real(advanced) => time::to_ticks(Utc::now() + advanced),
@@ -158,7 +161,8 @@ impl World {
     /// Assigns a managed identity to this machine, which the app registration trusts.
     pub fn assign_identity(&self, client_id: &str) {
         let home = Uuid::new_v4();
-        let issuer = self.trust_issuer(&format!("https://login.microsoftonline.com/{home}/v2.0"), client_id);
+        let issuer =
+            self.trust_issuer(&format!("https://login.microsoftonline.com/{home}/v2.0"), client_id);
         lock(&self.0.identities).insert(client_id.to_owned(), issuer);
     }
 
@@ -178,7 +182,8 @@ impl World {
         let list = Object::parse(json.as_bytes()).expect("a list answer is an object");
         for incident in list.objects("value") {
             let id = incident.get("incidentId").expect("a documented incident has an id");
-            let updated: String = incident.get("lastUpdateTime").expect("a documented incident has a time");
+            let updated: String =
+                incident.get("lastUpdateTime").expect("a documented incident has a time");
             let updated = time::parse(&updated).expect("a documented time ends in Z");
             self.add_raw(tenant, id, updated, &incident.to_text());
         }
@@ -235,18 +240,24 @@ impl World {
 
     /// The newest text of every incident.
     pub fn truth_raw(&self, tenant: Uuid) -> BTreeMap<i64, String> {
-        let texts: Vec<_> =
-            self.with(tenant, |tenant| tenant.store.iter().map(|(id, incident)| (id, incident.text.clone())).collect());
-        texts.into_iter().map(|(id, text)| (id, String::from_utf8_lossy(&text).into_owned())).collect()
+        let texts: Vec<_> = self.with(tenant, |tenant| {
+            tenant.store.iter().map(|(id, incident)| (id, incident.text.clone())).collect()
+        });
+        texts
+            .into_iter()
+            .map(|(id, text)| (id, String::from_utf8_lossy(&text).into_owned()))
+            .collect()
     }
 
     /// The `lastUpdateTime` of every incident's current version.
     pub fn versions(&self, tenant: Uuid) -> BTreeMap<i64, DateTime<Utc>> {
-        self.with(tenant, |tenant| tenant.store.iter().map(|(id, incident)| (id, incident.updated)).collect())
+        self.with(tenant, |tenant| {
+            tenant.store.iter().map(|(id, incident)| (id, incident.updated)).collect()
+        })
     }
 
     /// The next requests to that endpoint get these replies, one each, after those that were scripted before.
-    pub fn script(&self, tenant: Uuid, endpoint: Endpoint, replies: Vec<Reply>) {
+    pub fn script(&self, tenant: Uuid, endpoint: Endpoint, replies: Vec<ScriptedReply>) {
         self.with(tenant, |tenant| {
             tenant.traffic.script(endpoint).extend(replies);
         });
@@ -305,13 +316,19 @@ impl World {
     }
 
     /// Judges an assertion of the application for that token endpoint.
-    pub(super) fn check_assertion(&self, text: &str, client_id: &str, endpoint: &str) -> Result<(), Why> {
+    pub(super) fn check_assertion(
+        &self,
+        text: &str,
+        client_id: &str,
+        endpoint: &str,
+    ) -> Result<(), RejectReason> {
         let jwt = Jwt::parse(text).ok_or((50_027, "JWT token is invalid or malformed."))?;
         let now = self.now().timestamp();
         if !jwt.is_own() {
             return assertion::by_issuer(&jwt, &lock(&self.0.issuers), now);
         }
-        let jti = assertion::by_certificate(&jwt, &lock(&self.0.certificates), client_id, endpoint, now)?;
+        let jti =
+            assertion::by_certificate(&jwt, &lock(&self.0.certificates), client_id, endpoint, now)?;
         let is_new = lock(&self.0.assertions).insert(jti);
         if is_new { Ok(()) } else { Err((50_027, "The assertion was used before.")) }
     }
@@ -329,7 +346,10 @@ impl World {
 
     pub(super) fn revoke_tokens(&self, tenant: Uuid) {
         let mut tokens = lock(&self.0.tokens);
-        tokens.values_mut().filter(|issued| issued.tenant == tenant).for_each(|issued| issued.revoked = true);
+        tokens
+            .values_mut()
+            .filter(|issued| issued.tenant == tenant)
+            .for_each(|issued| issued.revoked = true);
     }
 
     fn change<T>(&self, tenant: Uuid, change: impl FnOnce(&mut Tenant, DateTime<Utc>) -> T) -> T {

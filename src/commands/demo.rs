@@ -19,20 +19,20 @@ use crate::config;
 use crate::context::{self, OpenDatabase, SetupError};
 use crate::daemon::http::server;
 use crate::daemon::signals;
-use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE, Incidents};
-use crate::entra::Tokens;
+use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE, DefenderClient};
+use crate::entra::TokenCache;
 use crate::entra::credential::{App, Credential};
 use crate::http_client;
 use crate::postgres::{Embedded, EmbeddedSettings, Hold};
 use crate::store::Store;
 use crate::store::quota::Quota;
-use crate::store::tenants::Left;
-use crate::sync::engine::{Engine, Settings};
-use crate::sync::page_fetcher::{Parties, writers};
-use crate::sync::retry::Pace;
-use crate::sync::run_slots::Slots;
+use crate::store::tenants::RemovedTenants;
+use crate::sync::engine::{SyncEngine, SyncSettings};
+use crate::sync::page_fetcher::{Services, writers};
+use crate::sync::retry::RetryPolicy;
+use crate::sync::run_slots::RunSlots;
 use crate::sync::schedule::{self, Schedule};
-use crate::sync::tenant_run::Asked;
+use crate::sync::tenant_run::SyncMode;
 use crate::telemetry;
 use crate::tenant::{Endpoints, Retention, Tenant, TenantId, TokenVersion};
 
@@ -85,17 +85,26 @@ FROM reporting.tenant_freshness ORDER BY error_class NULLS LAST, 1 LIMIT 6",
 /// The demonstration; with `once` a single pass and its answers.
 pub async fn run(once: bool, incidents: usize) -> Result<(), Failure> {
     let database = open_database().await?;
-    let simulator = start_simulator(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), NAMES.len(), incidents).await?;
-    let result = with_parties(once, &database, &simulator).await;
+    let simulator =
+        start_simulator(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), NAMES.len(), incidents).await?;
+    let result = with_services(once, &database, &simulator).await;
     simulator.stop().await;
     database.close().await;
     result
 }
 
-async fn with_parties(once: bool, database: &OpenDatabase, simulator: &Simulator) -> Result<(), Failure> {
+async fn with_services(
+    once: bool,
+    database: &OpenDatabase,
+    simulator: &Simulator,
+) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let signals = tokio::spawn(signals::watch(stop.clone()));
-    let result = if once { one_pass(database, simulator, stop).await } else { live(database, simulator, stop).await };
+    let result = if once {
+        run_all_once(database, simulator, stop).await
+    } else {
+        live(database, simulator, stop).await
+    };
     signals.abort();
     result
 }
@@ -109,21 +118,24 @@ async fn open_database() -> Result<OpenDatabase, Failure> {
     let empty = async {
         let mut connection = PgConnection::connect_with(&options).await?;
         sqlx::query("DROP SCHEMA IF EXISTS defender CASCADE").execute(&mut connection).await?;
-        sqlx::query("DROP TABLE IF EXISTS public._sqlx_migrations").execute(&mut connection).await?;
+        sqlx::query("DROP TABLE IF EXISTS public._sqlx_migrations")
+            .execute(&mut connection)
+            .await?;
         connection.close().await
     };
-    empty
+    empty.await.map_err(|error| {
+        Failure::Database(format!("the demonstration's database could not be emptied: {error}"))
+    })?;
+    let store = Store::open(&options, DATABASE_CONNECTIONS, context::instance(), true)
         .await
-        .map_err(|error| Failure::Database(format!("the demonstration's database could not be emptied: {error}")))?;
-    let store =
-        Store::open(&options, DATABASE_CONNECTIONS, context::instance(), true).await.map_err(SetupError::from)?;
+        .map_err(SetupError::from)?;
     Ok(OpenDatabase { store, embedded: Some(embedded) })
 }
 
 /// The simulator alone, until Ctrl-C.
 pub async fn simulate(listen: SocketAddr, tenants: usize, incidents: usize) -> Result<(), Failure> {
     let simulator = start_simulator(listen, tenants, incidents).await?;
-    output::say(sample_configuration(&simulator))?;
+    output::print_line(sample_configuration(&simulator))?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(signals::watch(stop.clone()));
     let life = tokio::spawn(live_on(simulator.world().clone()));
@@ -157,17 +169,24 @@ fn tenant_id(at: usize) -> Uuid {
     Uuid::from_u128(0x00de_0000_0000_4000_8000_0000_0000_0000 + at as u128 + 1)
 }
 
-async fn start_simulator(listen: SocketAddr, tenants: usize, incidents: usize) -> Result<Simulator, Failure> {
-    let options = Options { listen, clock: Clock::Real, encoding: Encoding::Deflate, ..Options::default() };
+async fn start_simulator(
+    listen: SocketAddr,
+    tenants: usize,
+    incidents: usize,
+) -> Result<Simulator, Failure> {
+    let options =
+        Options { listen, clock: Clock::Real, encoding: Encoding::Deflate, ..Options::default() };
     let simulator = Simulator::start(options).await;
-    let simulator = simulator
-        .map_err(|error| Failure::Configuration(format!("the simulator cannot listen on {listen}: {error}")))?;
+    let simulator = simulator.map_err(|error| {
+        Failure::Configuration(format!("the simulator cannot listen on {listen}: {error}"))
+    })?;
     let world = simulator.world().clone();
     let seed = move || {
         for at in 0..tenants {
             let name = name(at);
             let consent_missing = name == WITHOUT_CONSENT;
-            let calls_per_minute = if name == THROTTLED { THROTTLED_CALLS_PER_MINUTE } else { CALLS_PER_MINUTE };
+            let calls_per_minute =
+                if name == THROTTLED { THROTTLED_CALLS_PER_MINUTE } else { CALLS_PER_MINUTE };
             let behaviour = Behaviour { consent_missing, ..Behaviour::default() };
             world.add_tenant(TenantSpec {
                 incidents,
@@ -177,13 +196,19 @@ async fn start_simulator(listen: SocketAddr, tenants: usize, incidents: usize) -
             });
         }
     };
-    tokio::task::spawn_blocking(seed).await.map_err(|error| Failure::Configuration(error.to_string()))?;
+    tokio::task::spawn_blocking(seed)
+        .await
+        .map_err(|error| Failure::Configuration(error.to_string()))?;
     Ok(simulator)
 }
 
 fn tenants(url: &Url) -> Vec<Arc<Tenant>> {
     let Options { client_id, client_secret, .. } = Options::default();
-    let app = Arc::new(App { client_id, credential: Arc::new(Credential::secret(client_secret.into())), next: None });
+    let app = Arc::new(App {
+        client_id,
+        credential: Arc::new(Credential::secret(client_secret.into())),
+        next: None,
+    });
     let endpoints = Endpoints {
         authority: url.clone(),
         base_url: url.clone(),
@@ -191,8 +216,10 @@ fn tenants(url: &Url) -> Vec<Arc<Tenant>> {
         token_version: TokenVersion::V2,
     };
     let tenant = |at| {
-        let (id, name, labels) = (TenantId(tenant_id(at)), name(at), std::collections::BTreeMap::new());
-        let (endpoints, app, retention) = (endpoints.clone(), Arc::clone(&app), Retention::default());
+        let (id, name, labels) =
+            (TenantId(tenant_id(at)), name(at), std::collections::BTreeMap::new());
+        let (endpoints, app, retention) =
+            (endpoints.clone(), Arc::clone(&app), Retention::default());
         Arc::new(Tenant { id, name, labels, enabled: true, endpoints, app, retention })
     };
     (0..NAMES.len()).map(tenant).collect()
@@ -203,21 +230,26 @@ async fn engine(
     url: &Url,
     progress: Progress,
     stop: CancellationToken,
-) -> Result<Arc<Engine>, Failure> {
+) -> Result<Arc<SyncEngine>, Failure> {
     let tenants = tenants(url);
-    database.store.sync_tenants(&tenants, Left::AllOthers).await.map_err(SetupError::from)?;
+    database
+        .store
+        .sync_tenants(&tenants, RemovedTenants::AllOthers)
+        .await
+        .map_err(SetupError::from)?;
     let client = http_client::client();
-    let parties = Parties {
-        tokens: Tokens::new(client.clone()),
-        incidents: Incidents::new(client),
+    let services = Services {
+        tokens: TokenCache::new(client.clone()),
+        incidents: DefenderClient::new(client),
         store: database.store.clone(),
         quota: Quota::new(CALLS_PER_MINUTE, CALLS_PER_HOUR),
-        pace: Pace::default(),
+        retry_policy: RetryPolicy::default(),
         writers: writers(DATABASE_CONNECTIONS),
-        slots: Slots::default(),
+        slots: RunSlots::default(),
     };
-    let schedule = Schedule::new(POLL, OPEN, RECONCILE).expect("the demonstration's cron lines are constants");
-    let settings = Settings {
+    let schedule =
+        Schedule::new(POLL, OPEN, RECONCILE).expect("the demonstration's cron lines are constants");
+    let settings = SyncSettings {
         are_all: true,
         tenants: tenants.into_iter().map(|tenant| (tenant.id.0, tenant)).collect::<HashMap<_, _>>(),
         concurrency: 8,
@@ -226,28 +258,38 @@ async fn engine(
         reconcile: Duration::from_secs(7 * 86_400),
         schedule,
     };
-    Ok(Arc::new(Engine::new(parties, settings, progress, stop)))
+    Ok(Arc::new(SyncEngine::new(services, settings, progress, stop)))
 }
 
-async fn one_pass(database: &OpenDatabase, simulator: &Simulator, stop: CancellationToken) -> Result<(), Failure> {
+async fn run_all_once(
+    database: &OpenDatabase,
+    simulator: &Simulator,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
     let progress = Progress::on_terminal(NAMES.len());
     let engine = engine(database, &simulator.url(), progress.clone(), stop).await?;
     let started = Instant::now();
-    let results = engine.run_once(&simulator.world().tenants(), Asked::News).await.map_err(SetupError::from)?;
+    let results = engine
+        .run_once(&simulator.world().tenants(), SyncMode::Incremental)
+        .await
+        .map_err(SetupError::from)?;
     progress.finish();
-    output::say(format_args!(
+    output::print_line(format_args!(
         "One pass over {} simulated tenants took {:.1} s. {WITHOUT_CONSENT} has not consented and",
         results.len(),
         started.elapsed().as_secs_f64()
     ))?;
-    output::say(format_args!(
+    output::print_line(format_args!(
         "{THROTTLED} is throttled by the service: both are meant to fail, and hold nobody up.\n"
     ))?;
-    output::say(output::sync_table(&results) + "\n")?;
+    output::print_line(output::sync_table(&results) + "\n")?;
     for (question, sql) in QUERIES {
-        output::say(format_args!("{question}\n{sql};\n{}\n", answer(database.store.pool(), sql).await?))?;
+        output::print_line(format_args!(
+            "{question}\n{sql};\n{}\n",
+            answer(database.store.pool(), sql).await?
+        ))?;
     }
-    output::say(format_args!(
+    output::print_line(format_args!(
         "To look at the rows with psql, run `demo` without --once: it begins anew and stays until Ctrl-C."
     ))?;
     Ok(())
@@ -261,44 +303,53 @@ async fn answer(pool: &PgPool, sql: &'static str) -> Result<String, Failure> {
     let columns = rows.first().map_or(&[][..], |first| first.columns());
     let mut table = output::table(columns.iter().map(|column| column.name()));
     for row in &rows {
-        let cell = |at: usize| row.try_get::<Option<String>, _>(at).ok().flatten().unwrap_or_default();
+        let cell =
+            |at: usize| row.try_get::<Option<String>, _>(at).ok().flatten().unwrap_or_default();
         table.add_row((0..row.len()).map(cell));
     }
     Ok(table.to_string())
 }
 
-async fn live(database: &OpenDatabase, simulator: &Simulator, stop: CancellationToken) -> Result<(), Failure> {
+async fn live(
+    database: &OpenDatabase,
+    simulator: &Simulator,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
     let metrics = telemetry::start_metrics();
     let engine = engine(database, &simulator.url(), Progress::hidden(), stop.clone()).await?;
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let address = server::start(listen, &engine, metrics, stop.clone()).await;
-    let address = address.map_err(|error| Failure::Configuration(format!("no free port: {error}")))?;
+    let address =
+        address.map_err(|error| Failure::Configuration(format!("no free port: {error}")))?;
     let psql = database.embedded.as_ref().map(Embedded::psql_line).unwrap_or_default();
-    output::say(format_args!(
+    output::print_line(format_args!(
         "incident-sync demo: {} simulated tenants at {}, read every 5 s into a private Postgres.",
         NAMES.len(),
         simulator.url()
     ))?;
-    output::say(format_args!(
+    output::print_line(format_args!(
         "{WITHOUT_CONSENT} has not consented and {THROTTLED} is throttled: both are meant to fail, and hold nobody up.\n"
     ))?;
-    output::say(format_args!("Look at the rows:\n  {psql}\n\nThree queries worth running:"))?;
+    output::print_line(format_args!(
+        "Look at the rows:\n  {psql}\n\nThree queries worth running:"
+    ))?;
     for (question, sql) in QUERIES {
-        output::say(format_args!("\n-- {question}\n{sql};"))?;
+        output::print_line(format_args!("\n-- {question}\n{sql};"))?;
     }
-    output::say(format_args!(
+    output::print_line(format_args!(
         "\nStatus page: http://{address}/\nMetrics: http://{address}/metrics\nCtrl-C ends all of it.\n"
     ))?;
     let wake = Arc::new(Notify::new());
     let ticks = schedule::start_ticks([POLL, OPEN, RECONCILE], &wake).await;
-    let mut ticks = ticks.map_err(|error| Failure::Configuration(format!("the schedule did not start: {error}")))?;
+    let mut ticks = ticks
+        .map_err(|error| Failure::Configuration(format!("the schedule did not start: {error}")))?;
     let life = tokio::spawn(live_on(simulator.world().clone()));
     let watch = tokio::spawn(tell_totals(database.store.pool().clone()));
     engine.run(&wake).await.map_err(SetupError::from)?;
     life.abort();
     watch.abort();
     drop(ticks.shutdown().await);
-    output::say(format_args!("\nstopped"))?;
+    output::print_line(format_args!("\nstopped"))?;
     Ok(())
 }
 
@@ -314,15 +365,19 @@ async fn live_on(world: World) {
 
 /// A line whenever rows arrived.
 async fn tell_totals(pool: PgPool) {
-    const TOTALS: &str = "SELECT (SELECT count(*) FROM defender.incidents), (SELECT count(*) FROM defender.alerts),
+    const TOTALS: &str =
+        "SELECT (SELECT count(*) FROM defender.incidents), (SELECT count(*) FROM defender.alerts),
         (SELECT count(*) FROM defender.evidence), (SELECT count(*) FROM defender.incident_changes)";
     let mut last = (0, 0, 0, 0);
     let mut tick = tokio::time::interval(Duration::from_secs(5));
     loop {
         tick.tick().await;
-        let Ok(now) = sqlx::query_as::<_, (i64, i64, i64, i64)>(TOTALS).fetch_one(&pool).await else { continue };
+        let Ok(now) = sqlx::query_as::<_, (i64, i64, i64, i64)>(TOTALS).fetch_one(&pool).await
+        else {
+            continue;
+        };
         if now != last {
-            let told = output::say(format_args!(
+            let told = output::print_line(format_args!(
                 "{} incidents (+{}), {} alerts, {} evidence rows, {} observed changes",
                 now.0,
                 now.0 - last.0,

@@ -9,7 +9,7 @@ use crate::commands::output::print;
 use crate::config::Config;
 use crate::context::{OpenDatabase, SetupError};
 use crate::store::Store;
-use crate::store::readers::{GrantError, KnownTenant, Sight};
+use crate::store::readers::{GrantError, KnownTenant, ReaderAccess};
 
 /// Whom to let see what.
 #[derive(Debug, Args)]
@@ -34,11 +34,21 @@ fn role_name(text: &str) -> Result<String, String> {
     let is_plain = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     if !is_plain || text.len() > 63 {
-        return Err("at most 63 small letters, digits and _, and no digit at the beginning".to_owned());
+        return Err(
+            "at most 63 small letters, digits and _, and no digit at the beginning".to_owned()
+        );
     }
     // Postgres knows its keywords; these are here because not every version reserves all of them.
-    let has_meaning =
-        matches!(text, "public" | "none" | "user" | "current_user" | "current_role" | "session_user" | "system_user");
+    let has_meaning = matches!(
+        text,
+        "public"
+            | "none"
+            | "user"
+            | "current_user"
+            | "current_role"
+            | "session_user"
+            | "system_user"
+    );
     if has_meaning || text.starts_with("incident_sync_") || text.starts_with("pg_") {
         return Err("this name has a meaning of its own".to_owned());
     }
@@ -58,9 +68,14 @@ pub async fn grant(config: &Config, args: GrantArgs) -> Result<(), Failure> {
             1 => vec![format!("{} sees 1 tenant:", args.role)],
             count => vec![format!("{} sees {count} tenants:", args.role)],
         };
-        lines.extend(tenants.iter().map(|tenant| format!("  {}  {}", tenant.tenant_id, tenant.name)));
+        lines.extend(
+            tenants.iter().map(|tenant| format!("  {}  {}", tenant.tenant_id, tenant.name)),
+        );
         if is_new {
-            lines.push(format!("The role is new and has no password; set one in psql: \\password {}", args.role));
+            lines.push(format!(
+                "The role is new and has no password; set one in psql: \\password {}",
+                args.role
+            ));
         }
         lines.join("\n")
     })
@@ -68,12 +83,12 @@ pub async fn grant(config: &Config, args: GrantArgs) -> Result<(), Failure> {
 
 async fn grant_with(store: &Store, args: &GrantArgs) -> Result<(bool, Vec<KnownTenant>), Failure> {
     let tenants = find(store, &args.tenants).await?;
-    let sight = if args.all_tenants {
-        Sight::All
+    let access = if args.all_tenants {
+        ReaderAccess::All
     } else {
-        Sight::Tenants(tenants.iter().map(|tenant| tenant.tenant_id).collect())
+        ReaderAccess::Tenants(tenants.iter().map(|tenant| tenant.tenant_id).collect())
     };
-    let is_new = store.grant_reader(&args.role, &sight).await.map_err(|error| match error {
+    let is_new = store.grant_reader(&args.role, &access).await.map_err(|error| match error {
         GrantError::Refused { .. } => Failure::Configuration(error.to_string()),
         GrantError::Database(error) => SetupError::from(error).into(),
         _ => Failure::Database(error.to_string()),
@@ -83,11 +98,14 @@ async fn grant_with(store: &Store, args: &GrantArgs) -> Result<(bool, Vec<KnownT
 
 /// Each name must mean one tenant: an old one that left the configuration may have been called the same.
 pub(crate) async fn find(store: &Store, named: &[String]) -> Result<Vec<KnownTenant>, Failure> {
-    let plain = |name: &String| name.parse::<Uuid>().map_or_else(|_| name.clone(), |id| id.to_string());
+    let plain =
+        |name: &String| name.parse::<Uuid>().map_or_else(|_| name.clone(), |id| id.to_string());
     let named: Vec<String> = named.iter().map(plain).collect();
     let found = store.find_tenants(&named).await.map_err(SetupError::from)?;
     for name in &named {
-        let meant = found.iter().filter(|tenant| tenant.name == *name || tenant.tenant_id.to_string() == *name);
+        let meant = found
+            .iter()
+            .filter(|tenant| tenant.name == *name || tenant.tenant_id.to_string() == *name);
         match meant.count() {
             1 => {}
             0 => {
@@ -95,7 +113,11 @@ pub(crate) async fn find(store: &Store, named: &[String]) -> Result<Vec<KnownTen
                     "the database knows no tenant {name}; see: incident-sync status"
                 )));
             }
-            _ => return Err(Failure::Configuration(format!("several tenants were called {name}; give the id"))),
+            _ => {
+                return Err(Failure::Configuration(format!(
+                    "several tenants were called {name}; give the id"
+                )));
+            }
         }
     }
     Ok(found)

@@ -43,8 +43,8 @@ use crate::entra::expiry;
 use crate::postgres::Hold;
 use crate::store::runs::Outcome;
 use crate::store::status::TenantStatus;
-use crate::sync::tenant_run::Asked;
-use crate::sync::verify::{self, Drift, Span};
+use crate::sync::tenant_run::SyncMode;
+use crate::sync::verify::{self, Drift, VerifyRange};
 use crate::telemetry::{self, LogFormat};
 use crate::tenant::Tenant;
 
@@ -249,7 +249,8 @@ impl Command {
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let is_quiet_on_terminal = !matches!(cli.command, Command::Run { .. }) && std::io::stderr().is_terminal();
+    let is_quiet_on_terminal =
+        !matches!(cli.command, Command::Run { .. }) && std::io::stderr().is_terminal();
     let level = match (cli.verbose, is_quiet_on_terminal) {
         (0, true) => "error",
         (0, false) | (1, true) => "info",
@@ -281,17 +282,24 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         #[cfg(feature = "demo")]
-        Command::Demo { once, incidents } => return crate::commands::demo::run(once, incidents).await,
+        Command::Demo { once, incidents } => {
+            return crate::commands::demo::run(once, incidents).await;
+        }
         #[cfg(feature = "demo")]
         Command::Simulate { listen, tenants, incidents } => {
             return crate::commands::demo::simulate(listen, tenants, incidents).await;
         }
         Command::Completions { shell } => {
-            return output::written(std::io::stdout().write_all(&man::completions::<Cli>(shell)));
+            return output::write_result(
+                std::io::stdout().write_all(&man::completions::<Cli>(shell)),
+            );
         }
         Command::Man { directory } => {
             return man::write_man_pages::<Cli>(&directory).map_err(|error| {
-                Failure::Configuration(format!("the man pages cannot be written to {}: {error}", directory.display()))
+                Failure::Configuration(format!(
+                    "the man pages cannot be written to {}: {error}",
+                    directory.display()
+                ))
             });
         }
         Command::Health { address } => {
@@ -304,12 +312,16 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check { json, .. } => check_refused(&errors, json),
         Command::Config { command: ConfigCommand::Check { json: true } } => {
             let file = config::file(cli.config.as_deref());
-            let printed = output::say(format_args!("{:#}", output::config_json(file.as_deref(), None, &[], &errors.0)));
+            let printed = output::print_line(format_args!(
+                "{:#}",
+                output::config_json(file.as_deref(), None, &[], &errors.0)
+            ));
             printed.err().unwrap_or_else(|| Failure::Configuration(errors.to_string()))
         }
         _ => Failure::Configuration(errors.to_string()),
     })?;
-    let is_told_by_command = matches!(cli.command, Command::Config { command: ConfigCommand::Check { .. } });
+    let is_told_by_command =
+        matches!(cli.command, Command::Config { command: ConfigCommand::Check { .. } });
     for warning in config.warnings.iter().filter(|_| !is_told_by_command) {
         tracing::warn!(who = "operator", "{warning}");
     }
@@ -320,9 +332,11 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     }
     match cli.command {
         Command::Run { no_migrate } => lifecycle::run(config, cli.config, !no_migrate).await,
-        Command::Sync(args) => sync(&config, &args.tenants, args.asked(), args.json).await,
+        Command::Sync(args) => sync(&config, &args.tenants, args.mode(), args.json).await,
         Command::Verify(args) => verify(&config, args).await,
-        Command::RetryRejected { tenants, json } => sync(&config, &tenants, Asked::Rejected, json).await,
+        Command::RetryRejected { tenants, json } => {
+            sync(&config, &tenants, SyncMode::Quarantine, json).await
+        }
         Command::Check { tenants, json } => check(&config, &tenants, json).await,
         Command::Status { json } => status(&config, json).await,
         Command::Migrate { json } => migrate(&config, json).await,
@@ -338,9 +352,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
 
 fn show_config(config: &Config, command: &ConfigCommand) -> Result<(), Failure> {
     match command {
-        ConfigCommand::Show { json } => {
-            output::print(*json, &json!(config.settings), || output::settings_table(&config.settings))
-        }
+        ConfigCommand::Show { json } => output::print(*json, &json!(config.settings), || {
+            output::settings_table(&config.settings)
+        }),
         ConfigCommand::Check { json } => check_config(config, *json),
     }
 }
@@ -350,18 +364,28 @@ fn check_config(config: &Config, json: bool) -> Result<(), Failure> {
     let Config { file, tenants, warnings, refused, .. } = config;
     let value = output::config_json(file.as_deref(), Some(tenants.len()), warnings, refused);
     output::print(json, &value, || {
-        let file = file.as_ref().map_or_else(|| "no file: the defaults".to_owned(), |file| file.display().to_string());
-        let judged = if refused.is_empty() { "valid" } else { "valid but for files of tenants_dir" };
-        let warnings = warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect::<String>();
+        let file = file
+            .as_ref()
+            .map_or_else(|| "no file: the defaults".to_owned(), |file| file.display().to_string());
+        let judged =
+            if refused.is_empty() { "valid" } else { "valid but for files of tenants_dir" };
+        let warnings =
+            warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect::<String>();
         format!("{file}: {judged}, {} tenants{warnings}", tenants.len())
     })?;
-    if refused.is_empty() { Ok(()) } else { Err(Failure::Configuration(ConfigErrors(refused.clone()).to_string())) }
+    if refused.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Configuration(ConfigErrors(refused.clone()).to_string()))
+    }
 }
 
 async fn tenant(config: &Config, command: TenantCommand) -> Result<(), Failure> {
     match command {
         TenantCommand::List { json } => {
-            output::print(json, &output::tenant_json(&config.tenants), || output::tenant_table(&config.tenants))
+            output::print(json, &output::tenant_json(&config.tenants), || {
+                output::tenant_table(&config.tenants)
+            })
         }
         TenantCommand::Park(args) => park::park(config, args).await,
         TenantCommand::Resume(args) => park::resume(config, args).await,
@@ -380,32 +404,39 @@ fn chosen(config: &Config, named: &[String]) -> Result<Vec<Arc<Tenant>>, Failure
     let find = |name: &String| {
         let found = config.tenant(name).filter(|tenant| tenant.enabled).cloned();
         found.ok_or_else(|| {
-            Failure::Configuration(format!("no enabled tenant is called {name}; see: incident-sync tenant list"))
+            Failure::Configuration(format!(
+                "no enabled tenant is called {name}; see: incident-sync tenant list"
+            ))
         })
     };
     named.iter().map(find).collect()
 }
 
 impl SyncArgs {
-    fn asked(&self) -> Asked {
+    fn mode(&self) -> SyncMode {
         match self.since {
-            Some(time) => Asked::Since(time),
-            None if self.full => Asked::Everything,
-            None => Asked::News,
+            Some(time) => SyncMode::Since(time),
+            None if self.full => SyncMode::Full,
+            None => SyncMode::Incremental,
         }
     }
 }
 
-async fn sync(config: &Config, named: &[String], asked: Asked, json: bool) -> Result<(), Failure> {
+async fn sync(
+    config: &Config,
+    named: &[String],
+    mode: SyncMode,
+    json: bool,
+) -> Result<(), Failure> {
     let tenants = chosen(config, named)?;
-    if asked == Asked::Rejected {
+    if mode == SyncMode::Quarantine {
         context::must_exist(&config.database).map_err(SetupError::from)?;
     }
     let database = OpenDatabase::open(&config.database, Hold::Command, true).await?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(signals::watch(stop.clone()));
     let progress = Progress::on_terminal(tenants.len());
-    let result = sync_with(config, &database, &tenants, asked, &progress, stop, json).await;
+    let result = sync_with(config, &database, &tenants, mode, &progress, stop, json).await;
     signals.abort();
     database.close().await;
     result
@@ -415,20 +446,24 @@ async fn sync_with(
     config: &Config,
     database: &OpenDatabase,
     tenants: &[Arc<Tenant>],
-    asked: Asked,
+    mode: SyncMode,
     progress: &Progress,
     stop: CancellationToken,
     json: bool,
 ) -> Result<(), Failure> {
     let started = Instant::now();
-    let engine =
-        context::engine(config, database.store.clone(), progress.clone(), stop).await.map_err(SetupError::from)?;
+    let engine = context::engine(config, database.store.clone(), progress.clone(), stop)
+        .await
+        .map_err(SetupError::from)?;
     let ids: Vec<Uuid> = tenants.iter().map(|tenant| tenant.id.0).collect();
-    let results = engine.run_once(&ids, asked).await.map_err(SetupError::from)?;
+    let results = engine.run_once(&ids, mode).await.map_err(SetupError::from)?;
     progress.finish();
     let ran = |tenant: &Tenant| results.iter().any(|result| result.tenant.id == tenant.id);
-    let left_out: Vec<&str> = tenants.iter().filter(|tenant| !ran(tenant)).map(|tenant| tenant.name.as_str()).collect();
-    output::print(json, &output::sync_json(&results, &left_out, started.elapsed()), || output::sync_table(&results))?;
+    let left_out: Vec<&str> =
+        tenants.iter().filter(|tenant| !ran(tenant)).map(|tenant| tenant.name.as_str()).collect();
+    output::print(json, &output::sync_json(&results, &left_out, started.elapsed()), || {
+        output::sync_table(&results)
+    })?;
     for name in &left_out {
         eprintln!(
             "{name}: left out; it is parked (see status), another instance works on it, the service asked for a pause, or the command was stopped"
@@ -444,7 +479,8 @@ async fn check(config: &Config, named: &[String], json: bool) -> Result<(), Fail
     let findings = doctor::all(config, &tenants, &progress).await;
     progress.finish();
     output::print(json, &output::check_json(&findings), || output::check_table(&findings))?;
-    let mut failed = findings.iter().filter(|finding| finding.result == CheckResult::Failure).peekable();
+    let mut failed =
+        findings.iter().filter(|finding| finding.result == CheckResult::Failure).peekable();
     if failed.peek().is_none() {
         return Ok(());
     }
@@ -457,7 +493,8 @@ async fn check(config: &Config, named: &[String], json: bool) -> Result<(), Fail
 /// The doctor answers also where every other command gives up.
 fn check_refused(errors: &ConfigErrors, json: bool) -> Failure {
     let findings = doctor::of_refused(errors);
-    let printed = output::print(json, &output::check_json(&findings), || output::check_table(&findings));
+    let printed =
+        output::print(json, &output::check_json(&findings), || output::check_table(&findings));
     printed.err().unwrap_or_else(|| Failure::Configuration(errors.to_string()))
 }
 
@@ -466,13 +503,18 @@ async fn verify(config: &Config, args: VerifyArgs) -> Result<(), Failure> {
     let database = OpenDatabase::existing(&config.database).await?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(signals::watch(stop.clone()));
-    let parties = context::parties(config, database.store.clone());
-    let span = Span { since: args.since, lookback: config.sync.lookback, overlap: config.sync.overlap };
+    let services = context::services(config, database.store.clone());
+    let span = VerifyRange {
+        since: args.since,
+        lookback: config.sync.lookback,
+        overlap: config.sync.overlap,
+    };
     let progress = Progress::on_terminal(tenants.len());
-    let drifts = verify::all(&parties, &tenants, span, config.sync.concurrency, &stop, &progress).await;
+    let drifts =
+        verify::all(&services, &tenants, span, config.sync.concurrency, &stop, &progress).await;
     progress.finish();
     signals.abort();
-    drop(parties);
+    drop(services);
     database.close().await;
     output::print(args.json, &json!(drifts), || output::drift_table(&drifts))?;
     if drifts.iter().all(Drift::is_clean) { Ok(()) } else { Err(Failure::Tenant) }
@@ -486,10 +528,11 @@ async fn status(config: &Config, json: bool) -> Result<(), Failure> {
     let known: HashSet<Uuid> = tenants.iter().map(|tenant| tenant.standing.tenant_id).collect();
     let unknown = config.tenants.iter().filter(|tenant| !known.contains(&tenant.id.0));
     tenants.extend(unknown.map(|tenant| TenantStatus::unknown(tenant)));
-    let endings = expiry::endings(&config.tenants).await;
-    output::print(json, &output::status_json(&tenants, &config.tenants, &endings), || {
+    let expiries = expiry::expiries(&config.tenants).await;
+    output::print(json, &output::status_json(&tenants, &config.tenants, &expiries), || {
         let now = expiry::now();
-        let credentials = endings.iter().map(|each| format!("\n{}", each.told(now))).collect::<String>();
+        let credentials =
+            expiries.iter().map(|each| format!("\n{}", each.describe(now))).collect::<String>();
         output::status_table(&tenants) + &credentials
     })?;
     let failing = tenants.iter().any(|tenant| State::of(&tenant.standing) <= State::Stale);

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use crate::commands::exit::Failure;
 use crate::config::{ConfigError, Setting};
 use crate::doctor::{CheckResult, Finding};
-use crate::entra::expiry::{self, Ending};
-use crate::error::Actor;
+use crate::entra::expiry::{self, CredentialExpiry};
+use crate::error::Owner;
 use crate::store::runs::Outcome;
 use crate::store::status::{Standing, TenantStatus};
 use crate::sync::engine::TenantResult;
@@ -27,16 +27,16 @@ const TABLE_WIDTH: u16 = 150;
 
 /// Prints one or the other.
 pub fn print(json: bool, value: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
-    if json { say(format_args!("{value:#}")) } else { say(text()) }
+    if json { print_line(format_args!("{value:#}")) } else { print_line(text()) }
 }
 
 /// Prints a line, or several.
-pub fn say(text: impl Display) -> Result<(), Failure> {
-    written(writeln!(std::io::stdout(), "{text}"))
+pub fn print_line(text: impl Display) -> Result<(), Failure> {
+    write_result(writeln!(std::io::stdout(), "{text}"))
 }
 
 /// How writing to standard output went. A reader that has gone, as behind `head`, is no failure.
-pub fn written(result: io::Result<()>) -> Result<(), Failure> {
+pub fn write_result(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::NotDone(format!("cannot write to standard output: {error}")))
@@ -50,7 +50,10 @@ pub fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> Table {
     let terminal = Term::stdout().size_checked();
     let width = terminal.map_or(TABLE_WIDTH, |(_, columns)| columns.min(TABLE_WIDTH));
     let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    table
+        .load_style(UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(width);
     table.set_header(header);
     table
 }
@@ -71,8 +74,10 @@ pub fn sync_table(results: &[TenantResult]) -> String {
     ]);
     for result in results {
         let counts = &result.report.counts;
-        let (who, say) =
-            result.verdict.as_ref().map_or(("", ""), |verdict| (verdict.who.as_str(), verdict.say.as_str()));
+        let (who, say) = result
+            .diagnosis
+            .as_ref()
+            .map_or(("", ""), |diagnosis| (diagnosis.owner.as_str(), diagnosis.advice.as_str()));
         table.add_row([
             result.tenant.name.clone(),
             result.outcome.as_str().to_owned(),
@@ -106,9 +111,9 @@ pub fn sync_json(results: &[TenantResult], left_out: &[&str], took: Duration) ->
             "mistyped_fields": counts.mistyped_fields,
             "watermark": result.report.watermark,
             "seconds": result.took.as_secs_f64(),
-            "error_class": result.verdict.as_ref().map(|verdict| verdict.class),
-            "who_must_act": result.verdict.as_ref().map(|verdict| verdict.who.as_str()),
-            "say": result.verdict.as_ref().map(|verdict| verdict.say.as_str()),
+            "error_class": result.diagnosis.as_ref().map(|diagnosis| diagnosis.class),
+            "who_must_act": result.diagnosis.as_ref().map(|diagnosis| diagnosis.owner.as_str()),
+            "say": result.diagnosis.as_ref().map(|diagnosis| diagnosis.advice.as_str()),
             "error": result.report.failure.as_ref().map(ToString::to_string),
         })
     };
@@ -122,12 +127,18 @@ pub fn sync_json(results: &[TenantResult], left_out: &[&str], took: Duration) ->
 }
 
 /// `status --json`: what the database knows, what the table makes of it, and the ends of each tenant's credentials.
-pub fn status_json(tenants: &[TenantStatus], configured: &[Arc<Tenant>], endings: &[Ending]) -> Value {
+pub fn status_json(
+    tenants: &[TenantStatus],
+    configured: &[Arc<Tenant>],
+    expiries: &[CredentialExpiry],
+) -> Value {
     let of = |tenant: &TenantStatus| {
         let mut value = json!(tenant);
         value["state"] = State::of(&tenant.standing).as_str().into();
-        value["must_act"] = must_act(&tenant.standing).map(|(who, what)| json!({ "who": who, "what": what })).into();
-        value["credentials"] = expiry::of_tenant(configured, tenant.standing.tenant_id, endings);
+        value["must_act"] = must_act(&tenant.standing)
+            .map(|(who, what)| json!({ "who": who, "what": what }))
+            .into();
+        value["credentials"] = expiry::of_tenant(configured, tenant.standing.tenant_id, expiries);
         value
     };
     tenants.iter().map(of).collect()
@@ -171,7 +182,9 @@ pub fn status_table(tenants: &[TenantStatus]) -> String {
 
 /// How old a tenant's data is.
 pub fn data_as_of(tenant: &Standing) -> String {
-    tenant.freshness_seconds.map_or_else(|| "never".to_owned(), |seconds| format!("{} ago", age(seconds)))
+    tenant
+        .freshness_seconds
+        .map_or_else(|| "never".to_owned(), |seconds| format!("{} ago", age(seconds)))
 }
 
 /// Kind and outcome of a tenant's last run.
@@ -183,31 +196,36 @@ pub fn last_run(tenant: &Standing) -> String {
 /// Who must act for a tenant, and what it is about; `None` where all is well or nobody wants it.
 pub fn must_act(tenant: &Standing) -> Option<(&str, &str)> {
     match State::of(tenant) {
-        State::Parked | State::Failing => tenant.who_must_act.as_deref().zip(tenant.error_message.as_deref()),
-        State::Stale if tenant.is_watermark_ahead => Some((Actor::Operator.as_str(), OF_WATERMARK_AHEAD)),
-        State::Stale => Some((Actor::Operator.as_str(), OF_STALE)),
-        State::NeverRun => Some((Actor::Operator.as_str(), OF_NEVER_RUN)),
-        State::Incomplete | State::FirstSync if tenant.holes > 0 => Some((Actor::Operator.as_str(), OF_HOLES)),
-        State::Incomplete | State::FirstSync if tenant.rejected > 0 => Some((Actor::Operator.as_str(), OF_REJECTED)),
+        State::Parked | State::Failing => {
+            tenant.who_must_act.as_deref().zip(tenant.error_message.as_deref())
+        }
+        State::Stale if tenant.is_watermark_ahead => {
+            Some((Owner::Operator.as_str(), OF_WATERMARK_AHEAD))
+        }
+        State::Stale => Some((Owner::Operator.as_str(), OF_STALE)),
+        State::NeverRun => Some((Owner::Operator.as_str(), OF_NEVER_RUN)),
+        State::Incomplete | State::FirstSync if tenant.holes > 0 => {
+            Some((Owner::Operator.as_str(), OF_HOLES))
+        }
+        State::Incomplete | State::FirstSync if tenant.rejected > 0 => {
+            Some((Owner::Operator.as_str(), OF_REJECTED))
+        }
         State::Incomplete | State::FirstSync | State::Ok | State::Disabled | State::Removed => None,
     }
 }
 
 /// What an operator does about a hole.
-const OF_HOLES: &str =
-    "The API fails to serve a part of the list; open a ticket with Microsoft with what defender.sync_holes says of it";
+const OF_HOLES: &str = "The API fails to serve a part of the list; open a ticket with Microsoft with what defender.sync_holes says of it";
 /// What an operator does about the quarantine.
 const OF_REJECTED: &str = "Incidents could not be decoded and wait in defender.rejected_payloads; install the newest version and run \
     incident-sync retry-rejected, else report the reason that stands there";
 /// What an operator does about a poll that did not come.
-const OF_STALE: &str =
-    "Its poll is overdue although nothing failed; see whether the daemon runs, and whether sync.concurrency is enough";
+const OF_STALE: &str = "Its poll is overdue although nothing failed; see whether the daemon runs, and whether sync.concurrency is enough";
 /// What an operator does about a watermark in the future.
 const OF_WATERMARK_AHEAD: &str = "The watermark lies in the future, set while a clock was wrong. The next run reads everything again; if this \
     stays, check the clock of the database server and run incident-sync sync --full for this tenant";
 /// What an operator does about a tenant that only the configuration knows.
-const OF_NEVER_RUN: &str =
-    "No daemon has read that it is configured; start the service, or systemctl reload incident-sync if it runs";
+const OF_NEVER_RUN: &str = "No daemon has read that it is configured; start the service, or systemctl reload incident-sync if it runs";
 /// Polls wait for a place, and a daemon restarts; neither takes that long.
 const OVERDUE_SECONDS: f64 = 900.0;
 /// Many that came together wait longer for each part of their history.
@@ -246,7 +264,9 @@ impl State {
             Standing { parked_reason: Some(_), .. } => Self::Parked,
             Standing { error_class: Some(_), .. } => Self::Failing,
             Standing { is_watermark_ahead: true, .. } => Self::Stale,
-            Standing { backfilled_at: None, overdue_seconds: Some(OVERDUE_AT_FIRST..), .. } => Self::Stale,
+            Standing { backfilled_at: None, overdue_seconds: Some(OVERDUE_AT_FIRST..), .. } => {
+                Self::Stale
+            }
             Standing { backfilled_at: None, .. } => Self::FirstSync,
             Standing { overdue_seconds: Some(OVERDUE_SECONDS..), .. } => Self::Stale,
             Standing { holes: 1.., .. } | Standing { rejected: 1.., .. } => Self::Incomplete,
@@ -333,7 +353,12 @@ pub fn settings_table(settings: &[Setting]) -> String {
 }
 
 /// `config check --json`. Where the configuration is refused as a whole, nothing is known of its tenants.
-pub fn config_json(file: Option<&Path>, tenants: Option<usize>, warnings: &[String], errors: &[ConfigError]) -> Value {
+pub fn config_json(
+    file: Option<&Path>,
+    tenants: Option<usize>,
+    warnings: &[String],
+    errors: &[ConfigError],
+) -> Value {
     json!({ "ok": errors.is_empty(), "file": file, "tenants": tenants, "warnings": warnings, "errors": errors })
 }
 
@@ -341,7 +366,8 @@ pub fn config_json(file: Option<&Path>, tenants: Option<usize>, warnings: &[Stri
 pub fn tenant_table(tenants: &[std::sync::Arc<Tenant>]) -> String {
     let mut table = table(["tenant", "id", "enabled", "authority", "API", "labels"]);
     for tenant in tenants {
-        let labels: Vec<String> = tenant.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let labels: Vec<String> =
+            tenant.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         table.add_row([
             tenant.name.clone(),
             tenant.id.to_string(),
@@ -385,26 +411,34 @@ pub fn check_table(findings: &[Finding]) -> String {
     let mut table = table(["part", "check", "result", "who must act", "about", "what"]);
     let mut rows: Vec<Vec<&Finding>> = Vec::new();
     for finding in findings {
-        match rows.iter_mut().find(|row| row[0].is_same_but_for_whom(finding)) {
+        match rows.iter_mut().find(|row| row[0].is_same_problem(finding)) {
             Some(row) => row.push(finding),
             None => rows.push(vec![finding]),
         }
     }
     // The order of the checks, and not that in which the hosts or tenants came.
-    let place = |row: &[&Finding]| findings.iter().position(|f| (f.group, f.check) == (row[0].group, row[0].check));
+    let place = |row: &[&Finding]| {
+        findings.iter().position(|f| (f.group, f.check) == (row[0].group, row[0].check))
+    };
     rows.sort_by_cached_key(|row| place(row));
     for row in &rows {
         let first = row[0];
         let is_wanted = matches!(first.result, CheckResult::Failure | CheckResult::Warning);
         let shown = if is_wanted { row.len() } else { NAMES };
-        let mut about = row.iter().take(shown).map(|finding| finding.about.as_str()).collect::<Vec<_>>().join(", ");
+        let mut about = row
+            .iter()
+            .take(shown)
+            .map(|finding| finding.about.as_str())
+            .collect::<Vec<_>>()
+            .join(", ");
         if row.len() > shown {
             about.push_str(", ...");
         }
         if row.len() > NAMES {
             about = format!("{} in all: {about}", row.len());
         }
-        let error = first.error.as_ref().map_or_else(String::new, |error| format!(" ({})", error.text));
+        let error =
+            first.error.as_ref().map_or_else(String::new, |error| format!(" ({})", error.text));
         table.add_row([
             first.group.as_str(),
             first.check,
@@ -434,22 +468,35 @@ mod tests {
             about,
             result,
             who_must_act: Some("nobody"),
-            say: error.verdict().say,
+            say: error.diagnosis().advice,
             error: Some((&error).into()),
         };
         let api = |status, seconds| {
             let (code, target, hint) = (String::new(), String::new(), String::new());
-            SyncError::Api { status, code, target, retry_after: Some(Duration::from_secs(seconds)), hint }
+            SyncError::Api {
+                status,
+                code,
+                target,
+                retry_after: Some(Duration::from_secs(seconds)),
+                hint,
+            }
         };
-        let throttled = (1..=9).map(|n| finding(format!("slow-{n}"), CheckResult::Warning, api(429, n)));
-        let failed = (1..=9).map(|n| finding(format!("lost-{n}"), CheckResult::Failure, api(404, 0)));
-        let other = (1..=2).map(|n| finding(format!("shut-{n}"), CheckResult::Failure, api(403, 0)));
+        let throttled =
+            (1..=9).map(|n| finding(format!("slow-{n}"), CheckResult::Warning, api(429, n)));
+        let failed =
+            (1..=9).map(|n| finding(format!("lost-{n}"), CheckResult::Failure, api(404, 0)));
+        let other =
+            (1..=2).map(|n| finding(format!("shut-{n}"), CheckResult::Failure, api(403, 0)));
         let table = check_table(&throttled.chain(failed).chain(other).collect::<Vec<_>>());
         for name in (1..=9).flat_map(|n| [format!("slow-{n}"), format!("lost-{n}")]) {
             assert!(table.contains(&name), "{name}: {table}");
         }
         let rows = |word: &str| table.lines().filter(|line| line.contains(word)).count();
-        assert_eq!((rows("┆ warning "), rows("┆ FAILURE "), rows(" 9 in all: ")), (1, 2, 2), "{table}");
+        assert_eq!(
+            (rows("┆ warning "), rows("┆ FAILURE "), rows(" 9 in all: ")),
+            (1, 2, 2),
+            "{table}"
+        );
         assert!(!table.contains("..."), "{table}");
     }
 

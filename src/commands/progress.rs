@@ -40,9 +40,10 @@ impl Progress {
     pub fn tenant(&self, name: &str) -> TenantProgress {
         let style = ProgressStyle::with_template("{spinner} {prefix:24!} {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
-        let line = self
-            .lines
-            .insert_before(&self.total, ProgressBar::new_spinner().with_style(style).with_prefix(name.to_owned()));
+        let line = self.lines.insert_before(
+            &self.total,
+            ProgressBar::new_spinner().with_style(style).with_prefix(name.to_owned()),
+        );
         TenantProgress { line, total: self.total.clone() }
     }
 
@@ -55,7 +56,9 @@ impl Progress {
 impl TenantProgress {
     pub(crate) fn counted(&self, counts: &Counts) {
         let Counts { api_calls, incidents_seen, incidents_written, .. } = counts;
-        self.line.set_message(format!("{api_calls} pages, {incidents_seen} incidents, {incidents_written} written"));
+        self.line.set_message(format!(
+            "{api_calls} pages, {incidents_seen} incidents, {incidents_written} written"
+        ));
         self.line.tick();
     }
 

@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
 use super::secrets::SecretFiles;
-use super::section::{Given, Report, Section};
+use super::section::{Parsed, Report, Section};
 use crate::postgres::EmbeddedSettings;
 
 /// The private server allows 40 connections, and a few commands run beside the daemon.
@@ -72,7 +72,8 @@ impl DatabaseUrl {
 /// `postgres://user@host:port/database?sslmode=...`
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (user, database) = (self.0.get_username(), self.0.get_database().unwrap_or(self.0.get_username()));
+        let (user, database) =
+            (self.0.get_username(), self.0.get_database().unwrap_or(self.0.get_username()));
         let (host, mode) = (host_of(&self.0), ssl_mode_name(self.0.get_ssl_mode()));
         write!(f, "postgres://{user}@{host}:{}/{database}?sslmode={mode}", self.0.get_port())
     }
@@ -85,20 +86,29 @@ impl fmt::Debug for DatabaseUrl {
 }
 
 /// Reads the section.
-pub(super) fn read(mut section: Section, state_dir: &Path, secrets: &SecretFiles, report: &mut Report) -> Database {
+pub(super) fn read(
+    mut section: Section,
+    state_dir: &Path,
+    secrets: &SecretFiles,
+    report: &mut Report,
+) -> Database {
     let (url_set, url_name) = (section.has("url"), section.name_of("url"));
     let url_in_file = url_set && !section.is_from_env("url");
     let url = section.parsed("url", parse_url);
-    if url_in_file && let Given::Is(GivenUrl { inline_password: true, .. }) = &url {
-        report
-            .warnings
-            .push(format!("{url_name}: holds a password; move it into a file named by database.password_file"));
+    if url_in_file && let Parsed::Is(GivenUrl { inline_password: true, .. }) = &url {
+        report.warnings.push(format!(
+            "{url_name}: holds a password; move it into a file named by database.password_file"
+        ));
     }
     let of_embedded = ["postgres_bin", "embedded_dir"];
     let of_url = ["password_file", "sslmode", "sslrootcert"];
     for key in if url_set { &of_embedded[..] } else { &of_url[..] } {
         if section.has(key) {
-            let why = if url_set { "because database.url is set" } else { "because database.url is not set" };
+            let why = if url_set {
+                "because database.url is set"
+            } else {
+                "because database.url is not set"
+            };
             report.warnings.push(format!("{}: has no effect {why}", section.name_of(key)));
         }
     }
@@ -108,12 +118,16 @@ pub(super) fn read(mut section: Section, state_dir: &Path, secrets: &SecretFiles
         postgres_bin: section.text("postgres_bin").map(PathBuf::from),
     };
     let password = section.parsed("password_file", |name| secrets.read(name)).ok();
-    let ssl_mode = section
-        .parsed("sslmode", |name| PgSslMode::from_str(name).map_err(|_| format!("unknown mode; valid: {SSL_MODES}")));
+    let ssl_mode = section.parsed("sslmode", |name| {
+        PgSslMode::from_str(name).map_err(|_| format!("unknown mode; valid: {SSL_MODES}"))
+    });
     let root_cert = section.parsed("sslrootcert", |name| {
         let path = secrets.folder.join(name);
         std::fs::File::open(&path).map(|_| path.clone()).map_err(|error| {
-            format!("cannot read {}: {error}; name a PEM file with the server's certificate authority", path.display())
+            format!(
+                "cannot read {}: {error}; name a PEM file with the server's certificate authority",
+                path.display()
+            )
         })
     });
     let most = if url_set { 100 } else { MOST_EMBEDDED_CONNECTIONS };
@@ -159,18 +173,25 @@ fn parse_url(text: &str) -> Result<GivenUrl, String> {
     }
     let known = |name: &str| URL_PARAMETERS.contains(&name) || name.starts_with("options[");
     if url.query_pairs().any(|(name, _)| !known(&name)) {
-        return Err(format!("has a parameter that is unknown; valid: {}", URL_PARAMETERS.join(", ")));
+        return Err(format!(
+            "has a parameter that is unknown; valid: {}",
+            URL_PARAMETERS.join(", ")
+        ));
     }
     let explicit = |names: &[&str]| url.query_pairs().any(|(name, _)| names.contains(&&*name));
-    let options = PgConnectOptions::from_str(text)
-        .map_err(|_| format!("has a parameter with a wrong value (sslmode may be {SSL_MODES}); {form}"))?;
+    let options = PgConnectOptions::from_str(text).map_err(|_| {
+        format!("has a parameter with a wrong value (sslmode may be {SSL_MODES}); {form}")
+    })?;
     let ssl_mode = explicit(&["sslmode", "ssl-mode"]).then(|| options.get_ssl_mode());
     let inline_password = url.password().is_some() || explicit(&["password"]);
     Ok(GivenUrl { options: options.application_name("incident-sync"), ssl_mode, inline_password })
 }
 
 /// sqlx's own default silently falls back to plain text; to another machine we insist on its certificate.
-fn secure(options: PgConnectOptions, explicit: Option<PgSslMode>) -> (PgConnectOptions, Option<String>) {
+fn secure(
+    options: PgConnectOptions,
+    explicit: Option<PgSslMode>,
+) -> (PgConnectOptions, Option<String>) {
     let local = is_local(&options);
     let mode = explicit.unwrap_or(if local { PgSslMode::Prefer } else { PgSslMode::VerifyFull });
     let weak = !local && !matches!(mode, PgSslMode::VerifyFull);
@@ -182,7 +203,9 @@ fn secure(options: PgConnectOptions, explicit: Option<PgSslMode>) -> (PgConnectO
 }
 
 fn host_of(options: &PgConnectOptions) -> String {
-    options.get_socket().map_or_else(|| options.get_host().to_owned(), |socket| socket.display().to_string())
+    options
+        .get_socket()
+        .map_or_else(|| options.get_host().to_owned(), |socket| socket.display().to_string())
 }
 
 fn is_local(options: &PgConnectOptions) -> bool {

@@ -30,7 +30,12 @@ pub(super) fn overlay(tree: &mut Map<String, Value>, environment: &Variables) ->
     errors
 }
 
-fn set(tree: &mut Map<String, Value>, path: &str, name: &String, value: &str) -> Result<(), String> {
+fn set(
+    tree: &mut Map<String, Value>,
+    path: &str,
+    name: &String,
+    value: &str,
+) -> Result<(), String> {
     let mut sections: Vec<&str> = path.split(SEPARATOR).collect();
     if sections[0].split('[').next() == Some("tenants") {
         return Err(
@@ -41,8 +46,12 @@ fn set(tree: &mut Map<String, Value>, path: &str, name: &String, value: &str) ->
     let mut table = tree;
     for section in sections {
         let empty = || Value::new(Some(name), ValueKind::Table(Map::new()));
-        let ValueKind::Table(inner) = &mut table.entry(section.to_owned()).or_insert_with(empty).kind else {
-            return Err(format!("there is no section {section} that it could be in; mend {section} first"));
+        let ValueKind::Table(inner) =
+            &mut table.entry(section.to_owned()).or_insert_with(empty).kind
+        else {
+            return Err(format!(
+                "there is no section {section} that it could be in; mend {section} first"
+            ));
         };
         table = inner;
     }

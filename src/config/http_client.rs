@@ -5,7 +5,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::secrets::SecretFiles;
-use super::section::{Given, Report, Section};
+use super::section::{Parsed, Report, Section};
 use crate::http_client::{self, ProxyChoice, Route};
 
 const FORM: &str = "write it like http://user@proxy.example.com:3128, or \"environment\"";
@@ -13,22 +13,39 @@ const FORM: &str = "write it like http://user@proxy.example.com:3128, or \"envir
 pub(super) fn read(mut section: Section, secrets: &SecretFiles, report: &mut Report) -> Route {
     let password = section.parsed("proxy_password_file", |name| secrets.read(name));
     let proxy = section.parsed("proxy", |text| parse_proxy(text, password.clone().ok().as_ref()));
-    if matches!((&password, &proxy), (Given::Is(_), Given::Absent | Given::Is(ProxyChoice::Environment))) {
-        section.error("proxy_password_file", "has no effect without a URL in proxy; set that too or remove this");
+    if matches!(
+        (&password, &proxy),
+        (Parsed::Is(_), Parsed::Absent | Parsed::Is(ProxyChoice::Environment))
+    ) {
+        section.error(
+            "proxy_password_file",
+            "has no effect without a URL in proxy; set that too or remove this",
+        );
     }
     let authorities = section.parsed("ca_file", |name| {
         let path = secrets.folder.join(name);
         let cure = "name a PEM file with the certificate of the authority";
-        let cannot = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}; {cure}", path.display());
+        let cannot = |error: &dyn std::fmt::Display| {
+            format!("cannot read {}: {error}; {cure}", path.display())
+        };
         let pem = std::fs::read(&path).map_err(|error| cannot(&error))?;
         match Certificate::from_pem_bundle(&pem) {
-            Ok(authorities) if !authorities.is_empty() && http_client::takes(&authorities) => Ok(authorities),
-            Ok(authorities) if !authorities.is_empty() => Err(cannot(&"a certificate in it is damaged")),
+            Ok(authorities)
+                if !authorities.is_empty() && http_client::client_builds_with(&authorities) =>
+            {
+                Ok(authorities)
+            }
+            Ok(authorities) if !authorities.is_empty() => {
+                Err(cannot(&"a certificate in it is damaged"))
+            }
             _ => Err(cannot(&"no certificate is in it")),
         }
     });
     report.close(section);
-    Route { proxy: proxy.ok().unwrap_or_default(), authorities: authorities.ok().unwrap_or_default() }
+    Route {
+        proxy: proxy.ok().unwrap_or_default(),
+        authorities: authorities.ok().unwrap_or_default(),
+    }
 }
 
 /// No error repeats a part of the URL: any part may be a piece of the password.
@@ -41,13 +58,17 @@ fn parse_proxy(text: &str, password: Option<&SecretString>) -> Result<ProxyChoic
         return Err(format!("not the http:// or https:// URL of a proxy; {FORM}"));
     }
     if url.password().is_some() {
-        return Err("holds a password; move it into a file named by http_client.proxy_password_file".to_owned());
+        return Err(
+            "holds a password; move it into a file named by http_client.proxy_password_file"
+                .to_owned(),
+        );
     }
     if let Some(password) = password {
         if url.username().is_empty() {
             return Err(format!("has no user for the password of proxy_password_file; {FORM}"));
         }
-        url.set_password(Some(password.expose_secret())).map_err(|()| format!("takes no password; {FORM}"))?;
+        url.set_password(Some(password.expose_secret()))
+            .map_err(|()| format!("takes no password; {FORM}"))?;
     }
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let address = (host, url.port_or_known_default().unwrap_or(80));

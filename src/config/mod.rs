@@ -32,7 +32,7 @@ use uuid::Uuid;
 
 pub use database::{Database, DatabaseServer, DatabaseUrl};
 pub use section::{ConfigError, ConfigErrors, Setting};
-pub use tenants::Newcomers;
+pub use tenants::OnboardingDefaults;
 pub(crate) use tenants::is_printable_name;
 pub use tenants_dir::{Fingerprint, TenantsDir};
 
@@ -42,7 +42,7 @@ use crate::postgres::answer;
 use crate::tenant::Tenant;
 use secrets::SecretFiles;
 use section::{Report, Section};
-use tenants::Found;
+use tenants::TenantsSection;
 
 /// Read when neither the command line nor the environment names a file.
 const DEFAULT_FILE: &str = "/etc/incident-sync/incident-sync.toml";
@@ -75,7 +75,7 @@ pub struct Config {
     /// What is wrong with files of `tenants_dir`, which were left out.
     pub refused: Vec<ConfigError>,
     /// What tenants get that are not configured yet.
-    pub newcomers: Newcomers,
+    pub onboarding: OnboardingDefaults,
     /// Each key that is set or has a default, as it holds.
     pub settings: Vec<Setting>,
     /// What works but should not stay so: whole sentences for the log.
@@ -184,7 +184,9 @@ fn lossy(text: &std::ffi::OsStr) -> String {
 
 fn state_dir_of(environment: &Variables, is_root: bool) -> PathBuf {
     let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty());
-    if let Some(first) = variable("STATE_DIRECTORY").and_then(|dirs| dirs.split(':').find(|dir| !dir.is_empty())) {
+    if let Some(first) =
+        variable("STATE_DIRECTORY").and_then(|dirs| dirs.split(':').find(|dir| !dir.is_empty()))
+    {
         return PathBuf::from(first);
     }
     if is_root {
@@ -195,7 +197,9 @@ fn state_dir_of(environment: &Variables, is_root: bool) -> PathBuf {
     }
     let home = variable("HOME").map(PathBuf::from);
     // A service account without HOME still has a line in the password database.
-    let home = home.or_else(|| Some(User::from_uid(geteuid()).ok()??.dir)).unwrap_or_else(|| PathBuf::from("/"));
+    let home = home
+        .or_else(|| Some(User::from_uid(geteuid()).ok()??.dir))
+        .unwrap_or_else(|| PathBuf::from("/"));
     home.join(".local/state/incident-sync")
 }
 
@@ -207,19 +211,31 @@ fn listen_with(file: Option<&Path>, environment: &Variables) -> SocketAddr {
 }
 
 /// One wrong file of `tenants_dir` must not end the service for all the others.
-fn load_with(file: Option<&Path>, main: Option<&MainFile>, environment: &Variables) -> Result<Config, ConfigErrors> {
+fn load_with(
+    file: Option<&Path>,
+    main: Option<&MainFile>,
+    environment: &Variables,
+) -> Result<Config, ConfigErrors> {
     let mut refused = Vec::new();
     loop {
         let mut report = Report::default();
         let found = read(file, main, environment, &refused, &mut report);
         let dir = report.tenants_dir.clone();
         if let (Some(found), true) = (found, report.is_clean()) {
-            return Ok(Config { refused, warnings: report.warnings, settings: report.settings, ..found });
+            return Ok(Config {
+                refused,
+                warnings: report.warnings,
+                settings: report.settings,
+                ..found
+            });
         }
         let errors = report.into_errors().0;
-        let is_of_dir = |error: &ConfigError| dir.is_some() && Path::new(&error.file).parent() == dir.as_deref();
+        let is_of_dir = |error: &ConfigError| {
+            dir.is_some() && Path::new(&error.file).parent() == dir.as_deref()
+        };
         // The main file may lie there too, and is not left out.
-        let is_told = |error: &ConfigError| refused.iter().any(|told: &ConfigError| told.file == error.file);
+        let is_told =
+            |error: &ConfigError| refused.iter().any(|told: &ConfigError| told.file == error.file);
         let can_go_on = errors.iter().all(|error| is_of_dir(error) && !is_told(error));
         refused.extend(errors);
         if !can_go_on {
@@ -247,10 +263,17 @@ fn read(
     for error in environment::overlay(&mut tree, environment) {
         report.error(error);
     }
-    let label = file.as_ref().map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string());
+    let label = file
+        .as_ref()
+        .map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string());
     let mut root = Section::new(&label, "", "", tree);
-    let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("/etc/incident-sync")).to_owned();
-    let credentials = environment.get("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let folder = file
+        .as_deref()
+        .and_then(Path::parent)
+        .unwrap_or(Path::new("/etc/incident-sync"))
+        .to_owned();
+    let credentials =
+        environment.get("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let secrets = SecretFiles { credentials, folder };
 
     let state_dir = state_dir_of(environment, geteuid().is_root());
@@ -260,7 +283,8 @@ fn read(
     let http = read_http(root.table("http"), report);
     let http_client = http_client::read(root.table("http_client"), &secrets, report);
     let kept = retention::read(root.table("retention"), &sync, report);
-    let Found { tenants, dir: tenants_dir, newcomers } = tenants::read(&mut root, &secrets, kept, refused, report);
+    let TenantsSection { tenants, dir: tenants_dir, onboarding } =
+        tenants::read(&mut root, &secrets, kept, refused, report);
     report.close(root);
     let (refused, warnings, settings) = (Vec::new(), Vec::new(), Vec::new());
     Some(Config {
@@ -274,15 +298,16 @@ fn read(
         tenants,
         tenants_dir,
         refused,
-        newcomers,
+        onboarding,
         settings,
         warnings,
     })
 }
 
 fn find_file(named: Option<&Path>, environment: &Variables) -> Option<PathBuf> {
-    let from_environment =
-        || environment.get("INCIDENT_SYNC_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let from_environment = || {
+        environment.get("INCIDENT_SYNC_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
+    };
     let default = || Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists());
     let file = named.map(Path::to_owned).or_else(from_environment).or_else(default)?;
     // Absolute, so that a reload finds it from any working directory.
@@ -299,7 +324,8 @@ fn parse_file_if(
     path: &Path,
     check: impl FnOnce(&Metadata) -> Result<(), String>,
 ) -> Result<Map<String, Value>, ConfigError> {
-    let wrong = |problem| ConfigError { file: path.display().to_string(), key: String::new(), problem };
+    let wrong =
+        |problem| ConfigError { file: path.display().to_string(), key: String::new(), problem };
     let cannot_read = |error: io::Error| match error.kind() {
         io::ErrorKind::PermissionDenied => wrong(format!(
             "cannot read it: {}; if it is the service that cannot, chmod go+r {} (a secret in it belongs into a file of its own)",
@@ -310,7 +336,8 @@ fn parse_file_if(
     };
     // Else a pipe without a writer would be waited for.
     let flags = OFlag::O_NONBLOCK.bits();
-    let mut file = File::options().read(true).custom_flags(flags).open(path).map_err(cannot_read)?;
+    let mut file =
+        File::options().read(true).custom_flags(flags).open(path).map_err(cannot_read)?;
     check(&file.metadata().map_err(cannot_read)?).map_err(wrong)?;
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(cannot_read)?;
@@ -320,9 +347,14 @@ fn parse_file_if(
 
 /// A syntax error without the line that it quotes, which may hold a secret: position and message are enough.
 fn without_source_line(error: &str) -> String {
-    let quoted =
-        |line: &str| line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().starts_with('|');
-    let kept: Vec<&str> = error.lines().map(str::trim).filter(|line| !line.is_empty() && !quoted(line)).collect();
+    let quoted = |line: &str| {
+        line.trim_start()
+            .trim_start_matches(|c: char| c.is_ascii_digit())
+            .trim_start()
+            .starts_with('|')
+    };
+    let kept: Vec<&str> =
+        error.lines().map(str::trim).filter(|line| !line.is_empty() && !quoted(line)).collect();
     kept.join(": ")
 }
 
@@ -346,12 +378,16 @@ fn parse_cron(line: &str) -> Result<String, String> {
     let fields = line.split_whitespace().count();
     let form = "write second, minute, hour, day, month, weekday, such as \"0 */5 * * * *\"";
     if fields == 5 {
-        return Err(format!("has five fields and needs six, the seconds first; write \"0 {}\"", line.trim()));
+        return Err(format!(
+            "has five fields and needs six, the seconds first; write \"0 {}\"",
+            line.trim()
+        ));
     }
     let parser = CronParser::builder().seconds(Seconds::Required).dom_and_dow(true).build();
     let cron = parser.parse(line).map_err(|error| format!("not a cron line ({error}); {form}"))?;
     // 30 February parses and never comes.
-    cron.find_next_occurrence(&DateTime::UNIX_EPOCH, false).map_err(|_| format!("never comes due; {form}"))?;
+    cron.find_next_occurrence(&DateTime::UNIX_EPOCH, false)
+        .map_err(|_| format!("never comes due; {form}"))?;
     Ok(line.to_owned())
 }
 
@@ -371,9 +407,9 @@ fn read_sync(mut section: Section, report: &mut Report) -> Sync {
     ] {
         if set > documented {
             let place = section.name_of(key);
-            report
-                .warnings
-                .push(format!("{place}: {set} is above the {documented} that Microsoft allows; expect throttling"));
+            report.warnings.push(format!(
+                "{place}: {set} is above the {documented} that Microsoft allows; expect throttling"
+            ));
         }
     }
     report.close(section);

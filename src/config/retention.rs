@@ -9,23 +9,23 @@ use crate::tenant::Retention;
 const LONGEST: Duration = DAY.saturating_mul(100 * 365);
 
 /// What holds for tenants that say nothing of their own.
-pub(super) struct Kept {
+pub(super) struct RetentionDefaults {
     common: Retention,
     /// What is deleted earlier would be read again.
     shortest: Duration,
 }
 
-pub(super) fn read(mut section: Section, sync: &Sync, report: &mut Report) -> Kept {
+pub(super) fn read(mut section: Section, sync: &Sync, report: &mut Report) -> RetentionDefaults {
     let shortest = sync.lookback.max(DAY * sync.reconcile_days);
     let common = Retention {
         incidents: section.span("incidents", shortest..=LONGEST),
         runs: section.duration("runs", DAY..=LONGEST, Retention::default().runs),
     };
     report.close(section);
-    Kept { common, shortest }
+    RetentionDefaults { common, shortest }
 }
 
-impl Kept {
+impl RetentionDefaults {
     /// A tenant's own word on incidents wins.
     pub(super) fn of_tenant(&self, section: &mut Section) -> Retention {
         let own = section.span("retention", self.shortest..=LONGEST);

@@ -29,10 +29,13 @@ impl SecretFiles {
             _ => self.folder.join(name),
         };
         let places = match &self.credentials {
-            Some(credentials) => format!(" in {} or {}", credentials.display(), self.folder.display()),
+            Some(credentials) => {
+                format!(" in {} or {}", credentials.display(), self.folder.display())
+            }
             None => format!(" in {}", self.folder.display()),
         };
-        let is_guarded = self.credentials.as_ref().is_some_and(|credentials| path.starts_with(credentials));
+        let is_guarded =
+            self.credentials.as_ref().is_some_and(|credentials| path.starts_with(credentials));
         SecretFile { path, bare: is_bare.then_some(places), is_guarded }
     }
 }

@@ -43,7 +43,13 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.key.as_str() {
             "" => write!(f, "{}: {}", visible(&self.file), visible_lines(&self.problem)),
-            key => write!(f, "{}: {}: {}", visible(&self.file), visible(key), visible_lines(&self.problem)),
+            key => write!(
+                f,
+                "{}: {}: {}",
+                visible(&self.file),
+                visible(key),
+                visible_lines(&self.problem)
+            ),
         }
     }
 }
@@ -109,7 +115,12 @@ impl Report {
         self.known.entry(section.kind).or_default().extend(&section.asked);
         for key in section.values.keys() {
             let error = section.error_at(key, "unknown key");
-            self.unknown.push(Unknown { kind: section.kind, path: section.path.clone(), key: key.clone(), error });
+            self.unknown.push(Unknown {
+                kind: section.kind,
+                path: section.path.clone(),
+                key: key.clone(),
+                error,
+            });
         }
         let Section { path, tenant, .. } = &section;
         let told = section.settings.iter().filter(|setting| section.holds_itself(setting));
@@ -152,7 +163,8 @@ impl Report {
         if let Some((other, _)) = self.known.iter().find(|(_, keys)| keys.contains(key.as_str())) {
             let valid = join(other, key);
             if valid == error.key {
-                return "this file is one tenant: its keys stand at top level, in no section".to_owned();
+                return "this file is one tenant: its keys stand at top level, in no section"
+                    .to_owned();
             }
             return did_you_mean(valid);
         }
@@ -171,18 +183,22 @@ fn join(path: &str, key: &str) -> String {
 /// In days where humantime would write months of 30.44 days.
 fn span_text(span: Duration) -> String {
     let (days, rest) = (span.as_secs() / 86_400, span.as_secs() % 86_400);
-    if days > 0 && rest == 0 { format!("{days}d") } else { humantime::format_duration(span).to_string() }
+    if days > 0 && rest == 0 {
+        format!("{days}d")
+    } else {
+        humantime::format_duration(span).to_string()
+    }
 }
 
 /// A value that may be there, may be absent, or was wrong, which has been told already.
 #[derive(Debug, Clone)]
-pub(super) enum Given<T> {
+pub(super) enum Parsed<T> {
     Absent,
     Wrong,
     Is(T),
 }
 
-impl<T> Given<T> {
+impl<T> Parsed<T> {
     pub(super) fn or(self, other: Self) -> Self {
         if matches!(self, Self::Absent) { other } else { self }
     }
@@ -214,8 +230,14 @@ pub(super) struct Section {
 }
 
 impl Section {
-    pub(super) fn new(file: &str, path: &str, kind: &'static str, table: Map<String, Value>) -> Self {
-        let variable = |(key, value): (&String, &Value)| Some((key.clone(), value.origin()?.to_owned()));
+    pub(super) fn new(
+        file: &str,
+        path: &str,
+        kind: &'static str,
+        table: Map<String, Value>,
+    ) -> Self {
+        let variable =
+            |(key, value): (&String, &Value)| Some((key.clone(), value.origin()?.to_owned()));
         let from_env = table.iter().filter_map(variable).collect();
         let (file, path, values) = (file.to_owned(), path.to_owned(), table.into_iter().collect());
         let (asked, errors, settings) = (BTreeSet::new(), Vec::new(), Vec::new());
@@ -236,8 +258,12 @@ impl Section {
     }
 
     /// Where the operator finds this table.
-    pub(super) fn place(&self) -> String {
-        if self.path.is_empty() { self.file.clone() } else { format!("{} in {}", self.path, self.file) }
+    pub(super) fn location(&self) -> String {
+        if self.path.is_empty() {
+            self.file.clone()
+        } else {
+            format!("{} in {}", self.path, self.file)
+        }
     }
 
     /// Whether the environment set this key; only files give values without origin.
@@ -292,7 +318,12 @@ impl Section {
     }
 
     fn note(&mut self, key: &str, value: String, source: &str) {
-        self.settings.push(Setting { key: key.to_owned(), tenant: None, value, source: source.to_owned() });
+        self.settings.push(Setting {
+            key: key.to_owned(),
+            tenant: None,
+            value,
+            source: source.to_owned(),
+        });
     }
 
     /// Whether a setting is what holds, and not something that another one overrides.
@@ -308,17 +339,21 @@ impl Section {
     }
 
     /// A text that `parse` accepts; its error is completed with the key.
-    pub(super) fn parsed<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Given<T> {
+    pub(super) fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Parsed<T> {
         let parsed = match self.take(key) {
-            None => return Given::Absent,
+            None => return Parsed::Absent,
             Some(ValueKind::String(text)) => parse(&text),
             Some(_) => Err("must be a text; write it in quotes".to_owned()),
         };
         match parsed {
-            Ok(value) => Given::Is(value),
+            Ok(value) => Parsed::Is(value),
             Err(problem) => {
                 self.error(key, problem);
-                Given::Wrong
+                Parsed::Wrong
             }
         }
     }
@@ -328,7 +363,12 @@ impl Section {
     }
 
     /// A whole number in `range`. The environment knows only text.
-    pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<u32>, default: u32) -> u32 {
+    pub(super) fn number(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<u32>,
+        default: u32,
+    ) -> u32 {
         let taken = self.take(key);
         self.default_is(key, default);
         let number = match taken {
@@ -340,8 +380,13 @@ impl Section {
         let (from, to) = (range.start(), range.end());
         match number.map(u32::try_from) {
             Some(Ok(number)) if range.contains(&number) => return number,
-            Some(_) => self.error(key, format!("out of range; set a whole number from {from} to {to}")),
-            None => self.error(key, format!("not a whole number; set one from {from} to {to}, without quotes")),
+            Some(_) => {
+                self.error(key, format!("out of range; set a whole number from {from} to {to}"));
+            }
+            None => self.error(
+                key,
+                format!("not a whole number; set one from {from} to {to}, without quotes"),
+            ),
         }
         default
     }
@@ -375,9 +420,14 @@ impl Section {
     }
 
     /// A time span that may be absent.
-    pub(super) fn span(&mut self, key: &'static str, range: RangeInclusive<Duration>) -> Option<Duration> {
+    pub(super) fn span(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
         let parse = |text: &str| {
-            let span = humantime::parse_duration(text).map_err(|error| format!("{error}; write it like \"10m\""))?;
+            let span = humantime::parse_duration(text)
+                .map_err(|error| format!("{error}; write it like \"10m\""))?;
             if range.contains(&span) {
                 return Ok(span);
             }
@@ -397,7 +447,10 @@ impl Section {
                 Map::new()
             }
         };
-        Self { tenant: self.tenant.clone(), ..Self::new(&self.file, &join(&self.path, key), key, table) }
+        Self {
+            tenant: self.tenant.clone(),
+            ..Self::new(&self.file, &join(&self.path, key), key, table)
+        }
     }
 
     /// A list of tables.
@@ -415,7 +468,9 @@ impl Section {
             let path = format!("{key}[{index}]");
             match value.kind {
                 ValueKind::Table(table) => sections.push(Self::new(&self.file, &path, key, table)),
-                _ => self.error(&path, format!("must be a table: write [[{key}]] above each entry")),
+                _ => {
+                    self.error(&path, format!("must be a table: write [[{key}]] above each entry"));
+                }
             }
         }
         sections
@@ -431,24 +486,41 @@ impl Section {
                     match value.kind {
                         ValueKind::Table(internal) if name == INTERNAL => {
                             for (inner, value) in internal {
-                                self.label(key, format!("{INTERNAL}.{inner}"), value.kind, &mut labels);
+                                self.label(
+                                    key,
+                                    format!("{INTERNAL}.{inner}"),
+                                    value.kind,
+                                    &mut labels,
+                                );
                             }
                         }
                         kind => self.label(key, name, kind, &mut labels),
                     }
                 }
             }
-            Some(_) => self.error(key, format!("must be a table of texts, such as {key} = {{ tier = \"gold\" }}")),
+            Some(_) => self.error(
+                key,
+                format!("must be a table of texts, such as {key} = {{ tier = \"gold\" }}"),
+            ),
         }
         labels
     }
 
-    fn label(&mut self, key: &str, name: String, value: ValueKind, labels: &mut BTreeMap<String, String>) {
+    fn label(
+        &mut self,
+        key: &str,
+        name: String,
+        value: ValueKind,
+        labels: &mut BTreeMap<String, String>,
+    ) {
         let place = join(key, &name);
         match value {
             // It would be shown to customers under the very word that says it is not.
             _ if name == INTERNAL => {
-                self.error(&place, "must be a table of texts, such as labels.internal = { margin = \"low\" }");
+                self.error(
+                    &place,
+                    "must be a table of texts, such as labels.internal = { margin = \"low\" }",
+                );
             }
             ValueKind::String(text) => {
                 self.note(&place, text.clone(), &self.file.clone());

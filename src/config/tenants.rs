@@ -9,9 +9,9 @@ use url::Url;
 
 use super::credentials;
 use super::database::is_loopback_host;
-use super::retention::Kept;
+use super::retention::RetentionDefaults;
 use super::secrets::SecretFiles;
-use super::section::{ConfigError, Given, Report, Section, parse_guid};
+use super::section::{ConfigError, Parsed, Report, Section, parse_guid};
 use super::tenants_dir::TenantsDir;
 use crate::entra::credential::{App, Credential};
 use crate::error::is_invisible;
@@ -21,10 +21,10 @@ use crate::tenant::{Cloud, Endpoints, Tenant, TenantId, TokenVersion};
 pub(super) fn read(
     root: &mut Section,
     secrets: &SecretFiles,
-    kept: Kept,
+    retention: RetentionDefaults,
     refused: &[ConfigError],
     report: &mut Report,
-) -> Found {
+) -> TenantsSection {
     let mut app = root.table("app");
     let app_keys = AppKeys::read(&mut app, Some(secrets), None, report);
     let mut api = root.table("api");
@@ -32,7 +32,8 @@ pub(super) fn read(
     api.default_is("cloud", "commercial");
     show_endpoints(&mut api, &ApiKeys::default().endpoints(&api_keys), "default");
     report.close(api);
-    let mut shared = Shared { app: app_keys.app(), app_keys, api: api_keys, kept, without_app: Vec::new() };
+    let mut shared =
+        Shared { app: app_keys.app(), app_keys, api: api_keys, retention, without_app: Vec::new() };
 
     let mut sections = root.tables("tenants");
     let mut dir = root.text("tenants_dir").map(|dir| TenantsDir::new(secrets.folder.join(dir)));
@@ -43,11 +44,13 @@ pub(super) fn read(
             Err(problem) => root.error("tenants_dir", problem),
         }
     }
-    let mut seen = Seen::default();
+    let mut used = UsedNames::default();
     let mut tenants = Vec::new();
     for section in sections {
         let file = section.own_file().map(str::to_owned);
-        let Some(tenant) = read_tenant(section, &mut shared, secrets, &mut seen, report) else { continue };
+        let Some(tenant) = read_tenant(section, &mut shared, secrets, &mut used, report) else {
+            continue;
+        };
         if let (Some(dir), Some(file)) = (&mut dir, file) {
             dir.tenants.insert(file, tenant.id);
         }
@@ -57,13 +60,15 @@ pub(super) fn read(
     if let Some(first) = shared.without_app.first() {
         let count = shared.without_app.len();
         let needed = format!("missing, and {count} enabled tenant(s) need it ({first} first)");
-        if matches!(shared.app_keys.client_id, Given::Absent) {
+        if matches!(shared.app_keys.client_id, Parsed::Absent) {
             app.error(
                 "client_id",
-                format!("{needed}; set it to the application (client) id of your Entra application"),
+                format!(
+                    "{needed}; set it to the application (client) id of your Entra application"
+                ),
             );
         }
-        if matches!(shared.app_keys.credential, Given::Absent) {
+        if matches!(shared.app_keys.credential, Parsed::Absent) {
             app.error(
                 "client_secret_file",
                 format!("{needed}; set it to a file that holds the client secret, or set another credential"),
@@ -71,20 +76,24 @@ pub(super) fn read(
         }
     }
     report.close(app);
-    let newcomers = Newcomers { app: shared.app, dir: dir.as_ref().map(|dir| dir.path.clone()), api: shared.api };
-    Found { tenants, dir, newcomers }
+    let onboarding = OnboardingDefaults {
+        app: shared.app,
+        dir: dir.as_ref().map(|dir| dir.path.clone()),
+        api: shared.api,
+    };
+    TenantsSection { tenants, dir, onboarding }
 }
 
 /// All that was read.
-pub(super) struct Found {
+pub(super) struct TenantsSection {
     pub(super) tenants: Vec<Arc<Tenant>>,
     pub(super) dir: Option<TenantsDir>,
-    pub(super) newcomers: Newcomers,
+    pub(super) onboarding: OnboardingDefaults,
 }
 
 /// What a tenant would get that is not configured yet.
 #[derive(Debug)]
-pub struct Newcomers {
+pub struct OnboardingDefaults {
     /// The application of `[app]`.
     pub app: Option<Arc<App>>,
     /// `tenants_dir`, where its file belongs.
@@ -92,7 +101,7 @@ pub struct Newcomers {
     api: ApiKeys,
 }
 
-impl Newcomers {
+impl OnboardingDefaults {
     /// Its addresses, in a cloud of its own or in that of `[api]`.
     pub fn endpoints(&self, cloud: Option<Cloud>) -> Endpoints {
         ApiKeys { cloud, ..ApiKeys::default() }.endpoints(&self.api)
@@ -105,38 +114,48 @@ struct Shared {
     /// Absent when `[app]` is incomplete or wrong.
     app: Option<Arc<App>>,
     api: ApiKeys,
-    kept: Kept,
+    retention: RetentionDefaults,
     /// Enabled tenants that count on an `[app]` which is incomplete.
     without_app: Vec<String>,
 }
 
 /// Ids and names that are taken, and by whom.
 #[derive(Default)]
-struct Seen {
-    ids: HashMap<TenantId, Place>,
-    names: HashMap<String, Place>,
+struct UsedNames {
+    ids: HashMap<TenantId, TenantLocation>,
+    names: HashMap<String, TenantLocation>,
 }
 
 /// Where a tenant is configured.
 #[derive(Clone)]
-struct Place {
+struct TenantLocation {
     told: String,
     own_file: Option<String>,
 }
 
-impl Place {
+impl TenantLocation {
     fn of(section: &Section) -> Self {
-        Self { told: section.place(), own_file: section.own_file().map(str::to_owned) }
+        Self { told: section.location(), own_file: section.own_file().map(str::to_owned) }
     }
 }
 
 /// Two files that claim the same are both refused: the order of their names says nothing about which one is right. What
 /// the main file says comes first.
-fn refuse_both(section: &mut Section, key: &str, other: &Place, problem: impl Fn(&str) -> String, report: &mut Report) {
-    let here = Place::of(section);
+fn refuse_both(
+    section: &mut Section,
+    key: &str,
+    other: &TenantLocation,
+    problem: impl Fn(&str) -> String,
+    report: &mut Report,
+) {
+    let here = TenantLocation::of(section);
     section.error(key, problem(&other.told));
     if let (Some(_), Some(file)) = (here.own_file, &other.own_file) {
-        report.error(ConfigError { file: file.clone(), key: key.to_owned(), problem: problem(&here.told) });
+        report.error(ConfigError {
+            file: file.clone(),
+            key: key.to_owned(),
+            problem: problem(&here.told),
+        });
     }
 }
 
@@ -144,18 +163,18 @@ fn read_tenant(
     mut section: Section,
     shared: &mut Shared,
     secrets: &SecretFiles,
-    seen: &mut Seen,
+    used: &mut UsedNames,
     report: &mut Report,
 ) -> Option<Arc<Tenant>> {
-    let name = read_name(&mut section, seen, report);
-    let id = read_id(&mut section, seen, report);
+    let name = read_name(&mut section, used, report);
+    let id = read_id(&mut section, used, report);
     let labels = section.labels("labels");
     let enabled = section.flag("enabled", true);
-    let retention = shared.kept.of_tenant(&mut section);
+    let retention = shared.retention.of_tenant(&mut section);
     let api = ApiKeys::read(&mut section);
     let called = name.as_deref().unwrap_or("unnamed");
     let own = AppKeys::read(&mut section, enabled.then_some(secrets), Some(called), report);
-    let brings_credential = !matches!(own.credential, Given::Absent);
+    let brings_credential = !matches!(own.credential, Parsed::Absent);
     let app = own.app_for_tenant(shared, enabled, called, &mut section, report);
     let endpoints = api.endpoints(&shared.api);
     if enabled && !brings_credential && section.own_file().is_some() {
@@ -163,13 +182,22 @@ fn read_tenant(
     }
     show_endpoints(&mut section, &endpoints, "cloud and [api]");
     report.close(section);
-    Some(Arc::new(Tenant { id: id?, name: name?, labels, enabled, endpoints, app: app?, retention }))
+    Some(Arc::new(Tenant {
+        id: id?,
+        name: name?,
+        labels,
+        enabled,
+        endpoints,
+        app: app?,
+        retention,
+    }))
 }
 
 /// The credential of `[app]` goes to Microsoft, and wherever the main file says. A file of `tenants_dir` is often written by
 /// somebody else, and has no say in that.
 fn check_authority(section: &mut Section, authority: &Url, api: &ApiKeys) {
-    let fixed = Cloud::NAMES.iter().filter_map(|name| Url::parse(Cloud::from_name(name)?.authority()).ok());
+    let fixed =
+        Cloud::NAMES.iter().filter_map(|name| Url::parse(Cloud::from_name(name)?.authority()).ok());
     let mut known = fixed.chain(api.authority.clone());
     if known.any(|known| known.origin() == authority.origin()) {
         return;
@@ -190,43 +218,46 @@ pub(crate) fn is_printable_name(name: &str) -> bool {
     name.chars().all(|c| JOINERS.contains(&c) || !is_invisible(c))
 }
 
-fn read_name(section: &mut Section, seen: &mut Seen, report: &mut Report) -> Option<String> {
+fn read_name(section: &mut Section, used: &mut UsedNames, report: &mut Report) -> Option<String> {
     let name = section.parsed("name", |name| match name.trim() {
         "" => Err("is empty; set the name that reports and metrics show".to_owned()),
         name if !is_printable_name(name) => {
-            Err("holds control characters or others that are not seen; write it without them".to_owned())
+            Err("holds control characters or others that are not seen; write it without them"
+                .to_owned())
         }
         name => Ok(name.to_owned()),
     });
     let name = match name {
-        Given::Is(name) => name,
-        Given::Wrong => return None,
-        Given::Absent => {
+        Parsed::Is(name) => name,
+        Parsed::Wrong => return None,
+        Parsed::Absent => {
             section.error("name", "missing; set the name that reports and metrics show");
             return None;
         }
     };
     section.name_tenant(&name);
-    if let Some(other) = seen.names.insert(name.clone(), Place::of(section)) {
-        let problem =
-            |other: &str| format!("the same name as {other}; metrics tell tenants apart by it, so choose another");
+    if let Some(other) = used.names.insert(name.clone(), TenantLocation::of(section)) {
+        let problem = |other: &str| {
+            format!("the same name as {other}; metrics tell tenants apart by it, so choose another")
+        };
         refuse_both(section, "name", &other, problem, report);
     }
     Some(name)
 }
 
-fn read_id(section: &mut Section, seen: &mut Seen, report: &mut Report) -> Option<TenantId> {
+fn read_id(section: &mut Section, used: &mut UsedNames, report: &mut Report) -> Option<TenantId> {
     let cure = "set the customer's directory (tenant) id from Entra's overview page";
     let id = match section.parsed("id", |id| parse_guid(id).ok_or(format!("not a GUID; {cure}"))) {
-        Given::Is(id) => TenantId(id),
-        Given::Wrong => return None,
-        Given::Absent => {
+        Parsed::Is(id) => TenantId(id),
+        Parsed::Wrong => return None,
+        Parsed::Absent => {
             section.error("id", format!("missing; {cure}"));
             return None;
         }
     };
-    if let Some(other) = seen.ids.insert(id, Place::of(section)) {
-        let problem = |other: &str| format!("the same tenant as {other} ({id}); remove one of the two");
+    if let Some(other) = used.ids.insert(id, TenantLocation::of(section)) {
+        let problem =
+            |other: &str| format!("the same tenant as {other} ({id}); remove one of the two");
         refuse_both(section, "id", &other, problem, report);
     }
     Some(id)
@@ -234,14 +265,19 @@ fn read_id(section: &mut Section, seen: &mut Seen, report: &mut Report) -> Optio
 
 /// The keys of `[app]`, or those of one tenant's own.
 struct AppKeys {
-    client_id: Given<String>,
-    credential: Given<Arc<Credential>>,
-    next: Given<Arc<Credential>>,
+    client_id: Parsed<String>,
+    credential: Parsed<Arc<Credential>>,
+    next: Parsed<Arc<Credential>>,
 }
 
 impl AppKeys {
     /// Without `secrets` the secret files are left alone: those of a disabled tenant may be gone.
-    fn read(section: &mut Section, secrets: Option<&SecretFiles>, owner: Option<&str>, report: &mut Report) -> Self {
+    fn read(
+        section: &mut Section,
+        secrets: Option<&SecretFiles>,
+        owner: Option<&str>,
+        report: &mut Report,
+    ) -> Self {
         let client_id = section.parsed("client_id", |id| {
             // Never repeated: people paste secrets here.
             let cure = "set the application (client) id from the app registration";
@@ -252,9 +288,16 @@ impl AppKeys {
     }
 
     fn app(&self) -> Option<Arc<App>> {
-        let (Given::Is(client_id), Given::Is(credential)) = (&self.client_id, &self.credential) else { return None };
+        let (Parsed::Is(client_id), Parsed::Is(credential)) = (&self.client_id, &self.credential)
+        else {
+            return None;
+        };
         let next = self.next.clone().ok();
-        Some(Arc::new(App { client_id: client_id.clone(), credential: Arc::clone(credential), next }))
+        Some(Arc::new(App {
+            client_id: client_id.clone(),
+            credential: Arc::clone(credential),
+            next,
+        }))
     }
 
     /// The application that reads this tenant; `None` once an error tells why there is none.
@@ -266,30 +309,35 @@ impl AppKeys {
         section: &mut Section,
         report: &mut Report,
     ) -> Option<Arc<App>> {
-        if matches!((&self.client_id, &self.credential, &self.next), (Given::Absent, Given::Absent, Given::Absent)) {
+        if matches!(
+            (&self.client_id, &self.credential, &self.next),
+            (Parsed::Absent, Parsed::Absent, Parsed::Absent)
+        ) {
             if shared.app.is_none() && enabled {
                 shared.without_app.push(name.to_owned());
                 return None;
             }
             return Some(shared.app.clone().unwrap_or_else(nobody));
         }
-        if matches!((&self.client_id, &self.credential), (Given::Is(_), Given::Absent)) && shared.app.is_some() {
+        if matches!((&self.client_id, &self.credential), (Parsed::Is(_), Parsed::Absent))
+            && shared.app.is_some()
+        {
             let place = section.name_of("client_id");
-            report
-                .warnings
-                .push(format!("{place}: is used with the secret of [app]; a secret belongs to one application"));
+            report.warnings.push(format!(
+                "{place}: is used with the secret of [app]; a secret belongs to one application"
+            ));
         }
         let client_id = self.client_id.or(shared.app_keys.client_id.clone());
         // A tenant's own credential has no use for the one that follows another.
         let next = match self.credential {
-            Given::Absent => self.next.or(shared.app_keys.next.clone()),
+            Parsed::Absent => self.next.or(shared.app_keys.next.clone()),
             _ => self.next,
         };
         let credential = self.credential.or(shared.app_keys.credential.clone());
-        if enabled && matches!(client_id, Given::Absent) {
+        if enabled && matches!(client_id, Parsed::Absent) {
             section.error("client_id", "missing; set it here or in [app]");
         }
-        if enabled && matches!(credential, Given::Absent) {
+        if enabled && matches!(credential, Parsed::Absent) {
             section.error("client_secret_file", "missing; set it here or in [app]");
         }
         let app = Self { client_id, credential, next }.app();
@@ -316,7 +364,8 @@ struct ApiKeys {
 impl ApiKeys {
     fn read(section: &mut Section) -> Self {
         let cloud = section.parsed("cloud", |name| {
-            Cloud::from_name(name).ok_or(format!("unknown cloud; valid: {}", Cloud::NAMES.join(", ")))
+            Cloud::from_name(name)
+                .ok_or(format!("unknown cloud; valid: {}", Cloud::NAMES.join(", ")))
         });
         let token_version = section.parsed("token_version", |name| match name {
             "v1" => Ok(TokenVersion::V1),
@@ -339,7 +388,8 @@ impl ApiKeys {
     /// A tenant's own keys win over `[api]`'s, and a cloud of its own over all addresses there.
     fn endpoints(self, common: &Self) -> Endpoints {
         let cloud = self.cloud.or(common.cloud).unwrap_or(Cloud::Commercial);
-        let fixed = |address: &str| Url::parse(address).expect("the addresses of the clouds are URLs");
+        let fixed =
+            |address: &str| Url::parse(address).expect("the addresses of the clouds are URLs");
         let inherited = self.cloud.is_none();
         let authority = self.authority.or_else(|| common.authority.clone().filter(|_| inherited));
         let base_url = self.base_url.or_else(|| common.base_url.clone().filter(|_| inherited));
@@ -347,7 +397,9 @@ impl ApiKeys {
         let scope = self.scope.or_else(|| common.scope.clone().filter(|_| inherited));
         Endpoints {
             authority: authority.unwrap_or_else(|| fixed(cloud.authority())),
-            scope: scope.unwrap_or_else(|| format!("{}/.default", audience(&base_url).trim_end_matches('/'))),
+            scope: scope.unwrap_or_else(|| {
+                format!("{}/.default", audience(&base_url).trim_end_matches('/'))
+            }),
             base_url,
             token_version: self.token_version.or(common.token_version).unwrap_or(TokenVersion::V2),
         }
@@ -357,7 +409,8 @@ impl ApiKeys {
 /// The regional hosts of the worldwide cloud take tokens for its common host. Source: `MicrosoftDocs/defender-docs`,
 /// `api-supported.md`.
 fn audience(base_url: &Url) -> &str {
-    let is_regional = base_url.host_str().is_some_and(|host| host.ends_with(".security.microsoft.com"));
+    let is_regional =
+        base_url.host_str().is_some_and(|host| host.ends_with(".security.microsoft.com"));
     if is_regional { Cloud::Commercial.base_url() } else { base_url.as_str() }
 }
 
@@ -385,7 +438,9 @@ fn parse_endpoint(text: &str) -> Result<Url, String> {
         "http" => return Err("plain http to another machine; use https".to_owned()),
         _ => return Err(format!("not an https:// URL; {form}")),
     }
-    let extra =
-        url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some();
+    let extra = url.query().is_some()
+        || url.fragment().is_some()
+        || !url.username().is_empty()
+        || url.password().is_some();
     if extra { Err(format!("has more than host and path; {form}")) } else { Ok(url) }
 }

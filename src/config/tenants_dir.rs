@@ -37,10 +37,16 @@ impl TenantsDir {
 
     /// The files in the order of their names.
     fn files(&self) -> io::Result<Vec<PathBuf>> {
-        let mut paths = fs::read_dir(&self.path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+        let mut paths = fs::read_dir(&self.path)?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<io::Result<Vec<_>>>()?;
         // Editors keep their drafts in dot files.
-        let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml") && !hidden(path));
+        let hidden = |path: &Path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+        };
+        paths.retain(|path| {
+            path.extension().is_some_and(|extension| extension == "toml") && !hidden(path)
+        });
         paths.sort();
         Ok(paths)
     }
@@ -56,11 +62,17 @@ impl TenantsDir {
     }
 
     /// One section for each file that was not refused.
-    pub(super) fn sections(&self, refused: &[ConfigError], report: &mut Report) -> Result<Vec<Section>, String> {
+    pub(super) fn sections(
+        &self,
+        refused: &[ConfigError],
+        report: &mut Report,
+    ) -> Result<Vec<Section>, String> {
         let path = self.path.display();
         let cannot = |error: io::Error| match error.kind() {
             io::ErrorKind::PermissionDenied => {
-                format!("the service's user cannot read {path}: {error}; run chmod go+rx {path} (and see its parents)")
+                format!(
+                    "the service's user cannot read {path}: {error}; run chmod go+rx {path} (and see its parents)"
+                )
             }
             _ => format!("cannot read {path}: {error}; create the directory or remove the key"),
         };
@@ -95,9 +107,11 @@ fn check_writers(about: &Metadata, path: &Path) -> Result<(), String> {
             "{shown} belongs to user {owner}, who decides by it where the credential is sent; check what it says, then run chown {us} {shown}"
         ));
     }
-    let is_shared = about.mode() & OTHERS_WRITE != 0 && !(about.is_dir() && about.mode() & STICKY != 0);
+    let is_shared =
+        about.mode() & OTHERS_WRITE != 0 && !(about.is_dir() && about.mode() & STICKY != 0);
     // A volume of Kubernetes is open to all and mounted so that nobody can write it.
-    let is_read_only = || statvfs(path).is_ok_and(|system| system.flags().contains(FsFlags::ST_RDONLY));
+    let is_read_only =
+        || statvfs(path).is_ok_and(|system| system.flags().contains(FsFlags::ST_RDONLY));
     if is_shared && !is_read_only() {
         return Err(format!(
             "{shown} can be written by other users, who could have the credential sent elsewhere; check what it says, then run chmod go-w {shown}"
@@ -138,7 +152,10 @@ mod tests {
                 judged(path, 0o755).unwrap();
                 chown(path, Some(65_534), None).unwrap();
                 let refused = judged(path, 0o755).unwrap_err();
-                assert!(refused.contains("user 65534") && refused.contains("chown 0 /"), "{refused}");
+                assert!(
+                    refused.contains("user 65534") && refused.contains("chown 0 /"),
+                    "{refused}"
+                );
             }
         }
     }

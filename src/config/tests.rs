@@ -5,14 +5,16 @@ use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
 use super::*;
-use crate::entra::credential::Proof;
+use crate::entra::credential::ClientAuth;
 use crate::mutate::{Random, each_seed, garbled};
 use crate::tenant::{Cloud, Retention, TokenVersion};
 
 const CANARY: &str = "canary8Q~secret.value";
 const APP: &str = "[app]\nclient_id = '11111111-2222-3333-4444-555555555555'\nclient_secret_file = 'client_secret'\n";
-const CONTOSO: &str = "[[tenants]]\nid = 'aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee'\nname = 'Contoso'\n";
-const FABRIKAM: &str = "[[tenants]]\nid = 'aaaaaaaa-bbbb-cccc-dddd-ffffffffffff'\nname = 'Fabrikam'\n";
+const CONTOSO: &str =
+    "[[tenants]]\nid = 'aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee'\nname = 'Contoso'\n";
+const FABRIKAM: &str =
+    "[[tenants]]\nid = 'aaaaaaaa-bbbb-cccc-dddd-ffffffffffff'\nname = 'Fabrikam'\n";
 
 /// A directory with a configuration file and a good secret file.
 struct Etc {
@@ -71,8 +73,8 @@ impl Etc {
 }
 
 fn secret_of(tenant: &Tenant) -> String {
-    let proof = tenant.app.credential.held();
-    let Proof::Secret(secret) = &*proof else { panic!("{proof:?}") };
+    let auth = tenant.app.credential.loaded();
+    let ClientAuth::Secret(secret) = &*auth else { panic!("{auth:?}") };
     secret.expose_secret().to_owned()
 }
 
@@ -86,14 +88,21 @@ fn the_sample_is_valid_as_shipped_and_names_no_tenant() {
 
 #[test]
 fn the_sample_is_valid_with_every_setting_uncommented_and_shows_the_defaults() {
-    let is_setting =
-        |line: &str| line.starts_with('#') && line[1..].starts_with(|c: char| c.is_ascii_lowercase() || c == '[');
-    let lines: Vec<&str> = SAMPLE.lines().map(|line| if is_setting(line) { &line[1..] } else { line }).collect();
-    let etc = Etc::with(&lines.join("\n")).file("postgres-ca.pem", "").file("tenants.d/readme.md", "not a tenant");
+    let is_setting = |line: &str| {
+        line.starts_with('#') && line[1..].starts_with(|c: char| c.is_ascii_lowercase() || c == '[')
+    };
+    let lines: Vec<&str> =
+        SAMPLE.lines().map(|line| if is_setting(line) { &line[1..] } else { line }).collect();
+    let etc = Etc::with(&lines.join("\n"))
+        .file("postgres-ca.pem", "")
+        .file("tenants.d/readme.md", "not a tenant");
     etc.secret("database-password", "x");
     let (all, defaults) = (etc.good(), Etc::with("").good());
     assert_eq!(all.warnings, Vec::<String>::new());
-    assert_eq!((all.schedule, all.sync, all.http), (defaults.schedule, defaults.sync, defaults.http));
+    assert_eq!(
+        (all.schedule, all.sync, all.http),
+        (defaults.schedule, defaults.sync, defaults.http)
+    );
     assert_eq!(all.database.max_connections, defaults.database.max_connections);
     assert_eq!(all.tenants[0].name, "Contoso");
 
@@ -106,7 +115,9 @@ fn without_a_file_there_are_defaults_and_no_tenants() {
     let config = Etc::with("").set("STATE_DIRECTORY", "/run/a:/run/b").good();
     assert_eq!(config.sync.lookback, 180 * DAY);
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:9464");
-    let DatabaseServer::Embedded(settings) = &config.database.server else { panic!("{:?}", config.database) };
+    let DatabaseServer::Embedded(settings) = &config.database.server else {
+        panic!("{:?}", config.database)
+    };
     assert_eq!(settings.dir, Path::new("/run/a/postgres"));
 }
 
@@ -147,11 +158,15 @@ fn what_holds_is_told_with_its_source_and_without_secrets() {
 #[test]
 fn what_holds_is_told_of_each_tenant_once() {
     let own = "labels = { tier = 'gold' }\nbase_url = 'https://api.example.com/'\n";
-    let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n[api]\ncloud = 'gcc'\n{APP}{CONTOSO}{own}"))
-        .file("tenants.d/fabrikam.toml", &FABRIKAM.replace("[[tenants]]\n", ""))
-        .file("tenants.d/third.toml", "id = 'aaaaaaaa-bbbb-cccc-dddd-000000000000'\nname = 'Wingtip'\ncloud = 'dod'\n")
-        .set("STATE_DIRECTORY", "/state")
-        .set("INCIDENT_SYNC__APP__CLIENT_SECRET", "x");
+    let etc =
+        Etc::with(&format!("tenants_dir = 'tenants.d'\n[api]\ncloud = 'gcc'\n{APP}{CONTOSO}{own}"))
+            .file("tenants.d/fabrikam.toml", &FABRIKAM.replace("[[tenants]]\n", ""))
+            .file(
+                "tenants.d/third.toml",
+                "id = 'aaaaaaaa-bbbb-cccc-dddd-000000000000'\nname = 'Wingtip'\ncloud = 'dod'\n",
+            )
+            .set("STATE_DIRECTORY", "/state")
+            .set("INCIDENT_SYNC__APP__CLIENT_SECRET", "x");
     let config = etc.good();
     let mut seen = std::collections::BTreeSet::new();
     for setting in &config.settings {
@@ -166,14 +181,27 @@ fn what_holds_is_told_of_each_tenant_once() {
         (Some("Contoso"), "tenants[0] (Contoso).name", "Contoso", &main),
         (Some("Contoso"), "tenants[0] (Contoso).labels.tier", "gold", &main),
         (Some("Contoso"), "tenants[0] (Contoso).base_url", "https://api.example.com/", &main),
-        (Some("Contoso"), "tenants[0] (Contoso).scope", "https://api.example.com/.default", inherited),
-        (Some("Contoso"), "tenants[0] (Contoso).authority", "https://login.microsoftonline.com/", inherited),
+        (
+            Some("Contoso"),
+            "tenants[0] (Contoso).scope",
+            "https://api.example.com/.default",
+            inherited,
+        ),
+        (
+            Some("Contoso"),
+            "tenants[0] (Contoso).authority",
+            "https://login.microsoftonline.com/",
+            inherited,
+        ),
         (Some("Fabrikam"), "id", "aaaaaaaa-bbbb-cccc-dddd-ffffffffffff", &fabrikam),
         (Some("Fabrikam"), "base_url", "https://api-gcc.security.microsoft.us/", inherited),
         (Some("Wingtip"), "base_url", "https://api-gov.security.microsoft.us/", inherited),
         (None, "app.client_secret", "set, not shown", "INCIDENT_SYNC__APP__CLIENT_SECRET"),
     ] {
-        let found = config.settings.iter().find(|setting| setting.key == key && setting.tenant.as_deref() == tenant);
+        let found = config
+            .settings
+            .iter()
+            .find(|setting| setting.key == key && setting.tenant.as_deref() == tenant);
         let found = found.unwrap_or_else(|| panic!("{tenant:?} {key} in {:#?}", config.settings));
         assert_eq!((found.value.as_str(), found.source.as_str()), (value, source), "{key}");
     }
@@ -185,7 +213,8 @@ fn what_holds_is_told_of_each_tenant_once() {
 #[test]
 fn a_tenant_s_own_retention_wins() {
     let own = "retention = '200d'\n";
-    let text = format!("[retention]\nincidents = '400d'\nruns = '7d'\n{APP}{CONTOSO}{FABRIKAM}{own}");
+    let text =
+        format!("[retention]\nincidents = '400d'\nruns = '7d'\n{APP}{CONTOSO}{FABRIKAM}{own}");
     let [contoso, fabrikam] = &Etc::with(&text).good().tenants[..] else { panic!("two tenants") };
     assert_eq!(contoso.retention, Retention { incidents: Some(400 * DAY), runs: 7 * DAY });
     assert_eq!(fabrikam.retention, Retention { incidents: Some(200 * DAY), runs: 7 * DAY });
@@ -203,7 +232,10 @@ fn what_is_kept_too_short_is_refused() {
     ];
     assert_eq!(errors, expected);
     let short = format!("[sync]\nlookback = '1d'\n[retention]\nincidents = '6d'\n{APP}{CONTOSO}");
-    assert!(Etc::with(&short).errors()[0].contains("from 7d"), "what the reconciliation reads again");
+    assert!(
+        Etc::with(&short).errors()[0].contains("from 7d"),
+        "what the reconciliation reads again"
+    );
 }
 
 #[test]
@@ -212,7 +244,10 @@ fn a_token_for_a_regional_host_is_asked_for_the_common_one() {
         ("https://eu.api.security.microsoft.com", "https://api.security.microsoft.com/.default"),
         ("https://api-uk.security.microsoft.com/", "https://api.security.microsoft.com/.default"),
         ("https://api-gcc.security.microsoft.us", "https://api-gcc.security.microsoft.us/.default"),
-        ("https://example.com/security.microsoft.com", "https://example.com/security.microsoft.com/.default"),
+        (
+            "https://example.com/security.microsoft.com",
+            "https://example.com/security.microsoft.com/.default",
+        ),
     ] {
         let config = Etc::with(&format!("[api]\nbase_url = '{base_url}'\n{APP}{CONTOSO}")).good();
         assert_eq!(config.tenants[0].endpoints.scope, scope);
@@ -222,8 +257,8 @@ fn a_token_for_a_regional_host_is_asked_for_the_common_one() {
 #[test]
 fn internal_labels_are_a_table_of_texts() {
     let labels = |own: &str| Etc::with(&format!("{APP}{CONTOSO}{own}"));
-    let expected =
-        [("internal.margin", "low"), ("tier", "gold")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let expected = [("internal.margin", "low"), ("tier", "gold")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
     for own in [
         "labels = { tier = 'gold', internal = { margin = 'low' } }\n",
         "labels.tier = 'gold'\nlabels.internal.margin = 'low'\n",
@@ -234,7 +269,10 @@ fn internal_labels_are_a_table_of_texts() {
     for (own, key) in [
         ("labels = { internal = 'low' }\n", "tenants[0] (Contoso).labels.internal"),
         ("labels = { internal = { margin = 1 } }\n", "tenants[0] (Contoso).labels.internal.margin"),
-        ("labels = { internal = { margin = { eu = 'low' } } }\n", "tenants[0] (Contoso).labels.internal.margin"),
+        (
+            "labels = { internal = { margin = { eu = 'low' } } }\n",
+            "tenants[0] (Contoso).labels.internal.margin",
+        ),
     ] {
         let refused = labels(own).load().unwrap_err();
         assert!(refused.0.len() == 1 && refused.0[0].key == key, "{own}: {refused:?}");
@@ -245,7 +283,9 @@ fn internal_labels_are_a_table_of_texts() {
 fn tenants_share_the_app_and_inherit_the_api() {
     let own = "client_id = '99999999-2222-3333-4444-555555555555'\nclient_secret = 'own'\nbase_url = 'http://127.0.0.1:8080/'\n";
     let third = "[[tenants]]\nid = 'aaaaaaaa-bbbb-cccc-dddd-000000000000'\nname = 'Wingtip'\nlabels.tier = 'gold'\ncloud = 'gcc-high'\n";
-    let config = Etc::with(&format!("[api]\ntoken_version = 'v1'\n{APP}{CONTOSO}{FABRIKAM}{own}{third}")).good();
+    let config =
+        Etc::with(&format!("[api]\ntoken_version = 'v1'\n{APP}{CONTOSO}{FABRIKAM}{own}{third}"))
+            .good();
     let [contoso, fabrikam, wingtip] = &config.tenants[..] else { panic!("three tenants") };
     assert!(Arc::ptr_eq(&contoso.app, &wingtip.app) && !Arc::ptr_eq(&contoso.app, &fabrikam.app));
     assert_eq!((secret_of(contoso), secret_of(fabrikam)), (CANARY.to_owned(), "own".to_owned()));
@@ -281,8 +321,9 @@ fn all_mistakes_are_told_at_once() {
         ("sync.concurency: ", "unknown key; did you mean sync.concurrency?"),
     ];
     for (key, text) in expected {
-        let found =
-            errors.iter().any(|error| error.starts_with(&format!("incident-sync.toml: {key}")) && error.contains(text));
+        let found = errors.iter().any(|error| {
+            error.starts_with(&format!("incident-sync.toml: {key}")) && error.contains(text)
+        });
         assert!(found, "{key}{text} is missing in {errors:#?}");
     }
     assert_eq!(errors.len(), expected.len(), "{errors:#?}");
@@ -294,20 +335,28 @@ fn unknown_keys_name_the_valid_one() {
     Etc::with("[shedule]\n").refuses(&["shedule: unknown key; did you mean schedule?"]);
     Etc::with("concurrency = 4\n").refuses(&["did you mean sync.concurrency?"]);
     Etc::with("[http]\ncertificate = 4\n").refuses(&["unknown key; valid here: listen"]);
-    Etc::with(&format!("{APP}client_certficate_file = 'x'\n"))
-        .refuses(&["app.client_certficate_file: unknown key; did you mean app.client_certificate_file?"]);
+    Etc::with(&format!("{APP}client_certficate_file = 'x'\n")).refuses(&[
+        "app.client_certficate_file: unknown key; did you mean app.client_certificate_file?",
+    ]);
     Etc::with(&format!("{APP}{CONTOSO}nme = 'x'\n"))
         .refuses(&["tenants[0] (Contoso).nme", "did you mean tenants[0] (Contoso).name?"]);
-    Etc::with(&format!("{APP}[app.next]\nclient_secret_fil = 'x'\n"))
-        .refuses(&["app.next.client_secret_fil: unknown key; did you mean app.next.client_secret_file?"]);
+    Etc::with(&format!("{APP}[app.next]\nclient_secret_fil = 'x'\n")).refuses(&[
+        "app.next.client_secret_fil: unknown key; did you mean app.next.client_secret_file?",
+    ]);
 }
 
 #[test]
 fn mistakes_in_the_environment_name_the_variable() {
     for (name, told) in [
-        ("INCIDENT_SYNC__SYNC__CONCURENCY", "unknown key; did you mean INCIDENT_SYNC__SYNC__CONCURRENCY?"),
+        (
+            "INCIDENT_SYNC__SYNC__CONCURENCY",
+            "unknown key; did you mean INCIDENT_SYNC__SYNC__CONCURRENCY?",
+        ),
         ("INCIDENT_SYNC__SINC__X", "unknown key; did you mean INCIDENT_SYNC__SYNC?"),
-        ("INCIDENT_SYNC__APP__NXT__CLIENT_SECRET", "unknown key; did you mean INCIDENT_SYNC__APP__NEXT?"),
+        (
+            "INCIDENT_SYNC__APP__NXT__CLIENT_SECRET",
+            "unknown key; did you mean INCIDENT_SYNC__APP__NEXT?",
+        ),
         ("INCIDENT_SYNC__TENANTS__0__NAME", "the environment cannot set tenants"),
         ("INCIDENT_SYNC__TENANTS[0]__ID", "the environment cannot set tenants"),
         ("INCIDENT_SYNC__TENANTS", "the environment cannot set tenants"),
@@ -321,14 +370,24 @@ fn mistakes_in_the_environment_name_the_variable() {
 
 #[test]
 fn a_tenant_s_file_with_sections_is_told_to_do_without() {
-    let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}")).file("tenants.d/a.toml", CONTOSO).good();
-    let told: Vec<String> = etc.refused.iter().map(|error| format!("{}: {}", error.key, error.problem)).collect();
-    assert!(told.iter().any(|told| told.starts_with("tenants: unknown key; this file is one tenant")), "{told:?}");
+    let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}"))
+        .file("tenants.d/a.toml", CONTOSO)
+        .good();
+    let told: Vec<String> =
+        etc.refused.iter().map(|error| format!("{}: {}", error.key, error.problem)).collect();
+    assert!(
+        told.iter().any(|told| told.starts_with("tenants: unknown key; this file is one tenant")),
+        "{told:?}"
+    );
     let with_app = format!("{}{APP}", CONTOSO.replace("[[tenants]]\n", ""));
-    let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}")).file("tenants.d/a.toml", &with_app).good();
+    let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}"))
+        .file("tenants.d/a.toml", &with_app)
+        .good();
     assert!(etc.refused[0].problem.contains("keys stand at top level"), "{:?}", etc.refused);
     let typo = CONTOSO.replace("[[tenants]]\n", "") + "nme = 1\n";
-    let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}")).file("tenants.d/a.toml", &typo).good();
+    let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}"))
+        .file("tenants.d/a.toml", &typo)
+        .good();
     assert!(etc.refused[0].problem.ends_with("did you mean name?"), "{:?}", etc.refused);
 }
 
@@ -368,7 +427,10 @@ fn the_environment_sets_keys_of_every_type() {
         .set("INCIDENT_SYNC__APP__CLIENT_SECRET_FILE", "client_secret")
         .set("INCIDENT_SYNC__APP__CLIENT_SECRET_EXPIRES", "2027-01-31")
         .set("INCIDENT_SYNC__APP__NEXT__MANAGED_IDENTITY", "true")
-        .set("INCIDENT_SYNC__APP__NEXT__MANAGED_IDENTITY_CLIENT_ID", "11111111-2222-3333-4444-555555555555");
+        .set(
+            "INCIDENT_SYNC__APP__NEXT__MANAGED_IDENTITY_CLIENT_ID",
+            "11111111-2222-3333-4444-555555555555",
+        );
     let config = etc.good();
     assert!(config.database.notify);
     assert_eq!((config.database.max_connections, config.sync.overlap), (7, 3 * MINUTE));
@@ -379,19 +441,24 @@ fn the_environment_sets_keys_of_every_type() {
     assert_eq!(fabrikam.app.next.as_ref().unwrap().kind(), "managed identity");
     etc.set("INCIDENT_SYNC__DATABASE__NOTIFY", "yes")
         .refuses(&["environment: INCIDENT_SYNC__DATABASE__NOTIFY: must be true or false"]);
-    Etc::with("[database]\nnotify = 'true'\n").refuses(&["database.notify: must be true or false, without quotes"]);
+    Etc::with("[database]\nnotify = 'true'\n")
+        .refuses(&["database.notify: must be true or false, without quotes"]);
 }
 
 #[test]
 fn where_health_asks_is_read_from_what_can_be_read() {
     let listen = |etc: &Etc| {
-        let listen = listen_with(Some(&etc.dir.path().join("incident-sync.toml")), &etc.environment);
+        let listen =
+            listen_with(Some(&etc.dir.path().join("incident-sync.toml")), &etc.environment);
         listen.to_string()
     };
     let wrong = Etc::with("shedule = 1\n[http]\nlisten = '127.0.0.1:1'\n[app]\nclient_id = 7\n");
     assert_eq!(listen(&wrong), "127.0.0.1:1");
     assert_eq!(listen(&wrong.set("INCIDENT_SYNC__HTTP__LISTEN", "127.0.0.1:2")), "127.0.0.1:2");
-    assert_eq!(listen(&Etc::with("no toml").set("INCIDENT_SYNC__HTTP__LISTEN", "127.0.0.1:3")), "127.0.0.1:3");
+    assert_eq!(
+        listen(&Etc::with("no toml").set("INCIDENT_SYNC__HTTP__LISTEN", "127.0.0.1:3")),
+        "127.0.0.1:3"
+    );
     for text in ["no toml", "[http]\nlisten = '0.0.0.0:1'\n", "http = 1\n"] {
         assert_eq!(listen(&Etc::with(text)), "127.0.0.1:9464", "{text}");
     }
@@ -401,7 +468,8 @@ fn where_health_asks_is_read_from_what_can_be_read() {
 fn the_environment_names_the_file() {
     let etc = Etc::with("[sync]\nconcurrency = 3\n");
     let file = etc.dir.path().join("incident-sync.toml");
-    let environment = Variables::from([("INCIDENT_SYNC_CONFIG".to_owned(), file.display().to_string())]);
+    let environment =
+        Variables::from([("INCIDENT_SYNC_CONFIG".to_owned(), file.display().to_string())]);
     let config = load_with(None, None, &environment).unwrap();
     assert_eq!((config.file, config.sync.concurrency), (Some(file), 3));
 }
@@ -416,16 +484,24 @@ fn a_directory_holds_tenants_too() {
     assert_eq!(names, ["Contoso", "Fabrikam"]);
 
     let contoso = CONTOSO.replace("[[tenants]]\n", "").replace("Contoso", "Contoso again");
-    let config = etc.file("tenants.d/contoso.toml", &contoso).file("tenants.d/broken.toml", "id = ").good();
+    let config =
+        etc.file("tenants.d/contoso.toml", &contoso).file("tenants.d/broken.toml", "id = ").good();
     let names: Vec<String> = config.tenants.iter().map(|tenant| tenant.name.clone()).collect();
     assert_eq!(names, ["Contoso", "Fabrikam"], "a wrong file is left out, and all others are read");
     let errors: Vec<String> = config.refused.iter().map(ToString::to_string).collect();
-    for text in ["contoso.toml: id: the same tenant as tenants[0]", "broken.toml: TOML parse error at line 1"] {
-        assert!(errors.iter().any(|error| error.contains(text)), "{text} is missing in {errors:#?}");
+    for text in [
+        "contoso.toml: id: the same tenant as tenants[0]",
+        "broken.toml: TOML parse error at line 1",
+    ] {
+        assert!(
+            errors.iter().any(|error| error.contains(text)),
+            "{text} is missing in {errors:#?}"
+        );
     }
     let errors = Etc::with("tenants_dir = '.'\n[sync]\noverlap = 'ten'\n").errors();
     assert!(errors[0].contains("sync.overlap"), "the main file is never left out: {errors:#?}");
-    Etc::with("tenants_dir = 'absent'\n").refuses(&["tenants_dir: cannot read", "create the directory"]);
+    Etc::with("tenants_dir = 'absent'\n")
+        .refuses(&["tenants_dir: cannot read", "create the directory"]);
 }
 
 #[test]
@@ -442,7 +518,9 @@ fn of_two_files_that_claim_the_same_neither_is_read() {
         assert_eq!(names, ["Contoso"]);
         let told: Vec<String> = config.refused.iter().map(ToString::to_string).collect();
         for (file, other) in [("fabrikam.toml", "adatum.toml"), ("adatum.toml", "fabrikam.toml")] {
-            let is_told = |error: &String| error.contains(&format!("{file}: {key}: ")) && error.contains(other);
+            let is_told = |error: &String| {
+                error.contains(&format!("{file}: {key}: ")) && error.contains(other)
+            };
             assert!(told.iter().any(is_told), "{file} is missing in {told:#?}");
         }
     }
@@ -451,10 +529,12 @@ fn of_two_files_that_claim_the_same_neither_is_read() {
 #[test]
 fn the_main_file_can_stay_as_it_was_while_the_directory_is_read_again() {
     let fabrikam = FABRIKAM.replace("[[tenants]]\n", "");
-    let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}{CONTOSO}")).file("tenants.d/.keep", "");
+    let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}{CONTOSO}"))
+        .file("tenants.d/.keep", "");
     let main = etc.good().main;
     assert!(!format!("{main:?}").contains("client"), "it may hold a secret");
-    let etc = etc.file("incident-sync.toml", "half an edi").file("tenants.d/fabrikam.toml", &fabrikam);
+    let etc =
+        etc.file("incident-sync.toml", "half an edi").file("tenants.d/fabrikam.toml", &fabrikam);
     let file = etc.dir.path().join("incident-sync.toml");
     let config = load_with(Some(&file), Some(&main), &etc.environment).unwrap();
     let names: Vec<&str> = config.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
@@ -466,7 +546,10 @@ fn duplicates_name_both_places() {
     let errors = Etc::with(&format!("{APP}{CONTOSO}{CONTOSO}")).errors();
     assert_eq!(errors.len(), 2, "{errors:#?}");
     for error in errors {
-        assert!(error.contains("tenants[1] (Contoso)") && error.contains("tenants[0] (Contoso)"), "{error}");
+        assert!(
+            error.contains("tenants[1] (Contoso)") && error.contains("tenants[0] (Contoso)"),
+            "{error}"
+        );
     }
 }
 
@@ -477,8 +560,13 @@ fn secret_files_are_checked() {
     let path = etc.dir.path().join("client_secret");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     etc.refuses(&["app.client_secret_file", "chmod 600"]);
-    let guarded = Etc::with(&text).set("CREDENTIALS_DIRECTORY", &etc.dir.path().display().to_string());
-    assert_eq!(secret_of(&guarded.good().tenants[0]), CANARY, "systemd guards its credentials by itself");
+    let guarded =
+        Etc::with(&text).set("CREDENTIALS_DIRECTORY", &etc.dir.path().display().to_string());
+    assert_eq!(
+        secret_of(&guarded.good().tenants[0]),
+        CANARY,
+        "systemd guards its credentials by itself"
+    );
 
     for (content, problem) in [("\n", "is empty"), ("one\ntwo\n", "more than one line")] {
         etc.secret("client_secret", content);
@@ -500,10 +588,12 @@ fn enabled_tenants_need_an_application() {
     let errors = Etc::with(&format!("{CONTOSO}{FABRIKAM}")).errors();
     assert_eq!(errors.len(), 2, "one for each key, not for each tenant: {errors:#?}");
     assert!(
-        errors[0].contains("app.client_id: missing, and 2 enabled tenant(s) need it (Contoso first)"),
+        errors[0]
+            .contains("app.client_id: missing, and 2 enabled tenant(s) need it (Contoso first)"),
         "{errors:#?}"
     );
-    let disabled = Etc::with(&format!("{CONTOSO}enabled = false\nclient_secret_file = 'gone'\n")).good();
+    let disabled =
+        Etc::with(&format!("{CONTOSO}enabled = false\nclient_secret_file = 'gone'\n")).good();
     assert!(!disabled.tenants[0].enabled);
 }
 
@@ -516,7 +606,8 @@ fn a_syntax_error_tells_the_line_and_not_its_content() {
 
 #[test]
 fn no_secret_is_shown() {
-    let url = format!("[database]\nurl = 'postgres://me:{CANARY}@db.example.com/x?sslmode=require'\n");
+    let url =
+        format!("[database]\nurl = 'postgres://me:{CANARY}@db.example.com/x?sslmode=require'\n");
     let inline = format!("{CONTOSO}client_secret = '{CANARY}'\n");
     let etc = Etc::with(&format!("{url}{APP}{inline}"));
     let config = etc.good();
@@ -524,7 +615,11 @@ fn no_secret_is_shown() {
     assert!(!shown.contains(CANARY), "{shown}");
     assert!(shown.contains("postgres://me@db.example.com:5432/x?sslmode=require"), "{shown}");
     let warnings = config.warnings.join("\n");
-    for text in ["database.url: holds a password", "does not prove", "(Contoso).client_secret: a secret in the"] {
+    for text in [
+        "database.url: holds a password",
+        "does not prove",
+        "(Contoso).client_secret: a secret in the",
+    ] {
         assert!(warnings.contains(text), "{text} is missing in {warnings}");
     }
     let wrong = etc.set("INCIDENT_SYNC__DATABASE__URL", &format!("postgres://me:{CANARY}@[/x"));
@@ -534,7 +629,8 @@ fn no_secret_is_shown() {
 #[test]
 fn tls_is_strict_to_other_machines() {
     let url = |url: &str| {
-        let config = Etc::with(&format!("[database]\nurl = '{url}'\nmax_connections = 60\n")).good();
+        let config =
+            Etc::with(&format!("[database]\nurl = '{url}'\nmax_connections = 60\n")).good();
         let DatabaseServer::Url(url) = config.database.server else { panic!("a url is set") };
         (url.to_string().rsplit('=').next().unwrap().to_owned(), config.warnings.len())
     };
@@ -543,9 +639,12 @@ fn tls_is_strict_to_other_machines() {
     assert_eq!(url("postgres://me@[::1]/x"), ("prefer".to_owned(), 0));
     assert_eq!(url("postgres:///x?host=/run/postgresql"), ("prefer".to_owned(), 0));
     assert_eq!(url("postgres://me@db.example.com/x?sslmode=prefer"), ("prefer".to_owned(), 1));
-    Etc::with("[database]\nurl = 'mysql://x/y'\n").refuses(&["database.url: not a postgres:// URL"]);
-    Etc::with("[database]\nurl = 'postgres://x/y?sslmod=no'\n").refuses(&["parameter that is unknown", "sslmode"]);
-    Etc::with("[database]\nurl = 'postgres://x/y'\nsslmode = 'on'\n").refuses(&["database.sslmode", "verify-full"]);
+    Etc::with("[database]\nurl = 'mysql://x/y'\n")
+        .refuses(&["database.url: not a postgres:// URL"]);
+    Etc::with("[database]\nurl = 'postgres://x/y?sslmod=no'\n")
+        .refuses(&["parameter that is unknown", "sslmode"]);
+    Etc::with("[database]\nurl = 'postgres://x/y'\nsslmode = 'on'\n")
+        .refuses(&["database.sslmode", "verify-full"]);
 }
 
 #[test]
@@ -561,7 +660,10 @@ fn cron_lines_are_those_of_the_scheduler() {
 #[test]
 fn state_is_kept_where_the_system_says() {
     let of = |variables: &[(&str, &str)], is_root| {
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         state_dir_of(&variables, is_root).display().to_string()
     };
     assert_eq!(of(&[("STATE_DIRECTORY", "/a:/b")], true), "/a");
@@ -572,24 +674,30 @@ fn state_is_kept_where_the_system_says() {
 
 /// The sample with every setting in force, a secret wherever one may stand, and every path that it names.
 fn everything() -> (Etc, String) {
-    let is_setting =
-        |line: &str| line.starts_with('#') && line[1..].starts_with(|c: char| c.is_ascii_lowercase() || c == '[');
+    let is_setting = |line: &str| {
+        line.starts_with('#') && line[1..].starts_with(|c: char| c.is_ascii_lowercase() || c == '[')
+    };
     let settings = SAMPLE.lines().filter_map(|line| match line.strip_prefix('#') {
         Some(setting) if is_setting(line) => Some(setting),
         Some(_) => None,
         None => Some(line),
     });
     let text = settings.collect::<Vec<&str>>().join("\n");
-    let text = text.replace("postgres://incident_sync@", &format!("postgres://incident_sync:{CANARY}@"));
-    let text = text.replace("password_file", "#password_file").replace("client_secret_file =", "#client_secret_file =");
+    let text =
+        text.replace("postgres://incident_sync@", &format!("postgres://incident_sync:{CANARY}@"));
+    let text = text
+        .replace("password_file", "#password_file")
+        .replace("client_secret_file =", "#client_secret_file =");
     let text = text.replace("name = ", &format!("client_secret = \"{CANARY}\"\nname = "));
-    let etc = Etc::with(&text).file("postgres-ca.pem", "").file("tenants.d/readme.md", "not a tenant");
+    let etc =
+        Etc::with(&text).file("postgres-ca.pem", "").file("tenants.d/readme.md", "not a tenant");
     etc.good();
     (etc, text)
 }
 
 /// What an operator writes freely, and what is shown as it is: no place for a secret.
-const SHOWN: [&str; 7] = ["name", "labels", "scope", "tenants_dir", "sslrootcert", "embedded_dir", "postgres_bin"];
+const SHOWN: [&str; 7] =
+    ["name", "labels", "scope", "tenants_dir", "sslrootcert", "embedded_dir", "postgres_bin"];
 
 /// Breaks a few lines: none of these is fine in every place.
 fn break_lines(text: &str, random: &mut Random) -> String {
@@ -669,14 +777,20 @@ fn whatever_the_file_says_is_accepted_or_refused_by_file_and_key_and_shows_no_se
                 for error in &errors.0 {
                     assert_eq!(error.file, path.display().to_string(), "{error:?}");
                     assert!(!error.problem.is_empty(), "{error:?}");
-                    assert!(!error.key.is_empty() || errors.0.len() == 1, "no key is named: {error:?}");
+                    assert!(
+                        !error.key.is_empty() || errors.0.len() == 1,
+                        "no key is named: {error:?}"
+                    );
                 }
                 errors.to_string()
             }
         };
         assert!(!told.contains(CANARY), "{told}");
     });
-    assert!(good + refused == 1 || good > 0 && refused > 0, "{good} were good and {refused} were refused");
+    assert!(
+        good + refused == 1 || good > 0 && refused > 0,
+        "{good} were good and {refused} were refused"
+    );
 }
 
 #[test]
@@ -687,7 +801,8 @@ fn whatever_the_environment_says_is_accepted_or_refused_by_name_and_shows_no_sec
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
         match line.strip_prefix('[') {
             Some(rest) => section = rest.trim_matches(['[', ']']),
-            None => names.extend(line.split_once('=').map(|(key, _)| format!("{section}__{}", key.trim()))),
+            None => names
+                .extend(line.split_once('=').map(|(key, _)| format!("{section}__{}", key.trim()))),
         }
     }
     each_seed(300, |seed| {
@@ -698,16 +813,35 @@ fn whatever_the_environment_says_is_accepted_or_refused_by_name_and_shows_no_sec
             let key = if random.below(6) == 0 { garbled(&key, &mut random) } else { key };
             let is_shown = SHOWN.iter().any(|shown| key.ends_with(&shown.to_uppercase()));
             let content = if is_shown { "shown" } else { CANARY };
-            let values = ["", "x", "0", "-1", "9999999999", "true", "10m", "0 0 0 * * *", content, "\u{0}", "\n"];
+            let values = [
+                "",
+                "x",
+                "0",
+                "-1",
+                "9999999999",
+                "true",
+                "10m",
+                "0 0 0 * * *",
+                content,
+                "\u{0}",
+                "\n",
+            ];
             environment.insert(format!("INCIDENT_SYNC__{key}"), random.pick(&values).to_owned());
         }
-        let told = match load_with(Some(&etc.dir.path().join("incident-sync.toml")), None, &environment) {
-            Ok(config) => format!("{config:?} {}", config.warnings.join("\n")),
-            Err(errors) => {
-                assert!(errors.0.iter().all(|error| !error.file.is_empty() && !error.key.is_empty()), "{errors:?}");
-                errors.to_string()
-            }
-        };
+        let told =
+            match load_with(Some(&etc.dir.path().join("incident-sync.toml")), None, &environment) {
+                Ok(config) => format!("{config:?} {}", config.warnings.join("\n")),
+                Err(errors) => {
+                    assert!(
+                        errors
+                            .0
+                            .iter()
+                            .all(|error| !error.file.is_empty() && !error.key.is_empty()),
+                        "{errors:?}"
+                    );
+                    errors.to_string()
+                }
+            };
         assert!(!told.contains(CANARY), "{told}");
     });
 }
@@ -716,7 +850,9 @@ const CRED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/credentials"
 
 /// An `[app]` with these lines, and a private key that is closed to others.
 fn app(lines: &str) -> Etc {
-    let etc = Etc::with(&format!("[app]\nclient_id = '11111111-2222-3333-4444-555555555555'\n{lines}\n{CONTOSO}"));
+    let etc = Etc::with(&format!(
+        "[app]\nclient_id = '11111111-2222-3333-4444-555555555555'\n{lines}\n{CONTOSO}"
+    ));
     etc.secret("first.key", &fs::read_to_string(format!("{CRED}/first.key.pem")).unwrap());
     for (name, of) in [("open.key", "first.key.pem"), ("open.p12", "modern.p12")] {
         fs::copy(format!("{CRED}/{of}"), etc.dir.path().join(name)).unwrap();
@@ -728,18 +864,26 @@ fn app(lines: &str) -> Etc {
 
 #[tokio::test]
 async fn each_kind_of_credential_is_read_and_shows_its_end() {
-    let certificate =
-        format!("client_certificate_file = '{CRED}/first.crt.pem'\nclient_private_key_file = 'first.key'");
+    let certificate = format!(
+        "client_certificate_file = '{CRED}/first.crt.pem'\nclient_private_key_file = 'first.key'"
+    );
     let config = app(&format!(
         "{certificate}\n[app.next]\nclient_secret_file = 'client_secret'\nclient_secret_expires = 2027-01-31"
     ))
     .good();
-    let ends = crate::entra::expiry::endings(&config.tenants).await;
-    let shown: Vec<_> =
-        ends.iter().map(|end| (end.rank.name, end.kind, end.expires.unwrap().format("%Y-%m-%d").to_string())).collect();
+    let ends = crate::entra::expiry::expiries(&config.tenants).await;
+    let shown: Vec<_> = ends
+        .iter()
+        .map(|end| {
+            (end.credential_id.name, end.kind, end.expires.unwrap().format("%Y-%m-%d").to_string())
+        })
+        .collect();
     assert_eq!(
         shown,
-        [("first", "certificate", "2126-10-30".to_owned()), ("next", "client secret", "2027-02-01".to_owned())]
+        [
+            ("first", "certificate", "2126-10-30".to_owned()),
+            ("next", "client secret", "2027-02-01".to_owned())
+        ]
     );
 
     let etc = app("federated_token_file = 'token'");
@@ -795,10 +939,16 @@ fn of_two_credentials_one_that_cannot_be_read_is_told_and_the_other_serves() {
     }
     for lines in [format!("{gone}[app.next]\n{gone}"), gone.to_owned()] {
         let errors = app(&lines).errors();
-        assert!(errors.iter().any(|error| error.contains(" app.client_secret_file: cannot read")), "{errors:?}");
+        assert!(
+            errors.iter().any(|error| error.contains(" app.client_secret_file: cannot read")),
+            "{errors:?}"
+        );
     }
     let errors = app(&format!("{there}[app.next]\nclient_secret_fil = 'x'\n")).errors();
-    assert!(errors[0].contains("client_secret_file?"), "what is no matter of files is a mistake: {errors:?}");
+    assert!(
+        errors[0].contains("client_secret_file?"),
+        "what is no matter of files is a mistake: {errors:?}"
+    );
 }
 
 #[test]
@@ -806,10 +956,16 @@ fn a_proxy_is_refused_where_it_could_not_work_or_would_tell_its_password() {
     let with = |lines: &str| {
         let etc = Etc::with(&format!("[http_client]\n{lines}\n"));
         etc.secret("proxy-password", CANARY);
-        etc.secret("garbled.pem", "-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n");
+        etc.secret(
+            "garbled.pem",
+            "-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n",
+        );
         etc
     };
-    let good = with("proxy = 'http://user@proxy.example.com:3128'\nproxy_password_file = 'proxy-password'").good();
+    let good = with(
+        "proxy = 'http://user@proxy.example.com:3128'\nproxy_password_file = 'proxy-password'",
+    )
+    .good();
     assert!(!format!("{good:?}").contains("canary"), "{good:?}");
     with("proxy = 'environment'").good();
     let password = "proxy_password_file = 'proxy-password'";

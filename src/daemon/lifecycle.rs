@@ -1,5 +1,7 @@
 //! The daemon's life: start-up, work, and an end within ten seconds.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +25,7 @@ use crate::entra::expiry;
 use crate::error::SyncError;
 use crate::postgres::Hold;
 use crate::store::Store;
-use crate::sync::engine::panicked;
+use crate::sync::engine::panic_error;
 use crate::sync::schedule;
 use crate::telemetry;
 
@@ -32,7 +34,7 @@ const SOFT_STOP: Duration = Duration::from_secs(6);
 /// From the signal until even a frozen Postgres is killed: the promise is ten seconds in all.
 const HARD_STOP: Duration = Duration::from_secs(9);
 const DATABASE_RETRY: Duration = Duration::from_secs(3);
-const PASSWORD_LOOK: Duration = Duration::from_secs(5);
+const PASSWORD_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT. `file` is read again on SIGHUP.
 pub async fn run(config: Config, file: Option<PathBuf>, migrate: bool) -> Result<(), Failure> {
@@ -43,10 +45,16 @@ pub async fn run(config: Config, file: Option<PathBuf>, migrate: bool) -> Result
     result
 }
 
-async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &CancellationToken) -> Result<(), Failure> {
+async fn serve(
+    config: &Config,
+    file: Option<PathBuf>,
+    migrate: bool,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
     // Before READY: until it is caught, SIGHUP kills.
     let hangup = signal(SignalKind::hangup());
-    let hangup = hangup.map_err(|error| Failure::Configuration(format!("SIGHUP cannot be watched: {error}")))?;
+    let hangup = hangup
+        .map_err(|error| Failure::Configuration(format!("SIGHUP cannot be watched: {error}")))?;
     let metrics = telemetry::start_metrics();
     let Some(database) = await_database(config, migrate, stop).await? else { return Ok(()) };
     if let Some(embedded) = &database.embedded {
@@ -55,15 +63,15 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
     let engine = context::engine(config, database.store.clone(), Progress::hidden(), stop.clone())
         .await
         .map_err(SetupError::from)?;
-    engine.settings().heed_schedule(&database.store).await.map_err(SetupError::from)?;
+    engine.settings().apply_schedule(&database.store).await.map_err(SetupError::from)?;
     let wake = Arc::new(Notify::new());
     let lines = &config.schedule;
-    let ticks = schedule::start_ticks([&lines.poll, &lines.open_incidents, &lines.reconcile], &wake).await;
-    let mut ticks = ticks.map_err(|error| Failure::Configuration(format!("the schedule did not start: {error}")))?;
+    let ticks =
+        schedule::start_ticks([&lines.poll, &lines.open_incidents, &lines.reconcile], &wake).await;
+    let mut ticks = ticks
+        .map_err(|error| Failure::Configuration(format!("the schedule did not start: {error}")))?;
     let address = server::start(config.http.listen, &engine, metrics, stop.clone()).await;
-    let address = address.map_err(|error| {
-        Failure::Configuration(format!("http.listen: {}: {error}; choose another port", config.http.listen))
-    })?;
+    let address = address.map_err(|error| cannot_listen(config.http.listen, &error))?;
     let tenants = config.tenants.iter().filter(|tenant| tenant.enabled).count();
     let status = status_line(&config.tenants);
     notify(move || sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)])).await;
@@ -115,6 +123,10 @@ async fn serve(config: &Config, file: Option<PathBuf>, migrate: bool, stop: &Can
     Ok(())
 }
 
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> Failure {
+    Failure::Configuration(format!("http.listen: {address}: {error}; choose another port"))
+}
+
 /// How the dispatcher ended.
 type DispatcherEnd = Result<Result<(), SyncError>, JoinError>;
 
@@ -139,7 +151,7 @@ fn judge_end(ended: Option<DispatcherEnd>, was_asked: bool) -> Result<(), Failur
         Some(Ok(Ok(()))) if !was_asked => "it returned although nothing asked it to".to_owned(),
         Some(Ok(Ok(()))) | None => return Ok(()),
         Some(Err(error)) => match error.try_into_panic() {
-            Ok(panic) => panicked(&*panic).to_string(),
+            Ok(panic) => panic_error(&*panic).to_string(),
             Err(error) => error.to_string(),
         },
     };
@@ -160,8 +172,9 @@ async fn await_database(
             opened = OpenDatabase::open(&config.database, Hold::Daemon, migrate) => opened,
         };
         match opened {
-            Err(SetupError::Database { error, .. }) if passes_by_itself(&error) => {
-                notify(|| sd_notify::notify(&[NotifyState::Status("waiting for the database")])).await;
+            Err(SetupError::Database { error, .. }) if is_transient(&error) => {
+                notify(|| sd_notify::notify(&[NotifyState::Status("waiting for the database")]))
+                    .await;
                 tracing::warn!(error = %error, "waiting for the database");
             }
             other => return other.map(Some),
@@ -175,8 +188,11 @@ async fn await_database(
 
 /// A wrong user, password or schema ends us with a plain error instead: somebody is looking, and systemd's next start
 /// reads everything again.
-fn passes_by_itself(error: &SyncError) -> bool {
-    matches!(error.verdict().class, "database" | "database_conflict" | "database_full" | "database_read_only")
+fn is_transient(error: &SyncError) -> bool {
+    matches!(
+        error.diagnosis().class,
+        "database" | "database_conflict" | "database_full" | "database_read_only"
+    )
 }
 
 /// Ends when the private server does; never, where the server is somebody else's.
@@ -194,7 +210,7 @@ async fn lost_database(database: &OpenDatabase) {
 
 /// A password may be changed while we run: when the server refuses ours, its file is read again.
 async fn watch_password(store: Store, file: Option<PathBuf>) {
-    let mut tick = tokio::time::interval(PASSWORD_LOOK);
+    let mut tick = tokio::time::interval(PASSWORD_POLL_INTERVAL);
     loop {
         tick.tick().await;
         if !store.take_refusal() {
@@ -202,7 +218,9 @@ async fn watch_password(store: Store, file: Option<PathBuf>) {
         }
         match config::load_apart(file.clone()).await {
             Ok(config) => reconnect(&store, &config),
-            Err(errors) => tracing::error!(who = "operator", error = %errors, "the password cannot be read again"),
+            Err(errors) => {
+                tracing::error!(who = "operator", error = %errors, "the password cannot be read again");
+            }
         }
     }
 }

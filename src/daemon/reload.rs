@@ -15,21 +15,21 @@ use uuid::Uuid;
 use crate::config::{self, Config, ConfigError, ConfigErrors, Fingerprint, MainFile, TenantsDir};
 use crate::context;
 use crate::daemon::systemd::{notify, status_line};
-use crate::sync::engine::{Engine, Occasion};
+use crate::sync::engine::{ReloadTrigger, SyncEngine};
 use crate::tenant::TenantId;
 
 /// A change is taken over when the directory has looked the same for so long: files may come one after the other, and
 /// one may be half written.
-const LOOK: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// What could not be taken over as a whole is tried again, each time later: a secret may come after the file that names it.
-const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
+const NEXT_ATTEMPT_MAX: Duration = Duration::from_secs(60);
 /// Files may be far away; whoever reads them must not hold up a stop or the next look.
 const READ_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Reads the configuration again when something changed.
 #[derive(Debug)]
 pub struct Reloader {
-    engine: Arc<Engine>,
+    engine: Arc<SyncEngine>,
     file: Option<PathBuf>,
     wake: Arc<Notify>,
     /// The main file as somebody last asked for it.
@@ -38,7 +38,7 @@ pub struct Reloader {
     /// How the directory looked before it was last taken over, and before that was last tried.
     taken_over: Option<Fingerprint>,
     tried: Option<Fingerprint>,
-    again: Option<Again>,
+    next_attempt: Option<NextAttempt>,
     /// What was told of its files: not again while nothing changes in that.
     refused: Vec<ConfigError>,
     reading: Option<JoinHandle<Result<Config, ConfigErrors>>>,
@@ -46,52 +46,71 @@ pub struct Reloader {
 
 /// A further attempt.
 #[derive(Debug, Clone, Copy)]
-struct Again {
-    of: Reach,
+struct NextAttempt {
+    of: ReloadScope,
     at: Instant,
     pause: Duration,
 }
 
 /// How much is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
+enum ReloadScope {
     /// All, because somebody asked for it.
     All,
     /// The files of `tenants_dir`.
-    Dir,
+    TenantsDir,
 }
 
 /// What became of an attempt.
-enum Taken {
+enum ReloadOutcome {
     /// All of it is in force.
-    Whole,
+    Complete,
     /// In force, but for files that are refused.
-    Partly,
+    Partial,
     /// The old one goes on; waiting helps.
-    NotYet,
+    RetryLater,
     /// The old one goes on until somebody asks again.
     Refused,
 }
 
 impl Reloader {
     /// What runs now is what `config` says.
-    pub fn new(engine: Arc<Engine>, file: Option<PathBuf>, wake: Arc<Notify>, config: &Config) -> Self {
+    pub fn new(
+        engine: Arc<SyncEngine>,
+        file: Option<PathBuf>,
+        wake: Arc<Notify>,
+        config: &Config,
+    ) -> Self {
         let (main, dir) = (config.main.clone(), config.tenants_dir.clone());
         let taken_over = dir.as_ref().and_then(|dir| dir.as_read.clone());
         let tried = taken_over.clone();
-        let (again, refused, reading) = (None, Vec::new(), None);
-        let mut reloader = Self { engine, file, wake, main, dir, taken_over, tried, again, refused, reading };
+        let (next_attempt, refused, reading) = (None, Vec::new(), None);
+        let mut reloader = Self {
+            engine,
+            file,
+            wake,
+            main,
+            dir,
+            taken_over,
+            tried,
+            next_attempt,
+            refused,
+            reading,
+        };
         if !config.refused.is_empty() {
-            reloader.try_again(Reach::Dir);
+            reloader.try_again(ReloadScope::TenantsDir);
         }
         count_refused(&config.refused);
-        reloader.tell(&config.refused, "a file of tenants_dir is refused; its tenant is not read before it is right");
+        reloader.log_refused(
+            &config.refused,
+            "a file of tenants_dir is refused; its tenant is not read before it is right",
+        );
         reloader
     }
 
     /// Never ends, but when signals do.
     pub async fn watch(mut self, mut hangup: Signal) {
-        let mut look = tokio::time::interval(LOOK);
+        let mut look = tokio::time::interval(POLL_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut last = self.tried.clone();
         loop {
@@ -107,32 +126,41 @@ impl Reloader {
             last.clone_from(&now);
             if is_asked {
                 notify(|| sd_notify::notify(&[NotifyState::Reloading])).await;
-                self.attempt(Reach::All, now).await;
+                self.attempt(ReloadScope::All, now).await;
                 notify(|| sd_notify::notify(&[NotifyState::Ready])).await;
             } else if is_changed {
-                let reach = self.again.take().map_or(Reach::Dir, |again| again.of);
-                self.attempt(reach, now).await;
-            } else if let Some(again) = self.again.filter(|again| again.at <= Instant::now()) {
-                self.attempt(again.of, now).await;
+                let scope = self
+                    .next_attempt
+                    .take()
+                    .map_or(ReloadScope::TenantsDir, |next_attempt| next_attempt.of);
+                self.attempt(scope, now).await;
+            } else if let Some(next_attempt) =
+                self.next_attempt.filter(|next_attempt| next_attempt.at <= Instant::now())
+            {
+                self.attempt(next_attempt.of, now).await;
             }
         }
     }
 
-    async fn attempt(&mut self, reach: Reach, now: Option<Fingerprint>) {
-        match self.reload(reach, &now).await {
-            Taken::Whole => self.again = None,
-            Taken::Partly => self.try_again(Reach::Dir),
-            Taken::NotYet => self.try_again(reach),
+    async fn attempt(&mut self, scope: ReloadScope, now: Option<Fingerprint>) {
+        match self.reload(scope, &now).await {
+            ReloadOutcome::Complete => self.next_attempt = None,
+            ReloadOutcome::Partial => self.try_again(ReloadScope::TenantsDir),
+            ReloadOutcome::RetryLater => self.try_again(scope),
             // What came into the directory beside a wrong main file is still to be tried.
-            Taken::Refused => return,
+            ReloadOutcome::Refused => return,
         }
         self.tried = now;
         self.wake.notify_one();
     }
 
-    fn try_again(&mut self, of: Reach) {
-        let pause = self.again.filter(|again| again.of == of).map_or(LOOK, |again| again.pause * 2).min(AGAIN_AT_MOST);
-        self.again = Some(Again { of, at: Instant::now() + pause, pause });
+    fn try_again(&mut self, of: ReloadScope) {
+        let pause = self
+            .next_attempt
+            .filter(|next_attempt| next_attempt.of == of)
+            .map_or(POLL_INTERVAL, |next_attempt| next_attempt.pause * 2)
+            .min(NEXT_ATTEMPT_MAX);
+        self.next_attempt = Some(NextAttempt { of, at: Instant::now() + pause, pause });
     }
 
     /// The directory may be far away.
@@ -142,14 +170,14 @@ impl Reloader {
     }
 
     /// One reading at a time: a file that never answers must not take a thread with each attempt. `None` while it lasts.
-    async fn read(&mut self, reach: Reach) -> Option<Result<Config, ConfigErrors>> {
+    async fn read(&mut self, scope: ReloadScope) -> Option<Result<Config, ConfigErrors>> {
         if let Some(stuck) = &mut self.reading {
             drop(tokio::time::timeout(READ_PATIENCE, stuck).await.ok()?);
         }
         let (file, main) = (self.file.clone(), self.main.clone());
-        let reading = self.reading.insert(tokio::task::spawn_blocking(move || match reach {
-            Reach::All => config::load(file.as_deref()),
-            Reach::Dir => config::load_beside(file.as_deref(), &main),
+        let reading = self.reading.insert(tokio::task::spawn_blocking(move || match scope {
+            ReloadScope::All => config::load(file.as_deref()),
+            ReloadScope::TenantsDir => config::load_beside(file.as_deref(), &main),
         }));
         let read = tokio::time::timeout(READ_PATIENCE, reading).await.ok()?;
         self.reading = None;
@@ -157,40 +185,47 @@ impl Reloader {
     }
 
     /// A bad configuration is refused, and the old one goes on; a bad file of the directory is refused alone.
-    async fn reload(&mut self, reach: Reach, now: &Option<Fingerprint>) -> Taken {
+    async fn reload(&mut self, scope: ReloadScope, now: &Option<Fingerprint>) -> ReloadOutcome {
         let gauge = metrics::gauge!("incident_sync_config_reload_failed");
-        let mut config = match self.read(reach).await {
+        let mut config = match self.read(scope).await {
             Some(Ok(config)) => config,
             Some(Err(errors)) => {
                 gauge.set(1.0);
-                if reach == Reach::All {
+                if scope == ReloadScope::All {
                     self.refused.clear();
                 }
-                self.tell(&errors.0, "the configuration is refused; the old one goes on");
-                return if reach == Reach::All { Taken::Refused } else { Taken::NotYet };
+                self.log_refused(&errors.0, "the configuration is refused; the old one goes on");
+                return if scope == ReloadScope::All {
+                    ReloadOutcome::Refused
+                } else {
+                    ReloadOutcome::RetryLater
+                };
             }
             None => {
                 gauge.set(1.0);
-                tracing::error!(who = "operator", "a file of the configuration does not answer; the old one goes on");
-                return Taken::NotYet;
+                tracing::error!(
+                    who = "operator",
+                    "a file of the configuration does not answer; the old one goes on"
+                );
+                return ReloadOutcome::RetryLater;
             }
         };
         self.keep_refused(&mut config);
-        let occasion = match reach {
-            Reach::All => Occasion::Asked,
-            Reach::Dir => Occasion::Files(self.changed(&config, now)),
+        let trigger = match scope {
+            ReloadScope::All => ReloadTrigger::OperatorRequest,
+            ReloadScope::TenantsDir => ReloadTrigger::ChangedFiles(self.changed(&config, now)),
         };
-        if let Err(error) = self.engine.reload(context::settings(&config), occasion).await {
+        if let Err(error) = self.engine.reload(context::settings(&config), trigger).await {
             gauge.set(1.0);
             tracing::error!(error = %error, "the configuration could not be taken over; the old one goes on");
-            return Taken::NotYet;
+            return ReloadOutcome::RetryLater;
         }
         gauge.set(0.0);
         count_refused(&config.refused);
-        let is_news = reach == Reach::All || *now != self.taken_over || config.refused != self.refused;
-        let goes_on =
-            "a file of tenants_dir is refused; its tenant goes on as it was, if there was one, and so do all others";
-        self.tell(&config.refused, goes_on);
+        let is_news =
+            scope == ReloadScope::All || *now != self.taken_over || config.refused != self.refused;
+        let goes_on = "a file of tenants_dir is refused; its tenant goes on as it was, if there was one, and so do all others";
+        self.log_refused(&config.refused, goes_on);
         let status = status_line(&config.tenants);
         notify(move || sd_notify::notify(&[NotifyState::Status(&status)])).await;
         if is_news {
@@ -199,12 +234,16 @@ impl Reloader {
                 "the configuration was read again; [database], [http], [http_client] and the call limits need a restart"
             );
         }
-        if reach == Reach::All {
+        if scope == ReloadScope::All {
             for warning in &config.warnings {
                 tracing::warn!(who = "operator", "{warning}");
             }
         }
-        let taken = if config.refused.is_empty() { Taken::Whole } else { Taken::Partly };
+        let taken = if config.refused.is_empty() {
+            ReloadOutcome::Complete
+        } else {
+            ReloadOutcome::Partial
+        };
         (self.main, self.dir) = (config.main, config.tenants_dir);
         self.taken_over.clone_from(now);
         taken
@@ -214,7 +253,8 @@ impl Reloader {
     fn changed(&self, config: &Config, now: &Option<Fingerprint>) -> Vec<Uuid> {
         let before: HashSet<_> = self.taken_over.iter().flatten().collect();
         let changed = now.iter().flatten().filter(|file| !before.contains(file));
-        let of = |path: &PathBuf| config.tenants_dir.as_ref()?.tenants.get(&path.display().to_string());
+        let of =
+            |path: &PathBuf| config.tenants_dir.as_ref()?.tenants.get(&path.display().to_string());
         changed.filter_map(|(path, ..)| of(path)).map(|id| id.0).collect()
     }
 
@@ -230,10 +270,12 @@ impl Reloader {
             refused.iter().filter_map(|error| Some((error.file.clone(), id_of(error)?))).collect();
         for (file, id) in kept {
             let Some(tenant) = running.tenants.get(&id.0) else { continue };
-            let (rivals, others): (Vec<_>, Vec<_>) =
-                std::mem::take(tenants).into_iter().partition(|other| other.id == id || other.name == tenant.name);
+            let (rivals, others): (Vec<_>, Vec<_>) = std::mem::take(tenants)
+                .into_iter()
+                .partition(|other| other.id == id || other.name == tenant.name);
             *tenants = others;
-            let files: Vec<Option<String>> = rivals.iter().map(|rival| file_of(&dir.tenants, rival.id)).collect();
+            let files: Vec<Option<String>> =
+                rivals.iter().map(|rival| file_of(&dir.tenants, rival.id)).collect();
             if files.iter().any(Option::is_none) {
                 tenants.extend(rivals);
                 continue;
@@ -250,7 +292,7 @@ impl Reloader {
         }
     }
 
-    fn tell(&mut self, refused: &[ConfigError], what: &'static str) {
+    fn log_refused(&mut self, refused: &[ConfigError], what: &'static str) {
         for error in refused.iter().filter(|error| !self.refused.contains(error)) {
             tracing::error!(who = "operator", error = %error, "{what}");
         }

@@ -5,7 +5,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The first signal stops softly, the second one at once.
 pub(crate) async fn watch(stop: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         tracing::error!("signals cannot be watched");
         return;

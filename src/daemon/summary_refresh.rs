@@ -9,14 +9,14 @@ use crate::error::SyncError;
 use crate::store::Store;
 use crate::tenant::TenantId;
 
-const LOOK: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Never ends. Takes at most half of one of Postgres's processors.
 pub async fn keep_current(store: &Store) {
     loop {
         // That the database is away, the dispatcher says.
         drop(bring_up_to_date(store).await);
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -26,8 +26,8 @@ pub async fn bring_up_to_date(store: &Store) -> Result<(), SyncError> {
     while let Some(tenant) = store.next_unsummarised(last).await? {
         let started = Instant::now();
         if let Err(error) = store.summarise(tenant).await {
-            let verdict = error.verdict();
-            tracing::warn!(tenant.id = %tenant, error = %error, class = verdict.class, "no summaries were written; the views of all tenants are slower");
+            let diagnosis = error.diagnosis();
+            tracing::warn!(tenant.id = %tenant, error = %error, class = diagnosis.class, "no summaries were written; the views of all tenants are slower");
         }
         last = tenant;
         tokio::time::sleep(started.elapsed()).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::task::JoinError;
 
-use crate::sync::engine::Engine;
+use crate::sync::engine::SyncEngine;
 use crate::tenant::Tenant;
 
 const NOTIFY_DEADLINE: Duration = Duration::from_secs(1);
@@ -17,7 +17,7 @@ pub(crate) fn status_line(tenants: &[Arc<Tenant>]) -> String {
 }
 
 /// systemd restarts us when this stops: when the runtime hangs, and when the dispatcher makes no progress.
-pub(crate) async fn feed_watchdog(engine: Arc<Engine>) {
+pub(crate) async fn feed_watchdog(engine: Arc<SyncEngine>) {
     let Some(period) = sd_notify::watchdog_enabled() else { return };
     let mut tick = tokio::time::interval(period / 2);
     let mut was_fresh = true;
@@ -42,7 +42,9 @@ pub(crate) async fn feed_watchdog(engine: Arc<Engine>) {
 /// Tells systemd, where there is one. Sending blocks while it does not listen: that must not stop the runtime, nor us for
 /// long.
 pub(crate) async fn notify(tell: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
-    if let Ok(result) = tokio::time::timeout(NOTIFY_DEADLINE, tokio::task::spawn_blocking(tell)).await {
+    if let Ok(result) =
+        tokio::time::timeout(NOTIFY_DEADLINE, tokio::task::spawn_blocking(tell)).await
+    {
         told(result);
     }
 }

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::entra::Token;
-use crate::entra::claims::Look;
+use crate::entra::claims::TokenCheck;
 use crate::error::{Peer, SyncError};
 use crate::http_client;
 use crate::incident::decode;
@@ -35,10 +35,10 @@ const CLOCK_SKEW_MAX: TimeDelta = TimeDelta::days(1);
 
 /// A page as it came, split into its incidents.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Page {
     text: String,
     incidents: Vec<Range<usize>>,
-    room: Option<Room>,
+    permit: Option<LargePagePermit>,
     /// The server's continuation; it leads to the configured host.
     pub next_link: Option<String>,
     /// The server's clock.
@@ -47,7 +47,7 @@ pub struct Answer {
     pub asked_at: Option<DateTime<Utc>>,
 }
 
-impl Answer {
+impl Page {
     /// The text of each incident, in the order served.
     pub fn incidents(&self) -> impl Iterator<Item = &str> {
         self.incidents.iter().map(|range| &self.text[range.clone()])
@@ -55,25 +55,25 @@ impl Answer {
 
     /// Whether another page like this must wait until this one is gone from memory.
     pub fn is_large(&self) -> bool {
-        self.room.is_some()
+        self.permit.is_some()
     }
 }
 
 /// The right to have a large page in memory: there is one of them, whatever the tenants send.
 #[derive(Debug)]
-pub struct Room {
+pub struct LargePagePermit {
     _permit: OwnedSemaphorePermit,
 }
 
 /// The API for all tenants.
 #[derive(Debug)]
-pub struct Incidents {
+pub struct DefenderClient {
     client: Client,
     large: Arc<Semaphore>,
     clock_skew_max: TimeDelta,
 }
 
-impl Incidents {
+impl DefenderClient {
     /// Works with this client.
     pub fn new(client: Client) -> Self {
         Self { client, large: Arc::new(Semaphore::new(1)), clock_skew_max: CLOCK_SKEW_MAX }
@@ -94,43 +94,50 @@ impl Incidents {
     ///
     /// # Panics
     /// Never: nobody closes the semaphore.
-    pub async fn room(&self) -> Room {
+    pub async fn large_page_permit(&self) -> LargePagePermit {
         let permit = Arc::clone(&self.large).acquire_owned().await;
-        Room { _permit: permit.expect("nobody closes the semaphore") }
+        LargePagePermit { _permit: permit.expect("nobody closes the semaphore") }
     }
 
-    /// Gets one page; one that is not of ordinary size only into a `room`, which goes with the answer.
+    /// Gets one page; one that is not of ordinary size only into a `large_page_permit`, which goes with the answer.
     pub async fn page(
         &self,
         tenant: &Tenant,
         token: &Token,
         request: &Request,
-        room: Option<Room>,
-    ) -> Result<Answer, SyncError> {
+        permit: Option<LargePagePermit>,
+    ) -> Result<Page, SyncError> {
         let url = match &request.link {
             Some(link) => same_origin(link, &tenant.endpoints.base_url)?,
             None => page_url(&tenant.endpoints.base_url, request),
         };
-        let sent = self.client.get(url).bearer_auth(token.bearer()).header("Accept", "application/json").send().await;
+        let sent = self
+            .client
+            .get(url)
+            .bearer_auth(token.bearer())
+            .header("Accept", "application/json")
+            .send()
+            .await;
         let response = sent.map_err(|error| http_client::transport(Peer::Defender, error))?;
         let status = response.status();
         tracing::Span::current().record("status", status.as_u16());
-        metrics::counter!("incident_sync_api_calls_total", "status" => status.as_u16().to_string()).increment(1);
+        metrics::counter!("incident_sync_api_calls_total", "status" => status.as_u16().to_string())
+            .increment(1);
         if status.is_redirection() {
             return Err(SyncError::Redirected { peer: Peer::Defender, status: status.as_u16() });
         }
         let retry_after = http_client::retry_after(response.headers());
         let server_time = http_client::server_time(response.headers());
-        let bytes_max = if room.is_some() { BODY_BYTES_MAX } else { ORDINARY_BYTES_MAX };
+        let bytes_max = if permit.is_some() { BODY_BYTES_MAX } else { ORDINARY_BYTES_MAX };
         if !status.is_success() {
             let body = http_client::read_refusal(response, Peer::Defender).await?;
-            return Err(refusal(status.as_u16(), &body, retry_after, token.look()));
+            return Err(refusal(status.as_u16(), &body, retry_after, token.check()));
         }
         let text = http_client::read_text(response, Peer::Defender, bytes_max).await?;
-        let server_time =
-            server_time.ok_or_else(|| SyncError::ApiReply { what: "it has no Date header".to_owned() })?;
-        let room = room.filter(|_| text.len() > ORDINARY_BYTES_MAX);
-        Ok(Answer { room, ..read_page(text, server_time, &tenant.endpoints.base_url)? })
+        let server_time = server_time
+            .ok_or_else(|| SyncError::ApiReply { what: "it has no Date header".to_owned() })?;
+        let permit = permit.filter(|_| text.len() > ORDINARY_BYTES_MAX);
+        Ok(Page { permit, ..read_page(text, server_time, &tenant.endpoints.base_url)? })
     }
 }
 
@@ -152,36 +159,43 @@ fn page_url(base: &Url, request: &Request) -> Url {
 /// The token goes along with a link, so the link must lead to the configured scheme, host and port: compared as parsed,
 /// because prefixes lie (`https://api.security.microsoft.com.evil.example/`).
 fn same_origin(link: &str, base: &Url) -> Result<Url, SyncError> {
-    let url = base.join(link).map_err(|_| SyncError::ForeignNextLink { origin: "an unreadable address".to_owned() })?;
+    let url = base
+        .join(link)
+        .map_err(|_| SyncError::ForeignNextLink { origin: "an unreadable address".to_owned() })?;
     if url.origin() == base.origin() && url.username().is_empty() && url.password().is_none() {
         return Ok(url);
     }
     Err(SyncError::ForeignNextLink { origin: url.origin().ascii_serialization() })
 }
 
-fn read_page(text: String, server_time: DateTime<Utc>, base: &Url) -> Result<Answer, SyncError> {
+fn read_page(text: String, server_time: DateTime<Utc>, base: &Url) -> Result<Page, SyncError> {
     let page = decode::split(&text).map_err(|what| SyncError::ApiReply { what })?;
     let range = |incident: &str| {
         let start = incident.as_ptr() as usize - text.as_ptr() as usize;
         start..start + incident.len()
     };
     let incidents = page.incidents.iter().map(|raw| range(raw.get())).collect();
-    let next_link = page.next_link.map(|link| same_origin(&link, base).map(String::from)).transpose()?;
-    Ok(Answer { incidents, next_link, server_time, text, room: None, asked_at: None })
+    let next_link =
+        page.next_link.map(|link| same_origin(&link, base).map(String::from)).transpose()?;
+    Ok(Page { incidents, next_link, server_time, text, permit: None, asked_at: None })
 }
 
 /// Source: `MicrosoftDocs/defender-docs`, `api-error-codes.md`. The message is free text and stays out.
-fn refusal(status: u16, body: &str, retry_after: Option<Duration>, look: Look) -> SyncError {
+fn refusal(status: u16, body: &str, retry_after: Option<Duration>, check: TokenCheck) -> SyncError {
     let error = http_client::field(body, "error").map_or("", RawValue::get);
     let word = |key: &str| http_client::word(error, key);
     let code = word("code");
-    let lacks_role = status == 403 && look == Look::RoleMissing;
+    let lacks_role = status == 403 && check == TokenCheck::RoleMissing;
     let hint = if lacks_role { "; the token's roles lack Incident.Read.All" } else { "" };
     // The API names the reason of each refusal; a proxy's page does not. The statuses that are left out say enough.
-    let is_foreign =
-        code.is_empty() && !lacks_role && matches!(status, 400..=499) && !matches!(status, 401 | 408 | 429);
+    let is_foreign = code.is_empty()
+        && !lacks_role
+        && matches!(status, 400..=499)
+        && !matches!(status, 401 | 408 | 429);
     if is_foreign {
-        return SyncError::ApiReply { what: format!("status {status} without an error of the API") };
+        return SyncError::ApiReply {
+            what: format!("status {status} without an error of the API"),
+        };
     }
     SyncError::Api { status, code, target: word("target"), retry_after, hint: hint.to_owned() }
 }
@@ -189,7 +203,7 @@ fn refusal(status: u16, body: &str, retry_after: Option<Duration>, look: Look) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Actor;
+    use crate::error::Owner;
     use crate::incident::window::Window;
     use crate::mutate::{Json, Random, each_seed, garbled};
 
@@ -200,14 +214,21 @@ mod tests {
     #[test]
     fn a_request_is_encoded_so_that_nothing_is_lost() {
         let from = Some("2026-01-02T03:04:05Z".parse().unwrap());
-        let request = Request { window: Window { from, to: None, status: None }, skip: 99, top: 100, link: None };
+        let request = Request {
+            window: Window { from, to: None, status: None },
+            skip: 99,
+            top: 100,
+            link: None,
+        };
         let expected = "https://api.security.microsoft.com/api/incidents?%24filter=lastUpdateTime+ge+2026-01-02T03%3A04%3A05Z&%24top=100&%24skip=99";
         assert_eq!(page_url(&base(), &request).as_str(), expected);
     }
 
     #[test]
     fn a_link_must_lead_to_the_configured_host() {
-        for link in ["/api/incidents?$skip=100", "https://api.security.microsoft.com/api/incidents?x=1"] {
+        for link in
+            ["/api/incidents?$skip=100", "https://api.security.microsoft.com/api/incidents?x=1"]
+        {
             assert!(same_origin(link, &base()).is_ok(), "{link}");
         }
         let foreign = [
@@ -220,14 +241,19 @@ mod tests {
             "https://",
         ];
         for link in foreign {
-            assert!(matches!(same_origin(link, &base()), Err(SyncError::ForeignNextLink { .. })), "{link}");
+            assert!(
+                matches!(same_origin(link, &base()), Err(SyncError::ForeignNextLink { .. })),
+                "{link}"
+            );
         }
     }
 
     #[test]
     fn an_error_becomes_facts() {
         let body = include_str!("../../tests/data/defender_docs_error_resource_not_found.json");
-        let SyncError::Api { status, code, target, .. } = refusal(404, body, None, Look::Fine) else {
+        let SyncError::Api { status, code, target, .. } =
+            refusal(404, body, None, TokenCheck::Valid)
+        else {
             panic!("wrong kind")
         };
         assert_eq!(
@@ -236,30 +262,41 @@ mod tests {
         );
         for status in [400, 403, 404] {
             for body in ["", "<html>blocked by policy</html>", "{}", r#"{"error":"blocked"}"#] {
-                let verdict = refusal(status, body, None, Look::Fine).verdict();
-                assert_eq!((verdict.class, verdict.who), ("bad_reply", Actor::Nobody), "{status} {body}");
+                let diagnosis = refusal(status, body, None, TokenCheck::Valid).diagnosis();
+                assert_eq!(
+                    (diagnosis.class, diagnosis.owner),
+                    ("bad_reply", Owner::Nobody),
+                    "{status} {body}"
+                );
             }
         }
         for status in [401, 408, 429, 500, 502] {
-            assert!(matches!(refusal(status, "<html>", None, Look::Fine), SyncError::Api { .. }), "{status}");
+            assert!(
+                matches!(refusal(status, "<html>", None, TokenCheck::Valid), SyncError::Api { .. }),
+                "{status}"
+            );
         }
-        let SyncError::Api { hint, .. } = refusal(403, "<html>", None, Look::RoleMissing) else { panic!("wrong kind") };
+        let SyncError::Api { hint, .. } = refusal(403, "<html>", None, TokenCheck::RoleMissing)
+        else {
+            panic!("wrong kind")
+        };
         assert!(hint.contains("Incident.Read.All"));
     }
 
     #[test]
     fn whatever_an_error_says_is_short_and_printable() {
-        let documented = Json::of(include_str!("../../tests/data/defender_docs_error_resource_not_found.json"));
+        let documented =
+            Json::of(include_str!("../../tests/data/defender_docs_error_resource_not_found.json"));
         let mut read = 0;
         each_seed(1_000, |seed| {
             let mut random = Random::new(seed);
             let status = 300 + u16::try_from(random.below(300)).unwrap();
             let body = documented.mutated(&mut random).to_string();
             for body in [&body, &garbled(&body, &mut random)] {
-                let error = refusal(status, body, None, Look::Fine);
+                let error = refusal(status, body, None, TokenCheck::Valid);
                 let told = error.to_string();
                 assert!(told.chars().count() < 250 && !told.contains(char::is_control), "{told:?}");
-                error.verdict();
+                error.diagnosis();
                 read += usize::from(told.contains("ResourceNotFound"));
             }
         });
@@ -269,20 +306,27 @@ mod tests {
     #[test]
     fn an_odd_field_of_an_error_hides_no_other() {
         let body = r#"{"error":{"code":"A\u0000B\nC","target":7},"error":{"code":"A\u0000B\nC","target":[7]}}"#;
-        let SyncError::Api { code, target, .. } = refusal(400, body, None, Look::Fine) else { panic!("wrong kind") };
+        let SyncError::Api { code, target, .. } = refusal(400, body, None, TokenCheck::Valid)
+        else {
+            panic!("wrong kind")
+        };
         assert_eq!((code.as_str(), target.as_str()), ("ABC", ""));
     }
 
     #[test]
     fn whatever_a_page_is_it_leads_nowhere_else() {
-        let page = Json::of(r#"{"value":[{"incidentId":1}],"@odata.nextLink":"/api/incidents?$skip=100"}"#);
+        let page = Json::of(
+            r#"{"value":[{"incidentId":1}],"@odata.nextLink":"/api/incidents?$skip=100"}"#,
+        );
         each_seed(1_000, |seed| {
             let mut random = Random::new(seed);
             let text = page.mutated(&mut random).to_string();
             let garbled = garbled(&text, &mut random);
             for text in [text, garbled] {
                 let Ok(answer) = read_page(text, DateTime::UNIX_EPOCH, &base()) else { continue };
-                let foreign = answer.next_link.filter(|link| !link.starts_with("https://api.security.microsoft.com/"));
+                let foreign = answer
+                    .next_link
+                    .filter(|link| !link.starts_with("https://api.security.microsoft.com/"));
                 assert_eq!(foreign, None);
             }
         });

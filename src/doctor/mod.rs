@@ -15,9 +15,9 @@ use uuid::Uuid;
 use crate::commands::progress::Progress;
 use crate::config::{Config, ConfigError, ConfigErrors, Database, DatabaseServer};
 use crate::context::{self, OpenDatabase};
-use crate::defender::Incidents;
-use crate::entra::Tokens;
-use crate::entra::expiry::{self, Ending};
+use crate::defender::DefenderClient;
+use crate::entra::TokenCache;
+use crate::entra::expiry::{self, CredentialExpiry};
 use crate::error::SyncError;
 use crate::http_client::{self, Deadlines};
 use crate::postgres::EmbeddedError;
@@ -99,31 +99,32 @@ pub struct Finding {
     /// The cause in plain words, and what to do.
     pub say: String,
     /// What was said by whoever failed.
-    pub error: Option<Said>,
+    pub error: Option<ErrorText>,
 }
 
 /// The words of a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct ErrorText {
     /// As they are.
     pub text: String,
     /// The same for all who fail alike, without what varies, such as seconds and tracking ids.
     pub cause: String,
 }
 
-impl From<String> for Said {
+impl From<String> for ErrorText {
     fn from(text: String) -> Self {
         Self { cause: text.clone(), text }
     }
 }
 
-impl From<&SyncError> for Said {
+impl From<&SyncError> for ErrorText {
     fn from(error: &SyncError) -> Self {
-        let class = error.verdict().class;
+        let class = error.diagnosis().class;
         let cause = match error {
-            SyncError::Entra { codes, status, error, .. } => codes
-                .first()
-                .map_or_else(|| format!("{class} {status} {error}"), |code| format!("{class} AADSTS{code}")),
+            SyncError::Entra { codes, status, error, .. } => codes.first().map_or_else(
+                || format!("{class} {status} {error}"),
+                |code| format!("{class} AADSTS{code}"),
+            ),
             SyncError::CredentialBreaker { code } => format!("{class} AADSTS{code}"),
             SyncError::Api { status, code, .. } => format!("{class} {status} {code}"),
             SyncError::Transport { what, .. } => format!("{class} {what}"),
@@ -134,7 +135,7 @@ impl From<&SyncError> for Said {
     }
 }
 
-impl Serialize for Said {
+impl Serialize for ErrorText {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.text)
     }
@@ -142,8 +143,9 @@ impl Serialize for Said {
 
 impl Finding {
     /// Whether it says the same of another host or tenant.
-    pub fn is_same_but_for_whom(&self, other: &Self) -> bool {
-        let is_same_check = (self.group, self.check, self.result) == (other.group, other.check, other.result);
+    pub fn is_same_problem(&self, other: &Self) -> bool {
+        let is_same_check =
+            (self.group, self.check, self.result) == (other.group, other.check, other.result);
         let is_same_cause = match (&self.error, &other.error) {
             (Some(ours), Some(theirs)) => ours.cause == theirs.cause,
             (None, None) => self.say == other.say,
@@ -157,22 +159,22 @@ impl Finding {
 #[derive(Debug)]
 pub struct Facts {
     /// Of the files.
-    pub configuration: ConfigurationSeen,
+    pub configuration: ConfigurationFacts,
     /// Of the credentials.
-    pub endings: Vec<Ending>,
+    pub expiries: Vec<CredentialExpiry>,
     /// How Microsoft is reached.
-    pub way: network::Way,
+    pub egress: network::Egress,
     /// Of Microsoft's hosts.
     pub hosts: Vec<network::Host>,
     /// Of the database.
-    pub database: DatabaseSeen,
+    pub database: DatabaseFacts,
     /// Of the tenants.
-    pub tenants: Vec<tenant::Seen>,
+    pub tenants: Vec<tenant::TenantProbe>,
 }
 
 /// A configuration that is valid.
 #[derive(Debug)]
-pub struct ConfigurationSeen {
+pub struct ConfigurationFacts {
     /// Its name.
     pub file: String,
     /// How many tenants it names.
@@ -187,7 +189,7 @@ pub struct ConfigurationSeen {
 
 /// What was seen of the database.
 #[derive(Debug)]
-pub struct DatabaseSeen {
+pub struct DatabaseFacts {
     /// Which one, without a password.
     pub server: String,
     /// How many addresses its name has; nothing for a socket.
@@ -195,57 +197,69 @@ pub struct DatabaseSeen {
     /// Whether somebody listens there; nothing for a socket, and where its name is not known.
     pub connected: Option<Result<(), String>>,
     /// What it is; else what to do, and the error.
-    pub inspection: Result<Inspection, (String, Option<Said>)>,
+    pub inspection: Result<Inspection, (String, Option<ErrorText>)>,
 }
 
 /// Looks at everything, and judges it.
 pub async fn all(config: &Config, tenants: &[Arc<Tenant>], progress: &Progress) -> Vec<Finding> {
     // Before the first customer the way to Microsoft can be looked at as well.
-    let nobody = tenants.is_empty().then(|| newcomer(config)).flatten();
-    let travellers = nobody.as_ref().map_or(tenants, std::slice::from_ref);
-    let way = network::way(&config.http_client).await;
-    let hosts = network::hosts(&config.http_client, &way, travellers).await;
+    let nobody = tenants.is_empty().then(|| onboarding_tenant(config)).flatten();
+    let probe_tenants = nobody.as_ref().map_or(tenants, std::slice::from_ref);
+    let egress = network::egress(&config.http_client).await;
+    let hosts = network::hosts(&config.http_client, &egress, probe_tenants).await;
     let opened = OpenDatabase::unchecked(&config.database).await;
-    let database = look_at_database(&config.database, opened.as_ref()).await;
-    let has_schema = database.inspection.as_ref().is_ok_and(|seen| matches!(seen.schema, Some(Ok(_))));
+    let database = probe_database(&config.database, opened.as_ref()).await;
+    let has_schema =
+        database.inspection.as_ref().is_ok_and(|seen| matches!(seen.schema, Some(Ok(_))));
     let client = http_client::client_on(&config.http_client, Deadlines::default());
-    let (tokens, incidents) = (Tokens::new(client.clone()), Incidents::new(client));
-    let quota = opened.as_ref().ok().filter(|_| has_schema).map(|open| (&open.store, context::quota(config)));
-    let asked = tenant::Asked { tokens: &tokens, incidents: &incidents, quota, hosts: &hosts };
-    let seen = look_at_tenants(tenants, &asked, config.sync.concurrency, progress).await;
+    let (tokens, incidents) = (TokenCache::new(client.clone()), DefenderClient::new(client));
+    let quota = opened
+        .as_ref()
+        .ok()
+        .filter(|_| has_schema)
+        .map(|open| (&open.store, context::quota(config)));
+    let asked =
+        tenant::ProbeContext { tokens: &tokens, incidents: &incidents, quota, hosts: &hosts };
+    let seen = probe_all_tenants(tenants, &asked, config.sync.concurrency, progress).await;
     if let Ok(opened) = opened {
         opened.close().await;
     }
-    let (configuration, endings) = (look_at_configuration(config), expiry::endings(travellers).await);
-    let facts = Facts { configuration, endings, way, hosts, database, tenants: seen };
+    let (configuration, expiries) =
+        (inspect_configuration(config), expiry::expiries(probe_tenants).await);
+    let facts = Facts { configuration, expiries, egress, hosts, database, tenants: seen };
     // Files of tenants_dir that were left out.
-    config.refused.iter().map(refusal).chain(diagnose::judge(&facts, expiry::now())).collect()
+    config.refused.iter().map(refusal).chain(diagnose::diagnose(&facts, expiry::now())).collect()
 }
 
 /// Whoever would be read by `[app]`.
-fn newcomer(config: &Config) -> Option<Arc<Tenant>> {
-    let app = config.newcomers.app.clone()?;
-    Some(Arc::new(Tenant::newcomer(TenantId(Uuid::nil()), "[app]", config.newcomers.endpoints(None), app)))
+fn onboarding_tenant(config: &Config) -> Option<Arc<Tenant>> {
+    let app = config.onboarding.app.clone()?;
+    Some(Arc::new(Tenant::with_defaults(
+        TenantId(Uuid::nil()),
+        "[app]",
+        config.onboarding.endpoints(None),
+        app,
+    )))
 }
 
 /// What a customer's consent needs: the application's credential, the proxy and the hosts.
-pub async fn on_the_way(config: &Config, tenant: &Arc<Tenant>) -> Vec<Finding> {
+pub async fn connectivity(config: &Config, tenant: &Arc<Tenant>) -> Vec<Finding> {
     let tenants = std::slice::from_ref(tenant);
-    let way = network::way(&config.http_client).await;
-    let hosts = network::hosts(&config.http_client, &way, tenants).await;
-    diagnose::on_the_way(&expiry::endings(tenants).await, &way, &hosts, expiry::now())
+    let egress = network::egress(&config.http_client).await;
+    let hosts = network::hosts(&config.http_client, &egress, tenants).await;
+    diagnose::connectivity(&expiry::expiries(tenants).await, &egress, &hosts, expiry::now())
 }
 
 /// In the order of the configuration, whoever answered first.
-async fn look_at_tenants(
+async fn probe_all_tenants(
     tenants: &[Arc<Tenant>],
-    asked: &tenant::Asked<'_>,
+    asked: &tenant::ProbeContext<'_>,
     concurrency: usize,
     progress: &Progress,
-) -> Vec<tenant::Seen> {
+) -> Vec<tenant::TenantProbe> {
     let looks = tenants.iter().enumerate().map(|(place, each)| async move {
         let line = progress.tenant(&each.name);
-        let seen = tenant::look(each, asked, &line).await;
+        let seen = tenant::probe(each, asked, &line).await;
         line.finished();
         (place, seen)
     });
@@ -278,22 +292,36 @@ fn refusal(error: &ConfigError) -> Finding {
         about: error.file.clone(),
         result: CheckResult::Failure,
         who_must_act: Some("operator"),
-        say: if error.key.is_empty() { error.problem.clone() } else { format!("{}: {}", error.key, error.problem) },
+        say: if error.key.is_empty() {
+            error.problem.clone()
+        } else {
+            format!("{}: {}", error.key, error.problem)
+        },
         error: None,
     }
 }
 
-fn look_at_configuration(config: &Config) -> ConfigurationSeen {
+fn inspect_configuration(config: &Config) -> ConfigurationFacts {
     let file = config.file.as_deref();
-    let dir = config.newcomers.dir.as_deref();
-    let in_dir = dir.and_then(|dir| dir.read_dir().ok()).into_iter().flatten().flatten().map(|entry| entry.path());
-    let paths = [file, file.and_then(Path::parent), dir].into_iter().flatten().map(Path::to_owned).chain(in_dir);
+    let dir = config.onboarding.dir.as_deref();
+    let in_dir = dir
+        .and_then(|dir| dir.read_dir().ok())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let paths = [file, file.and_then(Path::parent), dir]
+        .into_iter()
+        .flatten()
+        .map(Path::to_owned)
+        .chain(in_dir);
     let paths: Vec<PathBuf> = paths.collect();
     let those = |is_so: fn(&Path) -> bool| {
         paths.iter().filter(|path| is_so(path)).map(|path| path.display().to_string()).collect()
     };
-    ConfigurationSeen {
-        file: file.map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string()),
+    ConfigurationFacts {
+        file: file
+            .map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string()),
         tenants: config.tenants.len(),
         open_to_writers: those(is_open_to_writers),
         closed_to_service: those(is_closed_to_service),
@@ -325,7 +353,10 @@ fn is_closed_to_service(path: &Path) -> bool {
     is_read && is_for_root_alone(path)
 }
 
-async fn look_at_database(database: &Database, opened: Result<&OpenDatabase, &EmbeddedError>) -> DatabaseSeen {
+async fn probe_database(
+    database: &Database,
+    opened: Result<&OpenDatabase, &EmbeddedError>,
+) -> DatabaseFacts {
     let opened = match opened {
         Ok(opened) => Ok(&opened.store),
         Err(error) => Err((error.to_string(), None)),
@@ -335,9 +366,10 @@ async fn look_at_database(database: &Database, opened: Result<&OpenDatabase, &Em
             (format!("private Postgres in {}", settings.dir.display()), None, None, opened)
         }
         DatabaseServer::Url(url) => {
-            let (looked_up, connected) = look_at_way_to(url.connect_options()).await;
+            let (looked_up, connected) = probe_database_host(url.connect_options()).await;
             let is_cut =
-                [looked_up.as_ref().map(Result::is_ok), connected.as_ref().map(Result::is_ok)].contains(&Some(false));
+                [looked_up.as_ref().map(Result::is_ok), connected.as_ref().map(Result::is_ok)]
+                    .contains(&Some(false));
             let opened = if is_cut {
                 Err((String::new(), None)) // The row of the step that failed tells why.
             } else {
@@ -351,11 +383,13 @@ async fn look_at_database(database: &Database, opened: Result<&OpenDatabase, &Em
         Ok(store) => store.inspect().await.map_err(|error| diagnose::unreachable(&error)),
         Err(unopened) => Err(unopened),
     };
-    DatabaseSeen { server, looked_up, connected, inspection }
+    DatabaseFacts { server, looked_up, connected, inspection }
 }
 
 /// How many addresses the server's name has, and whether somebody listens there; nothing of a socket.
-async fn look_at_way_to(options: &PgConnectOptions) -> (Option<Result<usize, String>>, Option<Result<(), String>>) {
+async fn probe_database_host(
+    options: &PgConnectOptions,
+) -> (Option<Result<usize, String>>, Option<Result<(), String>>) {
     let (host, port) = (options.get_host(), options.get_port());
     if options.get_socket().is_some() || host.starts_with('/') {
         return (None, None);

@@ -11,7 +11,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::entra::expiry;
 use crate::error::{Peer, SyncError, shown};
-use crate::http_client::{self, Deadlines, Greeting, ProxyChoice, Route};
+use crate::http_client::{self, Deadlines, HostProbe, ProxyChoice, Route};
 use crate::tenant::Tenant;
 
 /// For a look-up, and for a connection to the proxy.
@@ -22,7 +22,7 @@ const HOSTS_AT_ONCE: usize = 8;
 
 /// How Microsoft is reached.
 #[derive(Debug, Clone)]
-pub enum Way {
+pub enum Egress {
     /// Without a proxy.
     Direct,
     /// As the environment says.
@@ -46,7 +46,7 @@ pub struct Host {
     /// How many addresses its name has; nothing where we do not have to know.
     pub looked_up: Option<Result<usize, String>>,
     /// What it showed of itself; nothing where it was not asked, because the step before failed.
-    pub reached: Option<Result<Reached, SyncError>>,
+    pub reached: Option<Result<HostFacts, SyncError>>,
 }
 
 impl Host {
@@ -58,16 +58,16 @@ impl Host {
 
 /// What a host showed of itself.
 #[derive(Debug, Clone)]
-pub struct Reached {
+pub struct HostFacts {
     /// Seconds that its clock is ahead of ours, where it told.
     pub ahead: Option<i64>,
     /// Its certificate.
-    pub certificate: Option<Shown>,
+    pub certificate: Option<CertificateFacts>,
 }
 
 /// A certificate that was believed.
 #[derive(Debug, Clone)]
-pub struct Shown {
+pub struct CertificateFacts {
     /// Who signed it.
     pub issuer: String,
     /// When it ends.
@@ -75,13 +75,13 @@ pub struct Shown {
 }
 
 /// Tries the proxy alone, so that its failure is not told as each host's.
-pub async fn way(route: &Route) -> Way {
+pub async fn egress(route: &Route) -> Egress {
     match &route.proxy {
-        ProxyChoice::None => Way::Direct,
-        ProxyChoice::Environment => Way::Environment,
+        ProxyChoice::None => Egress::Direct,
+        ProxyChoice::Environment => Egress::Environment,
         ProxyChoice::At { address: (host, port), .. } => {
             let failure = connect(host, *port).await.err();
-            Way::Proxy { address: format!("{host}:{port}"), failure }
+            Egress::Proxy { address: format!("{host}:{port}"), failure }
         }
     }
 }
@@ -98,15 +98,18 @@ pub async fn connect(host: &str, port: u16) -> Result<(), String> {
 const NO_ANSWER: &str = "no answer within 10 s";
 
 /// Looks at every host of these tenants, each once.
-pub async fn hosts(route: &Route, way: &Way, tenants: &[Arc<Tenant>]) -> Vec<Host> {
+pub async fn hosts(route: &Route, egress: &Egress, tenants: &[Arc<Tenant>]) -> Vec<Host> {
     let mut origins = BTreeMap::new();
     for endpoints in tenants.iter().map(|tenant| &tenant.endpoints) {
-        for (url, peer) in [(&endpoints.authority, Peer::Entra), (&endpoints.base_url, Peer::Defender)] {
+        for (url, peer) in
+            [(&endpoints.authority, Peer::Entra), (&endpoints.base_url, Peer::Defender)]
+        {
             origins.entry(origin(url)).or_insert((root(url), peer));
         }
     }
-    let client = http_client::curious_client_on(route, DEADLINES);
-    let looks = origins.into_iter().map(|(origin, (url, peer))| host(&client, way, origin, url, peer));
+    let client = http_client::probe_client(route, DEADLINES);
+    let looks =
+        origins.into_iter().map(|(origin, (url, peer))| host(&client, egress, origin, url, peer));
     // Boxed, or the compiler cannot see through the closures that all of this is Send.
     futures::stream::iter(looks).map(Box::pin).buffered(HOSTS_AT_ONCE).collect().await
 }
@@ -122,16 +125,16 @@ fn root(url: &Url) -> Url {
     root
 }
 
-async fn host(client: &Client, way: &Way, origin: String, url: Url, peer: Peer) -> Host {
+async fn host(client: &Client, egress: &Egress, origin: String, url: Url, peer: Peer) -> Host {
     // A proxy looks names up itself, and ours may know of none outside.
-    let looked_up = match way {
-        Way::Proxy { .. } => None,
-        Way::Direct | Way::Environment => Some(look_up(&url).await),
+    let looked_up = match egress {
+        Egress::Proxy { .. } => None,
+        Egress::Direct | Egress::Environment => Some(look_up(&url).await),
     };
-    let is_on = match way {
-        Way::Direct => looked_up.as_ref().is_some_and(Result::is_ok),
-        Way::Environment => true,
-        Way::Proxy { failure, .. } => failure.is_none(),
+    let is_on = match egress {
+        Egress::Direct => looked_up.as_ref().is_some_and(Result::is_ok),
+        Egress::Environment => true,
+        Egress::Proxy { failure, .. } => failure.is_none(),
     };
     let is_tls = url.scheme() == "https";
     let reached = if is_on { Some(reach(client, url, peer).await) } else { None };
@@ -155,17 +158,17 @@ pub async fn look_up_name(host: &str, port: u16) -> Result<usize, String> {
     }
 }
 
-async fn reach(client: &Client, url: Url, peer: Peer) -> Result<Reached, SyncError> {
+async fn reach(client: &Client, url: Url, peer: Peer) -> Result<HostFacts, SyncError> {
     let before = expiry::now();
-    let Greeting { server_time, certificate } = http_client::greet(client, url, peer).await?;
+    let HostProbe { server_time, certificate } = http_client::probe_host(client, url, peer).await?;
     let middle = before + expiry::now().signed_duration_since(before) / 2;
     let ahead = server_time.map(|theirs| theirs.signed_duration_since(middle).num_seconds());
-    Ok(Reached { ahead, certificate: certificate.as_deref().and_then(read) })
+    Ok(HostFacts { ahead, certificate: certificate.as_deref().and_then(read) })
 }
 
-fn read(der: &[u8]) -> Option<Shown> {
+fn read(der: &[u8]) -> Option<CertificateFacts> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let name = certificate.issuer().iter_common_name().next().and_then(|name| name.as_str().ok());
     let ends = DateTime::from_timestamp(certificate.validity().not_after.timestamp(), 0)?;
-    Some(Shown { issuer: shown(name.unwrap_or("an authority without a name")), ends })
+    Some(CertificateFacts { issuer: shown(name.unwrap_or("an authority without a name")), ends })
 }

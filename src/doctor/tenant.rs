@@ -5,10 +5,10 @@ use chrono::DateTime;
 use super::network;
 use super::network::Host;
 use crate::commands::progress::TenantProgress;
-use crate::defender::Incidents;
+use crate::defender::DefenderClient;
 use crate::defender::paging::{PAGE_ROWS, Request};
-use crate::entra::claims::Look;
-use crate::entra::{Token, Tokens};
+use crate::entra::claims::TokenCheck;
+use crate::entra::{Token, TokenCache};
 use crate::error::{Peer, SyncError};
 use crate::incident::window::Window;
 use crate::store::Store;
@@ -18,32 +18,32 @@ use crate::tenant::Tenant;
 
 /// What was seen of a tenant.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct TenantProbe {
     /// Its name.
     pub name: String,
     /// What a token for the API should be for.
     pub scope: String,
     /// Nothing where Entra was not asked.
-    pub token: Option<Result<Told, SyncError>>,
+    pub token: Option<Result<TokenFacts, SyncError>>,
     /// Nothing where the API was not asked.
     pub call: Option<Result<(), SyncError>>,
 }
 
 /// What a token tells of itself.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct TokenFacts {
     /// Its tenant and roles.
-    pub look: Look,
+    pub check: TokenCheck,
     /// For whom it is.
     pub audience: Option<String>,
 }
 
 /// The parties that a look at a tenant needs.
-pub struct Asked<'a> {
+pub struct ProbeContext<'a> {
     /// Of all tenants, so that one broken credential is asked with for a few only.
-    pub tokens: &'a Tokens,
+    pub tokens: &'a TokenCache,
     /// The API.
-    pub incidents: &'a Incidents,
+    pub incidents: &'a DefenderClient,
     /// Where calls are counted; nothing without a good database.
     pub quota: Option<(&'a Store, Quota)>,
     /// What is known of the hosts already.
@@ -51,27 +51,39 @@ pub struct Asked<'a> {
 }
 
 /// Asks for a token, looks into it, and makes one call that answers an empty page.
-pub async fn look(tenant: &Tenant, asked: &Asked<'_>, line: &TenantProgress) -> Seen {
+pub async fn probe(
+    tenant: &Tenant,
+    context: &ProbeContext<'_>,
+    line: &TenantProgress,
+) -> TenantProbe {
     let (name, scope) = (tenant.name.clone(), tenant.endpoints.scope.clone());
     let is_reached = |url| {
         let origin = network::origin(url);
-        asked.hosts.iter().any(|host| host.origin == origin && host.is_reached())
+        context.hosts.iter().any(|host| host.origin == origin && host.is_reached())
     };
     if !is_reached(&tenant.endpoints.authority) {
-        return Seen { name, scope, token: None, call: None };
+        return TenantProbe { name, scope, token: None, call: None };
     }
-    let token = match asked.tokens.get(tenant).await {
+    let token = match context.tokens.get(tenant).await {
         Ok(token) => token,
-        Err(error) => return Seen { name, scope, token: Some(Err(error)), call: None },
+        Err(error) => return TenantProbe { name, scope, token: Some(Err(error)), call: None },
     };
-    let told = Told { look: token.look(), audience: token.audience() };
-    let call =
-        if is_reached(&tenant.endpoints.base_url) { Some(call(tenant, &token, asked, line).await) } else { None };
-    Seen { name, scope, token: Some(Ok(told)), call }
+    let told = TokenFacts { check: token.check(), audience: token.audience() };
+    let call = if is_reached(&tenant.endpoints.base_url) {
+        Some(call(tenant, &token, context, line).await)
+    } else {
+        None
+    };
+    TenantProbe { name, scope, token: Some(Ok(told)), call }
 }
 
-async fn call(tenant: &Tenant, token: &Token, asked: &Asked<'_>, line: &TenantProgress) -> Result<(), SyncError> {
-    if let Some((store, quota)) = &asked.quota {
+async fn call(
+    tenant: &Tenant,
+    token: &Token,
+    context: &ProbeContext<'_>,
+    line: &TenantProgress,
+) -> Result<(), SyncError> {
+    if let Some((store, quota)) = &context.quota {
         match store.reserve_call(tenant.id, quota).await {
             Ok(wait) if wait.is_zero() => {}
             Ok(wait) => {
@@ -83,21 +95,22 @@ async fn call(tenant: &Tenant, token: &Token, asked: &Asked<'_>, line: &TenantPr
             Err(error) => return Err(error),
         }
     }
-    let answer = ask(tenant, token, asked.incidents).await;
-    if let (Some((store, _)), Err(error)) = (&asked.quota, &answer) {
-        page_fetcher::obey(store, tenant, error).await;
+    let answer = ask(tenant, token, context.incidents).await;
+    if let (Some((store, _)), Err(error)) = (&context.quota, &answer) {
+        page_fetcher::record_pause(store, tenant, error).await;
     }
     answer
 }
 
-async fn ask(tenant: &Tenant, token: &Token, incidents: &Incidents) -> Result<(), SyncError> {
-    let window = Window { from: DateTime::from_timestamp(4_102_444_800, 0), to: None, status: None };
+async fn ask(tenant: &Tenant, token: &Token, incidents: &DefenderClient) -> Result<(), SyncError> {
+    let window =
+        Window { from: DateTime::from_timestamp(4_102_444_800, 0), to: None, status: None };
     let request = Request { window, skip: 0, top: PAGE_ROWS, link: None };
     match incidents.page(tenant, token, &request, None).await {
         // An API that takes no heed of the filter. Such a page has to be the only one in memory.
         Err(SyncError::BodyTooLarge { peer: Peer::Defender, .. }) => {
-            let room = incidents.room().await;
-            incidents.page(tenant, token, &request, Some(room)).await.map(drop)
+            let permit = incidents.large_page_permit().await;
+            incidents.page(tenant, token, &request, Some(permit)).await.map(drop)
         }
         other => other.map(drop),
     }

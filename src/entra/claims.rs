@@ -10,18 +10,22 @@ use crate::http_client;
 use crate::tenant::TenantId;
 
 /// The permission as the tables of the documentation spell it; its prose has an `s` more, so both are accepted.
-const READING_ROLES: [&str; 4] =
-    ["Incident.Read.All", "Incident.ReadWrite.All", "Incidents.Read.All", "Incidents.ReadWrite.All"];
+const READING_ROLES: [&str; 4] = [
+    "Incident.Read.All",
+    "Incident.ReadWrite.All",
+    "Incidents.Read.All",
+    "Incidents.ReadWrite.All",
+];
 
 /// What the token told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub enum TokenCheck {
     /// It is for our tenant and may read incidents.
-    Fine,
+    Valid,
     /// It is for our tenant but has none of the roles that read incidents.
     RoleMissing,
     /// It cannot be read, as Microsoft reserves; the API will judge.
-    Opaque,
+    Unreadable,
 }
 
 /// The claims of a token as JSON, if it can be read.
@@ -37,22 +41,27 @@ pub fn audience(token: &str) -> Option<String> {
 }
 
 /// Looks into `token`, which must be for `tenant`. Fails when it says that it is for another one.
-pub fn look(token: &str, tenant: TenantId) -> Result<Look, SyncError> {
-    let Some(claims) = claims(token) else { return Ok(Look::Opaque) };
+pub fn check(token: &str, tenant: TenantId) -> Result<TokenCheck, SyncError> {
+    let Some(claims) = claims(token) else { return Ok(TokenCheck::Unreadable) };
     // By itself and in each place: no other claim that cannot be read may hide it.
     let tids = http_client::fields(&claims, "tid");
-    let told = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).unwrap_or_else(|_| raw.get().to_owned());
-    if let Some(foreign) = tids.iter().map(|raw| told(raw)).find(|tid| !tid.eq_ignore_ascii_case(&tenant.to_string())) {
+    let told = |raw: &RawValue| {
+        serde_json::from_str::<String>(raw.get()).unwrap_or_else(|_| raw.get().to_owned())
+    };
+    if let Some(foreign) =
+        tids.iter().map(|raw| told(raw)).find(|tid| !tid.eq_ignore_ascii_case(&tenant.to_string()))
+    {
         return Err(SyncError::WrongTenant { token_tid: shown(&foreign) });
     }
     if tids.is_empty() {
-        return Ok(Look::Opaque);
+        return Ok(TokenCheck::Unreadable);
     }
     let roles = http_client::field(&claims, "roles").map_or("[]", RawValue::get);
     let roles: Vec<&RawValue> = serde_json::from_str(roles).unwrap_or_default();
-    let reads =
-        |role: &&RawValue| serde_json::from_str::<&str>(role.get()).is_ok_and(|role| READING_ROLES.contains(&role));
-    Ok(if roles.iter().any(reads) { Look::Fine } else { Look::RoleMissing })
+    let reads = |role: &&RawValue| {
+        serde_json::from_str::<&str>(role.get()).is_ok_and(|role| READING_ROLES.contains(&role))
+    };
+    Ok(if roles.iter().any(reads) { TokenCheck::Valid } else { TokenCheck::RoleMissing })
 }
 
 #[cfg(test)]
@@ -69,10 +78,15 @@ mod tests {
     fn a_token_is_judged_by_tenant_and_role() {
         let ours = "00000000-0000-0000-0000-000000000007";
         let fine = token(&format!(r#"{{"tid":"{ours}","roles":["x","Incident.Read.All"]}}"#));
-        assert_eq!(look(&fine, TENANT).unwrap(), Look::Fine);
-        assert_eq!(look(&token(&format!(r#"{{"tid":"{ours}"}}"#)), TENANT).unwrap(), Look::RoleMissing);
-        let foreign = token(r#"{"tid":"00000000-0000-0000-0000-000000000008","roles":["Incident.Read.All"]}"#);
-        assert!(matches!(look(&foreign, TENANT), Err(SyncError::WrongTenant { .. })));
+        assert_eq!(check(&fine, TENANT).unwrap(), TokenCheck::Valid);
+        assert_eq!(
+            check(&token(&format!(r#"{{"tid":"{ours}"}}"#)), TENANT).unwrap(),
+            TokenCheck::RoleMissing
+        );
+        let foreign = token(
+            r#"{"tid":"00000000-0000-0000-0000-000000000008","roles":["Incident.Read.All"]}"#,
+        );
+        assert!(matches!(check(&foreign, TENANT), Err(SyncError::WrongTenant { .. })));
         // What cannot be read beside it, before it or after it hides no tenant.
         let foreign = "00000000-0000-0000-0000-000000000008";
         for claims in [
@@ -84,14 +98,21 @@ mod tests {
             format!(r#"{{"tid":["{foreign}"]}}"#),
             format!(r#"{{"tid":"{foreign}""#),
         ] {
-            assert!(matches!(look(&token(&claims), TENANT), Err(SyncError::WrongTenant { .. })), "{claims}");
+            assert!(
+                matches!(check(&token(&claims), TENANT), Err(SyncError::WrongTenant { .. })),
+                "{claims}"
+            );
         }
         for roles in [r#""Incident.Read.All""#, "null", "[7]", "{}"] {
             let claims = format!(r#"{{"roles":{roles},"tid":"{ours}"}}"#);
-            assert_eq!(look(&token(&claims), TENANT).unwrap(), Look::RoleMissing, "{claims}");
+            assert_eq!(
+                check(&token(&claims), TENANT).unwrap(),
+                TokenCheck::RoleMissing,
+                "{claims}"
+            );
         }
         for opaque in ["", "abc", "a.b.c", "a.!!.c", &token("{}"), &token("[]")] {
-            assert_eq!(look(opaque, TENANT).unwrap(), Look::Opaque, "{opaque}");
+            assert_eq!(check(opaque, TENANT).unwrap(), TokenCheck::Unreadable, "{opaque}");
         }
     }
 }

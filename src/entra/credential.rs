@@ -31,20 +31,24 @@ pub struct App {
 
 impl App {
     /// The credentials in their order, with their names in logs and metrics.
-    pub fn credentials(&self) -> impl Iterator<Item = (Rank, &Arc<Credential>)> {
+    pub fn credentials(&self) -> impl Iterator<Item = (CredentialId, &Arc<Credential>)> {
         let next = self.next.as_ref().map(|next| ("next", next));
         let named = std::iter::once(("first", &self.credential)).chain(next);
-        named.map(|(name, credential)| (self.rank(name, credential), credential))
+        named.map(|(name, credential)| (self.credential_id(name, credential), credential))
     }
 
-    fn rank(&self, name: &'static str, credential: &Credential) -> Rank {
-        Rank { client_id: self.client_id.clone(), name, owner: credential.stated.owner.clone() }
+    fn credential_id(&self, name: &'static str, credential: &Credential) -> CredentialId {
+        CredentialId {
+            client_id: self.client_id.clone(),
+            name,
+            owner: credential.settings.owner.clone(),
+        }
     }
 }
 
 /// Which credential it is: the same one over reloads, whatever its files hold.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Rank {
+pub struct CredentialId {
     /// The application.
     pub client_id: String,
     /// First or next.
@@ -53,16 +57,19 @@ pub struct Rank {
     pub owner: Option<String>,
 }
 
-impl Rank {
+impl CredentialId {
     /// Sets a gauge of this credential.
     pub fn set(&self, gauge: &'static str, value: f64) {
-        let mut labels = vec![Label::new("client_id", self.client_id.clone()), Label::new("credential", self.name)];
+        let mut labels = vec![
+            Label::new("client_id", self.client_id.clone()),
+            Label::new("credential", self.name),
+        ];
         labels.extend(self.owner.clone().map(|owner| Label::new("tenant", owner)));
         metrics::gauge!(gauge, labels).set(value);
     }
 }
 
-impl std::fmt::Display for Rank {
+impl std::fmt::Display for CredentialId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { client_id, name, owner } = self;
         match owner {
@@ -74,7 +81,7 @@ impl std::fmt::Display for Rank {
 
 /// What the configuration says of a credential besides the proof.
 #[derive(Debug, Default)]
-pub struct Stated {
+pub struct CredentialSettings {
     /// The tenant that has it for itself.
     pub owner: Option<String>,
     /// Where the configuration names it.
@@ -85,7 +92,7 @@ pub struct Stated {
 
 /// Where a proof comes from.
 #[derive(Debug)]
-pub enum Source {
+pub enum CredentialSource {
     /// A client secret from the environment or the configuration.
     Secret(SecretString),
     /// A client secret in a file.
@@ -116,7 +123,7 @@ pub struct CertificateFiles {
 
 /// What proves to Entra that we are the application.
 #[derive(Debug)]
-pub enum Proof {
+pub enum ClientAuth {
     /// A client secret.
     Secret(SecretString),
     /// A key that signs an assertion for each request.
@@ -133,9 +140,9 @@ pub type Fingerprint = [u8; 32];
 /// A proof that Entra accepts from an application, and what is known of it.
 #[derive(Debug)]
 pub struct Credential {
-    source: Source,
-    stated: Stated,
-    held: Mutex<Held>,
+    source: CredentialSource,
+    settings: CredentialSettings,
+    loaded: Mutex<LoadedCredential>,
     /// Held by the thread that reads the files, also when nobody waits for it any more.
     reader: Arc<Semaphore>,
 }
@@ -146,8 +153,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 static READERS: Semaphore = Semaphore::const_new(64);
 
 #[derive(Debug)]
-struct Held {
-    proof: Arc<Proof>,
+struct LoadedCredential {
+    auth: Arc<ClientAuth>,
     fingerprint: Fingerprint,
     /// Of the proof whose end the configuration tells.
     dated: Fingerprint,
@@ -159,16 +166,21 @@ struct Held {
 
 impl Credential {
     /// Reads the proof. Fails with the file and the cure.
-    pub fn new(source: Source, stated: Stated) -> Result<Self, String> {
+    pub fn new(source: CredentialSource, settings: CredentialSettings) -> Result<Self, String> {
         let (fingerprint, parts) = source.read()?;
-        let held = Held {
-            proof: Arc::new(source.proof(parts)?),
+        let loaded = LoadedCredential {
+            auth: Arc::new(source.client_auth(parts)?),
             fingerprint,
             dated: fingerprint,
             problem: None,
             hangs: false,
         };
-        Ok(Self { source, stated, held: Mutex::new(held), reader: Arc::new(Semaphore::new(1)) })
+        Ok(Self {
+            source,
+            settings,
+            loaded: Mutex::new(loaded),
+            reader: Arc::new(Semaphore::new(1)),
+        })
     }
 
     /// A client secret that is in no file.
@@ -176,23 +188,27 @@ impl Credential {
     /// # Panics
     /// Never: nothing is read.
     pub fn secret(secret: SecretString) -> Self {
-        Self::new(Source::Secret(secret), Stated::default()).expect("a secret at hand needs no reading")
+        Self::new(CredentialSource::Secret(secret), CredentialSettings::default())
+            .expect("a secret at hand needs no reading")
     }
 
     /// The proof as its files have it now. Files that cannot be used, as while a key and its certificate are replaced
     /// one after the other, leave the one before; so do files that hang.
-    pub async fn proof(self: &Arc<Self>, rank: &Rank) -> (Arc<Proof>, Fingerprint) {
+    pub async fn client_auth(
+        self: &Arc<Self>,
+        credential_id: &CredentialId,
+    ) -> (Arc<ClientAuth>, Fingerprint) {
         if self.source.is_in_files() {
-            self.look(rank).await;
+            self.look(credential_id).await;
         }
-        let held = self.lock();
-        (Arc::clone(&held.proof), held.fingerprint)
+        let loaded = self.lock();
+        (Arc::clone(&loaded.auth), loaded.fingerprint)
     }
 
     /// The proof as it was last read.
     #[cfg(test)]
-    pub(crate) fn held(&self) -> Arc<Proof> {
-        Arc::clone(&self.lock().proof)
+    pub(crate) fn loaded(&self) -> Arc<ClientAuth> {
+        Arc::clone(&self.lock().auth)
     }
 
     /// Why its files cannot be used, as they were last read.
@@ -200,22 +216,22 @@ impl Credential {
         self.lock().problem.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LoadedCredential> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the files over by a thread of their own. While that one hangs there is no other, and nobody waits again.
-    async fn look(self: &Arc<Self>, rank: &Rank) {
+    async fn look(self: &Arc<Self>, credential_id: &CredentialId) {
         if self.lock().hangs && self.reader.available_permits() == 0 {
             return;
         }
         let looked = tokio::time::timeout(PATIENCE, async {
             let mine = Arc::clone(&self.reader).acquire_owned().await;
             let thread = READERS.acquire().await;
-            let (credential, rank) = (Arc::clone(self), rank.clone());
+            let (credential, credential_id) = (Arc::clone(self), credential_id.clone());
             let read = tokio::task::spawn_blocking(move || {
                 Handle::current().block_on(failpoint::reach("credential.read"));
-                credential.note(&rank, credential.read());
+                credential.note(&credential_id, credential.read());
                 drop((mine, thread));
             });
             // What makes it panic is in the log, and the proof before goes on.
@@ -223,28 +239,41 @@ impl Credential {
         });
         if looked.await.is_err() {
             self.lock().hangs = true;
-            self.note(rank, Err("the file does not answer, as on a file server that is away".to_owned()));
+            self.note(
+                credential_id,
+                Err("the file does not answer, as on a file server that is away".to_owned()),
+            );
         }
     }
 
     /// What is new in the files. Nothing is locked meanwhile.
-    fn read(&self) -> Result<Option<(Proof, Fingerprint)>, String> {
+    fn read(&self) -> Result<Option<(ClientAuth, Fingerprint)>, String> {
         let before = self.lock().fingerprint;
         let (fingerprint, parts) = self.source.read()?;
         if fingerprint == before {
             return Ok(None);
         }
-        self.source.proof(parts).map(|proof| Some((proof, fingerprint)))
+        self.source.client_auth(parts).map(|auth| Some((auth, fingerprint)))
     }
 
     /// Takes over what was read, and tells once what is new.
-    fn note(&self, rank: &Rank, read: Result<Option<(Proof, Fingerprint)>, String>) {
-        let mut held = self.lock();
-        let Rank { client_id: app, name: credential, owner } = rank;
+    fn note(
+        &self,
+        credential_id: &CredentialId,
+        read: Result<Option<(ClientAuth, Fingerprint)>, String>,
+    ) {
+        let mut loaded = self.lock();
+        let CredentialId { client_id: app, name: credential, owner } = credential_id;
         match read {
-            Ok(None) => (held.problem, held.hangs) = (None, false),
-            Ok(Some((proof, fingerprint))) => {
-                *held = Held { proof: Arc::new(proof), fingerprint, problem: None, hangs: false, ..*held };
+            Ok(None) => (loaded.problem, loaded.hangs) = (None, false),
+            Ok(Some((auth, fingerprint))) => {
+                *loaded = LoadedCredential {
+                    auth: Arc::new(auth),
+                    fingerprint,
+                    problem: None,
+                    hangs: false,
+                    ..*loaded
+                };
                 tracing::info!(
                     app,
                     credential,
@@ -254,8 +283,8 @@ impl Credential {
                 );
             }
             Err(problem) => {
-                let problem = format!("{}: {problem}", self.stated.key);
-                if held.problem.as_ref() != Some(&problem) {
+                let problem = format!("{}: {problem}", self.settings.key);
+                if loaded.problem.as_ref() != Some(&problem) {
                     tracing::warn!(
                         who = "operator",
                         app,
@@ -265,7 +294,7 @@ impl Credential {
                         error = problem,
                         "the credential's files cannot be used; what was read before goes on"
                     );
-                    held.problem = Some(problem);
+                    loaded.problem = Some(problem);
                 }
             }
         }
@@ -274,23 +303,23 @@ impl Credential {
     /// What kind of credential it is, in a word or two.
     pub fn kind(&self) -> &'static str {
         match self.source {
-            Source::Secret(_) | Source::SecretFile(_) => "client secret",
-            Source::Certificate(_) => "certificate",
-            Source::FederatedFile(_) => "federated token",
-            Source::ManagedIdentity { .. } => "managed identity",
+            CredentialSource::Secret(_) | CredentialSource::SecretFile(_) => "client secret",
+            CredentialSource::Certificate(_) => "certificate",
+            CredentialSource::FederatedFile(_) => "federated token",
+            CredentialSource::ManagedIdentity { .. } => "managed identity",
         }
     }
 
     /// Whether the configuration says when a secret ends that was replaced since.
-    pub fn has_outlived_its_end(&self) -> bool {
-        let held = self.lock();
-        self.stated.expires.is_some() && held.fingerprint != held.dated
+    pub fn is_expiry_outdated(&self) -> bool {
+        let loaded = self.lock();
+        self.settings.expires.is_some() && loaded.fingerprint != loaded.dated
     }
 
     /// Takes the place of another one after a reload. An end that the configuration told before already is that of the secret
     /// which it was about then.
     pub fn follow(&self, before: &Self) {
-        if self.stated.expires == before.stated.expires {
+        if self.settings.expires == before.settings.expires {
             let dated = before.lock().dated;
             self.lock().dated = dated;
         }
@@ -298,16 +327,16 @@ impl Credential {
 
     /// When what is held of it ends, as far as that can be known.
     pub fn expires(&self) -> Option<DateTime<Utc>> {
-        let is_another = self.has_outlived_its_end();
-        match &*self.lock().proof {
-            Proof::Certificate(certificate) => Some(certificate.expires),
-            Proof::Secret(_) => self.stated.expires.filter(|_| !is_another),
-            Proof::Assertion(_) | Proof::ManagedIdentity(_) => None,
+        let is_another = self.is_expiry_outdated();
+        match &*self.lock().auth {
+            ClientAuth::Certificate(certificate) => Some(certificate.expires),
+            ClientAuth::Secret(_) => self.settings.expires.filter(|_| !is_another),
+            ClientAuth::Assertion(_) | ClientAuth::ManagedIdentity(_) => None,
         }
     }
 }
 
-impl Source {
+impl CredentialSource {
     fn is_in_files(&self) -> bool {
         match self {
             Self::SecretFile(_) | Self::Certificate(_) | Self::FederatedFile(_) => true,
@@ -333,26 +362,30 @@ impl Source {
         Ok((hash.finalize().into(), parts))
     }
 
-    fn proof(&self, parts: Vec<Vec<u8>>) -> Result<Proof, String> {
-        let text =
-            |part: Option<Vec<u8>>| String::from_utf8(part.unwrap_or_default()).map(|text| text.trim().to_owned());
+    fn client_auth(&self, parts: Vec<Vec<u8>>) -> Result<ClientAuth, String> {
+        let text = |part: Option<Vec<u8>>| {
+            String::from_utf8(part.unwrap_or_default()).map(|text| text.trim().to_owned())
+        };
         Ok(match self {
-            Self::Secret(secret) => Proof::Secret(secret.clone()),
+            Self::Secret(secret) => ClientAuth::Secret(secret.clone()),
             Self::SecretFile(file) => {
-                let secret = text(parts.into_iter().next()).map_err(|_| format!("{} is not a text", file.label()))?;
-                Proof::Secret(SecretString::from(secret))
+                let secret = text(parts.into_iter().next())
+                    .map_err(|_| format!("{} is not a text", file.label()))?;
+                ClientAuth::Secret(SecretString::from(secret))
             }
             Self::FederatedFile(file) => {
                 let token = text(parts.into_iter().next()).unwrap_or_default();
                 if token.split('.').count() != 3 || token.contains(char::is_whitespace) {
                     return Err(format!("{} holds no token of three parts (JWT)", file.label()));
                 }
-                Proof::Assertion(SecretString::from(token))
+                ClientAuth::Assertion(SecretString::from(token))
             }
-            Self::Certificate(files) => Proof::Certificate(Box::new(files.certificate(&parts)?)),
-            Self::ManagedIdentity { client_id, endpoint } => {
-                Proof::ManagedIdentity(Box::new(ManagedIdentity::new(client_id.clone(), endpoint.clone())))
+            Self::Certificate(files) => {
+                ClientAuth::Certificate(Box::new(files.certificate(&parts)?))
             }
+            Self::ManagedIdentity { client_id, endpoint } => ClientAuth::ManagedIdentity(Box::new(
+                ManagedIdentity::new(client_id.clone(), endpoint.clone()),
+            )),
         })
     }
 }
@@ -367,7 +400,8 @@ impl CertificateFiles {
         let Some(file) = &self.key else { return Ok([certificate, Vec::new()]) };
         // A key store is named as one before its mode is judged: the file is not used, whatever its mode.
         let key = file.bytes_where(|bytes| !looks_like_pkcs12(file, bytes))?;
-        refuse_pkcs12(file, &key).map_err(|problem| format!("client_private_key_file: {problem}"))?;
+        refuse_pkcs12(file, &key)
+            .map_err(|problem| format!("client_private_key_file: {problem}"))?;
         Ok([certificate, key])
     }
 
@@ -383,7 +417,9 @@ impl CertificateFiles {
 fn looks_like_pkcs12(file: &SecretFile, bytes: &[u8]) -> bool {
     let is_named_so = || {
         let extension = file.path.extension().and_then(|extension| extension.to_str());
-        extension.is_some_and(|extension| ["p12", "pfx"].iter().any(|name| extension.eq_ignore_ascii_case(name)))
+        extension.is_some_and(|extension| {
+            ["p12", "pfx"].iter().any(|name| extension.eq_ignore_ascii_case(name))
+        })
     };
     let is_pem = || bytes.windows(10).any(|window| window == b"-----BEGIN");
     is_pkcs12(bytes) || is_named_so() && !is_pem()
@@ -411,8 +447,13 @@ fn refuse_pkcs12(file: &SecretFile, bytes: &[u8]) -> Result<(), String> {
 
 /// As one word for a shell.
 fn quoted(text: &str) -> String {
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-+".contains(character);
-    if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    let is_plain =
+        |character: char| character.is_ascii_alphanumeric() || "/._-+".contains(character);
+    if text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -427,11 +468,16 @@ mod tests {
         let folder = tempfile::Builder::new().prefix("it's ").tempdir().unwrap();
         for (store, option) in [("modern", "pkcs12"), ("legacy", "pkcs12 -legacy")] {
             let path = folder.path().join(format!("{store}.pem"));
-            fs::copy(format!("{}/tests/data/credentials/{store}.p12", env!("CARGO_MANIFEST_DIR")), &path).unwrap();
+            fs::copy(
+                format!("{}/tests/data/credentials/{store}.p12", env!("CARGO_MANIFEST_DIR")),
+                &path,
+            )
+            .unwrap();
             let read = |path: PathBuf| {
                 let certificate = SecretFile { path, bare: None, is_guarded: false };
-                let files = CertificateFiles { certificate, key: None, algorithm: Algorithm::Ps256 };
-                Credential::new(Source::Certificate(files), Stated::default())
+                let files =
+                    CertificateFiles { certificate, key: None, algorithm: Algorithm::Ps256 };
+                Credential::new(CredentialSource::Certificate(files), CredentialSettings::default())
             };
             let problem = read(path.clone()).unwrap_err();
             assert!(problem.starts_with(&path.display().to_string()), "{problem}");
@@ -446,29 +492,37 @@ mod tests {
 
     #[test]
     fn pkcs12_is_refused_wherever_it_stands() {
-        let data = |name: &str| format!("{}/tests/data/credentials/{name}", env!("CARGO_MANIFEST_DIR"));
+        let data =
+            |name: &str| format!("{}/tests/data/credentials/{name}", env!("CARGO_MANIFEST_DIR"));
         let folder = tempfile::tempdir().unwrap();
         let garbled = folder.path().join("garbled.PFX");
         fs::write(&garbled, "MIIJaQIBAzCC").unwrap();
         let named_pkcs12 = folder.path().join("client.p12");
         fs::write(
             &named_pkcs12,
-            [data("first.crt.pem"), data("first.key.pem")].map(|name| fs::read(name).unwrap()).concat(),
+            [data("first.crt.pem"), data("first.key.pem")]
+                .map(|name| fs::read(name).unwrap())
+                .concat(),
         )
         .unwrap();
-        let file = |path: &Path, is_guarded| SecretFile { path: path.to_owned(), bare: None, is_guarded };
+        let file =
+            |path: &Path, is_guarded| SecretFile { path: path.to_owned(), bare: None, is_guarded };
         let problem = |certificate: SecretFile, key: Option<SecretFile>| {
             let files = CertificateFiles { certificate, key, algorithm: Algorithm::Ps256 };
-            Source::Certificate(files).read().err()
+            CredentialSource::Certificate(files).read().err()
         };
         let refusal = problem(file(&garbled, false), None).unwrap();
         assert!(refusal.contains("garbled.PFX is a PKCS#12 key store"), "{refusal}");
         let key = Some(file(Path::new(&data("legacy.p12")), false));
         let refusal = problem(file(Path::new(&data("first.crt.pem")), false), key).unwrap();
-        assert!(refusal.starts_with("client_private_key_file: ") && refusal.contains("-nodes"), "{refusal}");
+        assert!(
+            refusal.starts_with("client_private_key_file: ") && refusal.contains("-nodes"),
+            "{refusal}"
+        );
         let refusal = problem(file(Path::new(&data("modern.p12")), true), None).unwrap();
         assert!(
-            refusal.contains("-in STORE.pfx") && refusal.contains("name STORE.pfx.pem in LoadCredential="),
+            refusal.contains("-in STORE.pfx")
+                && refusal.contains("name STORE.pfx.pem in LoadCredential="),
             "{refusal}"
         );
         assert_eq!(problem(file(&named_pkcs12, true), None), None, "PEM is read under any name");
@@ -482,21 +536,27 @@ mod tests {
         let read = |day: i64| {
             let file = SecretFile { path: path.clone(), bare: None, is_guarded: true };
             let expires = DateTime::from_timestamp(day * 86_400, 0);
-            Arc::new(Credential::new(Source::SecretFile(file), Stated { expires, ..Stated::default() }).unwrap())
+            Arc::new(
+                Credential::new(
+                    CredentialSource::SecretFile(file),
+                    CredentialSettings { expires, ..CredentialSettings::default() },
+                )
+                .unwrap(),
+            )
         };
-        let rank = Rank { client_id: String::new(), name: "first", owner: None };
+        let credential_id = CredentialId { client_id: String::new(), name: "first", owner: None };
         write("one");
         let first = read(1);
-        assert!(first.expires().is_some() && !first.has_outlived_its_end());
+        assert!(first.expires().is_some() && !first.is_expiry_outdated());
         write("two");
-        first.proof(&rank).await;
-        assert!(first.expires().is_none() && first.has_outlived_its_end());
+        first.client_auth(&credential_id).await;
+        assert!(first.expires().is_none() && first.is_expiry_outdated());
         let reloaded = read(1);
         reloaded.follow(&first);
         reloaded.follow(&reloaded);
         assert_eq!(reloaded.expires(), None, "the day is still that of the first secret");
         let redated = read(2);
         redated.follow(&reloaded);
-        assert!(redated.expires().is_some() && !redated.has_outlived_its_end());
+        assert!(redated.expires().is_some() && !redated.is_expiry_outdated());
     }
 }

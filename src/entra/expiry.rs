@@ -11,23 +11,23 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::doctor::{CheckResult, Finding, Group};
-use crate::entra::credential::{Credential, Fingerprint, Rank};
-use crate::sync::engine::Engine;
+use crate::entra::credential::{Credential, CredentialId, Fingerprint};
+use crate::sync::engine::SyncEngine;
 use crate::tenant::Tenant;
 
 const EXPIRY: &str = "incident_sync_credential_expiry_timestamp_seconds";
 /// How soon a replaced file is noticed where no token is asked for.
-const LOOK: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Credentials whose files are looked at at the same time.
-const LOOKS: usize = 16;
+const CONCURRENT_READS: usize = 16;
 /// Days before the end at which it is told.
 const WARNINGS: [i64; 3] = [1, 7, 30];
 
 /// When a credential ends.
 #[derive(Debug, Clone)]
-pub struct Ending {
+pub struct CredentialExpiry {
     /// Which one.
-    pub rank: Rank,
+    pub credential_id: CredentialId,
     /// What kind of credential.
     pub kind: &'static str,
     /// The end; `None` where it has none, or nobody has told.
@@ -40,7 +40,7 @@ pub struct Ending {
     pub fingerprint: Fingerprint,
 }
 
-impl Ending {
+impl CredentialExpiry {
     /// How near it is: the smallest number of days among 30, 7 and 1 that is not less than what is left, 0 after the end;
     /// `None` while there is time.
     pub fn stage(&self, now: DateTime<Utc>) -> Option<i64> {
@@ -52,8 +52,8 @@ impl Ending {
     }
 
     /// In words, for people.
-    pub fn told(&self, now: DateTime<Utc>) -> String {
-        let Self { rank, kind, .. } = self;
+    pub fn describe(&self, now: DateTime<Utc>) -> String {
+        let Self { credential_id, kind, .. } = self;
         let end = match self.expires {
             None if self.is_renewed => {
                 "its file was replaced, so its end is not known; set client_secret_expires and reload".to_owned()
@@ -68,13 +68,14 @@ impl Ending {
                 if end <= now { format!("HAS EXPIRED on {last}") } else { format!("ends on {last}, in {days} days") }
             }
         };
-        let problem = self.problem.as_ref().map(|problem| format!("; CANNOT BE READ AGAIN: {problem}"));
-        format!("{rank}: {kind}, {end}{}", problem.unwrap_or_default())
+        let problem =
+            self.problem.as_ref().map(|problem| format!("; CANNOT BE READ AGAIN: {problem}"));
+        format!("{credential_id}: {kind}, {end}{}", problem.unwrap_or_default())
     }
 
     /// For the doctor.
     pub fn finding(&self, now: DateTime<Utc>) -> Finding {
-        let told = self.told(now);
+        let told = self.describe(now);
         let (result, say) = match self.stage(now) {
             Some(0) => (CheckResult::Failure, told),
             Some(_) => (CheckResult::Warning, format!("{told}; renew it")),
@@ -82,8 +83,17 @@ impl Ending {
             None => (CheckResult::Ok, told),
         };
         let who_must_act = (result != CheckResult::Ok).then_some("operator");
-        let about = self.rank.owner.as_ref().unwrap_or(&self.rank.client_id).clone();
-        Finding { group: Group::Credentials, check: "expiry", about, result, who_must_act, say, error: None }
+        let about =
+            self.credential_id.owner.as_ref().unwrap_or(&self.credential_id.client_id).clone();
+        Finding {
+            group: Group::Credentials,
+            check: "expiry",
+            about,
+            result,
+            who_must_act,
+            say,
+            error: None,
+        }
     }
 }
 
@@ -93,53 +103,67 @@ pub fn now() -> DateTime<Utc> {
 }
 
 /// The credentials of these tenants' applications, each once, by their files as they are now.
-pub async fn endings<'a>(tenants: impl IntoIterator<Item = &'a Arc<Tenant>>) -> Vec<Ending> {
+pub async fn expiries<'a>(
+    tenants: impl IntoIterator<Item = &'a Arc<Tenant>>,
+) -> Vec<CredentialExpiry> {
     let mut found = BTreeMap::new();
     for tenant in tenants.into_iter().filter(|tenant| tenant.enabled) {
-        for (rank, credential) in tenant.app.credentials() {
-            found.entry(rank).or_insert_with(|| Arc::clone(credential));
+        for (credential_id, credential) in tenant.app.credentials() {
+            found.entry(credential_id).or_insert_with(|| Arc::clone(credential));
         }
     }
-    let looks = found.into_iter().map(|(rank, credential)| ending(rank, credential));
-    futures::stream::iter(looks).buffered(LOOKS).collect().await
+    let looks =
+        found.into_iter().map(|(credential_id, credential)| expiry(credential_id, credential));
+    futures::stream::iter(looks).buffered(CONCURRENT_READS).collect().await
 }
 
-async fn ending(rank: Rank, credential: Arc<Credential>) -> Ending {
-    let (_, fingerprint) = credential.proof(&rank).await;
+async fn expiry(credential_id: CredentialId, credential: Arc<Credential>) -> CredentialExpiry {
+    let (_, fingerprint) = credential.client_auth(&credential_id).await;
     let (kind, expires, problem) = (credential.kind(), credential.expires(), credential.problem());
-    let is_renewed = credential.has_outlived_its_end();
-    Ending { rank, kind, expires, is_renewed, problem, fingerprint }
+    let is_renewed = credential.is_expiry_outdated();
+    CredentialExpiry { credential_id, kind, expires, is_renewed, problem, fingerprint }
 }
 
 /// The ends of the credentials by which a tenant is read, as `status --json` shows them.
-pub fn of_tenant(tenants: &[Arc<Tenant>], id: Uuid, endings: &[Ending]) -> Value {
+pub fn of_tenant(tenants: &[Arc<Tenant>], id: Uuid, expiries: &[CredentialExpiry]) -> Value {
     let tenant = tenants.iter().filter(|tenant| tenant.id.0 == id && tenant.enabled);
-    let ranks: Vec<Rank> = tenant.flat_map(|tenant| tenant.app.credentials()).map(|(rank, _)| rank).collect();
-    let told = |ending: &Ending| {
-        let Ending { rank, kind, expires, problem, .. } = ending;
-        json!({ "name": rank.name, "kind": kind, "expires": expires, "problem": problem })
+    let credential_ids: Vec<CredentialId> = tenant
+        .flat_map(|tenant| tenant.app.credentials())
+        .map(|(credential_id, _)| credential_id)
+        .collect();
+    let told = |expiry: &CredentialExpiry| {
+        let CredentialExpiry { credential_id, kind, expires, problem, .. } = expiry;
+        json!({ "name": credential_id.name, "kind": kind, "expires": expires, "problem": problem })
     };
-    endings.iter().filter(|ending| ranks.contains(&ending.rank)).map(told).collect()
+    expiries
+        .iter()
+        .filter(|expiry| credential_ids.contains(&expiry.credential_id))
+        .map(told)
+        .collect()
 }
 
 /// Tells what ends soon, and gives tenants that wait for a credential another chance when its files have changed.
-pub async fn watch(engine: Arc<Engine>, wake: Arc<Notify>) {
+pub async fn watch(engine: Arc<SyncEngine>, wake: Arc<Notify>) {
     let mut told = HashMap::new();
     let mut seen = HashMap::new();
-    let mut tick = tokio::time::interval(LOOK);
+    let mut tick = tokio::time::interval(POLL_INTERVAL);
     loop {
         tick.tick().await;
         let settings = engine.settings();
-        let endings = endings(settings.tenants.values()).await;
-        for ending in &endings {
-            tell(ending, now(), &mut told);
+        let expiries = expiries(settings.tenants.values()).await;
+        for expiry in &expiries {
+            log_expiry(expiry, now(), &mut told);
         }
-        seen.keys().filter(|rank| endings.iter().all(|ending| ending.rank != **rank)).for_each(retire);
-        let changed = changed(settings.tenants.values(), &endings, &mut seen);
+        seen.keys()
+            .filter(|credential_id| {
+                expiries.iter().all(|expiry| expiry.credential_id != **credential_id)
+            })
+            .for_each(clear_metrics);
+        let changed = changed(settings.tenants.values(), &expiries, &mut seen);
         if changed.is_empty() {
             continue;
         }
-        match engine.parties().store.unpark(&changed).await {
+        match engine.services().store.clear_parking(&changed).await {
             Ok(()) => wake.notify_one(),
             Err(error) => {
                 tracing::warn!(error = %error, "tenants whose credential has changed are tried again at their usual time");
@@ -149,33 +173,39 @@ pub async fn watch(engine: Arc<Engine>, wake: Arc<Notify>) {
 }
 
 /// A credential that is configured no more alarms nobody; the recorder forgets no series.
-fn retire(rank: &Rank) {
-    rank.set("incident_sync_credential_refused", 0.0);
-    rank.set("incident_sync_credential_in_use", 0.0);
-    rank.set("incident_sync_credential_files_unusable", 0.0);
-    rank.set(EXPIRY, f64::NAN);
+fn clear_metrics(credential_id: &CredentialId) {
+    credential_id.set("incident_sync_credential_refused", 0.0);
+    credential_id.set("incident_sync_credential_in_use", 0.0);
+    credential_id.set("incident_sync_credential_files_unusable", 0.0);
+    credential_id.set(EXPIRY, f64::NAN);
 }
 
 /// Once for each stage, so that it is a line in the log and not a flood.
-fn tell(ending: &Ending, now: DateTime<Utc>, told: &mut HashMap<Rank, i64>) {
-    let rank = &ending.rank;
-    rank.set("incident_sync_credential_files_unusable", f64::from(ending.problem.is_some()));
-    if let Some(end) = ending.expires {
+fn log_expiry(
+    expiry: &CredentialExpiry,
+    now: DateTime<Utc>,
+    told: &mut HashMap<CredentialId, i64>,
+) {
+    let credential_id = &expiry.credential_id;
+    credential_id
+        .set("incident_sync_credential_files_unusable", f64::from(expiry.problem.is_some()));
+    if let Some(end) = expiry.expires {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
-        rank.set(EXPIRY, end.timestamp() as f64);
-    } else if ending.is_renewed {
+        credential_id.set(EXPIRY, end.timestamp() as f64);
+    } else if expiry.is_renewed {
         // No alert may go by the end of the secret before.
-        rank.set(EXPIRY, f64::NAN);
+        credential_id.set(EXPIRY, f64::NAN);
     }
-    let Some(stage) = ending.stage(now) else {
-        told.remove(rank);
+    let Some(stage) = expiry.stage(now) else {
+        told.remove(credential_id);
         return;
     };
-    if told.insert(rank.clone(), stage) == Some(stage) {
+    if told.insert(credential_id.clone(), stage) == Some(stage) {
         return;
     }
-    let (Rank { client_id: app, name: credential, owner }, kind) = (rank, ending.kind);
-    let what = ending.told(now);
+    let (CredentialId { client_id: app, name: credential, owner }, kind) =
+        (credential_id, expiry.kind);
+    let what = expiry.describe(now);
     if stage == 0 {
         tracing::error!(
             who = "operator",
@@ -201,15 +231,20 @@ fn tell(ending: &Ending, now: DateTime<Utc>, told: &mut HashMap<Rank, i64>) {
 /// The tenants that have a credential which is not that of the last look.
 fn changed<'a>(
     tenants: impl IntoIterator<Item = &'a Arc<Tenant>>,
-    endings: &[Ending],
-    seen: &mut HashMap<Rank, Fingerprint>,
+    expiries: &[CredentialExpiry],
+    seen: &mut HashMap<CredentialId, Fingerprint>,
 ) -> Vec<Uuid> {
-    let looked: HashMap<Rank, Fingerprint> =
-        endings.iter().map(|ending| (ending.rank.clone(), ending.fingerprint)).collect();
+    let looked: HashMap<CredentialId, Fingerprint> =
+        expiries.iter().map(|expiry| (expiry.credential_id.clone(), expiry.fingerprint)).collect();
     let before = std::mem::replace(seen, looked);
-    let is_new = |(rank, now): &(&Rank, &Fingerprint)| before.get(rank).is_some_and(|before| before != *now);
-    let new: HashSet<&Rank> = seen.iter().filter(is_new).map(|(rank, _)| rank).collect();
-    let has_new = |tenant: &&Arc<Tenant>| tenant.app.credentials().any(|(rank, _)| new.contains(&rank));
+    let is_new = |(credential_id, now): &(&CredentialId, &Fingerprint)| {
+        before.get(credential_id).is_some_and(|before| before != *now)
+    };
+    let new: HashSet<&CredentialId> =
+        seen.iter().filter(is_new).map(|(credential_id, _)| credential_id).collect();
+    let has_new = |tenant: &&Arc<Tenant>| {
+        tenant.app.credentials().any(|(credential_id, _)| new.contains(&credential_id))
+    };
     tenants.into_iter().filter(has_new).map(|tenant| tenant.id.0).collect()
 }
 
@@ -223,8 +258,8 @@ mod tests {
         let at = |days: f64| {
             #[expect(clippy::cast_possible_truncation, reason = "a few days in seconds")]
             let expires = now + TimeDelta::seconds((days * 86_400.0) as i64);
-            Ending {
-                rank: Rank { client_id: "a".into(), name: "first", owner: None },
+            CredentialExpiry {
+                credential_id: CredentialId { client_id: "a".into(), name: "first", owner: None },
                 kind: "certificate",
                 expires: Some(expires),
                 is_renewed: false,
@@ -232,18 +267,23 @@ mod tests {
                 fingerprint: [0; 32],
             }
         };
-        let stages = [(31.0, None), (30.0, Some(30)), (7.1, Some(30)), (7.0, Some(7)), (1.5, Some(7))];
-        for (days, stage) in stages.into_iter().chain([(1.0, Some(1)), (0.1, Some(1)), (0.0, Some(0)), (-3.0, Some(0))])
-        {
+        let stages =
+            [(31.0, None), (30.0, Some(30)), (7.1, Some(30)), (7.0, Some(7)), (1.5, Some(7))];
+        for (days, stage) in stages.into_iter().chain([
+            (1.0, Some(1)),
+            (0.1, Some(1)),
+            (0.0, Some(0)),
+            (-3.0, Some(0)),
+        ]) {
             assert_eq!(at(days).stage(now), stage, "{days}");
         }
-        assert_eq!(Ending { expires: None, ..at(0.0) }.stage(now), None);
+        assert_eq!(CredentialExpiry { expires: None, ..at(0.0) }.stage(now), None);
         assert_eq!(at(31.0).finding(now).result, CheckResult::Ok);
         assert_eq!(at(6.0).finding(now).result, CheckResult::Warning);
         assert_eq!(at(-1.0).finding(now).result, CheckResult::Failure);
-        let unusable = Ending { problem: Some("app.x: gone".into()), ..at(31.0) };
+        let unusable = CredentialExpiry { problem: Some("app.x: gone".into()), ..at(31.0) };
         assert_eq!(unusable.finding(now).result, CheckResult::Warning);
-        assert!(unusable.told(now).ends_with("in 31 days; CANNOT BE READ AGAIN: app.x: gone"));
-        assert!(at(6.0).told(now).contains("in 6 days"), "{}", at(6.0).told(now));
+        assert!(unusable.describe(now).ends_with("in 31 days; CANNOT BE READ AGAIN: app.x: gone"));
+        assert!(at(6.0).describe(now).contains("in 6 days"), "{}", at(6.0).describe(now));
     }
 }

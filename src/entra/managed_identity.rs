@@ -21,11 +21,11 @@ const RENEW_EARLY: Duration = Duration::from_secs(300);
 pub struct ManagedIdentity {
     client_id: String,
     endpoint: Url,
-    held: Mutex<Held>,
+    cached: Mutex<CachedAssertion>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct CachedAssertion {
     /// For an audience, until a time.
     assertion: Option<(&'static str, SecretString, Instant)>,
     failure: Option<(Instant, SyncError)>,
@@ -34,31 +34,34 @@ struct Held {
 impl ManagedIdentity {
     /// Nothing is asked for yet.
     pub fn new(client_id: String, endpoint: Url) -> Self {
-        Self { client_id, endpoint, held: Mutex::default() }
+        Self { client_id, endpoint, cached: Mutex::default() }
     }
 
     /// The assertion for the cloud of that login host.
     pub async fn assertion(&self, authority: &Url) -> Result<SecretString, SyncError> {
         let (audience, asked) = (audience(authority), Instant::now());
-        let mut held = self.held.lock().await;
-        if let Some((of, token, until)) = &held.assertion
+        let mut cached = self.cached.lock().await;
+        if let Some((of, token, until)) = &cached.assertion
             && *of == audience
             && Instant::now() < *until
         {
             return Ok(token.clone());
         }
         // Those who waited share the failure: the service may take its time to be away.
-        if let Some((_, error)) = held.failure.as_ref().filter(|(failed, _)| *failed >= asked) {
+        if let Some((_, error)) = cached.failure.as_ref().filter(|(failed, _)| *failed >= asked) {
             return Err(error.clone());
         }
         match self.request(audience).await {
             Ok((token, lifetime)) => {
                 let until = Instant::now() + lifetime.saturating_sub(RENEW_EARLY);
-                *held = Held { assertion: Some((audience, token.clone(), until)), failure: None };
+                *cached = CachedAssertion {
+                    assertion: Some((audience, token.clone(), until)),
+                    failure: None,
+                };
                 Ok(token)
             }
             Err(error) => {
-                held.failure = Some((Instant::now(), error.clone()));
+                cached.failure = Some((Instant::now(), error.clone()));
                 Err(error)
             }
         }
@@ -66,7 +69,7 @@ impl ManagedIdentity {
 
     /// Drops an assertion that Entra refused.
     pub async fn forget(&self) {
-        self.held.lock().await.assertion = None;
+        self.cached.lock().await.assertion = None;
     }
 
     async fn request(&self, audience: &str) -> Result<(SecretString, Duration), SyncError> {
@@ -78,11 +81,15 @@ impl ManagedIdentity {
             .append_pair("client_id", &self.client_id);
         // Never through a proxy: it would ask for its own machine's identity.
         let sent = http_client::client().get(url).header("Metadata", "true").send().await;
-        let response = sent.map_err(|error| http_client::transport(Peer::ManagedIdentity, error))?;
+        let response =
+            sent.map_err(|error| http_client::transport(Peer::ManagedIdentity, error))?;
         let status = response.status().as_u16();
         if status != 200 {
             let body = http_client::read_refusal(response, Peer::ManagedIdentity).await?;
-            return Err(SyncError::ManagedIdentity { status, what: http_client::word(&body, "error") });
+            return Err(SyncError::ManagedIdentity {
+                status,
+                what: http_client::word(&body, "error"),
+            });
         }
         read_reply(&http_client::read_text(response, Peer::ManagedIdentity, REPLY_BYTES_MAX).await?)
     }

@@ -50,7 +50,10 @@ impl SecretFile {
         let file = file.map_err(|error| self.cannot_read(&error))?;
         let about = file.metadata().map_err(|error| self.cannot_read(&error))?;
         if !about.is_file() {
-            return Err(format!("{} is not a regular file; name a file that holds the secret", self.label()));
+            return Err(format!(
+                "{} is not a regular file; name a file that holds the secret",
+                self.label()
+            ));
         }
         let mut bytes = Vec::new();
         file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| self.cannot_read(&error))?;
@@ -65,10 +68,13 @@ impl SecretFile {
 
     /// Fails when somebody else may read the file, or may open it to others.
     fn check_closed(&self, about: &Metadata) -> Result<(), String> {
-        let path = if self.bare.is_some() { String::new() } else { format!(" {}", self.path.display()) };
+        let path =
+            if self.bare.is_some() { String::new() } else { format!(" {}", self.path.display()) };
         let (label, places, us) = (self.label(), self.places(), geteuid().as_raw());
         if about.permissions().mode() & 0o077 != 0 {
-            return Err(format!("{label}{places} is open to other users; close it with `chmod 600{path}`"));
+            return Err(format!(
+                "{label}{places} is open to other users; close it with `chmod 600{path}`"
+            ));
         }
         if about.uid() != 0 && about.uid() != us {
             let owner = about.uid();
@@ -81,12 +87,18 @@ impl SecretFile {
 
     /// How the file is named to the operator.
     pub fn label(&self) -> String {
-        if self.bare.is_some() { "the file of that name".to_owned() } else { self.path.display().to_string() }
+        if self.bare.is_some() {
+            "the file of that name".to_owned()
+        } else {
+            self.path.display().to_string()
+        }
     }
 
     fn cannot_read(&self, error: &std::io::Error) -> String {
         let (label, places) = (self.label(), self.places());
-        format!("cannot read {label}{places}: {error}; create it with mode 0600, owned by the service's user")
+        format!(
+            "cannot read {label}{places}: {error}; create it with mode 0600, owned by the service's user"
+        )
     }
 
     fn places(&self) -> &str {
@@ -129,7 +141,10 @@ mod tests {
         if geteuid().is_root() {
             std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
             let refused = file.bytes().unwrap_err();
-            assert!(refused.contains("belongs to user 65534") && refused.contains("chown 0 /"), "{refused}");
+            assert!(
+                refused.contains("belongs to user 65534") && refused.contains("chown 0 /"),
+                "{refused}"
+            );
             let bare = SecretFile { bare: Some(" in /etc".into()), ..file.clone() };
             assert!(!bare.bytes().unwrap_err().contains("secret`"), "a name may be a secret");
             assert!(file.open_bytes().is_ok());

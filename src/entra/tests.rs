@@ -11,7 +11,7 @@ const CANARY: &str = "canary-token-77c1";
 async fn a_token_that_cannot_be_renewed_is_used_until_it_ends_or_is_refused() {
     use crate::entra::credential::App;
     use crate::tenant::{Endpoints, Retention};
-    use simulator::{Endpoint, Options, Reply, Simulator, TenantSpec};
+    use simulator::{Endpoint, Options, ScriptedReply, Simulator, TenantSpec};
 
     let simulator = Simulator::start(Options::default()).await.unwrap();
     simulator.world().add_tenant(TenantSpec::new(TENANT.0, "Contoso"));
@@ -32,20 +32,20 @@ async fn a_token_that_cannot_be_renewed_is_used_until_it_ends_or_is_refused() {
         app: Arc::new(App { client_id: options.client_id, credential, next: None }),
         retention: Retention::default(),
     };
-    let tokens = Tokens::new(http_client::client());
+    let tokens = TokenCache::new(http_client::client());
     let first = tokens.get(&tenant).await.unwrap();
     // A token whose time to be renewed has come, and that ends so much later.
     let aged = async |left: Duration| {
         let (now, value) = (Instant::now(), first.value.clone());
-        let token = Token { value, renew_at: now, ends: now + left, look: first.look };
-        let slot = tokens.slot(&tenant);
-        *slot.lock().await = Slot { token: Some(Arc::new(token)), ..Slot::default() };
+        let token = Token { value, renew_at: now, ends: now + left, check: first.check };
+        let entry = tokens.entry(&tenant);
+        *entry.lock().await = CacheEntry { token: Some(Arc::new(token)), ..CacheEntry::default() };
     };
     let script = |replies| simulator.world().script(TENANT.0, Endpoint::Token, replies);
     let minute = Duration::from_secs(60);
 
     aged(minute).await;
-    script(vec![Reply::entra(503, "temporarily_unavailable", 90_033)]);
+    script(vec![ScriptedReply::entra(503, "temporarily_unavailable", 90_033)]);
     assert_eq!(tokens.get(&tenant).await.unwrap().bearer(), first.bearer());
     // Not asked for again at once: the next answer would be another token.
     assert_eq!(tokens.get(&tenant).await.unwrap().bearer(), first.bearer());
@@ -53,13 +53,13 @@ async fn a_token_that_cannot_be_renewed_is_used_until_it_ends_or_is_refused() {
     assert_ne!(tokens.get(&tenant).await.unwrap().bearer(), first.bearer());
 
     aged(Duration::ZERO).await;
-    script(vec![Reply::entra(503, "temporarily_unavailable", 90_033)]);
+    script(vec![ScriptedReply::entra(503, "temporarily_unavailable", 90_033)]);
     assert!(tokens.get(&tenant).await.is_err(), "the token has ended");
     aged(minute).await;
-    script(vec![Reply::entra(401, "invalid_client", 7_000_222)]);
+    script(vec![ScriptedReply::entra(401, "invalid_client", 7_000_222)]);
     assert!(tokens.get(&tenant).await.is_err(), "the credential is refused");
     aged(minute).await;
-    script(vec![Reply::throttled(60)]);
+    script(vec![ScriptedReply::throttled(60)]);
     assert!(tokens.get(&tenant).await.is_ok());
     aged(minute).await;
     assert!(tokens.get(&tenant).await.is_ok(), "Entra's pause does not end a token");
@@ -73,7 +73,8 @@ fn replies_of_both_endpoints_are_read() {
     for reply in [v1, v2, seed] {
         assert_eq!(read_reply(reply).unwrap().1, Duration::from_secs(3599));
     }
-    let lifetimes = [("\"0\"", 60), ("-1", 60), ("1e12", 86_400), ("null", 300), ("\"x\"", 300), ("{}", 300)];
+    let lifetimes =
+        [("\"0\"", 60), ("-1", 60), ("1e12", 86_400), ("null", 300), ("\"x\"", 300), ("{}", 300)];
     for (told, seconds) in lifetimes {
         let reply = format!(r#"{{"access_token":"t","expires_in":{told}}}"#);
         assert_eq!(read_reply(&reply).unwrap().1, Duration::from_secs(seconds), "{told}");
@@ -86,7 +87,8 @@ fn replies_of_both_endpoints_are_read() {
 #[test]
 fn an_error_becomes_facts() {
     let documented = include_str!("../../tests/data/entra_token_error.json");
-    let SyncError::Entra { status, error, codes, trace_id, .. } = refusal(400, documented, None) else {
+    let SyncError::Entra { status, error, codes, trace_id, .. } = refusal(400, documented, None)
+    else {
         panic!("wrong kind")
     };
     assert_eq!((status, error.as_str(), codes.as_slice()), (400, "invalid_scope", &[70_011][..]));
@@ -97,7 +99,9 @@ fn an_error_becomes_facts() {
 
 #[test]
 fn whatever_a_token_reply_is_it_gives_a_token_for_a_sane_time_or_none_and_is_never_shown() {
-    let reply = Json::of(&format!(r#"{{"token_type":"Bearer","expires_in":3599,"access_token":"{CANARY}"}}"#));
+    let reply = Json::of(&format!(
+        r#"{{"token_type":"Bearer","expires_in":3599,"access_token":"{CANARY}"}}"#
+    ));
     let mut read = 0;
     each_seed(1_000, |seed| {
         let mut random = Random::new(seed);
@@ -118,8 +122,11 @@ fn whatever_a_token_reply_is_it_gives_a_token_for_a_sane_time_or_none_and_is_nev
 
 #[test]
 fn whatever_a_token_claims_it_is_ours_only_if_it_says_so() {
-    let claims = Json::of(&format!(r#"{{"tid":"{TENANT}","roles":["Incident.Read.All"],"aud":"x"}}"#));
-    let encode = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, text);
+    let claims =
+        Json::of(&format!(r#"{{"tid":"{TENANT}","roles":["Incident.Read.All"],"aud":"x"}}"#));
+    let encode = |text: &str| {
+        base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, text)
+    };
     let mut fine = 0;
     each_seed(1_000, |seed| {
         let mut random = Random::new(seed);
@@ -127,9 +134,11 @@ fn whatever_a_token_claims_it_is_ours_only_if_it_says_so() {
         for body in [&body, &garbled(&body, &mut random)] {
             let token = format!("{}.{}.c2ln", encode("{}"), encode(body));
             for token in [&token, &garbled(&token, &mut random)] {
-                match claims::look(token, TENANT) {
-                    Ok(look) => fine += usize::from(look == Look::Fine),
-                    Err(error) => assert!(!error.to_string().contains(char::is_control), "{error:?}"),
+                match claims::check(token, TENANT) {
+                    Ok(check) => fine += usize::from(check == TokenCheck::Valid),
+                    Err(error) => {
+                        assert!(!error.to_string().contains(char::is_control), "{error:?}");
+                    }
                 }
             }
         }
@@ -149,7 +158,7 @@ fn whatever_a_refusal_says_is_short_and_printable() {
             let error = refusal(status, body, None);
             let told = error.to_string();
             assert!(told.chars().count() < 300 && !told.contains(char::is_control), "{told:?}");
-            error.verdict();
+            error.diagnosis();
             read += usize::from(told.contains("AADSTS70011 "));
         }
     });
@@ -159,6 +168,8 @@ fn whatever_a_refusal_says_is_short_and_printable() {
 #[test]
 fn an_odd_field_of_a_refusal_hides_no_other() {
     let body = r#"{"error":null,"error_codes":[7000222,"x",-1,1e99],"trace_id":"a\u0000\nb"}"#;
-    let SyncError::Entra { error, codes, trace_id, .. } = refusal(401, body, None) else { panic!("wrong kind") };
+    let SyncError::Entra { error, codes, trace_id, .. } = refusal(401, body, None) else {
+        panic!("wrong kind")
+    };
     assert_eq!((error.as_str(), codes.as_slice(), trace_id.as_str()), ("", &[7_000_222][..], "ab"));
 }

@@ -25,12 +25,14 @@ impl std::fmt::Display for Peer {
         f.write_str(match self {
             Self::Entra => "Entra's token endpoint",
             Self::Defender => "the Defender API",
-            Self::ManagedIdentity => "the managed identity service of this machine (is it an Azure machine?)",
+            Self::ManagedIdentity => {
+                "the managed identity service of this machine (is it an Azure machine?)"
+            }
         })
     }
 }
 
-/// Facts about a failure. Rooms fill them in; only [`SyncError::verdict`] judges them.
+/// Facts about a failure. Rooms fill them in; only [`SyncError::diagnosis`] judges them.
 #[derive(Debug, Error, Clone)]
 pub enum SyncError {
     /// Entra answered with an error.
@@ -193,8 +195,10 @@ pub enum SyncError {
         wait: Duration,
     },
     /// What this run wrote before is not there any more.
-    #[error("the database has lost the page that this run wrote before, as in a crash or a failover")]
-    TakenBack,
+    #[error(
+        "the database has lost the page that this run wrote before, as in a crash or a failover"
+    )]
+    LostCommit,
     /// A row of the database holds what no release of ours writes.
     #[error("the tenant's state holds a value out of bounds: {columns}")]
     StateOutOfBounds {
@@ -236,9 +240,9 @@ fn in_brackets(sqlstate: Option<&str>) -> String {
 
 /// The person who can end a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Actor {
+pub enum Owner {
     /// The developers of incident-sync.
-    Us,
+    Developers,
     /// The partner's operator.
     Operator,
     /// Somebody with rights in the customer's tenant.
@@ -247,11 +251,11 @@ pub enum Actor {
     Nobody,
 }
 
-impl Actor {
+impl Owner {
     /// The word used in the database, in metrics and in `--json`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Us => "us",
+            Self::Developers => "us",
             Self::Operator => "operator",
             Self::CustomerAdmin => "customer_admin",
             Self::Nobody => "nobody",
@@ -261,17 +265,17 @@ impl Actor {
 
 /// Whether and when trying again makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
+pub enum Retry {
     /// Soon, with back-off.
-    Soon,
+    Now,
     /// Not before this long.
-    AtLeast(Duration),
+    After(Duration),
     /// With a new token, once.
-    NewToken,
+    WithNewToken,
     /// Not in this run; the next one may succeed.
     NextRun,
     /// Not until somebody acts; a probe now and then notices that it was done.
-    UntilActed,
+    OnceFixed,
 }
 
 /// What another party said, so that it can be shown in a line of the log and stored by Postgres: short, without characters that
@@ -288,7 +292,9 @@ pub(crate) fn visible(text: &str) -> String {
 /// Control characters, and those that break lines, reverse the order of what follows, or show nothing: Unicode's categories Cc,
 /// Cf, Zl and Zp.
 pub(crate) fn is_invisible(c: char) -> bool {
-    c.is_control() || FORMAT.iter().any(|range| range.contains(&c)) || matches!(c, '\u{2028}' | '\u{2029}')
+    c.is_control()
+        || FORMAT.iter().any(|range| range.contains(&c))
+        || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// The category Cf. Source: Unicode 17, `DerivedGeneralCategory.txt`.
@@ -317,28 +323,28 @@ const FORMAT: [RangeInclusive<char>; 21] = [
 ];
 
 /// The words of a panic up to what they quote: that may be a customer's text, as where one is cut within a letter.
-pub(crate) fn panic_words(text: &str) -> &str {
+pub(crate) fn panic_message(text: &str) -> &str {
     text.split(['`', '"', '\'']).next().unwrap_or_default().trim_end()
 }
 
 /// The judgement on a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Diagnosis {
     /// For metrics, `sync_state.error_class` and filters; never changes with the text.
     pub class: &'static str,
     /// Who must act.
-    pub who: Actor,
+    pub owner: Owner,
     /// Whether waiting helps.
-    pub wait: Wait,
+    pub retry: Retry,
     /// One sentence for the operator.
-    pub say: String,
+    pub advice: String,
     /// True when every tenant of the same app will fail alike.
     pub shared: bool,
 }
 
-impl Verdict {
-    fn new(class: &'static str, who: Actor, wait: Wait, say: impl Into<String>) -> Self {
-        Self { class, who, wait, say: say.into(), shared: false }
+impl Diagnosis {
+    fn new(class: &'static str, owner: Owner, retry: Retry, advice: impl Into<String>) -> Self {
+        Self { class, owner, retry, advice: advice.into(), shared: false }
     }
 }
 
@@ -347,168 +353,182 @@ const UNSPECIFIED_THROTTLE: Duration = Duration::from_secs(60);
 /// An announced wait is cut to this, after which one probe tells more.
 const LONGEST_THROTTLE: Duration = Duration::from_secs(6 * 3600);
 
-fn throttled(peer: Peer, retry_after: Option<Duration>) -> Verdict {
+fn throttled(peer: Peer, retry_after: Option<Duration>) -> Diagnosis {
     let wait = retry_after.unwrap_or(UNSPECIFIED_THROTTLE).min(LONGEST_THROTTLE);
     let say = format!("{peer} asked for a pause of {} s; it is obeyed", wait.as_secs());
-    Verdict::new("throttled", Actor::Nobody, Wait::AtLeast(wait), say)
+    Diagnosis::new("throttled", Owner::Nobody, Retry::After(wait), say)
 }
 
 impl SyncError {
     /// The one place where a failure is judged.
     #[expect(clippy::too_many_lines, reason = "one table, a row for each kind of failure")]
-    pub fn verdict(&self) -> Verdict {
+    pub fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Entra { status: 429, retry_after, .. } => throttled(Peer::Entra, *retry_after),
-            Self::Entra { status, error, codes, .. } => aadsts::verdict(*status, error, codes),
+            Self::Entra { status, error, codes, .. } => aadsts::diagnosis(*status, error, codes),
             // 404 and 410 come while the service or the identity is being set up.
-            Self::ManagedIdentity { status: 404 | 410 | 429 | 500..=599, .. } => Verdict {
+            Self::ManagedIdentity { status: 404 | 410 | 429 | 500..=599, .. } => Diagnosis {
                 shared: true,
-                ..Verdict::new(
+                ..Diagnosis::new(
                     "transport",
-                    Actor::Nobody,
-                    Wait::AtLeast(IDENTITY_PROBE),
+                    Owner::Nobody,
+                    Retry::After(IDENTITY_PROBE),
                     "The managed identity service of this machine is unwell, or not ready yet; it is tried again in a minute",
                 )
             },
-            Self::Transport { peer: Peer::ManagedIdentity, .. } | Self::Timeout { peer: Peer::ManagedIdentity } => {
-                Verdict {
-                    shared: true,
-                    ..Verdict::new(
-                        "transport",
-                        Actor::Operator,
-                        Wait::AtLeast(IDENTITY_PROBE),
-                        "The managed identity service of this machine does not answer; only Azure machines have one: run there, or take another credential",
-                    )
-                }
-            }
-            Self::ManagedIdentity { .. } => Verdict {
+            Self::Transport { peer: Peer::ManagedIdentity, .. }
+            | Self::Timeout { peer: Peer::ManagedIdentity } => Diagnosis {
                 shared: true,
-                ..Verdict::new(
+                ..Diagnosis::new(
+                    "transport",
+                    Owner::Operator,
+                    Retry::After(IDENTITY_PROBE),
+                    "The managed identity service of this machine does not answer; only Azure machines have one: run there, or take another credential",
+                )
+            },
+            Self::ManagedIdentity { .. } => Diagnosis {
+                shared: true,
+                ..Diagnosis::new(
                     "credential",
-                    Actor::Operator,
-                    Wait::UntilActed,
+                    Owner::Operator,
+                    Retry::OnceFixed,
                     "The managed identity service knows no such identity; assign the identity to this machine and check managed_identity_client_id",
                 )
             },
-            Self::Assertion { .. } => {
-                Verdict::new("bug", Actor::Us, Wait::NextRun, "The assertion could not be signed; report it")
-            }
-            Self::Proxy { wants_password: true, .. } => Verdict::new(
+            Self::Assertion { .. } => Diagnosis::new(
+                "bug",
+                Owner::Developers,
+                Retry::NextRun,
+                "The assertion could not be signed; report it",
+            ),
+            Self::Proxy { wants_password: true, .. } => Diagnosis::new(
                 "proxy",
-                Actor::Operator,
-                Wait::NextRun,
+                Owner::Operator,
+                Retry::NextRun,
                 "The proxy wants a name and a password; put the name into http_client.proxy and the password into http_client.proxy_password_file",
             ),
-            Self::Proxy { .. } => Verdict::new(
+            Self::Proxy { .. } => Diagnosis::new(
                 "proxy",
-                Actor::Operator,
-                Wait::NextRun,
+                Owner::Operator,
+                Retry::NextRun,
                 "The proxy does not let us through; whoever runs it must allow the hosts of Entra and of the API, or mend it",
             ),
             Self::EntraHold { left } => throttled(Peer::Entra, Some(*left)),
-            Self::TokenReply { .. } | Self::ApiReply { .. } => Verdict::new(
+            Self::TokenReply { .. } | Self::ApiReply { .. } => Diagnosis::new(
                 "bad_reply",
-                Actor::Nobody,
-                Wait::Soon,
+                Owner::Nobody,
+                Retry::Now,
                 "The answer came from something that is not Microsoft's service, such as a proxy; check the network path if it stays",
             ),
-            Self::ClockSkew { .. } => Verdict::new(
+            Self::ClockSkew { .. } => Diagnosis::new(
                 "bad_reply",
-                Actor::Operator,
-                Wait::Soon,
+                Owner::Operator,
+                Retry::Now,
                 "Nothing of the answer was stored. Correct the clock of the database server if it is wrong; otherwise check the network path, because the answer does not come from Microsoft's service",
             ),
-            Self::WrongTenant { .. } => Verdict::new(
+            Self::WrongTenant { .. } => Diagnosis::new(
                 "security",
-                Actor::Operator,
-                Wait::UntilActed,
+                Owner::Operator,
+                Retry::OnceFixed,
                 "The token belongs to another tenant than the configured one; nothing was read. Check the tenant id and the authority",
             ),
-            Self::Api { status, retry_after, code, hint, .. } => api_verdict(*status, code, *retry_after, hint),
-            Self::BodyTooLarge { .. } => {
-                Verdict::new("too_large", Actor::Us, Wait::NextRun, "A page is larger than the limit; report it")
+            Self::Api { status, retry_after, code, hint, .. } => {
+                api_diagnosis(*status, code, *retry_after, hint)
             }
-            Self::Redirected { .. } => Verdict::new(
+            Self::BodyTooLarge { .. } => Diagnosis::new(
+                "too_large",
+                Owner::Developers,
+                Retry::NextRun,
+                "A page is larger than the limit; report it",
+            ),
+            Self::Redirected { .. } => Diagnosis::new(
                 "security",
-                Actor::Operator,
-                Wait::UntilActed,
+                Owner::Operator,
+                Retry::OnceFixed,
                 "Redirects are refused because the secret and the token would go along; check authority, base_url and the network path",
             ),
-            Self::Transport { .. } => Verdict::new(
+            Self::Transport { .. } => Diagnosis::new(
                 "transport",
-                Actor::Nobody,
-                Wait::Soon,
+                Owner::Nobody,
+                Retry::Now,
                 "The network or the service is unwell; it is tried again",
             ),
             // Not again in this run: the wait has held its place long enough, and others want it.
-            Self::Timeout { .. } => Verdict::new(
+            Self::Timeout { .. } => Diagnosis::new(
                 "transport",
-                Actor::Nobody,
-                Wait::NextRun,
+                Owner::Nobody,
+                Retry::NextRun,
                 "The network or the service hangs; it is tried again after a pause",
             ),
-            Self::ForeignNextLink { .. } | Self::ForeignIncident { .. } => Verdict::new(
+            Self::ForeignNextLink { .. } | Self::ForeignIncident { .. } => Diagnosis::new(
                 "security",
-                Actor::Operator,
-                Wait::UntilActed,
+                Owner::Operator,
+                Retry::OnceFixed,
                 "The answer belongs to another host or tenant; nothing of it was stored. Check base_url and the network path",
             ),
-            Self::UnstableListing { .. } | Self::EndlessListing { .. } => Verdict::new(
+            Self::UnstableListing { .. } | Self::EndlessListing { .. } => Diagnosis::new(
                 "unstable_listing",
-                Actor::Us,
-                Wait::NextRun,
+                Owner::Developers,
+                Retry::NextRun,
                 "The API's listing cannot be read without loss; report it",
             ),
-            Self::Database { sqlstate, .. } => database_verdict(sqlstate.as_deref()),
-            Self::Schema { .. } => Verdict::new(
+            Self::Database { sqlstate, .. } => database_diagnosis(sqlstate.as_deref()),
+            Self::Schema { .. } => Diagnosis::new(
                 "schema",
-                Actor::Operator,
-                Wait::UntilActed,
+                Owner::Operator,
+                Retry::OnceFixed,
                 "The database's schema does not fit this version; run incident-sync migrate with the newest version installed",
             ),
             Self::Paused { wait } => throttled(Peer::Defender, Some(*wait)),
-            Self::TakenBack => Verdict::new(
+            Self::LostCommit => Diagnosis::new(
                 "database",
-                Actor::Nobody,
-                Wait::NextRun,
+                Owner::Nobody,
+                Retry::NextRun,
                 "Postgres has lost its last moments; the next run reads them again",
             ),
-            Self::StateOutOfBounds { .. } => Verdict::new(
+            Self::StateOutOfBounds { .. } => Diagnosis::new(
                 "bad_state",
-                Actor::Operator,
-                Wait::NextRun,
+                Owner::Operator,
+                Retry::NextRun,
                 "The database holds a value that incident-sync cannot use, so the tenant is not read; correct the column in defender.sync_state, or purge the tenant and synchronise it again",
             ),
-            Self::LeaseLost => {
-                Verdict::new("lease_lost", Actor::Nobody, Wait::NextRun, "Another instance has taken this tenant over")
-            }
-            Self::CredentialBreaker { code } => Verdict {
+            Self::LeaseLost => Diagnosis::new(
+                "lease_lost",
+                Owner::Nobody,
+                Retry::NextRun,
+                "Another instance has taken this tenant over",
+            ),
+            Self::CredentialBreaker { code } => Diagnosis {
                 shared: true,
-                ..Verdict::new(
+                ..Diagnosis::new(
                     "credential",
-                    Actor::Operator,
-                    Wait::AtLeast(BREAKER_PROBE),
+                    Owner::Operator,
+                    Retry::After(BREAKER_PROBE),
                     format!(
                         "The app's own credential was refused ({code}) for several tenants; renew it: a replaced file is read again by itself"
                     ),
                 )
             },
-            Self::Stopped => Verdict::new(
+            Self::Stopped => Diagnosis::new(
                 "stopped",
-                Actor::Nobody,
-                Wait::NextRun,
+                Owner::Nobody,
+                Retry::NextRun,
                 "incident-sync was stopped; the next start goes on here",
             ),
-            Self::Panicked { .. } => {
-                Verdict::new("bug", Actor::Us, Wait::NextRun, "A defect of incident-sync; report it with the log")
-            }
+            Self::Panicked { .. } => Diagnosis::new(
+                "bug",
+                Owner::Developers,
+                Retry::NextRun,
+                "A defect of incident-sync; report it with the log",
+            ),
         }
     }
 
     /// Whether a smaller part of the list may be served: the API failed at this very request, without asking for a pause,
     /// or its page was too large.
-    pub fn may_be_the_page(&self) -> bool {
-        let has_failed = matches!(self, Self::Api { status: 408 | 500..=599, .. }) && self.verdict().wait == Wait::Soon;
+    pub fn smaller_page_may_help(&self) -> bool {
+        let has_failed = matches!(self, Self::Api { status: 408 | 500..=599, .. })
+            && self.diagnosis().retry == Retry::Now;
         has_failed || matches!(self, Self::BodyTooLarge { peer: Peer::Defender, .. })
     }
 
@@ -527,38 +547,39 @@ impl SyncError {
     }
 
     /// Whether it is the database that is unwell, and every tenant's run will fail alike.
-    pub fn is_of_the_database(&self) -> bool {
-        matches!(self, Self::Database { .. }) && self.verdict().class != "database_data"
+    pub fn is_database_error(&self) -> bool {
+        matches!(self, Self::Database { .. }) && self.diagnosis().class != "database_data"
     }
 
     /// Whether time alone may mend it: nobody has refused anything.
-    pub fn may_pass(&self) -> bool {
-        matches!(self.verdict().wait, Wait::Soon | Wait::AtLeast(_) | Wait::NextRun)
+    pub fn is_transient(&self) -> bool {
+        matches!(self.diagnosis().retry, Retry::Now | Retry::After(_) | Retry::NextRun)
     }
 
     /// The AADSTS code of a failure that all tenants of the app share; of the managed identity service its status, 0 where
     /// it is away.
     pub fn shared_credential_code(&self) -> Option<u32> {
         if let Self::Entra { codes, .. } = self
-            && self.verdict().shared
+            && self.diagnosis().shared
         {
             return Some(codes.first().copied().unwrap_or(0));
         }
         if let Self::ManagedIdentity { status, .. } = self {
             return Some(u32::from(*status));
         }
-        self.is_of_an_absent_identity_service().then_some(0)
+        self.is_identity_service_absent().then_some(0)
     }
 
-    fn is_of_an_absent_identity_service(&self) -> bool {
+    fn is_identity_service_absent(&self) -> bool {
         matches!(
             self,
-            Self::Transport { peer: Peer::ManagedIdentity, .. } | Self::Timeout { peer: Peer::ManagedIdentity }
+            Self::Transport { peer: Peer::ManagedIdentity, .. }
+                | Self::Timeout { peer: Peer::ManagedIdentity }
         )
     }
 
     /// Whether another credential of the same application may do better.
-    pub fn is_of_the_credential(&self) -> bool {
+    pub fn is_credential_error(&self) -> bool {
         matches!(self, Self::CredentialBreaker { .. }) || self.shared_credential_code().is_some()
     }
 }
@@ -569,92 +590,114 @@ pub const IDENTITY_PROBE: Duration = Duration::from_secs(60);
 pub const BREAKER_PROBE: Duration = Duration::from_secs(15 * 60);
 
 /// Source of the statuses and codes: `MicrosoftDocs/defender-docs`, `api-error-codes.md`.
-fn api_verdict(status: u16, code: &str, retry_after: Option<Duration>, hint: &str) -> Verdict {
+fn api_diagnosis(status: u16, code: &str, retry_after: Option<Duration>, hint: &str) -> Diagnosis {
     match status {
         429 => throttled(Peer::Defender, retry_after),
-        401 => Verdict::new(
+        401 => Diagnosis::new(
             "unauthorized",
-            Actor::Nobody,
-            Wait::NewToken,
+            Owner::Nobody,
+            Retry::WithNewToken,
             "The API did not accept the token; a new one is asked for once",
         ),
-        403 if code == "DisabledFeature" => Verdict::new(
+        403 if code == "DisabledFeature" => Diagnosis::new(
             "tenant_config",
-            Actor::CustomerAdmin,
-            Wait::UntilActed,
+            Owner::CustomerAdmin,
+            Retry::OnceFixed,
             "Microsoft 365 Defender is not enabled in the tenant; the customer must enable or license it",
         ),
-        403 if code == "DisallowedOperation" => Verdict::new(
+        403 if code == "DisallowedOperation" => Diagnosis::new(
             "forbidden",
-            Actor::Operator,
-            Wait::UntilActed,
+            Owner::Operator,
+            Retry::OnceFixed,
             "Microsoft does not allow this operation in the tenant; open a ticket with Microsoft and give the tracking id",
         ),
-        403 if hint.is_empty() => Verdict::new(
+        403 if hint.is_empty() => Diagnosis::new(
             "forbidden",
-            Actor::CustomerAdmin,
-            Wait::NewToken,
+            Owner::CustomerAdmin,
+            Retry::WithNewToken,
             "The token may not read incidents; the customer's admin must grant Incident.Read.All (application permission of Microsoft Threat Protection) by the consent link",
         ),
-        403 => Verdict::new(
+        403 => Diagnosis::new(
             "missing_role",
-            Actor::CustomerAdmin,
-            Wait::NewToken,
+            Owner::CustomerAdmin,
+            Retry::WithNewToken,
             "The token lacks the role Incident.Read.All; add the permission to the app registration, then the customer's admin must consent again",
         ),
-        404 => Verdict::new(
+        404 => Diagnosis::new(
             "tenant_config",
-            Actor::Operator,
-            Wait::UntilActed,
+            Owner::Operator,
+            Retry::OnceFixed,
             "The API does not know this address; check cloud and base_url",
         ),
         503 => match retry_after {
-            Some(pause) => Verdict::new(
+            Some(pause) => Diagnosis::new(
                 "upstream",
-                Actor::Nobody,
-                Wait::AtLeast(pause.min(LONGEST_THROTTLE)),
+                Owner::Nobody,
+                Retry::After(pause.min(LONGEST_THROTTLE)),
                 "The service is unavailable and named a pause; it is obeyed",
             ),
-            None => {
-                Verdict::new("upstream", Actor::Nobody, Wait::Soon, "The service is unavailable; it is tried again")
-            }
+            None => Diagnosis::new(
+                "upstream",
+                Owner::Nobody,
+                Retry::Now,
+                "The service is unavailable; it is tried again",
+            ),
         },
-        408 | 500..=599 => Verdict::new("upstream", Actor::Nobody, Wait::Soon, "The service failed; it is tried again"),
-        _ => Verdict::new("bad_request", Actor::Us, Wait::NextRun, "The API refused the request as wrong; report it"),
+        408 | 500..=599 => Diagnosis::new(
+            "upstream",
+            Owner::Nobody,
+            Retry::Now,
+            "The service failed; it is tried again",
+        ),
+        _ => Diagnosis::new(
+            "bad_request",
+            Owner::Developers,
+            Retry::NextRun,
+            "The API refused the request as wrong; report it",
+        ),
     }
 }
 
 /// Source of the codes: PostgreSQL's manual, appendix A.
-fn database_verdict(sqlstate: Option<&str>) -> Verdict {
+fn database_diagnosis(sqlstate: Option<&str>) -> Diagnosis {
     match sqlstate.map(|code| code.get(..2).unwrap_or(code)) {
-        Some("28" | "42" | "3D" | "3F") => Verdict::new(
+        Some("28" | "42" | "3D" | "3F") => Diagnosis::new(
             "database_rights",
-            Actor::Operator,
-            Wait::NextRun,
+            Owner::Operator,
+            Retry::NextRun,
             "Postgres refuses us; check user, password, rights and that the schema is migrated",
         ),
-        Some("53") => Verdict::new(
+        Some("53") => Diagnosis::new(
             "database_full",
-            Actor::Operator,
-            Wait::NextRun,
+            Owner::Operator,
+            Retry::NextRun,
             "Postgres is out of disk, memory or connections",
         ),
-        Some("22" | "23" | "54") => {
-            Verdict::new("database_data", Actor::Us, Wait::NextRun, "Postgres refused a value; report it")
-        }
+        Some("22" | "23" | "54") => Diagnosis::new(
+            "database_data",
+            Owner::Developers,
+            Retry::NextRun,
+            "Postgres refused a value; report it",
+        ),
         // 25P03: Postgres has ended a transaction in which we were silent for too long.
-        Some("25") if sqlstate != Some("25P03") => Verdict::new(
+        Some("25") if sqlstate != Some("25P03") => Diagnosis::new(
             "database_read_only",
-            Actor::Operator,
-            Wait::NextRun,
+            Owner::Operator,
+            Retry::NextRun,
             "Postgres is read-only, as after a failover; it is tried again",
         ),
-        Some("40") => {
-            Verdict::new("database_conflict", Actor::Nobody, Wait::Soon, "Two transactions collided; it is tried again")
-        }
-        Some(_) | None => {
-            Verdict::new("database", Actor::Nobody, Wait::Soon, "Postgres is away or slow; it is tried again")
-        }
+        Some("40") => Diagnosis::new(
+            "database_conflict",
+            Owner::Nobody,
+            Retry::Now,
+            "Two transactions collided; it is tried again",
+        ),
+        Some(_) | None => Diagnosis::new(
+            "database",
+            Owner::Nobody,
+            Retry::Now,
+            "Postgres is away or slow; it is tried again",
+        ),
     }
 }
 
@@ -662,15 +705,25 @@ fn database_verdict(sqlstate: Option<&str>) -> Verdict {
 mod tests {
     use super::*;
 
-    fn api(status: u16, code: &str, retry_after: Option<u64>) -> Verdict {
+    fn api(status: u16, code: &str, retry_after: Option<u64>) -> Diagnosis {
         let retry_after = retry_after.map(Duration::from_secs);
-        SyncError::Api { status, code: code.into(), target: String::new(), retry_after, hint: String::new() }.verdict()
+        SyncError::Api {
+            status,
+            code: code.into(),
+            target: String::new(),
+            retry_after,
+            hint: String::new(),
+        }
+        .diagnosis()
     }
 
     #[test]
     fn text_of_others_is_shown_without_invisible_characters() {
         let said = "a\u{202e}gnp.\u{2028}e\u{2029}x\u{200b}e\u{feff}\u{ad}\u{2066}\u{e0041}\u{1b}[31m\u{85}\r\n";
-        assert_eq!((shown(said), visible(said)), ("agnp.exe[31m".to_owned(), "agnp.exe[31m".to_owned()));
+        assert_eq!(
+            (shown(said), visible(said)),
+            ("agnp.exe[31m".to_owned(), "agnp.exe[31m".to_owned())
+        );
         let text = "Größe 字 \u{e9} \u{301} 😀";
         assert_eq!(shown(text), text);
         assert_eq!((shown(&"x".repeat(99)).len(), visible(&"x".repeat(99)).len()), (80, 99));
@@ -683,33 +736,39 @@ mod tests {
         let panic = std::panic::catch_unwind(|| title[1..].len()).unwrap_err();
         let said = panic.downcast_ref::<String>().unwrap();
         assert!(said.contains("customer"), "this is why: {said}");
-        assert!(panic_words(said).contains("char boundary") && !panic_words(said).contains("customer"));
+        assert!(
+            panic_message(said).contains("char boundary")
+                && !panic_message(said).contains("customer")
+        );
     }
 
     #[test]
     fn a_pause_is_obeyed_within_reason() {
-        assert_eq!(api(429, "TooManyRequests", Some(17)).wait, Wait::AtLeast(Duration::from_secs(17)));
-        assert_eq!(api(429, "", None).wait, Wait::AtLeast(UNSPECIFIED_THROTTLE));
-        assert_eq!(api(429, "", Some(86_400)).wait, Wait::AtLeast(LONGEST_THROTTLE));
-        assert_eq!(api(503, "", Some(5)).wait, Wait::AtLeast(Duration::from_secs(5)));
+        assert_eq!(
+            api(429, "TooManyRequests", Some(17)).retry,
+            Retry::After(Duration::from_secs(17))
+        );
+        assert_eq!(api(429, "", None).retry, Retry::After(UNSPECIFIED_THROTTLE));
+        assert_eq!(api(429, "", Some(86_400)).retry, Retry::After(LONGEST_THROTTLE));
+        assert_eq!(api(503, "", Some(5)).retry, Retry::After(Duration::from_secs(5)));
     }
 
     #[test]
     fn api_statuses_name_who_must_act() {
         let table = [
-            (400, "BadRequest", Actor::Us, Wait::NextRun),
-            (401, "Unauthorized", Actor::Nobody, Wait::NewToken),
-            (403, "Forbidden", Actor::CustomerAdmin, Wait::NewToken),
-            (403, "DisabledFeature", Actor::CustomerAdmin, Wait::UntilActed),
-            (403, "DisallowedOperation", Actor::Operator, Wait::UntilActed),
-            (404, "NotFound", Actor::Operator, Wait::UntilActed),
-            (500, "InternalServerError", Actor::Nobody, Wait::Soon),
-            (502, "", Actor::Nobody, Wait::Soon),
-            (418, "", Actor::Us, Wait::NextRun),
+            (400, "BadRequest", Owner::Developers, Retry::NextRun),
+            (401, "Unauthorized", Owner::Nobody, Retry::WithNewToken),
+            (403, "Forbidden", Owner::CustomerAdmin, Retry::WithNewToken),
+            (403, "DisabledFeature", Owner::CustomerAdmin, Retry::OnceFixed),
+            (403, "DisallowedOperation", Owner::Operator, Retry::OnceFixed),
+            (404, "NotFound", Owner::Operator, Retry::OnceFixed),
+            (500, "InternalServerError", Owner::Nobody, Retry::Now),
+            (502, "", Owner::Nobody, Retry::Now),
+            (418, "", Owner::Developers, Retry::NextRun),
         ];
         for (status, code, who, wait) in table {
-            let verdict = api(status, code, None);
-            assert_eq!((verdict.who, verdict.wait), (who, wait), "{status} {code}");
+            let diagnosis = api(status, code, None);
+            assert_eq!((diagnosis.owner, diagnosis.retry), (who, wait), "{status} {code}");
         }
     }
 
@@ -717,24 +776,39 @@ mod tests {
     fn a_smaller_page_helps_only_where_the_page_was_at_fault() {
         let api = |status, seconds: Option<u64>| {
             let retry_after = seconds.map(Duration::from_secs);
-            SyncError::Api { status, code: String::new(), target: String::new(), retry_after, hint: String::new() }
+            SyncError::Api {
+                status,
+                code: String::new(),
+                target: String::new(),
+                retry_after,
+                hint: String::new(),
+            }
         };
         let large = |peer| SyncError::BodyTooLarge { peer, bytes_max: 1 };
-        for fault in [api(500, None), api(503, None), api(504, None), api(408, None), large(Peer::Defender)] {
-            assert!(fault.may_be_the_page(), "{fault}");
+        for fault in
+            [api(500, None), api(503, None), api(504, None), api(408, None), large(Peer::Defender)]
+        {
+            assert!(fault.smaller_page_may_help(), "{fault}");
         }
         let timeout = SyncError::Timeout { peer: Peer::Defender };
-        for other in [api(503, Some(5)), api(429, None), api(400, None), api(401, None), large(Peer::Entra), timeout] {
-            assert!(!other.may_be_the_page(), "{other}");
+        for other in [
+            api(503, Some(5)),
+            api(429, None),
+            api(400, None),
+            api(401, None),
+            large(Peer::Entra),
+            timeout,
+        ] {
+            assert!(!other.smaller_page_may_help(), "{other}");
         }
     }
 
     #[test]
     fn database_codes_name_who_must_act() {
-        assert_eq!(database_verdict(Some("28P01")).who, Actor::Operator);
-        assert_eq!(database_verdict(Some("40P01")).wait, Wait::Soon);
-        assert_eq!(database_verdict(Some("57P01")).wait, Wait::Soon);
-        assert_eq!(database_verdict(Some("25P03")).wait, Wait::Soon);
-        assert_eq!(database_verdict(None).who, Actor::Nobody);
+        assert_eq!(database_diagnosis(Some("28P01")).owner, Owner::Operator);
+        assert_eq!(database_diagnosis(Some("40P01")).retry, Retry::Now);
+        assert_eq!(database_diagnosis(Some("57P01")).retry, Retry::Now);
+        assert_eq!(database_diagnosis(Some("25P03")).retry, Retry::Now);
+        assert_eq!(database_diagnosis(None).owner, Owner::Nobody);
     }
 }

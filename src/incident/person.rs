@@ -22,7 +22,7 @@ const DISPLAY_NAMES: [&str; 2] = ["mailboxDisplayName", "mailbox_display_name"];
 
 /// What one entity says of a person.
 #[derive(Debug, Clone, Default, sqlx::FromRow)]
-pub struct Known {
+pub struct PersonIds {
     /// The security identifier of Windows.
     pub sid: Option<String>,
     /// The object id in Entra.
@@ -46,29 +46,37 @@ pub struct Person {
 
 impl Person {
     /// Who is called `upn` and whatever entities with that name say.
-    pub fn new(upn: &str, known: &[Known], placeholder: String) -> Self {
+    pub fn new(upn: &str, known: &[PersonIds], placeholder: String) -> Self {
         let mut names = BTreeSet::from([upn.to_lowercase()]);
         let mut accounts = BTreeSet::new();
-        for Known { sid, object_id, account, domain } in known {
+        for PersonIds { sid, object_id, account, domain } in known {
             // Windows' own accounts have short identifiers, which everybody shares.
-            let is_own = |sid: &&String| sid.starts_with("S-1-5-21-") || sid.starts_with("S-1-12-1-");
+            let is_own =
+                |sid: &&String| sid.starts_with("S-1-5-21-") || sid.starts_with("S-1-12-1-");
             names.extend(sid.as_ref().filter(is_own).map(|sid| sid.to_lowercase()));
             let is_id = |id: &&String| uuid::Uuid::try_parse(id).is_ok_and(|id| !id.is_nil());
             names.extend(object_id.as_ref().filter(is_id).map(|id| id.to_lowercase()));
             let account = account.as_ref().filter(|account| !account.is_empty());
-            accounts.extend(account.map(|name| (name.to_lowercase(), domain.as_ref().map(|name| name.to_lowercase()))));
+            accounts.extend(account.map(|name| {
+                (name.to_lowercase(), domain.as_ref().map(|name| name.to_lowercase()))
+            }));
         }
         let mut tokens: Vec<String> = names.iter().cloned().collect();
         tokens.push(upn.to_lowercase().replace('@', "%40"));
         tokens.push(upn.to_lowercase().replace(['@', '.'], "_")); // As OneDrive names folders.
         for (account, domain) in &accounts {
             tokens.extend(domain.iter().map(|domain| format!(r"{domain}\{account}")));
-            tokens.extend([format!(r"\users\{account}"), format!("/users/{account}"), format!("/home/{account}")]);
+            tokens.extend([
+                format!(r"\users\{account}"),
+                format!("/users/{account}"),
+                format!("/home/{account}"),
+            ]);
         }
         // The longest first: the first that fits is taken.
         tokens.sort_by_key(|token| std::cmp::Reverse(token.len()));
         let pattern = tokens.iter().map(|token| regex::escape(token)).collect::<Vec<_>>().join("|");
-        let anywhere = RegexBuilder::new(&pattern).case_insensitive(true).size_limit(64 << 20).build();
+        let anywhere =
+            RegexBuilder::new(&pattern).case_insensitive(true).size_limit(64 << 20).build();
         let anywhere = anywhere.expect("escaped texts are a pattern");
         Self { names, accounts, anywhere, placeholder }
     }
@@ -83,7 +91,9 @@ impl Person {
                 }
                 None => false,
             },
-            Value::Array(values) => values.iter_mut().fold(false, |any, value| self.erase(value) | any),
+            Value::Array(values) => {
+                values.iter_mut().fold(false, |any, value| self.erase(value) | any)
+            }
             Value::Object(fields) => {
                 let own = self.own_fields(fields);
                 let mut any = false;
@@ -133,7 +143,8 @@ impl Person {
             let is_name = found.as_str().contains(['@', '%', '\\', '/', '_']);
             let goes_on = |next: char| next.is_alphanumeric();
             let is_part = if is_name {
-                goes_on_before(before) && found.as_str().starts_with(char::is_alphanumeric) || goes_on_after(after)
+                goes_on_before(before) && found.as_str().starts_with(char::is_alphanumeric)
+                    || goes_on_after(after)
             } else {
                 before.ends_with(goes_on) || after.starts_with(goes_on)
             };
@@ -151,7 +162,8 @@ impl Person {
 /// Whether a name that begins here is the end of a longer one, such as `x.ann@example.com`.
 fn goes_on_before(before: &str) -> bool {
     let encoded = before.len().checked_sub(3).and_then(|at| before.get(at..)?.strip_prefix('%'));
-    let is_encoded = encoded.is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    let is_encoded =
+        encoded.is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
     !is_encoded && before.ends_with(|last: char| last.is_alphanumeric() || "._-+".contains(last))
 }
 
@@ -161,7 +173,11 @@ fn goes_on_after(after: &str) -> bool {
     let mut next = after.chars();
     match next.next() {
         Some('.') => {
-            let word = next.as_str().split(|next: char| !next.is_alphanumeric()).next().unwrap_or_default();
+            let word = next
+                .as_str()
+                .split(|next: char| !next.is_alphanumeric())
+                .next()
+                .unwrap_or_default();
             !["", "pst", "ost"].contains(&word.to_lowercase().as_str())
         }
         Some(next) => next.is_alphanumeric() || "_-".contains(next),
@@ -181,8 +197,17 @@ mod tests {
     fn ann() -> Person {
         let text = |text: &str| Some(text.to_owned());
         let known = [
-            Known { sid: text(SID), object_id: text(ID), account: text("ann"), domain: text("CORP") },
-            Known { sid: text("S-1-5-18"), object_id: text(&uuid::Uuid::nil().to_string()), ..Known::default() },
+            PersonIds {
+                sid: text(SID),
+                object_id: text(ID),
+                account: text("ann"),
+                domain: text("CORP"),
+            },
+            PersonIds {
+                sid: text("S-1-5-18"),
+                object_id: text(&uuid::Uuid::nil().to_string()),
+                ..PersonIds::default()
+            },
         ];
         Person::new("Ann@Example.com", &known, "erased-1".to_owned())
     }
@@ -200,7 +225,10 @@ mod tests {
             ("she is ann@example.com.", "she is erased-1."),
             ("https://a/?u=ann%40example.com&v=1", "https://a/?u=erased-1&v=1"),
             ("https://a/?login_hint%3Dann%40example.com", "https://a/?login_hint%3Derased-1"),
-            ("ann@example.com.ost /personal/ann_example_com/Documents", "erased-1.ost /personal/erased-1/Documents"),
+            (
+                "ann@example.com.ost /personal/ann_example_com/Documents",
+                "erased-1.ost /personal/erased-1/Documents",
+            ),
             ("s-1-5-21-1-2-3-1104", "erased-1"),
             (r"HKEY_USERS\S-1-5-21-1-2-3-1104_Classes", r"HKEY_USERS\erased-1_Classes"),
             ("id 5A1C9E3E-0000-4444-8888-1234567890AB!", "id erased-1!"),
@@ -238,14 +266,17 @@ mod tests {
         let elsewhere = json!({"accountName": "ann", "domainName": "other", "tags": ["ann"]});
         assert_eq!(erased(elsewhere.clone()), elsewhere);
         assert_eq!(
-            erased(json!({"a": [{"user_sid": SID, "account_name": "a.o", "mailbox_display_name": "Ann O", "n": 1}]})),
+            erased(
+                json!({"a": [{"user_sid": SID, "account_name": "a.o", "mailbox_display_name": "Ann O", "n": 1}]})
+            ),
             json!({"a": [{"user_sid": "erased-1", "account_name": "erased-1", "mailbox_display_name": "erased-1", "n": 1}]})
         );
     }
 
     #[test]
     fn what_does_not_name_the_person_is_not_touched() {
-        let mut value = json!({"a": ["bob@example.com", null, 1, true], "b": {"accountName": null}});
+        let mut value =
+            json!({"a": ["bob@example.com", null, 1, true], "b": {"accountName": null}});
         let before = value.clone();
         assert!(!ann().erase(&mut value));
         assert_eq!(value, before);

@@ -10,7 +10,7 @@ use url::form_urlencoded;
 
 use crate::defender::paging::Row;
 use crate::error::{SyncError, shown};
-use crate::incident::decode::{self, Alert, Comment, Device, Entity, Head, Incident};
+use crate::incident::decode::{self, Alert, Comment, Device, Entity, Incident, IncidentKey};
 use crate::tenant::TenantId;
 
 /// 128 bits of SHA-256: enough that no two texts of one tenant meet, and half the index.
@@ -18,9 +18,9 @@ pub type Hash = [u8; 16];
 
 /// One incident of a page before it is decoded.
 #[derive(Debug)]
-pub struct Element<'a> {
+pub struct RawIncident<'a> {
     /// What it says of itself, as far as it can be read.
-    pub head: Head,
+    pub head: IncidentKey,
     /// Hash of the text as served.
     pub hash: Hash,
     /// The text, as Postgres can store it.
@@ -28,18 +28,22 @@ pub struct Element<'a> {
 }
 
 /// Looks at each incident of a page just enough to know which one and which version it is.
-pub fn elements<'a>(incidents: impl Iterator<Item = &'a str>) -> Vec<Element<'a>> {
+pub fn elements<'a>(incidents: impl Iterator<Item = &'a str>) -> Vec<RawIncident<'a>> {
     let element = |raw: &'a str| {
         let text = decode::storable(raw);
-        Element { head: decode::head(&text), hash: shorten(&Sha256::digest(raw.as_bytes())), text }
+        RawIncident {
+            head: decode::head(&text),
+            hash: shorten(&Sha256::digest(raw.as_bytes())),
+            text,
+        }
     };
     incidents.map(element).collect()
 }
 
 /// The rows that the reading plan sees. An element without an id stands for itself by its hash.
-pub fn plan_rows(elements: &[Element<'_>]) -> Vec<Row> {
+pub fn plan_rows(elements: &[RawIncident<'_>]) -> Vec<Row> {
     let stand_in = |hash: &Hash| i64::from_le_bytes(std::array::from_fn(|at| hash[at])) | i64::MIN;
-    let row = |element: &Element<'_>| Row {
+    let row = |element: &RawIncident<'_>| Row {
         id: element.head.incident_id.unwrap_or_else(|| stand_in(&element.hash)),
         updated: element.head.last_update_time,
     };
@@ -47,11 +51,14 @@ pub fn plan_rows(elements: &[Element<'_>]) -> Vec<Row> {
 }
 
 /// Leaves the newest version of each incident that a page shows twice; of equals the last one served.
-pub fn newest_of_each<'a>(elements: Vec<Element<'a>>) -> Vec<Element<'a>> {
-    let mut newest: HashMap<Result<i64, Hash>, Element<'a>> = HashMap::with_capacity(elements.len());
+pub fn newest_of_each<'a>(elements: Vec<RawIncident<'a>>) -> Vec<RawIncident<'a>> {
+    let mut newest: HashMap<Result<i64, Hash>, RawIncident<'a>> =
+        HashMap::with_capacity(elements.len());
     for element in elements {
         let key = element.head.incident_id.ok_or(element.hash);
-        let is_older = newest.get(&key).is_some_and(|held| held.head.last_update_time > element.head.last_update_time);
+        let is_older = newest
+            .get(&key)
+            .is_some_and(|held| held.head.last_update_time > element.head.last_update_time);
         if !is_older {
             newest.insert(key, element);
         }
@@ -162,7 +169,10 @@ pub struct RejectedRow<'a> {
 
 /// Decodes the given incidents of `tenant` into rows. An incident that names another tenant fails them all: the whole
 /// answer is then suspect.
-pub fn of_page<'a>(tenant: TenantId, elements: &'a [Element<'_>]) -> Result<PageRows<'a>, SyncError> {
+pub fn of_page<'a>(
+    tenant: TenantId,
+    elements: &'a [RawIncident<'_>],
+) -> Result<PageRows<'a>, SyncError> {
     let mut rows = PageRows::default();
     for element in elements {
         match decode(element) {
@@ -185,31 +195,53 @@ pub fn of_page<'a>(tenant: TenantId, elements: &'a [Element<'_>]) -> Result<Page
 }
 
 /// The quarantine row of an element.
-pub fn rejected<'a>(element: &'a Element<'_>, reason: String) -> RejectedRow<'a> {
-    RejectedRow { incident_id: element.head.incident_id, reason, payload: &element.text, content_hash: element.hash }
+pub fn rejected<'a>(element: &'a RawIncident<'_>, reason: String) -> RejectedRow<'a> {
+    RejectedRow {
+        incident_id: element.head.incident_id,
+        reason,
+        payload: &element.text,
+        content_hash: element.hash,
+    }
 }
 
-fn decode<'a>(element: &'a Element<'_>) -> Result<IncidentRow<'a>, String> {
+fn decode<'a>(element: &'a RawIncident<'_>) -> Result<IncidentRow<'a>, String> {
     decode::check_growth(&element.text)?;
     let incident = decode::decode(&element.text)?;
     let incident_id = incident.incident_id.ok_or("incidentId is missing or no whole number")?;
-    let last_update_time = incident.last_update_time.ok_or("lastUpdateTime is missing or no time")?;
+    let last_update_time =
+        incident.last_update_time.ok_or("lastUpdateTime is missing or no time")?;
     // A key that is repeated with another value: we would look for one incident and store another, at every pass anew.
-    if element.head != (Head { incident_id: Some(incident_id), last_update_time: Some(last_update_time) }) {
+    if element.head
+        != (IncidentKey {
+            incident_id: Some(incident_id),
+            last_update_time: Some(last_update_time),
+        })
+    {
         return Err("incidentId or lastUpdateTime is given twice".to_owned());
     }
-    Ok(IncidentRow { incident_id, last_update_time, incident, content_hash: element.hash, payload: &element.text })
+    Ok(IncidentRow {
+        incident_id,
+        last_update_time,
+        incident,
+        content_hash: element.hash,
+        payload: &element.text,
+    })
 }
 
 /// `incidentUri` carries `?tid=<tenant>` in real payloads (Swimlane and Elastic fixtures). Each parameter that names a tenant is
 /// looked at, in any case and wherever it stands: a link may be relative, or no URL at all.
 fn check_tenant(tenant: TenantId, incident_id: i64, uri: Option<&str>) -> Result<(), SyncError> {
     let parameters = uri.unwrap_or_default().split(['?', '&', '#', ';']).skip(1);
-    let named = parameters.flat_map(|parameter| form_urlencoded::parse(parameter.as_bytes())).find(|(key, value)| {
-        let names_tenant = TENANT_PARAMETERS.iter().any(|name| key.trim().eq_ignore_ascii_case(name));
-        names_tenant && !value.trim().eq_ignore_ascii_case(&tenant.to_string())
-    });
-    named.map_or(Ok(()), |(_, tid)| Err(SyncError::ForeignIncident { incident_id, uri_tid: shown(&tid) }))
+    let named = parameters.flat_map(|parameter| form_urlencoded::parse(parameter.as_bytes())).find(
+        |(key, value)| {
+            let names_tenant =
+                TENANT_PARAMETERS.iter().any(|name| key.trim().eq_ignore_ascii_case(name));
+            names_tenant && !value.trim().eq_ignore_ascii_case(&tenant.to_string())
+        },
+    );
+    named.map_or(Ok(()), |(_, tid)| {
+        Err(SyncError::ForeignIncident { incident_id, uri_tid: shown(&tid) })
+    })
 }
 
 /// Portals of Microsoft's name the tenant by one of these.
@@ -237,8 +269,10 @@ impl<'a> PageRows<'a> {
     /// An alert that is being moved may stand in two incidents of one page: its newest state wins, then the incident
     /// that was updated last. Only then do its devices and entities become rows.
     fn settle_alerts(&mut self) {
-        let version = |row: &AlertRow<'_>| (row.alert.last_updated_time, row.last_seen, row.incident_id);
-        self.alerts.sort_by(|a, b| a.alert_id.cmp(&b.alert_id).then_with(|| version(b).cmp(&version(a))));
+        let version =
+            |row: &AlertRow<'_>| (row.alert.last_updated_time, row.last_seen, row.incident_id);
+        self.alerts
+            .sort_by(|a, b| a.alert_id.cmp(&b.alert_id).then_with(|| version(b).cmp(&version(a))));
         self.alerts.dedup_by(|later, first| later.alert_id == first.alert_id);
         for row in &mut self.alerts {
             let (first_device, first_entity) = (self.alert_devices.len(), self.evidence.len());
@@ -254,7 +288,12 @@ impl<'a> PageRows<'a> {
             for mut entity in row.alert.entities.take().unwrap_or_default() {
                 self.mistyped.append(&mut entity.mistyped);
                 let (extra, evidence_hash) = (extra(&entity), evidence_hash(&entity));
-                self.evidence.push(EvidenceRow { alert_id: row.alert_id.clone(), evidence_hash, entity, extra });
+                self.evidence.push(EvidenceRow {
+                    alert_id: row.alert_id.clone(),
+                    evidence_hash,
+                    entity,
+                    extra,
+                });
             }
             // The alerts are in order, so ordering the few rows of each is ordering them all, without moving a
             // thousand wide rows about.
@@ -267,11 +306,14 @@ impl<'a> PageRows<'a> {
     /// `ON CONFLICT DO UPDATE` demands.
     fn order(&mut self) {
         self.incidents.sort_unstable_by_key(|row| row.incident_id);
-        self.devices.sort_by(|a, b| a.device_id.cmp(&b.device_id).then_with(|| b.last_seen.cmp(&a.last_seen)));
+        self.devices.sort_by(|a, b| {
+            a.device_id.cmp(&b.device_id).then_with(|| b.last_seen.cmp(&a.last_seen))
+        });
         self.devices.dedup_by(|later, first| later.device_id == first.device_id);
         self.alert_devices.dedup();
-        self.evidence
-            .dedup_by(|later, first| (&later.alert_id, later.evidence_hash) == (&first.alert_id, first.evidence_hash));
+        self.evidence.dedup_by(|later, first| {
+            (&later.alert_id, later.evidence_hash) == (&first.alert_id, first.evidence_hash)
+        });
         self.comments.sort_by_key(|row| (row.incident_id, row.comment_hash));
         self.comments.dedup_by_key(|row| (row.incident_id, row.comment_hash));
     }
@@ -286,7 +328,8 @@ fn extra(entity: &Entity<'_>) -> Option<String> {
     if entity.unknown.is_empty() {
         return None;
     }
-    let object: HashMap<&str, &RawValue> = entity.unknown.iter().map(|(key, raw)| (key.as_ref(), *raw)).collect();
+    let object: HashMap<&str, &RawValue> =
+        entity.unknown.iter().map(|(key, raw)| (key.as_ref(), *raw)).collect();
     serde_json::to_string(&object).ok()
 }
 
@@ -343,7 +386,8 @@ fn evidence_hash(entity: &Entity<'_>) -> Hash {
         registry_key registry_value_type registry_value device_id);
     feed!(copied number: process_id parent_process_id email_count);
     feed!(copied time: evidence_creation_time process_creation_time parent_process_creation_time);
-    let mut unknown: Vec<_> = entity.unknown.iter().map(|(key, raw)| (key.as_ref(), raw.get())).collect();
+    let mut unknown: Vec<_> =
+        entity.unknown.iter().map(|(key, raw)| (key.as_ref(), raw.get())).collect();
     unknown.sort_unstable();
     for (key, json) in unknown {
         print.text(key, Some(json));
@@ -372,7 +416,9 @@ mod tests {
     fn an_incident_shown_twice_leaves_its_newest_version() {
         let older = incident(1, "2026-01-01T00:00:00Z", r#"{"alertId":"old"}"#);
         let newer = incident(1, "2026-01-01T00:00:01Z", r#"{"alertId":"new"}"#);
-        for text in [format!("{{\"value\":[{older},{newer}]}}"), format!("{{\"value\":[{newer},{older}]}}")] {
+        for text in
+            [format!("{{\"value\":[{older},{newer}]}}"), format!("{{\"value\":[{newer},{older}]}}")]
+        {
             rows_of(&text, |rows| {
                 assert_eq!(rows.incidents.len(), 1);
                 assert_eq!(rows.alerts[0].alert_id, "new");
@@ -382,8 +428,16 @@ mod tests {
 
     #[test]
     fn a_moving_alert_stays_with_its_newest_state() {
-        let from = incident(1, "2026-01-01T00:00:05Z", r#"{"alertId":"a","lastUpdatedTime":"2026-01-01T00:00:00Z"}"#);
-        let to = incident(2, "2026-01-01T00:00:06Z", r#"{"alertId":"a","lastUpdatedTime":"2026-01-01T00:00:00Z"}"#);
+        let from = incident(
+            1,
+            "2026-01-01T00:00:05Z",
+            r#"{"alertId":"a","lastUpdatedTime":"2026-01-01T00:00:00Z"}"#,
+        );
+        let to = incident(
+            2,
+            "2026-01-01T00:00:06Z",
+            r#"{"alertId":"a","lastUpdatedTime":"2026-01-01T00:00:00Z"}"#,
+        );
         rows_of(&format!("{{\"value\":[{to},{from}]}}"), |rows| {
             assert_eq!(rows.alerts.len(), 1);
             assert_eq!(rows.alerts[0].incident_id, 2);
@@ -393,23 +447,34 @@ mod tests {
     #[test]
     fn a_device_named_twice_by_one_alert_is_one_row() {
         let alert = r#"{"alertId":"a","devices":[{"mdatpDeviceId":"d","riskScore":"Low"},{"mdatpDeviceId":"d"},{"version":"1"}]}"#;
-        rows_of(&format!("{{\"value\":[{}]}}", incident(1, "2026-01-01T00:00:00Z", alert)), |rows| {
-            assert_eq!((rows.devices.len(), rows.alert_devices.len()), (1, 1));
-            assert_eq!(rows.mistyped, ["mdatpDeviceId"]);
-        });
+        rows_of(
+            &format!("{{\"value\":[{}]}}", incident(1, "2026-01-01T00:00:00Z", alert)),
+            |rows| {
+                assert_eq!((rows.devices.len(), rows.alert_devices.len()), (1, 1));
+                assert_eq!(rows.mistyped, ["mdatpDeviceId"]);
+            },
+        );
     }
 
     #[test]
     fn what_is_too_long_for_a_key_is_left_out_and_its_incident_stays() {
         let (fits, long) = ("d".repeat(1_000), "d".repeat(1_001));
         let alert = |id: &str| {
-            format!(r#"{{"alertId":"{id}","devices":[{{"mdatpDeviceId":"{fits}"}},{{"mdatpDeviceId":"{long}"}}]}}"#)
+            format!(
+                r#"{{"alertId":"{id}","devices":[{{"mdatpDeviceId":"{fits}"}},{{"mdatpDeviceId":"{long}"}}]}}"#
+            )
         };
         let alerts = format!("{},{}", alert(&fits), alert(&long));
-        rows_of(&format!("{{\"value\":[{}]}}", incident(1, "2026-01-01T00:00:00Z", &alerts)), |rows| {
-            assert_eq!((rows.incidents.len(), rows.alerts.len(), rows.alert_devices.len()), (1, 1, 1));
-            assert_eq!(rows.mistyped, ["alertId", "mdatpDeviceId"]);
-        });
+        rows_of(
+            &format!("{{\"value\":[{}]}}", incident(1, "2026-01-01T00:00:00Z", &alerts)),
+            |rows| {
+                assert_eq!(
+                    (rows.incidents.len(), rows.alerts.len(), rows.alert_devices.len()),
+                    (1, 1, 1)
+                );
+                assert_eq!(rows.mistyped, ["alertId", "mdatpDeviceId"]);
+            },
+        );
     }
 
     #[test]
@@ -417,16 +482,24 @@ mod tests {
         let entities = r#"{"entityType":"Ip","ipAddress":"::1","url":null,"verdict":"Suspicious"},{"entityType":"Ip","ipAddress":"::1"},
             {"entityType":"Ip","ipAddress":"::1","new":1}"#;
         let alert = format!(r#"{{"alertId":"a","entities":[{entities}]}}"#);
-        rows_of(&format!("{{\"value\":[{}]}}", incident(1, "2026-01-01T00:00:00Z", &alert)), |rows| {
-            assert_eq!(rows.evidence.len(), 2);
-            let extra: Vec<_> = rows.evidence.iter().filter_map(|row| row.extra.as_deref()).collect();
-            assert_eq!(extra, [r#"{"new":1}"#]);
-        });
+        rows_of(
+            &format!("{{\"value\":[{}]}}", incident(1, "2026-01-01T00:00:00Z", &alert)),
+            |rows| {
+                assert_eq!(rows.evidence.len(), 2);
+                let extra: Vec<_> =
+                    rows.evidence.iter().filter_map(|row| row.extra.as_deref()).collect();
+                assert_eq!(extra, [r#"{"new":1}"#]);
+            },
+        );
     }
 
     #[test]
     fn the_key_of_stored_evidence_never_changes() {
-        let entity = Entity { entity_type: Some("Ip".into()), ip_address: Some("::1".into()), ..Entity::default() };
+        let entity = Entity {
+            entity_type: Some("Ip".into()),
+            ip_address: Some("::1".into()),
+            ..Entity::default()
+        };
         let hex: String = evidence_hash(&entity).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "edf11c61e3070c467b1117fb2b288dc3");
     }
@@ -462,16 +535,21 @@ mod tests {
             };
             stored += rows.incidents.len();
             assert_eq!(rows.incidents.len() + rows.rejected.len(), elements.len());
-            assert!(rows.incidents.iter().any(|row| texts[at] == row.payload) || shown_twice(&elements, &texts[at]));
+            assert!(
+                rows.incidents.iter().any(|row| texts[at] == row.payload)
+                    || shown_twice(&elements, &texts[at])
+            );
             check_keys(&rows);
         });
         assert!(stored > 0, "nothing was ever stored");
     }
 
     /// Whether a newer text with the same id took this one's place.
-    fn shown_twice(elements: &[Element<'_>], text: &str) -> bool {
+    fn shown_twice(elements: &[RawIncident<'_>], text: &str) -> bool {
         let head = decode::head(text);
-        elements.iter().any(|element| element.text != text && element.head.incident_id == head.incident_id)
+        elements
+            .iter()
+            .any(|element| element.text != text && element.head.incident_id == head.incident_id)
     }
 
     /// `ON CONFLICT DO UPDATE` demands one row a key, and rows in order keep writers from locking crosswise.
@@ -485,7 +563,10 @@ mod tests {
         let comment = |row: &CommentRow<'_>| (row.incident_id, row.comment_hash);
         assert!(rows.comments.is_sorted_by(|a, b| comment(a) < comment(b)));
         for extra in rows.evidence.iter().filter_map(|row| row.extra.as_deref()) {
-            assert!(serde_json::from_str::<HashMap<String, &RawValue>>(extra).is_ok(), "no object: {extra}");
+            assert!(
+                serde_json::from_str::<HashMap<String, &RawValue>>(extra).is_ok(),
+                "no object: {extra}"
+            );
         }
     }
 
@@ -521,12 +602,18 @@ mod tests {
             "?tid=TENANT",
         ] {
             let refused = result(link, foreign);
-            assert!(matches!(refused, Err(SyncError::ForeignIncident { incident_id: 4, .. })), "{link}");
+            assert!(
+                matches!(refused, Err(SyncError::ForeignIncident { incident_id: 4, .. })),
+                "{link}"
+            );
             assert_eq!(result(link, &ours).unwrap(), 1, "{link}");
             assert_eq!(result(link, &ours.to_uppercase()).unwrap(), 1, "{link}");
         }
         let both = format!("https://security.microsoft.com/incidents/4?tid={ours}&tid=TENANT");
         assert!(result(&both, foreign).is_err(), "a second name hides behind the first");
-        assert_eq!(result("https://security.microsoft.com/incidents/4?x=TENANT", foreign).unwrap(), 1);
+        assert_eq!(
+            result("https://security.microsoft.com/incidents/4?x=TENANT", foreign).unwrap(),
+            1
+        );
     }
 }

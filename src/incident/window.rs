@@ -79,7 +79,10 @@ mod tests {
         let expected = "lastUpdateTime ge 2026-01-02T03:04:05Z and lastUpdateTime lt 2026-01-02T03:04:05.123456Z";
         assert_eq!(window.filter().unwrap(), expected);
         assert_eq!(Window { from: None, to: None, status: None }.filter(), None);
-        assert_eq!(Window { from: None, to: None, status: Some("Active") }.filter().unwrap(), "status eq 'Active'");
+        assert_eq!(
+            Window { from: None, to: None, status: Some("Active") }.filter().unwrap(),
+            "status eq 'Active'"
+        );
     }
 
     #[test]

@@ -38,7 +38,11 @@ impl Layout {
     }
 
     pub(super) fn connect_options(&self, database: &str) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass().socket(&self.socket).port(PORT).username(NAME).database(database)
+        PgConnectOptions::new_without_pgpass()
+            .socket(&self.socket)
+            .port(PORT)
+            .username(NAME)
+            .database(database)
     }
 
     /// Postgres writes it into each data directory.
@@ -152,7 +156,9 @@ pub(super) fn open_private(path: &Path, account: Option<&Account>) -> io::Result
 /// What the system answered, and what to do where it denies us a file of the service.
 pub(crate) fn answer(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => format!("{error}; run this as root (sudo) or as the service's user"),
+        io::ErrorKind::PermissionDenied => {
+            format!("{error}; run this as root (sudo) or as the service's user")
+        }
         _ => error.to_string(),
     }
 }

@@ -118,7 +118,9 @@ pub enum EmbeddedError {
         dir: PathBuf,
     },
     /// A server that an earlier process left does not go away.
-    #[error("an earlier PostgreSQL (pid {pid}) still runs on {dir}; end it with `kill -QUIT {pid}`")]
+    #[error(
+        "an earlier PostgreSQL (pid {pid}) still runs on {dir}; end it with `kill -QUIT {pid}`"
+    )]
     Predecessor {
         /// The process that is in the way.
         pid: i32,
@@ -149,7 +151,9 @@ pub enum EmbeddedError {
         tail: String,
     },
     /// The server runs but does not let us in.
-    #[error("PostgreSQL accepted no connection in time: {source}; the last lines of {log}:\n{tail}")]
+    #[error(
+        "PostgreSQL accepted no connection in time: {source}; the last lines of {log}:\n{tail}"
+    )]
     NotReady {
         /// Its log file.
         log: PathBuf,
@@ -204,7 +208,9 @@ impl Embedded {
         let layout = Layout::of(&settings.dir)?;
         match fs::metadata(layout.version_file()) {
             Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(EmbeddedError::NoDatabase { dir: layout.dir }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(EmbeddedError::NoDatabase { dir: layout.dir })
+            }
             Err(error) => Err(EmbeddedError::io("look into", &layout.dir)(error)),
         }
     }
@@ -327,5 +333,9 @@ async fn join(layout: &Layout, guests: &File) -> bool {
 
 fn shell_word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
-    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }

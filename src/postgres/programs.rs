@@ -28,16 +28,22 @@ fn program_dirs() -> Vec<PathBuf> {
 }
 
 /// The directory of `initdb` and `postgres`. Existing data can be served by the version that made it only.
-pub(super) fn find_programs(configured: Option<&Path>, data_version: Option<u32>) -> Result<PathBuf, EmbeddedError> {
+pub(super) fn find_programs(
+    configured: Option<&Path>,
+    data_version: Option<u32>,
+) -> Result<PathBuf, EmbeddedError> {
     let dirs = configured.map_or_else(program_dirs, |dir| vec![dir.to_owned()]);
     let mut found = Vec::new();
-    for dir in dirs.iter().filter(|dir| dir.join("initdb").exists() && dir.join("postgres").exists()) {
+    for dir in
+        dirs.iter().filter(|dir| dir.join("initdb").exists() && dir.join("postgres").exists())
+    {
         let version = major_version(&dir.join("postgres"));
         match (version, data_version) {
             (Some(version), Some(data)) if version == data => return Ok(dir.clone()),
             (Some(version), None) if version >= OLDEST_MAJOR => return Ok(dir.clone()),
             _ => {
-                let version = version.map_or_else(|| "an unknown version".to_owned(), |v| v.to_string());
+                let version =
+                    version.map_or_else(|| "an unknown version".to_owned(), |v| v.to_string());
                 found.push(format!("{version} in {}", dir.display()));
             }
         }

@@ -47,13 +47,15 @@ pub(super) async fn run_server(
     if layout.data_version().is_none() {
         init_data(lock, layout, &programs, account.as_ref()).await?;
     }
-    make_socket_dir(layout, account.as_ref()).map_err(EmbeddedError::io("create", &layout.socket))?;
+    make_socket_dir(layout, account.as_ref())
+        .map_err(EmbeddedError::io("create", &layout.socket))?;
 
     if fs::metadata(&layout.log).is_ok_and(|log| log.len() > LARGEST_LOG) {
         let old = layout.dir.join("postgres.log.1");
         fs::rename(&layout.log, old).map_err(EmbeddedError::io("move", &layout.log))?;
     }
-    let log = open_private(&layout.log, account.as_ref()).map_err(EmbeddedError::io("open", &layout.log))?;
+    let log = open_private(&layout.log, account.as_ref())
+        .map_err(EmbeddedError::io("open", &layout.log))?;
     let log_start = log.metadata().map_err(EmbeddedError::io("read", &layout.log))?.len();
 
     let program = programs.join("postgres");
@@ -97,7 +99,8 @@ pub(super) fn postgres_in(data: &Path) -> Option<i32> {
     fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
         let pid = process.file_name().to_str()?.parse().ok()?;
         let here = fs::read_link(process.path().join("cwd")).ok()? == data;
-        let postgres = fs::read_to_string(process.path().join("comm")).ok()?.starts_with("postgres");
+        let postgres =
+            fs::read_to_string(process.path().join("comm")).ok()?.starts_with("postgres");
         (here && postgres).then_some(pid)
     })
 }
@@ -121,12 +124,25 @@ async fn init_data(
     let mut command = child(&program, account, Signal::SIGKILL, Some(lock));
     command.arg("-D").arg(&new);
     // Trust is enough: only the account of the server can enter the socket's directory. Checksums find bad disks.
-    command.args(["-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-k", "-U", NAME, "--no-instructions"]);
+    command.args([
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--locale=C.UTF-8",
+        "-k",
+        "-U",
+        NAME,
+        "--no-instructions",
+    ]);
     // The blocking thread waits for its child, so PDEATHSIG cannot strike early.
     let output = tokio::task::spawn_blocking(move || command.output()).await;
-    let output = output.map_err(io::Error::other).flatten().map_err(EmbeddedError::io("run", &program))?;
+    let output =
+        output.map_err(io::Error::other).flatten().map_err(EmbeddedError::io("run", &program))?;
     if !output.status.success() {
-        return Err(EmbeddedError::Initdb { output: last_lines(&String::from_utf8_lossy(&output.stderr)) });
+        return Err(EmbeddedError::Initdb {
+            output: last_lines(&String::from_utf8_lossy(&output.stderr)),
+        });
     }
     fs::rename(&new, &layout.data).map_err(EmbeddedError::io("move into place", &new))?;
     let synced = File::open(&layout.dir).and_then(|dir| dir.sync_all());
@@ -140,7 +156,9 @@ fn make_socket_dir(layout: &Layout, account: Option<&Account>) -> io::Result<()>
         made => made?,
     }
     match account {
-        Some(account) => std::os::unix::fs::lchown(&layout.socket, Some(account.uid), Some(account.gid)),
+        Some(account) => {
+            std::os::unix::fs::lchown(&layout.socket, Some(account.uid), Some(account.gid))
+        }
         None => Ok(()),
     }
 }
@@ -171,10 +189,20 @@ fn server_settings(socket: &Path) -> Vec<String> {
 
 /// A command in its own session (a terminal's Ctrl-C is for us alone) that gets `on_our_death` when the thread that
 /// spawns it ends. It and its own children keep `inherits` open.
-fn child(program: &Path, account: Option<&Account>, on_our_death: Signal, inherits: Option<File>) -> Command {
+fn child(
+    program: &Path,
+    account: Option<&Account>,
+    on_our_death: Signal,
+    inherits: Option<File>,
+) -> Command {
     let mut command = Command::new(program);
     // PGPORT, PGDATA and their like are meant for other servers.
-    command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").current_dir("/").stdin(Stdio::null());
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("LC_ALL", "C")
+        .current_dir("/")
+        .stdin(Stdio::null());
     if let Some(account) = account {
         command.uid(account.uid).gid(account.gid); // As root this clears the supplementary groups too.
     }
@@ -271,7 +299,8 @@ impl Server {
             (Signal::SIGKILL, Duration::from_secs(1)), // a hung kernel call, perhaps
         ];
         let reserved: Duration = hard.iter().map(|(_, patience)| *patience).sum();
-        let polite = deadline.saturating_duration_since(Instant::now() + reserved).min(FAST_SHUTDOWN_LIMIT);
+        let polite =
+            deadline.saturating_duration_since(Instant::now() + reserved).min(FAST_SHUTDOWN_LIMIT);
         let fast = (Signal::SIGINT, polite); // end the sessions, write a checkpoint
         let steps = std::iter::once(fast).chain(hard);
         let mut exited = self.exited.clone();
@@ -298,7 +327,8 @@ fn is_recovering(error: &sqlx::Error) -> bool {
 }
 
 async fn create_database(mut connection: PgConnection) -> sqlx::Result<()> {
-    let query = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)");
+    let query =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)");
     let exists: bool = query.bind(NAME).fetch_one(&mut connection).await?;
     if !exists {
         connection.execute("CREATE DATABASE incident_sync").await?;

@@ -46,7 +46,10 @@ async fn data_outlives_the_server() {
 
     let second = Embedded::start(&settings, Hold::Command).await.unwrap();
     assert_eq!(count(&second).await, 7);
-    assert_eq!(second.psql_line(), format!("psql -h {}/socket -U incident_sync incident_sync", settings.dir.display()));
+    assert_eq!(
+        second.psql_line(),
+        format!("psql -h {}/socket -U incident_sync incident_sync", settings.dir.display())
+    );
     second.stop().await;
 }
 
@@ -160,9 +163,13 @@ async fn a_server_that_ends_at_once_shows_its_log() {
 #[tokio::test]
 async fn errors_name_the_cure() {
     let dir = open_tempdir();
-    let no_programs = EmbeddedSettings { postgres_bin: Some(dir.path().to_owned()), ..settings(&dir) };
+    let no_programs =
+        EmbeddedSettings { postgres_bin: Some(dir.path().to_owned()), ..settings(&dir) };
     let error = Embedded::start(&no_programs, Hold::Daemon).await.unwrap_err().to_string();
-    assert!(error.contains("apt-get install postgresql") && error.contains("database.url"), "{error}");
+    assert!(
+        error.contains("apt-get install postgresql") && error.contains("database.url"),
+        "{error}"
+    );
 
     let long = EmbeddedSettings { dir: dir.path().join("x".repeat(100)), postgres_bin: None };
     let error = Embedded::start(&long, Hold::Daemon).await.unwrap_err().to_string();
@@ -171,7 +178,8 @@ async fn errors_name_the_cure() {
     if geteuid().is_root() {
         let closed = tempfile::tempdir().unwrap();
         fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        let error = Embedded::start(&settings(&closed), Hold::Daemon).await.unwrap_err().to_string();
+        let error =
+            Embedded::start(&settings(&closed), Hold::Daemon).await.unwrap_err().to_string();
         assert!(error.contains(&format!("{} is closed", closed.path().display())), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{Column, FromRow, PgConnection, Row, TypeInfo, ValueRef};
 use uuid::Uuid;
 
-use super::{Rights, Store};
+use super::{DbRole, Store};
 use crate::error::SyncError;
 
 /// Microseconds from Postgres's epoch, the beginning of the year 2000, to the first and the last moment of the years with four
@@ -14,12 +14,16 @@ const LATEST_US: i64 = 252_455_615_999_999_999;
 
 impl Store {
     /// Those of these tenants whose state holds values that are out of bounds, and the columns.
-    pub async fn out_of_bounds(&self, tenants: &[Uuid]) -> Result<Vec<(Uuid, Vec<String>)>, SyncError> {
+    pub async fn out_of_bounds(
+        &self,
+        tenants: &[Uuid],
+    ) -> Result<Vec<(Uuid, Vec<String>)>, SyncError> {
         let look = async |connection: &mut PgConnection| {
-            let query = sqlx::query_as::<_, (Uuid, Vec<String>)>(include_str!("sql/out_of_bounds.sql"));
+            let query =
+                sqlx::query_as::<_, (Uuid, Vec<String>)>(include_str!("sql/out_of_bounds.sql"));
             query.bind(tenants).fetch_all(connection).await
         };
-        self.transact("looking for states out of bounds", Rights::Dispatcher, look).await
+        self.transact("looking for states out of bounds", DbRole::Dispatcher, look).await
     }
 }
 
@@ -40,7 +44,8 @@ pub(super) fn decode<T: for<'r> FromRow<'r, PgRow>>(row: &PgRow) -> Result<T, St
 fn is_bounded(row: &PgRow, ordinal: usize) -> bool {
     let Ok(value) = row.try_get_raw(ordinal) else { return false };
     let bytes = value.as_bytes().ok().and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
-    value.is_null() || bytes.is_some_and(|bytes| (EARLIEST_US..=LATEST_US).contains(&i64::from_be_bytes(bytes)))
+    value.is_null()
+        || bytes.is_some_and(|bytes| (EARLIEST_US..=LATEST_US).contains(&i64::from_be_bytes(bytes)))
 }
 
 #[cfg(test)]
@@ -52,7 +57,9 @@ mod tests {
     #[test]
     fn bounds_are_the_years_of_four_digits() {
         let epoch: DateTime<Utc> = "2000-01-01T00:00:00Z".parse().unwrap();
-        let from_epoch = |time: &str| (time.parse::<DateTime<Utc>>().unwrap() - epoch).num_microseconds().unwrap();
+        let from_epoch = |time: &str| {
+            (time.parse::<DateTime<Utc>>().unwrap() - epoch).num_microseconds().unwrap()
+        };
         assert_eq!(from_epoch("0001-01-01T00:00:00Z"), EARLIEST_US);
         assert_eq!(from_epoch("9999-12-31T23:59:59.999999Z"), LATEST_US);
     }

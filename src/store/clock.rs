@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
-use super::{Rights, Store};
+use super::{DbRole, Store};
 use crate::error::SyncError;
 use crate::incident::window::to_delta;
 
@@ -31,7 +31,9 @@ impl DatabaseClock {
 impl Store {
     /// Reads the clock.
     pub async fn clock(&self) -> Result<DatabaseClock, SyncError> {
-        let read = async |connection: &mut PgConnection| sqlx::query_scalar("SELECT now()").fetch_one(connection).await;
-        self.transact("reading the clock", Rights::Reader, read).await.map(DatabaseClock::showing)
+        let read = async |connection: &mut PgConnection| {
+            sqlx::query_scalar("SELECT now()").fetch_one(connection).await
+        };
+        self.transact("reading the clock", DbRole::Reader, read).await.map(DatabaseClock::showing)
     }
 }

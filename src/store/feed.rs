@@ -2,7 +2,7 @@
 
 use sqlx::{FromRow, PgConnection};
 
-use super::{Rights, Store};
+use super::{DbRole, Store};
 use crate::error::SyncError;
 
 /// A transaction that has a number and has not ended. The change feed shows nothing newer.
@@ -57,12 +57,16 @@ impl Store {
     /// What holds the change feed back at this moment.
     pub async fn feed(&self) -> Result<Feed, SyncError> {
         let look = async |connection: &mut PgConnection| {
-            let holders = sqlx::query_as(include_str!("sql/feed_holders.sql")).fetch_all(&mut *connection).await?;
-            let hidden_seconds = sqlx::query_scalar(include_str!("sql/feed_delay.sql")).fetch_one(connection).await?;
+            let holders = sqlx::query_as(include_str!("sql/feed_holders.sql"))
+                .fetch_all(&mut *connection)
+                .await?;
+            let hidden_seconds = sqlx::query_scalar(include_str!("sql/feed_delay.sql"))
+                .fetch_one(connection)
+                .await?;
             Ok(Feed { holders, hidden_seconds })
         };
         // As the login user, who may be a member of pg_read_all_stats.
-        self.transact("looking for what holds the change feed back", Rights::Login, look).await
+        self.transact("looking for what holds the change feed back", DbRole::Login, look).await
     }
 
     /// The roles that read, by name.
@@ -70,6 +74,6 @@ impl Store {
         let look = async |connection: &mut PgConnection| {
             sqlx::query_as(include_str!("sql/reader_limits.sql")).fetch_all(connection).await
         };
-        self.transact("looking at the readers' limits", Rights::Login, look).await
+        self.transact("looking at the readers' limits", DbRole::Login, look).await
     }
 }

@@ -3,47 +3,58 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{Lease, Rights, Store};
-use crate::defender::paging::Hole;
+use super::{DbRole, Lease, Store};
+use crate::defender::paging::Gap;
 use crate::error::SyncError;
 use crate::tenant::TenantId;
 
 impl Store {
     /// The tenant's holes, those that were not tried for the longest time first.
-    pub async fn holes(&self, tenant: TenantId) -> Result<Vec<Hole>, SyncError> {
+    pub async fn gaps(&self, tenant: TenantId) -> Result<Vec<Gap>, SyncError> {
         let look = async |connection: &mut PgConnection| {
-            let query = sqlx::query_as::<_, (DateTime<Utc>, DateTime<Utc>)>(include_str!("sql/known_holes.sql"));
+            let query = sqlx::query_as::<_, (DateTime<Utc>, DateTime<Utc>)>(include_str!(
+                "sql/known_holes.sql"
+            ));
             query.bind(tenant.0).fetch_all(connection).await
         };
-        let rows = self.transact("looking up holes", Rights::Writer(tenant), look).await?;
-        Ok(rows.into_iter().map(|(from, to)| Hole { from, to }).collect())
+        let rows = self.transact("looking up holes", DbRole::Writer(tenant), look).await?;
+        Ok(rows.into_iter().map(|(from, to)| Gap { from, to }).collect())
     }
 
     /// Remembers a hole and why it is one, or that it was tried again.
-    pub async fn note_hole(&self, lease: &Lease, hole: Hole, why: &SyncError) -> Result<(), SyncError> {
-        let (class, message) = (why.verdict().class, why.to_string());
+    pub async fn record_gap(
+        &self,
+        lease: &Lease,
+        gap: Gap,
+        why: &SyncError,
+    ) -> Result<(), SyncError> {
+        let (class, message) = (why.diagnosis().class, why.to_string());
         let note = async |connection: &mut PgConnection| {
             if !self.holds(lease, true, connection).await? {
                 return Ok(false);
             }
             let upsert = sqlx::query(include_str!("sql/upsert_hole.sql"));
-            let upsert = upsert.bind(lease.tenant.0).bind(hole.from).bind(hole.to).bind(class).bind(message);
+            let upsert =
+                upsert.bind(lease.tenant.0).bind(gap.from).bind(gap.to).bind(class).bind(message);
             upsert.execute(connection).await.map(|_| true)
         };
-        let noted = self.transact("noting a hole", Rights::Writer(lease.tenant), note).await?;
+        let noted = self.transact("noting a hole", DbRole::Writer(lease.tenant), note).await?;
         if noted { Ok(()) } else { Err(SyncError::LeaseLost) }
     }
 
     /// Forgets a hole that was read. What was read of it is on the disk with this.
-    pub async fn forget_hole(&self, lease: &Lease, hole: Hole) -> Result<(), SyncError> {
+    pub async fn delete_gap(&self, lease: &Lease, gap: Gap) -> Result<(), SyncError> {
         let forget = async |connection: &mut PgConnection| {
             if !self.holds(lease, true, connection).await? {
                 return Ok(false);
             }
-            let delete = sqlx::query(include_str!("sql/delete_hole.sql")).bind(lease.tenant.0).bind(hole.from);
+            let delete = sqlx::query(include_str!("sql/delete_hole.sql"))
+                .bind(lease.tenant.0)
+                .bind(gap.from);
             delete.execute(connection).await.map(|_| true)
         };
-        let forgotten = self.transact("forgetting a hole", Rights::Writer(lease.tenant), forget).await?;
+        let forgotten =
+            self.transact("forgetting a hole", DbRole::Writer(lease.tenant), forget).await?;
         if forgotten { Ok(()) } else { Err(SyncError::LeaseLost) }
     }
 }

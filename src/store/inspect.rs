@@ -4,8 +4,8 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
 use super::feed::{Feed, ReaderLimits};
-use super::objects::Missing;
-use super::{CONNECT_DEADLINE, MIGRATIONS, Rights, Store, database_error, newest_migration, ours};
+use super::objects::MissingObjects;
+use super::{CONNECT_DEADLINE, DbRole, MIGRATIONS, Store, database_error, newest_migration, ours};
 use crate::error::{SyncError, visible};
 
 /// What a database is, tables or not.
@@ -93,9 +93,13 @@ pub async fn connect_once(options: &PgConnectOptions) -> Result<(), SyncError> {
             Ok(())
         }
         Ok(Err(sqlx::Error::Io(error))) => Err(failed(error.to_string())),
-        Ok(Err(error @ (sqlx::Error::Tls(_) | sqlx::Error::Protocol(_)))) => Err(failed(error.to_string())),
+        Ok(Err(error @ (sqlx::Error::Tls(_) | sqlx::Error::Protocol(_)))) => {
+            Err(failed(error.to_string()))
+        }
         Ok(Err(error)) => Err(database_error(step, &error)),
-        Err(_) => Err(failed(format!("connected, but no answer within {} s", CONNECT_DEADLINE.as_secs()))),
+        Err(_) => {
+            Err(failed(format!("connected, but no answer within {} s", CONNECT_DEADLINE.as_secs())))
+        }
     }
 }
 
@@ -107,23 +111,44 @@ impl Store {
     pub async fn inspect(&self) -> Result<Inspection, SyncError> {
         let look = async |connection: &mut PgConnection| {
             let server: (i32, String, String, bool, bool, String, String, String, bool) =
-                sqlx::query_as(include_str!("sql/inspect_server.sql")).fetch_one(&mut *connection).await?;
+                sqlx::query_as(include_str!("sql/inspect_server.sql"))
+                    .fetch_one(&mut *connection)
+                    .await?;
             let roles: Vec<(String, bool, bool, bool)> =
-                sqlx::query_as(include_str!("sql/inspect_roles.sql")).fetch_all(&mut *connection).await?;
-            let isolation =
-                sqlx::query_as(include_str!("sql/inspect_isolation.sql")).fetch_all(&mut *connection).await?;
-            let create_rights = sqlx::query_scalar(include_str!("sql/create_rights.sql")).fetch_all(connection).await?;
+                sqlx::query_as(include_str!("sql/inspect_roles.sql"))
+                    .fetch_all(&mut *connection)
+                    .await?;
+            let isolation = sqlx::query_as(include_str!("sql/inspect_isolation.sql"))
+                .fetch_all(&mut *connection)
+                .await?;
+            let create_rights = sqlx::query_scalar(include_str!("sql/create_rights.sql"))
+                .fetch_all(connection)
+                .await?;
             Ok((server, roles, isolation, create_rights))
         };
-        let looked = self.transact("looking at the database", Rights::Login, look).await?;
+        let looked = self.transact("looking at the database", DbRole::Login, look).await?;
         let (server, roles, isolation, create_rights) = looked;
         let foreign_owners = self.foreign_owners().await?;
-        let (version, version_name, encoding, is_standby, is_read_only, source, name, user, has_tables) = server;
+        let (
+            version,
+            version_name,
+            encoding,
+            is_standby,
+            is_read_only,
+            source,
+            name,
+            user,
+            has_tables,
+        ) = server;
         let read_only_by = is_read_only.then_some(source);
         let role = |(name, exists, is_ours, is_unbound)| Role { name, exists, is_ours, is_unbound };
         let roles = roles.into_iter().map(role).collect();
         // A table of another user is not read.
-        let schema = if has_tables && foreign_owners.is_empty() { Some(self.schema_state().await) } else { None };
+        let schema = if has_tables && foreign_owners.is_empty() {
+            Some(self.schema_state().await)
+        } else {
+            None
+        };
         Ok(Inspection {
             version,
             version_name,
@@ -143,22 +168,27 @@ impl Store {
     async fn schema_state(&self) -> Result<SchemaState, SyncError> {
         let read = async |connection: &mut PgConnection| {
             let versions = "SELECT version FROM public._sqlx_migrations WHERE success";
-            let applied: Vec<i64> = sqlx::query_scalar(versions).fetch_all(&mut *connection).await?;
+            let applied: Vec<i64> =
+                sqlx::query_scalar(versions).fetch_all(&mut *connection).await?;
             let oldest = "SELECT oldest_supported FROM defender.schema_info";
             Ok((applied, sqlx::query_scalar(oldest).fetch_one(connection).await?))
         };
-        let (applied, oldest_supported) = self.transact("reading the schema's version", Rights::Login, read).await?;
-        let pending = MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).count();
+        let (applied, oldest_supported) =
+            self.transact("reading the schema's version", DbRole::Login, read).await?;
+        let pending =
+            MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).count();
         let (applied, known) = (applied.into_iter().max().unwrap_or(0), newest_migration());
-        let state = SchemaState { applied, known, pending, oldest_supported, ..SchemaState::default() };
+        let state =
+            SchemaState { applied, known, pending, oldest_supported, ..SchemaState::default() };
         if pending > 0 {
             return Ok(state);
         }
-        let Missing { needed, indexes, views } = self.missing_objects().await?;
+        let MissingObjects { needed, indexes, views } = self.missing_objects().await?;
         let rights = async |connection: &mut PgConnection| {
             sqlx::query_scalar(include_str!("sql/inspect_rights.sql")).fetch_all(connection).await
         };
-        let missing_rights = self.transact("looking at the roles' rights", Rights::Login, rights).await?;
+        let missing_rights =
+            self.transact("looking at the roles' rights", DbRole::Login, rights).await?;
         let dead_grants = self.dead_grants().await?;
         let function_rights = self.function_rights().await?;
         let (feed, readers) = (self.feed().await?, self.reader_limits().await?);
@@ -182,8 +212,11 @@ impl Store {
             if !sqlx::query_scalar::<_, bool>(may_read).fetch_one(&mut *connection).await? {
                 return Ok(None);
             }
-            sqlx::query_scalar(include_str!("sql/inspect_grants.sql")).fetch_all(connection).await.map(Some)
+            sqlx::query_scalar(include_str!("sql/inspect_grants.sql"))
+                .fetch_all(connection)
+                .await
+                .map(Some)
         };
-        self.transact("looking at the readers' grants", Rights::Login, look).await
+        self.transact("looking at the readers' grants", DbRole::Login, look).await
     }
 }

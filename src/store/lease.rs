@@ -8,7 +8,7 @@ use sqlx::postgres::types::PgInterval;
 use sqlx::{FromRow, PgConnection, Row};
 use uuid::Uuid;
 
-use super::{Rights, Store, bounds};
+use super::{DbRole, Store, bounds};
 use crate::error::SyncError;
 use crate::failpoint;
 use crate::tenant::TenantId;
@@ -98,7 +98,15 @@ struct ClaimRow {
 
 impl From<ClaimRow> for Claim {
     fn from(row: ClaimRow) -> Self {
-        let ClaimRow { tenant_id, lease_fence, watermark, is_backfilled, consecutive_failures, claimed_at, kind } = row;
+        let ClaimRow {
+            tenant_id,
+            lease_fence,
+            watermark,
+            is_backfilled,
+            consecutive_failures,
+            claimed_at,
+            kind,
+        } = row;
         Self {
             lease: Lease { tenant: TenantId(tenant_id), fence: lease_fence },
             watermark: watermark.filter(|watermark| *watermark <= claimed_at + WATERMARK_AHEAD_MAX),
@@ -119,8 +127,9 @@ fn decoded(rows: &[PgRow]) -> Vec<Claim> {
             Err(column) => {
                 let tenant = row.try_get::<Uuid, _>("tenant_id").unwrap_or_default();
                 let error = SyncError::StateOutOfBounds { columns: column };
-                let verdict = error.verdict();
-                let (class, who, say) = (verdict.class, verdict.who.as_str(), verdict.say);
+                let diagnosis = error.diagnosis();
+                let (class, who, say) =
+                    (diagnosis.class, diagnosis.owner.as_str(), diagnosis.advice);
                 tracing::error!(tenant.id = %tenant, error = %error, class, who, say, "a tenant was not claimed");
             }
         }
@@ -149,13 +158,17 @@ impl Store {
             failpoint::reach("claim.uncommitted").await;
             claimed
         };
-        let rows = self.transact("claiming due tenants", Rights::Dispatcher, claim).await?;
+        let rows = self.transact("claiming due tenants", DbRole::Dispatcher, claim).await?;
         Ok(decoded(&rows))
     }
 
     /// Claims at most `limit` of `tenants`, due or not, unless another instance has them or the service asked for a pause.
     /// This process must not be at work on any of them.
-    pub async fn claim_named(&self, tenants: &[Uuid], limit: usize) -> Result<Vec<Claim>, SyncError> {
+    pub async fn claim_named(
+        &self,
+        tenants: &[Uuid],
+        limit: usize,
+    ) -> Result<Vec<Claim>, SyncError> {
         let claim = async |connection: &mut PgConnection| {
             sqlx::query(include_str!("sql/claim_named.sql"))
                 .bind(tenants)
@@ -165,7 +178,7 @@ impl Store {
                 .fetch_all(connection)
                 .await
         };
-        let rows = self.transact("claiming tenants", Rights::Dispatcher, claim).await?;
+        let rows = self.transact("claiming tenants", DbRole::Dispatcher, claim).await?;
         Ok(decoded(&rows))
     }
 
@@ -174,18 +187,26 @@ impl Store {
         let tenants: Vec<Uuid> = tenants.iter().map(|tenant| tenant.0).collect();
         let renew = async |connection: &mut PgConnection| {
             let renew = sqlx::query_scalar::<_, Uuid>(include_str!("sql/renew_leases.sql"));
-            renew.bind(&self.instance).bind(interval(self.lease_term)).bind(tenants).fetch_all(connection).await
+            renew
+                .bind(&self.instance)
+                .bind(interval(self.lease_term))
+                .bind(tenants)
+                .fetch_all(connection)
+                .await
         };
-        let renewed = self.transact("renewing leases", Rights::Dispatcher, renew).await?;
+        let renewed = self.transact("renewing leases", DbRole::Dispatcher, renew).await?;
         Ok(renewed.into_iter().map(TenantId).collect())
     }
 
     /// Gives back every lease of this process.
     pub async fn release_leases(&self) -> Result<(), SyncError> {
         let release = async |connection: &mut PgConnection| {
-            sqlx::query(include_str!("sql/release_leases.sql")).bind(&self.instance).execute(connection).await
+            sqlx::query(include_str!("sql/release_leases.sql"))
+                .bind(&self.instance)
+                .execute(connection)
+                .await
         };
-        self.transact("releasing leases", Rights::Dispatcher, release).await.map(drop)
+        self.transact("releasing leases", DbRole::Dispatcher, release).await.map(drop)
     }
 
     /// Ends every lease. Only for the owner of a private database, which knows that no other instance can be alive.
@@ -193,7 +214,7 @@ impl Store {
         let forget = async |connection: &mut PgConnection| {
             sqlx::query(include_str!("sql/forget_leases.sql")).execute(connection).await
         };
-        self.transact("forgetting leases", Rights::Dispatcher, forget).await.map(drop)
+        self.transact("forgetting leases", DbRole::Dispatcher, forget).await.map(drop)
     }
 
     /// How long a lease lasts without renewal.

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction,
+};
 
 use crate::error::SyncError;
 use crate::failpoint;
@@ -67,23 +69,27 @@ pub struct Store {
     notifies: bool,
     /// A pooler in transaction mode stands in between.
     is_pooled: bool,
-    stale: Arc<Stale>,
+    stale: Arc<ConnectionHealth>,
 }
 
 /// What happened to the server that its connections have not noticed.
 #[derive(Debug, Default)]
-struct Stale {
+struct ConnectionHealth {
     /// Connections from before this lead to a server that is the primary no more.
     before: Mutex<Option<Instant>>,
     /// The password was refused: it may have been changed.
     is_refused: AtomicBool,
 }
 
-impl Stale {
+impl ConnectionHealth {
     fn note(&self, error: &SyncError) {
         match error.sqlstate() {
-            Some(READ_ONLY) => *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now()),
-            Some(code) if code.starts_with(AUTHORIZATION) => self.is_refused.store(true, Ordering::Relaxed),
+            Some(READ_ONLY) => {
+                *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            }
+            Some(code) if code.starts_with(AUTHORIZATION) => {
+                self.is_refused.store(true, Ordering::Relaxed);
+            }
             _ => {}
         }
     }
@@ -105,7 +111,7 @@ pub const LEASE_TERM: Duration = Duration::from_secs(60);
 /// What a transaction may do. The connection's own user may be a superuser, whom no policy stops, so each transaction
 /// takes on one of the roles of `migrations/0002_isolation.sql`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Rights {
+pub(crate) enum DbRole {
     /// The books of all tenants: names, due times, leases.
     Dispatcher,
     /// The data of one tenant.
@@ -113,17 +119,17 @@ pub(crate) enum Rights {
     /// Reading all tenants.
     Reader,
     /// The same for somebody who waits before a screen, or a monitor that gives up after ten seconds.
-    Onlooker,
+    ReaderInteractive,
     /// What the connection's user may do: for questions about the schema and for making roles.
     Login,
 }
 
-impl Rights {
+impl DbRole {
     /// A transaction's statement that takes longer is given up here and on the server: a frozen backend must not hold a
     /// tenant for ever, and the dispatcher hardly at all.
     fn deadline(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Onlooker => 4,
+            Self::ReaderInteractive => 4,
             Self::Dispatcher => 10,
             Self::Writer(_) => 25,
             Self::Reader | Self::Login => 60,
@@ -152,7 +158,7 @@ impl Store {
     pub fn unchecked(options: &PgConnectOptions, max_connections: u32, instance: String) -> Self {
         let options = ours(options);
         let is_pooled = options.to_url_lossy().query_pairs().any(|pair| pair == NO_STATEMENT_CACHE);
-        let stale = Arc::new(Stale::default());
+        let stale = Arc::new(ConnectionHealth::default());
         let usable = Arc::clone(&stale);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
@@ -173,7 +179,15 @@ impl Store {
                 })
             })
             .connect_lazy_with(options);
-        Self { pool, instance, lease_term: LEASE_TERM, patience: Duration::MAX, notifies: false, is_pooled, stale }
+        Self {
+            pool,
+            instance,
+            lease_term: LEASE_TERM,
+            patience: Duration::MAX,
+            notifies: false,
+            is_pooled,
+            stale,
+        }
     }
 
     /// The same store with another lease term, for tests that wait for leases to expire.
@@ -213,16 +227,20 @@ impl Store {
     /// between.
     ///
     /// Who waits for a lock must see what the other one did: a server may be set to another isolation.
-    async fn begin(&self, rights: Rights) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    async fn begin(&self, rights: DbRole) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         self.begin_at("READ COMMITTED", rights).await
     }
 
-    async fn begin_at(&self, isolation: &str, rights: Rights) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    async fn begin_at(
+        &self,
+        isolation: &str,
+        rights: DbRole,
+    ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         let (role, tenant) = match rights {
-            Rights::Dispatcher => ("incident_sync_dispatcher", String::new()),
-            Rights::Writer(tenant) => ("incident_sync_writer", tenant.to_string()),
-            Rights::Reader | Rights::Onlooker => ("incident_sync_reader", String::new()),
-            Rights::Login => ("none", String::new()),
+            DbRole::Dispatcher => ("incident_sync_dispatcher", String::new()),
+            DbRole::Writer(tenant) => ("incident_sync_writer", tenant.to_string()),
+            DbRole::Reader | DbRole::ReaderInteractive => ("incident_sync_reader", String::new()),
+            DbRole::Login => ("none", String::new()),
         };
         let seconds = rights.deadline().as_secs();
         // sqlx names every statement, cached or not, and others have left such names on the server that we share.
@@ -240,7 +258,7 @@ impl Store {
     pub(crate) async fn transact<T>(
         &self,
         step: &'static str,
-        rights: Rights,
+        rights: DbRole,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, SyncError> {
         let whole = async {
@@ -255,13 +273,14 @@ impl Store {
 
     /// How long a question of the dispatcher takes at most, whether the database answers or not.
     pub fn dispatcher_wait(&self) -> Duration {
-        self.patience.min(Rights::Dispatcher.deadline() + CONNECT_DEADLINE)
+        self.patience.min(DbRole::Dispatcher.deadline() + CONNECT_DEADLINE)
     }
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), SyncError> {
-        let select = async |connection: &mut PgConnection| sqlx::query("SELECT 1").execute(connection).await;
-        self.transact("reaching the database", Rights::Reader, select).await.map(drop)
+        let select =
+            async |connection: &mut PgConnection| sqlx::query("SELECT 1").execute(connection).await;
+        self.transact("reaching the database", DbRole::Reader, select).await.map(drop)
     }
 
     /// Whether this version can work with the schema that it finds.
@@ -271,10 +290,14 @@ impl Store {
             let tables = "SELECT to_regclass('defender.sync_state') IS NOT NULL, to_regclass('defender.schema_info') IS NOT NULL";
             sqlx::query_as::<_, (bool, bool)>(tables).fetch_one(connection).await
         };
-        let (has_tables, has_info) = self.transact(step, Rights::Login, look).await?;
+        let (has_tables, has_info) = self.transact(step, DbRole::Login, look).await?;
         search_path::no_foreign_owners(&self.foreign_owners().await?)?;
         match (has_tables, has_info) {
-            (false, _) => return Err(SyncError::Schema { what: "there are no tables of incident-sync".to_owned() }),
+            (false, _) => {
+                return Err(SyncError::Schema {
+                    what: "there are no tables of incident-sync".to_owned(),
+                });
+            }
             (true, false) => return Err(older_than(2)),
             (true, true) => {}
         }
@@ -282,7 +305,7 @@ impl Store {
             let info = "SELECT oldest_supported, (SELECT max(version) FROM public._sqlx_migrations WHERE success) FROM defender.schema_info";
             sqlx::query_as::<_, (i64, i64)>(info).fetch_one(connection).await
         };
-        let (oldest_supported, applied) = self.transact(step, Rights::Login, read).await?;
+        let (oldest_supported, applied) = self.transact(step, DbRole::Login, read).await?;
         let ours = newest_migration();
         if applied < ours {
             return Err(older_than(ours));
@@ -302,7 +325,7 @@ impl Store {
             let versions = "SELECT version FROM public._sqlx_migrations WHERE success";
             sqlx::query_scalar::<_, i64>(versions).fetch_all(connection).await
         };
-        let applied = self.transact("reading the schema's version", Rights::Login, read).await?;
+        let applied = self.transact("reading the schema's version", DbRole::Login, read).await?;
         Ok(MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).count())
     }
 
@@ -314,7 +337,9 @@ impl Store {
 
 /// Whether there is still somebody at the other end.
 async fn answers(connection: &mut PgConnection) -> bool {
-    tokio::time::timeout(ANSWER_DEADLINE, connection.ping()).await.is_ok_and(|answer| answer.is_ok())
+    tokio::time::timeout(ANSWER_DEADLINE, connection.ping())
+        .await
+        .is_ok_and(|answer| answer.is_ok())
 }
 
 fn ours(options: &PgConnectOptions) -> PgConnectOptions {
@@ -326,7 +351,9 @@ fn newest_migration() -> i64 {
 }
 
 fn older_than(version: i64) -> SyncError {
-    SyncError::Schema { what: format!("it is older than this version, which needs migration {version}") }
+    SyncError::Schema {
+        what: format!("it is older than this version, which needs migration {version}"),
+    }
 }
 
 /// Applies what is missing of the schema. On a connection of its own: the migrator keeps its lock on the session when it
@@ -335,7 +362,11 @@ pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncErro
     let step = "migrating the schema";
     // A statement timeout would cut long migrations short; the deadline here bounds the whole. The path is for the
     // migrator's own statements, which are in no transaction of ours.
-    let settings = [("statement_timeout", "0"), ("lock_timeout", "30s"), ("search_path", "pg_catalog,pg_temp")];
+    let settings = [
+        ("statement_timeout", "0"),
+        ("lock_timeout", "30s"),
+        ("search_path", "pg_catalog,pg_temp"),
+    ];
     let options = options.clone().options(settings).disable_statement_logging();
     let connect = sqlx::PgConnection::connect_with(&options);
     let mut connection = within("connecting to the database", CONNECT_DEADLINE, connect).await?;
@@ -356,9 +387,11 @@ pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncErro
             Err(database_error(step, &error))
         }
         Ok(Err(error)) => Err(SyncError::Schema { what: error.to_string() }),
-        Err(_) => {
-            Err(SyncError::Database { step, sqlstate: None, what: "another migration holds the lock".to_owned() })
-        }
+        Err(_) => Err(SyncError::Database {
+            step,
+            sqlstate: None,
+            what: "another migration holds the lock".to_owned(),
+        }),
     };
     failpoint::reach("migration.end").await;
     drop(connection.close().await);
@@ -370,7 +403,9 @@ pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncErro
 async fn is_current(connection: &mut PgConnection) -> bool {
     let applied = search_path::applied(connection).await.unwrap_or_default();
     let is_applied = |migration: &sqlx::migrate::Migration| {
-        let same = |row: &(i64, Vec<u8>, bool)| row.0 == migration.version && row.1 == *migration.checksum && row.2;
+        let same = |row: &(i64, Vec<u8>, bool)| {
+            row.0 == migration.version && row.1 == *migration.checksum && row.2
+        };
         applied.iter().any(same)
     };
     MIGRATIONS.iter().all(is_applied) && applied.iter().all(|(_, _, success)| *success)
@@ -384,7 +419,11 @@ async fn within<T>(
 ) -> Result<T, SyncError> {
     match tokio::time::timeout(deadline, work).await {
         Ok(done) => done.map_err(|error| database_error(step, &error)),
-        Err(_) => Err(SyncError::Database { step, sqlstate: None, what: "no answer within the deadline".to_owned() }),
+        Err(_) => Err(SyncError::Database {
+            step,
+            sqlstate: None,
+            what: "no answer within the deadline".to_owned(),
+        }),
     }
 }
 
@@ -393,7 +432,9 @@ pub(crate) fn database_error(step: &'static str, error: &sqlx::Error) -> SyncErr
     let (sqlstate, what) = match error {
         sqlx::Error::Database(error) => {
             let code = error.code().map(|code| code.into_owned());
-            let quotes_values = code.as_deref().is_some_and(|code| code.starts_with("22") || code.starts_with("23"));
+            let quotes_values = code
+                .as_deref()
+                .is_some_and(|code| code.starts_with("22") || code.starts_with("23"));
             let what = if quotes_values {
                 format!("value refused, constraint {}", error.constraint().unwrap_or("unnamed"))
             } else {
@@ -402,10 +443,14 @@ pub(crate) fn database_error(step: &'static str, error: &sqlx::Error) -> SyncErr
             (code, what)
         }
         sqlx::Error::Io(error) => (None, format!("connection: {}", error.kind())),
-        sqlx::Error::Tls(_) => (None, "the TLS handshake failed; check sslmode and sslrootcert".to_owned()),
+        sqlx::Error::Tls(_) => {
+            (None, "the TLS handshake failed; check sslmode and sslrootcert".to_owned())
+        }
         sqlx::Error::PoolTimedOut => (None, "no connection became free in time".to_owned()),
         sqlx::Error::PoolClosed => (None, "the pool is closed".to_owned()),
-        sqlx::Error::ColumnDecode { index, .. } => (None, format!("column {index} has an unexpected type")),
+        sqlx::Error::ColumnDecode { index, .. } => {
+            (None, format!("column {index} has an unexpected type"))
+        }
         _ => (None, "unexpected answer".to_owned()),
     };
     SyncError::Database { step, sqlstate, what }

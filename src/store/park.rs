@@ -3,22 +3,30 @@
 use sqlx::PgConnection;
 
 use super::tenant_data::purge::{RowCounts, audit, lock};
-use super::{Rights, Store};
+use super::{DbRole, Store};
 use crate::error::SyncError;
 use crate::tenant::TenantId;
 
 impl Store {
     /// Takes the tenant from whoever works on it, and lets nobody claim it until it is resumed. False where nothing is known of
     /// it.
-    pub async fn park(&self, tenant: TenantId, actor: &str, reason: Option<&str>) -> Result<bool, SyncError> {
+    pub async fn park(
+        &self,
+        tenant: TenantId,
+        actor: &str,
+        reason: Option<&str>,
+    ) -> Result<bool, SyncError> {
         let park = async |connection: &mut PgConnection| {
             lock(connection, tenant).await?;
-            let park = sqlx::query(include_str!("sql/park_tenant.sql")).bind(tenant.0).bind(actor).bind(reason);
+            let park = sqlx::query(include_str!("sql/park_tenant.sql"))
+                .bind(tenant.0)
+                .bind(actor)
+                .bind(reason);
             let parked = park.execute(&mut *connection).await?.rows_affected() > 0;
             audit(connection, tenant, "parked", actor, &RowCounts::new()).await?;
             Ok(parked)
         };
-        self.transact("parking a tenant", Rights::Writer(tenant), park).await
+        self.transact("parking a tenant", DbRole::Writer(tenant), park).await
     }
 
     /// Makes a parked tenant due, whoever parked it. False where it was not parked.
@@ -31,6 +39,6 @@ impl Store {
             }
             Ok(resumed)
         };
-        self.transact("resuming a tenant", Rights::Writer(tenant), resume).await
+        self.transact("resuming a tenant", DbRole::Writer(tenant), resume).await
     }
 }

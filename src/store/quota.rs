@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::FromRow;
 
 use super::lease::interval;
-use super::{Rights, Store};
+use super::{DbRole, Store};
 use crate::error::SyncError;
 use crate::tenant::TenantId;
 
@@ -31,7 +31,9 @@ impl Rate {
     /// How many calls get their turn within `period`, when those so far are used up after `used_up`.
     fn left(self, used_up: Duration, period: Duration) -> u32 {
         let Some(room) = (period + self.ahead).checked_sub(used_up) else { return 0 };
-        u32::try_from(room.as_nanos() / self.spacing.as_nanos().max(1)).unwrap_or(u32::MAX).saturating_add(1)
+        u32::try_from(room.as_nanos() / self.spacing.as_nanos().max(1))
+            .unwrap_or(u32::MAX)
+            .saturating_add(1)
     }
 }
 
@@ -44,7 +46,7 @@ pub struct Quota {
 
 /// A tenant's calls that stand in line, and the pause that the service asked for; all in seconds from now.
 #[derive(Debug, Clone, Copy, Default, FromRow)]
-pub struct Line {
+pub struct QuotaUse {
     /// Until the calls so far are used up at the minute's steady rate.
     pub minute_seconds: f64,
     /// The same at the hour's.
@@ -63,7 +65,7 @@ impl Quota {
     }
 
     /// How many calls a tenant allows within the coming hour.
-    pub fn left_in_the_hour(&self, line: &Line) -> u32 {
+    pub fn calls_left_in_hour(&self, line: &QuotaUse) -> u32 {
         let hour = Duration::from_secs(3600);
         let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
         let pause = seconds(line.pause_seconds);
@@ -78,7 +80,11 @@ impl Quota {
 impl Store {
     /// Takes the next call's place in the tenant's line, and answers how long to wait for it. Fails while the service wants
     /// a longer pause.
-    pub async fn reserve_call(&self, tenant: TenantId, quota: &Quota) -> Result<Duration, SyncError> {
+    pub async fn reserve_call(
+        &self,
+        tenant: TenantId,
+        quota: &Quota,
+    ) -> Result<Duration, SyncError> {
         let Quota { minute, hour } = *quota;
         let reserve = async |connection: &mut sqlx::PgConnection| {
             sqlx::query_as::<_, (f64, bool)>(include_str!("sql/reserve_call.sql"))
@@ -91,7 +97,7 @@ impl Store {
                 .fetch_optional(connection)
                 .await
         };
-        let turn = self.transact("reserving a call", Rights::Writer(tenant), reserve).await?;
+        let turn = self.transact("reserving a call", DbRole::Writer(tenant), reserve).await?;
         let (seconds, is_paused) = turn.ok_or(SyncError::LeaseLost)?;
         let wait = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         if is_paused { Err(SyncError::Paused { wait }) } else { Ok(wait) }
@@ -100,10 +106,12 @@ impl Store {
     /// Lets nobody call for the tenant before the pause is over that the service asked for.
     pub async fn hold_calls(&self, tenant: TenantId, pause: Duration) -> Result<(), SyncError> {
         let hold = async |connection: &mut sqlx::PgConnection| {
-            let hold = sqlx::query(include_str!("sql/hold_calls.sql")).bind(tenant.0).bind(interval(pause));
+            let hold = sqlx::query(include_str!("sql/hold_calls.sql"))
+                .bind(tenant.0)
+                .bind(interval(pause));
             hold.execute(connection).await
         };
-        self.transact("noting a pause", Rights::Writer(tenant), hold).await.map(drop)
+        self.transact("noting a pause", DbRole::Writer(tenant), hold).await.map(drop)
     }
 }
 
@@ -114,16 +122,19 @@ mod tests {
     #[test]
     fn calls_left_in_the_hour_are_what_the_line_and_a_pause_leave() {
         let quota = Quota::new(50, 1_500);
-        let line = Line { minute_seconds: 0.0, hour_seconds: 0.0, pause_seconds: 0.0 };
-        assert_eq!(quota.left_in_the_hour(&line), 1_500);
+        let line = QuotaUse { minute_seconds: 0.0, hour_seconds: 0.0, pause_seconds: 0.0 };
+        assert_eq!(quota.calls_left_in_hour(&line), 1_500);
         // A call takes up four seconds of the hour's line.
-        assert_eq!(quota.left_in_the_hour(&Line { hour_seconds: 40.0, ..line }), 1_490);
-        assert_eq!(quota.left_in_the_hour(&Line { hour_seconds: 2_396.0, ..line }), 901);
+        assert_eq!(quota.calls_left_in_hour(&QuotaUse { hour_seconds: 40.0, ..line }), 1_490);
+        assert_eq!(quota.calls_left_in_hour(&QuotaUse { hour_seconds: 2_396.0, ..line }), 901);
         // Ten minutes are left: a burst of 20, and a call every two seconds.
-        assert_eq!(quota.left_in_the_hour(&Line { pause_seconds: 3_000.0, ..line }), 320);
-        assert_eq!(quota.left_in_the_hour(&Line { pause_seconds: 3_601.0, ..line }), 0);
+        assert_eq!(quota.calls_left_in_hour(&QuotaUse { pause_seconds: 3_000.0, ..line }), 320);
+        assert_eq!(quota.calls_left_in_hour(&QuotaUse { pause_seconds: 3_601.0, ..line }), 0);
         let slow = Quota::new(5, 1_500);
-        assert!((150..=300).contains(&slow.left_in_the_hour(&line)), "the minute's limit is the narrower one");
+        assert!(
+            (150..=300).contains(&slow.calls_left_in_hour(&line)),
+            "the minute's limit is the narrower one"
+        );
     }
 
     /// The statement's arithmetic over a model of the clock.
@@ -131,14 +142,17 @@ mod tests {
     fn no_minute_sees_more_calls_than_the_quota() {
         for calls in [1, 2, 5, 50, 1_000] {
             let Rate { spacing, ahead } = Rate::of(calls, Duration::from_secs(60));
-            let (mut used_up, mut now, mut times) = (Duration::ZERO, Duration::from_secs(1_000), Vec::new());
+            let (mut used_up, mut now, mut times) =
+                (Duration::ZERO, Duration::from_secs(1_000), Vec::new());
             while now < Duration::from_secs(1_600) {
                 now = now.max(used_up.saturating_sub(ahead));
                 used_up = used_up.max(now) + spacing;
                 times.push(now);
             }
             let minute = Duration::from_secs(60);
-            let within = |start: &Duration| times.iter().filter(|at| (*start..*start + minute).contains(*at)).count();
+            let within = |start: &Duration| {
+                times.iter().filter(|at| (*start..*start + minute).contains(*at)).count()
+            };
             let worst = times.iter().map(within).max().unwrap();
             assert!(worst <= calls as usize, "{worst} of {calls}");
             assert!(times.len() >= calls as usize * 5, "{} in ten minutes of {calls}", times.len());

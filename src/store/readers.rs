@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 use uuid::Uuid;
 
-use super::{Rights, Store};
+use super::{DbRole, Store};
 use crate::error::SyncError;
 
 /// What Postgres answers to somebody who may not do what he asks for.
@@ -24,7 +24,7 @@ pub struct KnownTenant {
 
 /// What a reader is to see.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sight {
+pub enum ReaderAccess {
     /// Every tenant, also those to come.
     All,
     /// These and no others.
@@ -63,7 +63,9 @@ pub enum GrantError {
         statements: String,
     },
     /// Our user is not the one that migrated.
-    #[error("the database's user may not write defender.reader_tenants; run this command as the user that migrates")]
+    #[error(
+        "the database's user may not write defender.reader_tenants; run this command as the user that migrates"
+    )]
     MayNotChangeTenants,
     /// The database.
     #[error(transparent)]
@@ -74,33 +76,46 @@ impl Store {
     /// The tenants that have one of these names or ids, also those that left the configuration.
     pub async fn find_tenants(&self, named: &[String]) -> Result<Vec<KnownTenant>, SyncError> {
         let look = async |connection: &mut PgConnection| {
-            sqlx::query_as(include_str!("sql/find_tenants.sql")).bind(named).fetch_all(connection).await
+            sqlx::query_as(include_str!("sql/find_tenants.sql"))
+                .bind(named)
+                .fetch_all(connection)
+                .await
         };
-        self.transact("looking up tenants", Rights::Reader, look).await
+        self.transact("looking up tenants", DbRole::Reader, look).await
     }
 
     /// Makes `role` a reader with this sight and no other, whatever it saw before. Answers whether the role is new.
     ///
     /// After the change Postgres is asked in the same transaction what the role may see; if that is not the sight, all of it
     /// is rolled back.
-    pub async fn grant_reader(&self, role: &str, sight: &Sight) -> Result<bool, GrantError> {
+    pub async fn grant_reader(
+        &self,
+        role: &str,
+        access: &ReaderAccess,
+    ) -> Result<bool, GrantError> {
         let step = "making a reader";
-        let is_scoped = *sight != Sight::All;
-        let (group, other_group, tenants) = match sight {
-            Sight::All => ("incident_sync_reader", "incident_sync_tenant_reader", &[][..]),
-            Sight::Tenants(tenants) => ("incident_sync_tenant_reader", "incident_sync_reader", &tenants[..]),
+        let is_scoped = *access != ReaderAccess::All;
+        let (group, other_group, tenants) = match access {
+            ReaderAccess::All => ("incident_sync_reader", "incident_sync_tenant_reader", &[][..]),
+            ReaderAccess::Tenants(tenants) => {
+                ("incident_sync_tenant_reader", "incident_sync_reader", &tenants[..])
+            }
         };
         let refused = |(held, why): (String, String)| {
-            let through = if held == role { String::new() } else { format!(" a member of {held},") };
+            let through =
+                if held == role { String::new() } else { format!(" a member of {held},") };
             GrantError::Refused { role: role.to_owned(), through, why }
         };
         let judge = async |connection: &mut PgConnection| {
             let refusal = refusal(connection, role, is_scoped, false).await?;
-            let statements = sqlx::query_scalar::<_, String>(include_str!("sql/reader_statements.sql"));
-            let statements = statements.bind(role).bind(group).bind(other_group).fetch_all(connection).await?;
+            let statements =
+                sqlx::query_scalar::<_, String>(include_str!("sql/reader_statements.sql"));
+            let statements =
+                statements.bind(role).bind(group).bind(other_group).fetch_all(connection).await?;
             Ok((refusal, statements))
         };
-        let (refusal_before, statements) = self.transact(step, Rights::Login, judge).await.map_err(not_the_owner)?;
+        let (refusal_before, statements) =
+            self.transact(step, DbRole::Login, judge).await.map_err(not_the_owner)?;
         if let Some(reason) = refusal_before {
             return Err(refused(reason));
         }
@@ -119,16 +134,20 @@ impl Store {
             }
             Ok(reason)
         };
-        match self.transact(step, Rights::Login, change).await {
+        match self.transact(step, DbRole::Login, change).await {
             Ok(None) => Ok(statements.iter().any(|statement| statement.starts_with("CREATE ROLE"))),
             Ok(Some(reason)) => Err(refused(reason)),
-            Err(error) if error.sqlstate() == Some(INSUFFICIENT_PRIVILEGE) && !statements.is_empty() => {
+            Err(error)
+                if error.sqlstate() == Some(INSUFFICIENT_PRIVILEGE) && !statements.is_empty() =>
+            {
                 Err(GrantError::MayNotChangeRoles { statements: statements.join("; ") })
             }
-            Err(error) if error.sqlstate() == Some(DEPENDENT_PRIVILEGES) => Err(GrantError::PassedOn {
-                role: role.to_owned(),
-                statements: revokes(&statements).collect::<Vec<_>>().join("; "),
-            }),
+            Err(error) if error.sqlstate() == Some(DEPENDENT_PRIVILEGES) => {
+                Err(GrantError::PassedOn {
+                    role: role.to_owned(),
+                    statements: revokes(&statements).collect::<Vec<_>>().join("; "),
+                })
+            }
             Err(error) => Err(not_the_owner(error)),
         }
     }

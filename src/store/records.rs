@@ -237,7 +237,12 @@ mod tests {
 
     #[test]
     fn an_array_literal_quotes_what_it_must() {
-        let values = [Cow::Borrowed("a\"b"), Cow::Borrowed("c\\d"), Cow::Borrowed("NULL, {e}"), Cow::Borrowed("")];
+        let values = [
+            Cow::Borrowed("a\"b"),
+            Cow::Borrowed("c\\d"),
+            Cow::Borrowed("NULL, {e}"),
+            Cow::Borrowed(""),
+        ];
         assert_eq!(array_literal(&values), r#"{"a\"b","c\\d","NULL, {e}",""}"#);
         assert_eq!(array_literal(&[]), "{}");
     }

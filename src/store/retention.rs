@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::lease::interval;
 use super::tenant_data::purge::{RowCounts, audit};
-use super::{Lease, Rights, Store};
+use super::{DbRole, Lease, Store};
 use crate::error::SyncError;
 use crate::tenant::Retention;
 
@@ -16,25 +16,33 @@ const INCIDENTS_AT_ONCE: i64 = 500;
 impl Store {
     /// Deletes some of the closed incidents that were not updated for `age`, with all that hangs on them; an open one stays,
     /// however old. Answers how many rows are gone: none when all is done.
-    pub async fn retain_incidents(&self, lease: &Lease, age: Duration) -> Result<RowCounts, SyncError> {
+    pub async fn retain_incidents(
+        &self,
+        lease: &Lease,
+        age: Duration,
+    ) -> Result<RowCounts, SyncError> {
         let tenant = lease.tenant.0;
         let delete = async |connection: &mut PgConnection| {
             if !self.holds(lease, true, connection).await? {
                 return Ok(Err(SyncError::LeaseLost));
             }
-            let old = sqlx::query_scalar::<_, i64>(include_str!("sql/old_incidents.sql")).bind(tenant);
-            let old = old.bind(interval(age)).bind(INCIDENTS_AT_ONCE).fetch_all(&mut *connection).await?;
+            let old =
+                sqlx::query_scalar::<_, i64>(include_str!("sql/old_incidents.sql")).bind(tenant);
+            let old =
+                old.bind(interval(age)).bind(INCIDENTS_AT_ONCE).fetch_all(&mut *connection).await?;
             // Even a DELETE of nothing would make the summaries be written again.
             if old.is_empty() {
                 return Ok(Ok(RowCounts::new()));
             }
-            let delete = sqlx::query_as::<_, (String, i64)>(include_str!("sql/delete_incidents.sql"));
+            let delete =
+                sqlx::query_as::<_, (String, i64)>(include_str!("sql/delete_incidents.sql"));
             let deleted = delete.bind(tenant).bind(old).fetch_all(&mut *connection).await?;
-            let counts = deleted.into_iter().map(|(table, count)| (table, count.unsigned_abs())).collect();
+            let counts =
+                deleted.into_iter().map(|(table, count)| (table, count.unsigned_abs())).collect();
             audit(connection, lease.tenant, "retention", &self.instance, &counts).await?;
             Ok(Ok(counts))
         };
-        self.transact("deleting old incidents", Rights::Writer(lease.tenant), delete).await?
+        self.transact("deleting old incidents", DbRole::Writer(lease.tenant), delete).await?
     }
 
     /// Deletes old devices that no alert names, old incidents in quarantine, and old runs.
@@ -45,15 +53,21 @@ impl Store {
                 return Ok(Err(SyncError::LeaseLost));
             }
             if let Some(age) = retention.incidents {
-                for delete in [include_str!("sql/delete_old_devices.sql"), include_str!("sql/delete_old_rejected.sql")]
-                {
-                    sqlx::query(delete).bind(tenant).bind(interval(age)).execute(&mut *connection).await?;
+                for delete in [
+                    include_str!("sql/delete_old_devices.sql"),
+                    include_str!("sql/delete_old_rejected.sql"),
+                ] {
+                    sqlx::query(delete)
+                        .bind(tenant)
+                        .bind(interval(age))
+                        .execute(&mut *connection)
+                        .await?;
                 }
             }
             let delete = sqlx::query(include_str!("sql/delete_old_runs.sql")).bind(tenant);
             delete.bind(interval(retention.runs)).execute(connection).await?;
             Ok(Ok(()))
         };
-        self.transact("deleting old rows", Rights::Writer(lease.tenant), delete).await?
+        self.transact("deleting old rows", DbRole::Writer(lease.tenant), delete).await?
     }
 }

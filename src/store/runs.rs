@@ -7,8 +7,8 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::lease::RunKind;
-use super::{Lease, Rights, Store};
-use crate::error::{SyncError, Verdict, Wait};
+use super::{DbRole, Lease, Store};
+use crate::error::{Diagnosis, Retry, SyncError};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -39,11 +39,11 @@ impl Outcome {
     }
 
     /// The outcome of a run that ended with this verdict.
-    pub fn of(verdict: &Verdict) -> Self {
-        match (verdict.class, verdict.wait) {
+    pub fn of(diagnosis: &Diagnosis) -> Self {
+        match (diagnosis.class, diagnosis.retry) {
             ("throttled", _) => Self::Throttled,
             ("stopped" | "lease_lost", _) => Self::Stopped,
-            (_, Wait::UntilActed) => Self::Parked,
+            (_, Retry::OnceFixed) => Self::Parked,
             ("forbidden" | "missing_role" | "credential", _) => Self::Parked,
             _ => Self::Failed,
         }
@@ -89,7 +89,7 @@ pub struct RunRecord {
     /// What it did.
     pub counts: Counts,
     /// Why it did not end well, and the error's own words.
-    pub failure: Option<(Verdict, String)>,
+    pub failure: Option<(Diagnosis, String)>,
     /// When the tenant may be tried again; `None` is at once.
     pub next_attempt_at: Option<DateTime<Utc>>,
     /// When each kind is due again; `None` leaves it.
@@ -123,9 +123,11 @@ impl Store {
             due,
         } = record;
         let failure = failure.as_ref().filter(|_| *outcome != Outcome::Stopped);
-        let verdict = failure.map(|(verdict, _)| verdict);
-        let message = failure.map(|(verdict, error)| format!("{} ({error})", verdict.say));
-        let parked = verdict.filter(|_| *outcome == Outcome::Parked).map(|verdict| verdict.say.as_str());
+        let diagnosis = failure.map(|(diagnosis, _)| diagnosis);
+        let message = failure.map(|(diagnosis, error)| format!("{} ({error})", diagnosis.advice));
+        let parked = diagnosis
+            .filter(|_| *outcome == Outcome::Parked)
+            .map(|diagnosis| diagnosis.advice.as_str());
         let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
         let finish = async |connection: &mut PgConnection| {
             sqlx::query(include_str!("sql/finish_run.sql"))
@@ -133,9 +135,9 @@ impl Store {
                 .bind(lease.fence)
                 .bind(&self.instance)
                 .bind(is_complete)
-                .bind(verdict.map(|verdict| verdict.class))
+                .bind(diagnosis.map(|diagnosis| diagnosis.class))
                 .bind(message)
-                .bind(verdict.map(|verdict| verdict.who.as_str()))
+                .bind(diagnosis.map(|diagnosis| diagnosis.owner.as_str()))
                 .bind(next_attempt_at)
                 .bind(due.poll)
                 .bind(due.open)
@@ -157,7 +159,7 @@ impl Store {
                 .execute(connection)
                 .await
         };
-        self.transact("recording a run", Rights::Writer(lease.tenant), finish).await.map(drop)
+        self.transact("recording a run", DbRole::Writer(lease.tenant), finish).await.map(drop)
     }
 
     /// Wakes the pipelines that LISTEN, where `database.notify` asks for it. To be called once a run, after its record is
@@ -167,9 +169,10 @@ impl Store {
         if !self.notifies {
             return Ok(());
         }
-        let notify =
-            async |connection: &mut PgConnection| sqlx::query("NOTIFY incident_sync_changes").execute(connection).await;
-        self.transact("notifying listeners", Rights::Dispatcher, notify).await.map(drop)
+        let notify = async |connection: &mut PgConnection| {
+            sqlx::query("NOTIFY incident_sync_changes").execute(connection).await
+        };
+        self.transact("notifying listeners", DbRole::Dispatcher, notify).await.map(drop)
     }
 }
 

@@ -7,7 +7,7 @@
 use sqlx::migrate::{Migration, Migrator};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqlSafeStr};
 
-use super::{Rights, Store, newest_migration};
+use super::{DbRole, Store, newest_migration};
 use crate::error::SyncError;
 
 /// The path of every transaction: nobody but a superuser creates objects in `pg_catalog`. Temporary objects come last, or
@@ -22,8 +22,10 @@ const APPLIED_TABLE: &str = "public._sqlx_migrations";
 pub(super) fn guarded(migrator: &Migrator) -> Migrator {
     let guard = |migration: &Migration| {
         // The second one names sqlx's table without its schema, and a file that some database has applied never changes.
-        let sql = migration.sql.as_str().replace(" ON _sqlx_migrations ", " ON public._sqlx_migrations ");
-        let sql = AssertSqlSafe(format!("SET LOCAL search_path = {SEARCH_PATH};\n{sql}")).into_sql_str();
+        let sql =
+            migration.sql.as_str().replace(" ON _sqlx_migrations ", " ON public._sqlx_migrations ");
+        let sql =
+            AssertSqlSafe(format!("SET LOCAL search_path = {SEARCH_PATH};\n{sql}")).into_sql_str();
         Migration { sql, ..migration.clone() }
     };
     let mut guarded = Migrator::with_migrations(migrator.iter().map(guard).collect());
@@ -32,7 +34,9 @@ pub(super) fn guarded(migrator: &Migrator) -> Migrator {
 }
 
 /// The versions and checksums in sqlx's table and whether each succeeded; fails where there is no such table.
-pub(super) async fn applied(connection: &mut PgConnection) -> Result<Vec<(i64, Vec<u8>, bool)>, sqlx::Error> {
+pub(super) async fn applied(
+    connection: &mut PgConnection,
+) -> Result<Vec<(i64, Vec<u8>, bool)>, sqlx::Error> {
     let query = "SELECT version, checksum, success FROM public._sqlx_migrations";
     // A pooler may take us to another server between two words that are in no transaction.
     let mut transaction = connection.begin_with(BEGIN).await?;
@@ -41,7 +45,9 @@ pub(super) async fn applied(connection: &mut PgConnection) -> Result<Vec<(i64, V
 
 /// Fails where another user owns a schema, table or function of incident-sync, or a function that one of them calls. Before
 /// the first migration, anybody who may create them can have done so; reading a table of his runs his code.
-pub(super) async fn refuse_foreign_owners(connection: &mut PgConnection) -> Result<Result<(), SyncError>, sqlx::Error> {
+pub(super) async fn refuse_foreign_owners(
+    connection: &mut PgConnection,
+) -> Result<Result<(), SyncError>, sqlx::Error> {
     let mut transaction = connection.begin_with(BEGIN).await?;
     let foreign = foreign_owners(&mut transaction).await?;
     transaction.rollback().await?;
@@ -49,8 +55,13 @@ pub(super) async fn refuse_foreign_owners(connection: &mut PgConnection) -> Resu
 }
 
 /// Objects of other users in the place of ours, each with its owner.
-pub(super) async fn foreign_owners(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar(include_str!("sql/foreign_owners.sql")).persistent(false).fetch_all(connection).await
+pub(super) async fn foreign_owners(
+    connection: &mut PgConnection,
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(include_str!("sql/foreign_owners.sql"))
+        .persistent(false)
+        .fetch_all(connection)
+        .await
 }
 
 pub(super) fn no_foreign_owners(foreign: &[String]) -> Result<(), SyncError> {
@@ -67,7 +78,9 @@ pub(super) fn no_foreign_owners(foreign: &[String]) -> Result<(), SyncError> {
 
 /// Restores the privileges on functions as the migrations granted them: a dump restored without privileges lets PUBLIC call
 /// all of them. Leaves a schema alone that a newer version has migrated, and functions of another owner.
-pub(super) async fn restore_function_rights(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(super) async fn restore_function_rights(
+    connection: &mut PgConnection,
+) -> Result<(), sqlx::Error> {
     let applied = applied(connection).await?;
     if applied.iter().map(|row| row.0).max() != Some(newest_migration()) {
         return Ok(());
@@ -77,7 +90,10 @@ pub(super) async fn restore_function_rights(connection: &mut PgConnection) -> Re
         return transaction.rollback().await;
     }
     // Two instances that start together would update the same row of the catalog.
-    sqlx::query("SELECT FROM defender.schema_info FOR UPDATE").persistent(false).execute(&mut *transaction).await?;
+    sqlx::query("SELECT FROM defender.schema_info FOR UPDATE")
+        .persistent(false)
+        .execute(&mut *transaction)
+        .await?;
     for statement in ours_of(function_rights(&mut transaction).await?) {
         tracing::warn!(who = "operator", "restoring the privileges of the migrations: {statement}");
         sqlx::query(AssertSqlSafe(statement)).persistent(false).execute(&mut *transaction).await?;
@@ -86,8 +102,13 @@ pub(super) async fn restore_function_rights(connection: &mut PgConnection) -> Re
 }
 
 /// The statements that restore the privileges on functions, and whether our user may run each.
-async fn function_rights(connection: &mut PgConnection) -> Result<Vec<(String, bool)>, sqlx::Error> {
-    sqlx::query_as(include_str!("sql/function_rights.sql")).persistent(false).fetch_all(connection).await
+async fn function_rights(
+    connection: &mut PgConnection,
+) -> Result<Vec<(String, bool)>, sqlx::Error> {
+    sqlx::query_as(include_str!("sql/function_rights.sql"))
+        .persistent(false)
+        .fetch_all(connection)
+        .await
 }
 
 fn ours_of(statements: Vec<(String, bool)>) -> impl Iterator<Item = String> {
@@ -98,13 +119,14 @@ impl Store {
     /// The statements that restore the privileges on functions as the migrations granted them.
     pub async fn function_rights(&self) -> Result<Vec<String>, SyncError> {
         let look = async |connection: &mut PgConnection| function_rights(connection).await;
-        let off = self.transact("looking at the functions' privileges", Rights::Login, look).await?;
+        let off =
+            self.transact("looking at the functions' privileges", DbRole::Login, look).await?;
         Ok(off.into_iter().map(|(statement, _)| statement).collect())
     }
 
     /// Objects of other users in the place of ours, each with its owner.
     pub async fn foreign_owners(&self) -> Result<Vec<String>, SyncError> {
         let look = async |connection: &mut PgConnection| foreign_owners(connection).await;
-        self.transact("looking for the owners of the schema", Rights::Login, look).await
+        self.transact("looking for the owners of the schema", DbRole::Login, look).await
     }
 }

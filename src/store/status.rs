@@ -6,8 +6,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row};
 use uuid::Uuid;
 
-use super::quota::Line;
-use super::{Rights, Store, bounds};
+use super::quota::QuotaUse;
+use super::{DbRole, Store, bounds};
 use crate::error::SyncError;
 use crate::tenant::Tenant;
 
@@ -18,9 +18,11 @@ impl Store {
     /// How fresh the data of each enabled tenant is.
     pub async fn freshness(&self) -> Result<Vec<Freshness>, SyncError> {
         let read = async |connection: &mut PgConnection| {
-            sqlx::query_as::<_, Freshness>(include_str!("sql/freshness.sql")).fetch_all(connection).await
+            sqlx::query_as::<_, Freshness>(include_str!("sql/freshness.sql"))
+                .fetch_all(connection)
+                .await
         };
-        self.transact("reading the freshness", Rights::Onlooker, read).await
+        self.transact("reading the freshness", DbRole::ReaderInteractive, read).await
     }
 
     /// The state of every tenant, by name.
@@ -28,12 +30,13 @@ impl Store {
         let read = async |connection: &mut PgConnection| {
             sqlx::query(include_str!("sql/tenant_status.sql")).fetch_all(connection).await
         };
-        let rows = self.transact("reading the status", Rights::Reader, read).await?;
+        let rows = self.transact("reading the status", DbRole::Reader, read).await?;
         let of = |row: &PgRow| {
-            let mut tenant: TenantStatus = bounds::decode(row).unwrap_or_else(|column| TenantStatus {
-                standing: Standing::undecodable(row, column),
-                ..TenantStatus::default()
-            });
+            let mut tenant: TenantStatus =
+                bounds::decode(row).unwrap_or_else(|column| TenantStatus {
+                    standing: Standing::undecodable(row, column),
+                    ..TenantStatus::default()
+                });
             tenant.standing.tell_out_of_bounds();
             tenant
         };
@@ -43,15 +46,18 @@ impl Store {
     /// The tenants that have not left the configuration, and what the database's clock says.
     pub async fn fleet(&self) -> Result<(DateTime<Utc>, Vec<FleetTenant>), SyncError> {
         let read = async |connection: &mut PgConnection| {
-            let rows = sqlx::query(include_str!("sql/fleet.sql")).fetch_all(&mut *connection).await?;
+            let rows =
+                sqlx::query(include_str!("sql/fleet.sql")).fetch_all(&mut *connection).await?;
             Ok((sqlx::query_scalar("SELECT now()").fetch_one(connection).await?, rows))
         };
-        let (now, rows) = self.transact("reading the fleet", Rights::Onlooker, read).await?;
+        let (now, rows) =
+            self.transact("reading the fleet", DbRole::ReaderInteractive, read).await?;
         let of = |row: &PgRow| {
-            let mut tenant: FleetTenant = bounds::decode(row).unwrap_or_else(|column| FleetTenant {
-                standing: Standing::undecodable(row, column),
-                ..FleetTenant::default()
-            });
+            let mut tenant: FleetTenant =
+                bounds::decode(row).unwrap_or_else(|column| FleetTenant {
+                    standing: Standing::undecodable(row, column),
+                    ..FleetTenant::default()
+                });
             tenant.standing.tell_out_of_bounds();
             tenant
         };
@@ -59,7 +65,11 @@ impl Store {
     }
 
     /// The last day's runs of a tenant, newest first. A run that read a whole slice may have left more to read.
-    pub async fn recent_runs(&self, tenant: Uuid, pages_per_slice: usize) -> Result<Vec<RecentRun>, SyncError> {
+    pub async fn recent_runs(
+        &self,
+        tenant: Uuid,
+        pages_per_slice: usize,
+    ) -> Result<Vec<RecentRun>, SyncError> {
         let read = async |connection: &mut PgConnection| {
             sqlx::query(include_str!("sql/recent_runs.sql"))
                 .bind(tenant)
@@ -68,7 +78,7 @@ impl Store {
                 .fetch_all(connection)
                 .await
         };
-        let rows = self.transact("reading recent runs", Rights::Onlooker, read).await?;
+        let rows = self.transact("reading recent runs", DbRole::ReaderInteractive, read).await?;
         let runs: Result<Vec<RecentRun>, String> = rows.iter().map(bounds::decode).collect();
         runs.map_err(|columns| SyncError::StateOutOfBounds { columns })
     }
@@ -162,10 +172,10 @@ impl Standing {
             return;
         }
         let error = SyncError::StateOutOfBounds { columns: self.out_of_bounds.join(", ") };
-        let verdict = error.verdict();
-        self.error_class = Some(verdict.class.to_owned());
-        self.error_message = Some(format!("{} ({error})", verdict.say));
-        self.who_must_act = Some(verdict.who.as_str().to_owned());
+        let diagnosis = error.diagnosis();
+        self.error_class = Some(diagnosis.class.to_owned());
+        self.error_message = Some(format!("{} ({error})", diagnosis.advice));
+        self.who_must_act = Some(diagnosis.owner.as_str().to_owned());
     }
 }
 
@@ -192,7 +202,10 @@ impl TenantStatus {
     /// A tenant that is configured, but not in the database yet.
     pub fn unknown(tenant: &Tenant) -> Self {
         let (tenant_id, name, enabled) = (tenant.id.0, tenant.name.clone(), tenant.enabled);
-        Self { standing: Standing { tenant_id, name, enabled, ..Standing::default() }, ..Self::default() }
+        Self {
+            standing: Standing { tenant_id, name, enabled, ..Standing::default() },
+            ..Self::default()
+        }
     }
 }
 
@@ -204,7 +217,7 @@ pub struct FleetTenant {
     pub standing: Standing,
     /// Its calls that stand in line.
     #[sqlx(flatten)]
-    pub line: Line,
+    pub line: QuotaUse,
     /// Open incidents of high severity.
     pub open_high: i64,
     /// Of medium severity.

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Rights, Store};
+use super::{DbRole, Store};
 use crate::error::SyncError;
 use crate::tenant::TenantId;
 
@@ -14,7 +14,9 @@ impl Store {
             let query = sqlx::query_scalar::<_, Uuid>(include_str!("sql/next_unsummarised.sql"));
             query.bind(after.0).fetch_optional(connection).await
         };
-        let found = self.transact("looking for summaries that are not current", Rights::Dispatcher, look).await?;
+        let found = self
+            .transact("looking for summaries that are not current", DbRole::Dispatcher, look)
+            .await?;
         Ok(found.map(TenantId))
     }
 
@@ -23,6 +25,6 @@ impl Store {
         let write = async |connection: &mut PgConnection| {
             sqlx::query(include_str!("sql/summarise.sql")).bind(tenant.0).execute(connection).await
         };
-        self.transact("writing summaries", Rights::Writer(tenant), write).await.map(drop)
+        self.transact("writing summaries", DbRole::Writer(tenant), write).await.map(drop)
     }
 }

@@ -9,25 +9,27 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::records::{AlertRecord, EvidenceRecord, JsonText, array_literal};
-use super::{Lease, Rights, Store};
+use super::{DbRole, Lease, Store};
 use crate::error::SyncError;
 use crate::failpoint;
 use crate::incident::decode;
-use crate::incident::rows::{AlertRow, DeviceRow, Element, EvidenceRow, Hash, IncidentRow, PageRows};
+use crate::incident::rows::{
+    AlertRow, DeviceRow, EvidenceRow, Hash, IncidentRow, PageRows, RawIncident,
+};
 use crate::tenant::TenantId;
 
 /// Where a page stands in its window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum PagePosition {
     /// More pages follow.
-    Midway,
+    MidWindow,
     /// With this page the window is drained, and the watermark may move here.
-    End(Option<DateTime<Utc>>),
+    WindowEnd(Option<DateTime<Utc>>),
 }
 
 /// What a page changed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
+pub struct WriteCounts {
     /// Incident versions.
     pub incidents: usize,
     /// Alert rows.
@@ -35,13 +37,13 @@ pub struct Written {
     /// Elements that went into quarantine.
     pub rejected: usize,
     /// How to tell whether the page is still there.
-    pub mark: Option<Mark>,
+    pub last_write: Option<LastWrite>,
 }
 
 /// The last incident version that a run has written. While it is there, so is all that the run wrote before: a crash or a
 /// failover takes back the newest commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
+pub struct LastWrite {
     incident_id: i64,
     content_hash: Hash,
 }
@@ -53,7 +55,7 @@ pub struct KnownVersions(HashMap<i64, (DateTime<Utc>, Vec<u8>)>);
 impl KnownVersions {
     /// Leaves the elements that are newer than what is stored, or equally new with other content: an alert may change
     /// without its incident.
-    pub fn without_known<'a>(&self, mut elements: Vec<Element<'a>>) -> Vec<Element<'a>> {
+    pub fn without_known<'a>(&self, mut elements: Vec<RawIncident<'a>>) -> Vec<RawIncident<'a>> {
         elements.retain(|element| {
             let stored = element.head.incident_id.and_then(|id| self.0.get(&id));
             stored.is_none_or(|(time, hash)| match element.head.last_update_time {
@@ -70,24 +72,34 @@ impl KnownVersions {
     }
 
     /// Whether the element is an incident version later than the stored one.
-    pub fn is_news(&self, element: &Element<'_>) -> bool {
+    pub fn is_news(&self, element: &RawIncident<'_>) -> bool {
         let stored = element.head.incident_id.and_then(|id| self.version(id));
-        stored.is_none_or(|stored| element.head.last_update_time.is_some_and(|served| stored < served))
+        stored.is_none_or(|stored| {
+            element.head.last_update_time.is_some_and(|served| stored < served)
+        })
     }
 }
 
 impl Store {
     /// Which versions of the incidents of a page are stored.
-    pub async fn known_versions(&self, tenant: TenantId, elements: &[Element<'_>]) -> Result<KnownVersions, SyncError> {
-        let ids: Vec<i64> = elements.iter().filter_map(|element| element.head.incident_id).collect();
+    pub async fn known_versions(
+        &self,
+        tenant: TenantId,
+        elements: &[RawIncident<'_>],
+    ) -> Result<KnownVersions, SyncError> {
+        let ids: Vec<i64> =
+            elements.iter().filter_map(|element| element.head.incident_id).collect();
         if ids.is_empty() {
             return Ok(KnownVersions(HashMap::new()));
         }
         let look = async |connection: &mut PgConnection| {
-            let query = sqlx::query_as::<_, (i64, DateTime<Utc>, Vec<u8>)>(include_str!("sql/known_versions.sql"));
+            let query = sqlx::query_as::<_, (i64, DateTime<Utc>, Vec<u8>)>(include_str!(
+                "sql/known_versions.sql"
+            ));
             query.bind(tenant.0).bind(ids).fetch_all(connection).await
         };
-        let known = self.transact("looking up stored versions", Rights::Writer(tenant), look).await?;
+        let known =
+            self.transact("looking up stored versions", DbRole::Writer(tenant), look).await?;
         Ok(KnownVersions(known.into_iter().map(|(id, time, hash)| (id, (time, hash))).collect()))
     }
 
@@ -97,14 +109,24 @@ impl Store {
         lease: &Lease,
         after: i64,
         limit: i64,
-    ) -> Result<Vec<(i64, Element<'static>)>, SyncError> {
+    ) -> Result<Vec<(i64, RawIncident<'static>)>, SyncError> {
         let read = async |connection: &mut PgConnection| {
-            let query = sqlx::query_as::<_, (i64, String, Vec<u8>)>(include_str!("sql/rejected_payloads.sql"));
+            let query = sqlx::query_as::<_, (i64, String, Vec<u8>)>(include_str!(
+                "sql/rejected_payloads.sql"
+            ));
             query.bind(lease.tenant.0).bind(after).bind(limit).fetch_all(connection).await
         };
-        let rows = self.transact("reading the quarantine", Rights::Writer(lease.tenant), read).await?;
+        let rows =
+            self.transact("reading the quarantine", DbRole::Writer(lease.tenant), read).await?;
         let element = |(id, text, hash): (i64, String, Vec<u8>)| {
-            Some((id, Element { head: decode::head(&text), hash: hash.try_into().ok()?, text: Cow::Owned(text) }))
+            Some((
+                id,
+                RawIncident {
+                    head: decode::head(&text),
+                    hash: hash.try_into().ok()?,
+                    text: Cow::Owned(text),
+                },
+            ))
         };
         Ok(rows.into_iter().filter_map(element).collect())
     }
@@ -115,11 +137,17 @@ impl Store {
             let delete = sqlx::query(include_str!("sql/delete_obsolete.sql"));
             delete.bind(lease.tenant.0).bind(hashes).execute(connection).await
         };
-        self.transact("tidying the quarantine", Rights::Writer(lease.tenant), delete).await.map(drop)
+        self.transact("tidying the quarantine", DbRole::Writer(lease.tenant), delete)
+            .await
+            .map(drop)
     }
 
     /// Leaves out of `rows` what is in quarantine already.
-    pub async fn forget_known_rejects(&self, lease: &Lease, rows: &mut PageRows<'_>) -> Result<(), SyncError> {
+    pub async fn forget_known_rejects(
+        &self,
+        lease: &Lease,
+        rows: &mut PageRows<'_>,
+    ) -> Result<(), SyncError> {
         if rows.rejected.is_empty() {
             return Ok(());
         }
@@ -128,7 +156,8 @@ impl Store {
             let query = sqlx::query_scalar::<_, Vec<u8>>(include_str!("sql/known_rejected.sql"));
             query.bind(lease.tenant.0).bind(hashes).fetch_all(connection).await
         };
-        let known = self.transact("looking up the quarantine", Rights::Writer(lease.tenant), look).await?;
+        let known =
+            self.transact("looking up the quarantine", DbRole::Writer(lease.tenant), look).await?;
         rows.rejected.retain(|row| !known.iter().any(|hash| hash == &row.content_hash));
         Ok(())
     }
@@ -139,24 +168,24 @@ impl Store {
         &self,
         lease: &Lease,
         rows: &PageRows<'_>,
-        place: Place,
-        before: Option<Mark>,
-    ) -> Result<Written, SyncError> {
-        let watermark = match place {
-            Place::Midway => None,
-            Place::End(watermark) => watermark,
+        position: PagePosition,
+        before: Option<LastWrite>,
+    ) -> Result<WriteCounts, SyncError> {
+        let watermark = match position {
+            PagePosition::MidWindow => None,
+            PagePosition::WindowEnd(watermark) => watermark,
         };
         if rows.incidents.is_empty() && rows.rejected.is_empty() && watermark.is_none() {
-            return Ok(Written { mark: before, ..Written::default() });
+            return Ok(WriteCounts { last_write: before, ..WriteCounts::default() });
         }
         let write = async |connection: &mut PgConnection| {
-            if !self.holds(lease, place != Place::Midway, connection).await? {
+            if !self.holds(lease, position != PagePosition::MidWindow, connection).await? {
                 return Ok(Err(SyncError::LeaseLost));
             }
-            if let Some(mark) = before
-                && !is_there(lease, mark, connection).await?
+            if let Some(last_write) = before
+                && !last_write_exists(lease, last_write, connection).await?
             {
-                return Ok(Err(SyncError::TakenBack));
+                return Ok(Err(SyncError::LostCommit));
             }
             let alerts = write_rows(connection, lease, rows).await?;
             failpoint::reach("page.uncommitted").await;
@@ -165,12 +194,25 @@ impl Store {
                 advance.bind(lease.tenant.0).bind(watermark).execute(connection).await?;
                 failpoint::reach("watermark.uncommitted").await;
             }
-            let mark = |row: &IncidentRow<'_>| Mark { incident_id: row.incident_id, content_hash: row.content_hash };
-            let mark = rows.incidents.last().map(mark).or(before);
-            Ok(Ok(Written { incidents: rows.incidents.len(), alerts, rejected: rows.rejected.len(), mark }))
+            let last_write = |row: &IncidentRow<'_>| LastWrite {
+                incident_id: row.incident_id,
+                content_hash: row.content_hash,
+            };
+            let last_write = rows.incidents.last().map(last_write).or(before);
+            Ok(Ok(WriteCounts {
+                incidents: rows.incidents.len(),
+                alerts,
+                rejected: rows.rejected.len(),
+                last_write,
+            }))
         };
-        let written = self.transact("writing a page", Rights::Writer(lease.tenant), write).await?;
-        failpoint::reach(if watermark.is_some() { "watermark.committed" } else { "page.committed" }).await;
+        let written = self.transact("writing a page", DbRole::Writer(lease.tenant), write).await?;
+        failpoint::reach(if watermark.is_some() {
+            "watermark.committed"
+        } else {
+            "page.committed"
+        })
+        .await;
         written
     }
 
@@ -192,19 +234,35 @@ impl Store {
     }
 }
 
-async fn is_there(lease: &Lease, mark: Mark, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+async fn last_write_exists(
+    lease: &Lease,
+    last_write: LastWrite,
+    connection: &mut PgConnection,
+) -> Result<bool, sqlx::Error> {
     let look = sqlx::query_scalar(include_str!("sql/check_mark.sql"));
-    look.bind(lease.tenant.0).bind(mark.incident_id).bind(mark.content_hash).fetch_one(connection).await
+    look.bind(lease.tenant.0)
+        .bind(last_write.incident_id)
+        .bind(last_write.content_hash)
+        .fetch_one(connection)
+        .await
 }
 
 /// Answers how many alerts were written.
-async fn write_rows(connection: &mut PgConnection, lease: &Lease, rows: &PageRows<'_>) -> Result<usize, sqlx::Error> {
+async fn write_rows(
+    connection: &mut PgConnection,
+    lease: &Lease,
+    rows: &PageRows<'_>,
+) -> Result<usize, sqlx::Error> {
     let tenant = lease.tenant.0;
     let mut written = 0;
     if !rows.incidents.is_empty() {
         let ids = column(&rows.incidents, |row| row.incident_id);
         write_incidents(connection, lease, &rows.incidents).await?;
-        sqlx::query(include_str!("sql/delete_healed.sql")).bind(tenant).bind(&ids).execute(&mut *connection).await?;
+        sqlx::query(include_str!("sql/delete_healed.sql"))
+            .bind(tenant)
+            .bind(&ids)
+            .execute(&mut *connection)
+            .await?;
         let mut alerts = write_alerts(connection, lease, &rows.alerts).await?;
         written = alerts.inserted.len() + alerts.updated.len();
         // A new alert's devices and evidence are inserted without looking, which is twice as fast. Should somebody have
@@ -234,7 +292,10 @@ fn column<'r, R, T>(rows: &'r [R], pick: impl Fn(&'r R) -> T) -> Vec<T> {
     rows.iter().map(pick).collect()
 }
 
-fn array_column<'r, R>(rows: &'r [R], pick: impl Fn(&'r R) -> Option<&'r Vec<Cow<'r, str>>>) -> Vec<Option<String>> {
+fn array_column<'r, R>(
+    rows: &'r [R],
+    pick: impl Fn(&'r R) -> Option<&'r Vec<Cow<'r, str>>>,
+) -> Vec<Option<String>> {
     column(rows, |row| pick(row).map(|values| array_literal(values)))
 }
 
@@ -258,7 +319,12 @@ async fn write_incidents(
     let query = bind_columns!(
         query,
         rows,
-        incident { incident_uri: text, redirect_incident_id: copy, incident_name: text, created_time: copy }
+        incident {
+            incident_uri: text,
+            redirect_incident_id: copy,
+            incident_name: text,
+            created_time: copy
+        }
     );
     let query = query.bind(column(rows, |row| row.last_update_time));
     let query = bind_columns!(
@@ -273,7 +339,10 @@ async fn write_incidents(
             detection_source: text,
         }
     );
-    query.bind(array_column(rows, |row| row.incident.tags.as_ref())).execute(&mut *connection).await?;
+    query
+        .bind(array_column(rows, |row| row.incident.tags.as_ref()))
+        .execute(&mut *connection)
+        .await?;
     sqlx::query(include_str!("sql/upsert_payloads.sql"))
         .bind(lease.tenant.0)
         .bind(column(rows, |row| row.incident_id))
@@ -301,7 +370,8 @@ async fn write_alerts(
         .bind(column(rows, AlertRecord::from))
         .fetch_all(connection)
         .await?;
-    let (inserted, updated): (Vec<_>, Vec<_>) = accepted.into_iter().partition(|(_, is_new)| *is_new);
+    let (inserted, updated): (Vec<_>, Vec<_>) =
+        accepted.into_iter().partition(|(_, is_new)| *is_new);
     let ids = |alerts: Vec<(String, bool)>| alerts.into_iter().map(|(id, _)| id).collect();
     Ok(AlertsWritten { inserted: ids(inserted), updated: ids(updated) })
 }
@@ -313,13 +383,19 @@ async fn write_alert_devices(
     alerts: &AlertsWritten,
 ) -> Result<(), sqlx::Error> {
     let of = |chosen: &HashSet<String>| -> (Vec<&str>, Vec<&str>) {
-        let rows = rows.alert_devices.iter().filter(|(alert_id, _)| chosen.contains(alert_id.as_ref()));
+        let rows =
+            rows.alert_devices.iter().filter(|(alert_id, _)| chosen.contains(alert_id.as_ref()));
         rows.map(|(alert_id, device_id)| (alert_id.as_ref(), device_id.as_ref())).unzip()
     };
     let (alert_ids, device_ids) = of(&alerts.inserted);
     if !alert_ids.is_empty() {
         let insert = sqlx::query(include_str!("sql/insert_alert_devices.sql"));
-        insert.bind(lease.tenant.0).bind(alert_ids).bind(device_ids).execute(&mut *connection).await?;
+        insert
+            .bind(lease.tenant.0)
+            .bind(alert_ids)
+            .bind(device_ids)
+            .execute(&mut *connection)
+            .await?;
     }
     if alerts.updated.is_empty() {
         return Ok(());
@@ -369,7 +445,8 @@ async fn write_devices(
         }
     );
     let query = query.bind(array_column(rows, |row| row.device.tags.as_ref()));
-    let query = bind_columns!(query, rows, device { defender_av_status: text, onboarding_status: text });
+    let query =
+        bind_columns!(query, rows, device { defender_av_status: text, onboarding_status: text });
     query
         .bind(column(rows, |row| row.device.vm_metadata()))
         .bind(column(rows, |row| row.last_seen))
@@ -408,7 +485,11 @@ async fn write_evidence(
         .execute(&mut *connection)
         .await?;
     let upsert = sqlx::query(include_str!("sql/upsert_evidence.sql"));
-    upsert.bind(lease.tenant.0).bind(column(&listed, |row| EvidenceRecord::from(*row))).execute(connection).await?;
+    upsert
+        .bind(lease.tenant.0)
+        .bind(column(&listed, |row| EvidenceRecord::from(*row)))
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -431,8 +512,10 @@ async fn write_comments(
     if comments.is_empty() {
         return Ok(());
     }
-    let query =
-        sqlx::query(include_str!("sql/upsert_comments.sql")).bind(lease.tenant.0).bind(incident_ids).bind(hashes);
+    let query = sqlx::query(include_str!("sql/upsert_comments.sql"))
+        .bind(lease.tenant.0)
+        .bind(incident_ids)
+        .bind(hashes);
     bind_columns!(query, comments, comment { comment: text, created_by: text, created_time: copy })
         .execute(connection)
         .await?;

@@ -17,28 +17,29 @@ use tracing::field::Empty;
 use uuid::Uuid;
 
 use crate::commands::progress::{Progress, TenantProgress};
-use crate::entra::credential::{Credential, Rank};
-use crate::error::{Actor, SyncError, Verdict, Wait, panic_words};
+use crate::entra::credential::{Credential, CredentialId};
+use crate::error::{Diagnosis, Owner, Retry, SyncError, panic_message};
 use crate::failpoint;
 use crate::incident::window::to_delta;
 use crate::store::lease::{RunKind, TICK_TOLERANCE};
 use crate::store::runs::{Due, Outcome, RunRecord, back_off};
-use crate::store::tenants::Left;
+use crate::store::tenants::RemovedTenants;
 use crate::store::{Claim, DatabaseClock, Store};
-use crate::sync::heartbeat::Beat;
-use crate::sync::lease_deadlines::Trust;
-use crate::sync::page_fetcher::{Pages, Parties};
+use crate::sync::heartbeat::Heartbeat;
+use crate::sync::lease_deadlines::LeaseDeadlines;
+use crate::sync::page_fetcher::{PageFetcher, Services};
 use crate::sync::retention;
-use crate::sync::retry::{persistently, with_retries};
+use crate::sync::retry::{retry_until, with_retries};
 use crate::sync::schedule::Schedule;
-use crate::sync::tenant_run::{Asked, PAGES_PER_SLICE, Reach, RunReport, TenantRun};
+use crate::sync::tenant_run::{PAGES_PER_SLICE, RunOptions, RunReport, SyncMode, TenantRun};
 use crate::tenant::{Tenant, TenantId};
 
 /// The metric of how long runs took.
 pub(crate) const PASS_DURATION: &str = "incident_sync_pass_duration_seconds";
 
 /// Its buckets, in seconds: a poll without news, up to a first synchronisation.
-pub(crate) const DURATION_BOUNDS: [f64; 11] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1800.0];
+pub(crate) const DURATION_BOUNDS: [f64; 11] =
+    [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1800.0];
 
 /// A parked tenant is probed this often: consent comes without telling us.
 const PARKED_PROBE: Duration = Duration::from_secs(3600);
@@ -49,13 +50,13 @@ const DATABASE_PROBE: Duration = Duration::from_secs(5);
 /// The dispatcher's loop turns at least so often.
 const TURN: Duration = Duration::from_secs(2);
 
-const UNCLAIMED_TOLD: Duration = Duration::from_secs(60);
+const CLAIM_WARNING_PERIOD: Duration = Duration::from_secs(60);
 /// Postgres's code for a full queue of notifications.
 const QUEUE_IS_FULL: &str = "54000";
 
 /// What the configuration says of runs; replaced as a whole when it is read again.
 #[derive(Debug)]
-pub struct Settings {
+pub struct SyncSettings {
     /// The tenants, by id.
     pub tenants: HashMap<Uuid, Arc<Tenant>>,
     /// Whether no other tenant is configured; one whose file cannot be read may be.
@@ -72,18 +73,18 @@ pub struct Settings {
     pub schedule: Schedule,
 }
 
-impl Settings {
+impl SyncSettings {
     fn enabled(&self) -> Vec<Uuid> {
         self.tenants.values().filter(|tenant| tenant.enabled).map(|tenant| tenant.id.0).collect()
     }
 
-    fn credentials(&self) -> HashMap<Rank, Arc<Credential>> {
+    fn credentials(&self) -> HashMap<CredentialId, Arc<Credential>> {
         let all = self.tenants.values().flat_map(|tenant| tenant.app.credentials());
-        all.map(|(rank, credential)| (rank, Arc::clone(credential))).collect()
+        all.map(|(credential_id, credential)| (credential_id, Arc::clone(credential))).collect()
     }
 
     /// What another schedule put off is due when this one says so; what it made due earlier stays.
-    pub async fn heed_schedule(&self, store: &Store) -> Result<(), SyncError> {
+    pub async fn apply_schedule(&self, store: &Store) -> Result<(), SyncError> {
         let due = |now: DateTime<Utc>| {
             let from = now + to_delta(TICK_TOLERANCE);
             Due {
@@ -92,37 +93,43 @@ impl Settings {
                 reconcile: self.schedule.next_reconcile(from),
             }
         };
-        store.bring_forward(&self.enabled(), due).await
+        store.advance_due_times(&self.enabled(), due).await
     }
 
-    fn reach(&self, asked: Asked, pages_max: usize) -> Reach {
-        Reach { overlap: self.overlap, lookback: self.lookback, reconcile: self.reconcile, asked, pages_max }
+    fn run_options(&self, mode: SyncMode, pages_max: usize) -> RunOptions {
+        RunOptions {
+            overlap: self.overlap,
+            lookback: self.lookback,
+            reconcile: self.reconcile,
+            mode,
+            pages_max,
+        }
     }
 }
 
 /// Why settings are taken over.
 #[derive(Debug)]
-pub enum Occasion {
+pub enum ReloadTrigger {
     /// A person asks for it: whatever waits for somebody may have been put right.
-    Asked,
+    OperatorRequest,
     /// Files of these tenants have come or changed.
-    Files(Vec<Uuid>),
+    ChangedFiles(Vec<Uuid>),
 }
 
 /// Everything that runs need, shared by all of them.
 #[derive(Debug)]
-pub struct Engine {
-    parties: Parties,
-    settings: RwLock<Arc<Settings>>,
+pub struct SyncEngine {
+    services: Services,
+    settings: RwLock<Arc<SyncSettings>>,
     progress: Progress,
-    trust: Trust,
+    lease_deadlines: LeaseDeadlines,
     /// Set while runs fail because of the database: only one at a time finds out whether it is well again, because what
     /// the others would fetch could not be stored.
-    database_is_unwell: AtomicBool,
+    is_database_failing: AtomicBool,
     /// Set while NOTIFY fails, so that one cause is one warning.
     notify_fails: AtomicBool,
-    unclaimed_told: Mutex<Option<Instant>>,
-    beat: Beat,
+    claim_warned_at: Mutex<Option<Instant>>,
+    beat: Heartbeat,
     /// Stops claiming and ends runs between two pages.
     pub stop: CancellationToken,
 }
@@ -137,57 +144,82 @@ pub struct TenantResult {
     /// How it ended.
     pub outcome: Outcome,
     /// Why it did not end well.
-    pub verdict: Option<Verdict>,
+    pub diagnosis: Option<Diagnosis>,
     /// How long it took.
     pub took: Duration,
 }
 
-impl Engine {
+impl SyncEngine {
     /// Brings the parties and the settings together.
-    pub fn new(parties: Parties, settings: Settings, progress: Progress, stop: CancellationToken) -> Self {
-        let trust = Trust::new(parties.store.lease_term());
-        let (database_is_unwell, notify_fails, unclaimed_told) =
+    pub fn new(
+        services: Services,
+        settings: SyncSettings,
+        progress: Progress,
+        stop: CancellationToken,
+    ) -> Self {
+        let lease_deadlines = LeaseDeadlines::new(services.store.lease_term());
+        let (is_database_failing, notify_fails, claim_warned_at) =
             (AtomicBool::default(), AtomicBool::default(), Mutex::default());
         let settings = RwLock::new(Arc::new(settings));
-        let beat = Beat::new();
-        Self { parties, settings, progress, trust, database_is_unwell, notify_fails, unclaimed_told, beat, stop }
+        let beat = Heartbeat::new();
+        Self {
+            services,
+            settings,
+            progress,
+            lease_deadlines,
+            is_database_failing,
+            notify_fails,
+            claim_warned_at,
+            beat,
+            stop,
+        }
     }
 
     /// The settings in force.
-    pub fn settings(&self) -> Arc<Settings> {
+    pub fn settings(&self) -> Arc<SyncSettings> {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The progress of [`Engine::run`].
-    pub fn beat(&self) -> &Beat {
+    /// The progress of [`SyncEngine::run`].
+    pub fn beat(&self) -> &Heartbeat {
         &self.beat
     }
 
     /// The parties.
-    pub fn parties(&self) -> &Parties {
-        &self.parties
+    pub fn services(&self) -> &Services {
+        &self.services
     }
 
     /// Takes new settings. Runs in flight go on with the old ones; new tenants are due at once.
-    pub async fn reload(&self, settings: Settings, occasion: Occasion) -> Result<(), SyncError> {
-        let store = &self.parties.store;
+    pub async fn reload(
+        &self,
+        settings: SyncSettings,
+        trigger: ReloadTrigger,
+    ) -> Result<(), SyncError> {
+        let store = &self.services.store;
         let tenants: Vec<Arc<Tenant>> = settings.tenants.values().cloned().collect();
         // Whoever ran is here still, even if its file is refused.
         let before = self.settings();
-        let gone: Vec<Uuid> = before.tenants.keys().filter(|id| !settings.tenants.contains_key(id)).copied().collect();
-        let left = if settings.are_all { Left::AllOthers } else { Left::Only(&gone) };
+        let gone: Vec<Uuid> = before
+            .tenants
+            .keys()
+            .filter(|id| !settings.tenants.contains_key(id))
+            .copied()
+            .collect();
+        let left =
+            if settings.are_all { RemovedTenants::AllOthers } else { RemovedTenants::Only(&gone) };
         store.sync_tenants(&tenants, left).await?;
-        match occasion {
-            Occasion::Asked => {
-                store.unpark(&settings.enabled()).await?;
-                self.parties.tokens.probe_refused();
+        match trigger {
+            ReloadTrigger::OperatorRequest => {
+                store.clear_parking(&settings.enabled()).await?;
+                self.services.tokens.probe_refused();
             }
-            Occasion::Files(changed) => store.unpark(&changed).await?,
+            ReloadTrigger::ChangedFiles(changed) => store.clear_parking(&changed).await?,
         }
-        settings.heed_schedule(store).await?;
+        settings.apply_schedule(store).await?;
         let known = before.credentials();
-        for (rank, credential) in settings.credentials() {
-            if let Some(known) = known.get(&rank) {
+        for (credential_id, credential) in settings.credentials() {
+            if let Some(known) = known.get(&credential_id) {
                 credential.follow(known);
             }
         }
@@ -199,7 +231,7 @@ impl Engine {
     /// version has changed the schema so that this one cannot go on.
     pub async fn run(self: &Arc<Self>, wake: &Notify) -> Result<(), SyncError> {
         let mut runs = JoinSet::new();
-        let mut renewal = tokio::time::interval(self.parties.store.renewal_period());
+        let mut renewal = tokio::time::interval(self.services.store.renewal_period());
         renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut turn = tokio::time::interval(TURN);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -219,14 +251,14 @@ impl Engine {
                     Box::pin(self.tell_out_of_bounds(&mut told)).await;
                 }
                 Some(_) = runs.join_next() => self.claim_due(&mut runs).await,
-                () = self.parties.slots.freed() => self.claim_due(&mut runs).await,
+                () = self.services.slots.released() => self.claim_due(&mut runs).await,
                 () = wake.notified() => self.claim_due(&mut runs).await,
                 _ = turn.tick() => {}
             }
         }
         while runs.join_next().await.is_some() {}
         failpoint::reach("release").await;
-        if let Err(error) = self.parties.store.release_leases().await {
+        if let Err(error) = self.services.store.release_leases().await {
             tracing::warn!(error = %error, "leases were not given back; they expire by themselves");
         }
         ended
@@ -242,16 +274,19 @@ impl Engine {
 
     /// One event for each tenant whose state is out of bounds, until it is corrected. `told` has those of earlier calls.
     async fn tell_out_of_bounds(&self, told: &mut BTreeMap<Uuid, Vec<String>>) {
-        let (store, settings) = (&self.parties.store, self.settings());
+        let (store, settings) = (&self.services.store, self.settings());
         let enabled = settings.enabled();
-        let looked = self.bounded(store.dispatcher_wait(), Box::pin(store.out_of_bounds(&enabled))).await;
+        let looked =
+            self.bounded(store.dispatcher_wait(), Box::pin(store.out_of_bounds(&enabled))).await;
         // That the database is away, the next claim says.
         let Ok(found) = looked else { return };
-        for (tenant, columns) in found.iter().filter(|(tenant, columns)| told.get(tenant) != Some(columns)) {
+        for (tenant, columns) in
+            found.iter().filter(|(tenant, columns)| told.get(tenant) != Some(columns))
+        {
             let name = settings.tenants.get(tenant).map_or("", |tenant| tenant.name.as_str());
             let error = SyncError::StateOutOfBounds { columns: columns.join(", ") };
-            let verdict = error.verdict();
-            let (class, who, say) = (verdict.class, verdict.who.as_str(), verdict.say);
+            let diagnosis = error.diagnosis();
+            let (class, who, say) = (diagnosis.class, diagnosis.owner.as_str(), diagnosis.advice);
             tracing::error!(
                 tenant.id = %tenant, tenant.name = name, error = %error, class, who, say,
                 "a tenant's state is out of bounds; other tenants are read as always"
@@ -263,23 +298,26 @@ impl Engine {
     /// Only for the runs in flight: a lease that could not be given back must expire. Bounded by the period: the next
     /// renewal may find the database back.
     async fn renew(&self) {
-        let tenants = self.trust.tenants();
+        let tenants = self.lease_deadlines.tenants();
         if tenants.is_empty() {
             return;
         }
         failpoint::reach("renewal").await;
-        let (store, asked) = (&self.parties.store, Instant::now());
-        let renew = tokio::time::timeout(store.renewal_period(), Box::pin(store.renew_leases(&tenants)));
+        let (store, asked) = (&self.services.store, Instant::now());
+        let renew =
+            tokio::time::timeout(store.renewal_period(), Box::pin(store.renew_leases(&tenants)));
         match self.bounded(store.renewal_period(), renew).await {
-            Ok(Ok(renewed)) => self.trust.extend(renewed, asked),
-            Ok(Err(error)) => tracing::warn!(error = %error, "leases were not renewed; runs end when they expire"),
+            Ok(Ok(renewed)) => self.lease_deadlines.extend(renewed, asked),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error, "leases were not renewed; runs end when they expire");
+            }
             Err(_) => tracing::warn!("leases were not renewed in time; runs end when they expire"),
         }
     }
 
     /// Another instance may have migrated. A database that is away says nothing about its schema.
     async fn check_schema(&self) -> Result<(), SyncError> {
-        let store = &self.parties.store;
+        let store = &self.services.store;
         let check = tokio::time::timeout(store.renewal_period(), Box::pin(store.check_schema()));
         match self.bounded(store.renewal_period(), check).await {
             Ok(Err(error @ SyncError::Schema { .. })) => Err(error),
@@ -294,78 +332,92 @@ impl Engine {
             return;
         }
         let mut idle = settings.enabled();
-        idle.retain(|tenant| !self.trust.is_at_work(TenantId(*tenant)));
+        idle.retain(|tenant| !self.lease_deadlines.is_running(TenantId(*tenant)));
         let asked = Instant::now();
-        let store = &self.parties.store;
-        let claims = match self.bounded(store.dispatcher_wait(), Box::pin(store.claim_due(&idle, free))).await {
+        let store = &self.services.store;
+        let claims = match self
+            .bounded(store.dispatcher_wait(), Box::pin(store.claim_due(&idle, free)))
+            .await
+        {
             Ok(claims) => claims,
             Err(error) => {
-                self.database_is_unwell.store(true, Ordering::Relaxed);
-                self.tell_unclaimed(&error);
+                self.is_database_failing.store(true, Ordering::Relaxed);
+                self.warn_claim_failed(&error);
                 return;
             }
         };
-        self.trust.begin(claims.iter().map(|claim| claim.lease.tenant), asked);
+        self.lease_deadlines.begin(claims.iter().map(|claim| claim.lease.tenant), asked);
         failpoint::reach("claim.committed").await;
         for claim in claims {
-            let Some(tenant) = settings.tenants.get(&claim.lease.tenant.0).cloned() else { continue };
-            let (engine, reach) = (Arc::clone(self), settings.reach(Asked::News, PAGES_PER_SLICE));
-            runs.spawn(async move { drop(engine.run_tenant(tenant, claim, reach).await) });
+            let Some(tenant) = settings.tenants.get(&claim.lease.tenant.0).cloned() else {
+                continue;
+            };
+            let (engine, options) =
+                (Arc::clone(self), settings.run_options(SyncMode::Incremental, PAGES_PER_SLICE));
+            runs.spawn(async move { drop(engine.run_tenant(tenant, claim, options).await) });
         }
     }
 
     /// The dispatcher tries again every few seconds; the log hears of it once a minute.
-    fn tell_unclaimed(&self, error: &SyncError) {
-        let mut told = self.unclaimed_told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_some_and(|told| told.elapsed() < UNCLAIMED_TOLD) {
+    fn warn_claim_failed(&self, error: &SyncError) {
+        let mut told = self.claim_warned_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_some_and(|told| told.elapsed() < CLAIM_WARNING_PERIOD) {
             return;
         }
         *told = Some(Instant::now());
-        let verdict = error.verdict();
-        let (class, who, say) = (verdict.class, verdict.who.as_str(), verdict.say.as_str());
-        if verdict.who == Actor::Nobody {
+        let diagnosis = error.diagnosis();
+        let (class, who, say) =
+            (diagnosis.class, diagnosis.owner.as_str(), diagnosis.advice.as_str());
+        if diagnosis.owner == Owner::Nobody {
             tracing::warn!(error = %error, class, who, say, "no tenant could be claimed");
         } else {
             tracing::error!(error = %error, class, who, say, "no tenant could be claimed");
         }
     }
 
-    fn free(&self, settings: &Settings, running: usize) -> usize {
-        let concurrency = if self.database_is_unwell.load(Ordering::Relaxed) { 1 } else { settings.concurrency };
-        self.parties.slots.free(concurrency, running)
+    fn free(&self, settings: &SyncSettings, running: usize) -> usize {
+        let concurrency =
+            if self.is_database_failing.load(Ordering::Relaxed) { 1 } else { settings.concurrency };
+        self.services.slots.free(concurrency, running)
     }
 
     /// Runs the named tenants once, due or not, and answers how each ended; a tenant that another instance works on is
     /// left out.
-    pub async fn run_once(self: &Arc<Self>, tenants: &[Uuid], what: Asked) -> Result<Vec<TenantResult>, SyncError> {
+    pub async fn run_once(
+        self: &Arc<Self>,
+        tenants: &[Uuid],
+        what: SyncMode,
+    ) -> Result<Vec<TenantResult>, SyncError> {
         let settings = self.settings();
-        let reach = settings.reach(what, usize::MAX);
+        let options = settings.run_options(what, usize::MAX);
         Box::pin(self.tell_out_of_bounds(&mut BTreeMap::new())).await;
         let mut waiting = tenants.to_vec();
         let mut runs = JoinSet::new();
         let mut results = Vec::new();
-        let mut renewal = tokio::time::interval(self.parties.store.renewal_period());
+        let mut renewal = tokio::time::interval(self.services.store.renewal_period());
         loop {
             let free = self.free(&settings, runs.len());
             if free > 0 && !waiting.is_empty() && !self.stop.is_cancelled() {
                 let asked = Instant::now();
-                let claim = || self.parties.store.claim_named(&waiting, free);
-                let claims = with_retries(self.parties.pace, &self.stop, claim).await?;
-                self.trust.begin(claims.iter().map(|claim| claim.lease.tenant), asked);
+                let claim = || self.services.store.claim_named(&waiting, free);
+                let claims = with_retries(self.services.retry_policy, &self.stop, claim).await?;
+                self.lease_deadlines.begin(claims.iter().map(|claim| claim.lease.tenant), asked);
                 if claims.len() < free.min(waiting.len()) {
                     waiting.clear();
                 }
                 for claim in claims {
                     waiting.retain(|id| *id != claim.lease.tenant.0);
-                    let Some(tenant) = settings.tenants.get(&claim.lease.tenant.0).cloned() else { continue };
+                    let Some(tenant) = settings.tenants.get(&claim.lease.tenant.0).cloned() else {
+                        continue;
+                    };
                     let engine = Arc::clone(self);
-                    runs.spawn(async move { engine.run_tenant(tenant, claim, reach).await });
+                    runs.spawn(async move { engine.run_tenant(tenant, claim, options).await });
                 }
             }
             tokio::select! {
                 biased;
                 _ = renewal.tick() => self.renew().await,
-                () = self.parties.slots.freed() => {}
+                () = self.services.slots.released() => {}
                 ended = runs.join_next() => match ended {
                     Some(ended) => results.extend(ended),
                     None => break,
@@ -376,30 +428,41 @@ impl Engine {
         Ok(results)
     }
 
-    async fn run_tenant(&self, tenant: Arc<Tenant>, claim: Claim, reach: Reach) -> TenantResult {
+    async fn run_tenant(
+        &self,
+        tenant: Arc<Tenant>,
+        claim: Claim,
+        options: RunOptions,
+    ) -> TenantResult {
         let span = tracing::info_span!(
             "tenant_run", tenant.id = %tenant.id, tenant.name = tenant.name, kind = claim.kind.as_str(),
             outcome = Empty, otel.status_code = Empty
         );
-        Box::pin(self.run_within(tenant, claim, reach)).instrument(span).await
+        Box::pin(self.run_and_record(tenant, claim, options)).instrument(span).await
     }
 
-    async fn run_within(&self, tenant: Arc<Tenant>, claim: Claim, reach: Reach) -> TenantResult {
-        let (work, started) = (self.trust.work(tenant.id), Instant::now());
+    async fn run_and_record(
+        &self,
+        tenant: Arc<Tenant>,
+        claim: Claim,
+        options: RunOptions,
+    ) -> TenantResult {
+        let (work, started) = (self.lease_deadlines.guard(tenant.id), Instant::now());
         let progress = self.progress.tenant(&tenant.name);
-        let report = self.guarded(&tenant, &claim, reach, progress).await;
-        self.trust.end(tenant.id);
+        let report = self.run_catching_panics(&tenant, &claim, options, progress).await;
+        self.lease_deadlines.end(tenant.id);
         let took = started.elapsed();
-        let verdict = report.failure.as_ref().map(SyncError::verdict);
-        let outcome = verdict.as_ref().map_or(Outcome::Ok, Outcome::of);
-        let record = self.record(&claim, reach, &report, outcome, verdict.clone(), took);
-        let is_of_the_database = report.failure.as_ref().is_some_and(SyncError::is_of_the_database);
-        self.database_is_unwell.store(is_of_the_database, Ordering::Relaxed);
+        let diagnosis = report.failure.as_ref().map(SyncError::diagnosis);
+        let outcome = diagnosis.as_ref().map_or(Outcome::Ok, Outcome::of);
+        let record = self.record(&claim, options, &report, outcome, diagnosis.clone(), took);
+        let is_database_error = report.failure.as_ref().is_some_and(SyncError::is_database_error);
+        self.is_database_failing.store(is_database_error, Ordering::Relaxed);
         failpoint::reach("run.ended").await;
-        let store = &self.parties.store;
+        let store = &self.services.store;
         // Else the tenant would wait for its lease to expire when the database has long been back.
         let record_end = || store.finish_run(&claim.lease, &record);
-        let recorded = persistently("the end of a run", store.lease_term(), &self.stop, record_end).await;
+        let recorded =
+            retry_until("the end of a run", store.lease_term(), &self.stop, record_end).await;
         match recorded {
             Ok(()) if report.counts.incidents_written > 0 => self.notify_listeners().await,
             Ok(()) => {}
@@ -409,14 +472,14 @@ impl Engine {
         }
         drop(work);
         failpoint::reach("run.recorded").await;
-        let result = TenantResult { tenant, report, outcome, verdict, took };
-        tell(&claim, &result);
+        let result = TenantResult { tenant, report, outcome, diagnosis, took };
+        log_run(&claim, &result);
         result
     }
 
     /// A failure loses no record and no change: pipelines also ask on their own. It is logged once until it has passed.
     async fn notify_listeners(&self) {
-        let Err(error) = self.parties.store.notify_listeners().await else {
+        let Err(error) = self.services.store.notify_listeners().await else {
             self.notify_fails.store(false, Ordering::Relaxed);
             return;
         };
@@ -429,29 +492,42 @@ impl Engine {
             "Check Postgres"
         };
         tracing::warn!(
-            who = Actor::Operator.as_str(), say, error = %error,
+            who = Owner::Operator.as_str(), say, error = %error,
             "NOTIFY incident_sync_changes failed; the run is recorded, and pipelines that only LISTEN do not see its changes yet"
         );
     }
 
     /// A panic fails this run only, and so does a lease that could not be renewed.
-    async fn guarded(&self, tenant: &Tenant, claim: &Claim, reach: Reach, progress: TenantProgress) -> RunReport {
+    async fn run_catching_panics(
+        &self,
+        tenant: &Tenant,
+        claim: &Claim,
+        options: RunOptions,
+        progress: TenantProgress,
+    ) -> RunReport {
         let clock = DatabaseClock::showing(claim.claimed_at);
-        let pages = Pages::new(&self.parties, tenant, &self.stop, clock, progress);
-        let run = TenantRun { parties: &self.parties, tenant, claim, reach, pages: &pages, mark: Mutex::default() };
+        let pages = PageFetcher::new(&self.services, tenant, &self.stop, clock, progress);
+        let run = TenantRun {
+            services: &self.services,
+            tenant,
+            claim,
+            options,
+            pages: &pages,
+            last_write: Mutex::default(),
+        };
         let work = async {
             let report = run.run().await;
             if claim.kind == RunKind::Reconcile && report.failure.is_none() {
-                retention::apply(&self.parties, tenant, &claim.lease, &self.stop).await;
+                retention::apply(&self.services, tenant, &claim.lease, &self.stop).await;
             }
             report
         };
         let outcome = tokio::select! {
             biased;
-            caught = AssertUnwindSafe(work).catch_unwind() => caught.map_err(|panic| panicked(&*panic)),
-            () = self.trust.lost(tenant.id) => Err(SyncError::LeaseLost),
+            caught = AssertUnwindSafe(work).catch_unwind() => caught.map_err(|panic| panic_error(&*panic)),
+            () = self.lease_deadlines.expired(tenant.id) => Err(SyncError::LeaseLost),
         };
-        let mut report = outcome.unwrap_or_else(|failure| RunReport::cut_short(claim, failure));
+        let mut report = outcome.unwrap_or_else(|failure| RunReport::aborted(claim, failure));
         report.counts = pages.finished();
         report
     }
@@ -459,15 +535,15 @@ impl Engine {
     fn record(
         &self,
         claim: &Claim,
-        reach: Reach,
+        options: RunOptions,
         report: &RunReport,
         outcome: Outcome,
-        verdict: Option<Verdict>,
+        diagnosis: Option<Diagnosis>,
         took: Duration,
     ) -> RunRecord {
         let now = claim.claimed_at + to_delta(took);
         let is_news = matches!(claim.kind, RunKind::Poll | RunKind::Backfill | RunKind::Manual)
-            && matches!(reach.asked, Asked::News | Asked::Everything);
+            && matches!(options.mode, SyncMode::Incremental | SyncMode::Full);
         let is_complete = report.is_drained && is_news;
         let schedule = &self.settings().schedule;
         let mut due = Due::default();
@@ -482,7 +558,7 @@ impl Engine {
                 .then(|| schedule.next_reconcile(from))
                 .flatten();
         }
-        let wait = verdict.as_ref().and_then(|verdict| next_wait(verdict, outcome, claim));
+        let wait = diagnosis.as_ref().and_then(|diagnosis| next_wait(diagnosis, outcome, claim));
         RunRecord {
             kind: claim.kind,
             started_at: claim.claimed_at,
@@ -491,25 +567,34 @@ impl Engine {
             window_from: report.window_from,
             window_to: report.watermark,
             counts: report.counts.clone(),
-            failure: verdict.zip(report.failure.as_ref().map(ToString::to_string)),
+            failure: diagnosis.zip(report.failure.as_ref().map(ToString::to_string)),
             next_attempt_at: wait.map(|wait| now + to_delta(wait)),
             due,
         }
     }
 }
 
-pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> SyncError {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    SyncError::Panicked { what: panic_words(text.unwrap_or_default()).to_owned() }
+pub(crate) fn panic_error(panic: &(dyn std::any::Any + Send)) -> SyncError {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    SyncError::Panicked { what: panic_message(text.unwrap_or_default()).to_owned() }
 }
 
 /// How long a failed tenant is left alone; `None` is not at all.
-pub(crate) fn next_wait(verdict: &Verdict, outcome: Outcome, claim: &Claim) -> Option<Duration> {
-    match (outcome, verdict.wait) {
+pub(crate) fn next_wait(
+    diagnosis: &Diagnosis,
+    outcome: Outcome,
+    claim: &Claim,
+) -> Option<Duration> {
+    match (outcome, diagnosis.retry) {
         (Outcome::Ok | Outcome::Stopped, _) => None,
-        (_, Wait::AtLeast(asked)) => Some(asked.max(Duration::from_secs(1)) + asked.mul_f64(jitter(claim) / 10.0)),
+        (_, Retry::After(asked)) => {
+            Some(asked.max(Duration::from_secs(1)) + asked.mul_f64(jitter(claim) / 10.0))
+        }
         (Outcome::Parked, _) => Some(PARKED_PROBE.mul_f64(0.8 + 0.4 * jitter(claim))),
-        (Outcome::Failed, _) if verdict.class.starts_with("database") => {
+        (Outcome::Failed, _) if diagnosis.class.starts_with("database") => {
             Some(DATABASE_PROBE.mul_f64(0.8 + 0.4 * jitter(claim)))
         }
         (Outcome::Failed | Outcome::Throttled, _) => {
@@ -526,15 +611,16 @@ fn jitter(claim: &Claim) -> f64 {
 }
 
 /// The one line that a run leaves in the log, and its metrics.
-fn tell(claim: &Claim, result: &TenantResult) {
-    let TenantResult { tenant, report, outcome, verdict, took } = result;
+fn log_run(claim: &Claim, result: &TenantResult) {
+    let TenantResult { tenant, report, outcome, diagnosis, took } = result;
     let counts = &report.counts;
     let name = tenant.name.clone();
     metrics::counter!("incident_sync_passes_total", "outcome" => outcome.as_str(), "kind" => claim.kind.as_str())
         .increment(1);
     metrics::counter!("incident_sync_incidents_written_total", "tenant" => name.clone())
         .increment(counts.incidents_written as u64);
-    metrics::counter!("incident_sync_rejected_total", "tenant" => name.clone()).increment(counts.rejected as u64);
+    metrics::counter!("incident_sync_rejected_total", "tenant" => name.clone())
+        .increment(counts.rejected as u64);
     metrics::histogram!(PASS_DURATION).record(took.as_secs_f64());
     if counts.found_late > 0 {
         tracing::error!(
@@ -542,8 +628,9 @@ fn tell(claim: &Claim, result: &TenantResult) {
             "incidents behind the watermark had not been found by a poll; they are stored now. The API lists changes later than sync.overlap: make it longer"
         );
     }
-    let (class, who, say) =
-        verdict.as_ref().map_or(("", "", ""), |verdict| (verdict.class, verdict.who.as_str(), verdict.say.as_str()));
+    let (class, who, say) = diagnosis.as_ref().map_or(("", "", ""), |diagnosis| {
+        (diagnosis.class, diagnosis.owner.as_str(), diagnosis.advice.as_str())
+    });
     let error = report.failure.as_ref().map(ToString::to_string).unwrap_or_default();
     let span = tracing::Span::current();
     span.record("outcome", outcome.as_str());
@@ -556,7 +643,7 @@ fn tell(claim: &Claim, result: &TenantResult) {
                 tenant.id = %tenant.id, tenant.name = tenant.name, kind = claim.kind.as_str(), outcome = outcome.as_str(),
                 api_calls = counts.api_calls, incidents_seen = counts.incidents_seen,
                 incidents_written = counts.incidents_written, alerts_written = counts.alerts_written,
-                rejected = counts.rejected, throttled = counts.throttled, watermark = %Shown(report.watermark),
+                rejected = counts.rejected, throttled = counts.throttled, watermark = %OptionalTime(report.watermark),
                 duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), $($extra)*
                 "tenant run done: {} {} {}", tenant.name, claim.kind.as_str(), outcome.as_str()
             )
@@ -565,7 +652,10 @@ fn tell(claim: &Claim, result: &TenantResult) {
     match outcome {
         Outcome::Ok => tell!(info,),
         // The alarm of a credential is one line, when it is refused.
-        _ if verdict.as_ref().is_some_and(|verdict| verdict.who != Actor::Nobody && !verdict.shared) => {
+        _ if diagnosis
+            .as_ref()
+            .is_some_and(|diagnosis| diagnosis.owner != Owner::Nobody && !diagnosis.shared) =>
+        {
             tell!(error, class, who, say, error,);
         }
         _ => tell!(warn, class, who, say, error,),
@@ -573,12 +663,14 @@ fn tell(claim: &Claim, result: &TenantResult) {
 }
 
 /// A time for the log, or a dash.
-struct Shown(Option<DateTime<Utc>>);
+struct OptionalTime(Option<DateTime<Utc>>);
 
-impl std::fmt::Display for Shown {
+impl std::fmt::Display for OptionalTime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Some(time) => write!(f, "{}", time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)),
+            Some(time) => {
+                write!(f, "{}", time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true))
+            }
             None => f.write_str("-"),
         }
     }

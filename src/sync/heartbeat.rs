@@ -11,13 +11,13 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// When the dispatcher must have made its next step.
 #[derive(Debug)]
-pub struct Beat {
+pub struct Heartbeat {
     began: Instant,
     /// In milliseconds since `began`.
     fresh_until: AtomicU64,
 }
 
-impl Beat {
+impl Heartbeat {
     /// Not fresh: nothing has begun.
     pub fn new() -> Self {
         Self { began: Instant::now(), fresh_until: AtomicU64::new(0) }
@@ -25,7 +25,8 @@ impl Beat {
 
     /// The next step comes within this time.
     pub fn expect_within(&self, wait: Duration) {
-        self.fresh_until.store(milliseconds(self.began.elapsed() + wait + GRACE), Ordering::Relaxed);
+        self.fresh_until
+            .store(milliseconds(self.began.elapsed() + wait + GRACE), Ordering::Relaxed);
     }
 
     /// Whether the next step is not overdue.
@@ -34,7 +35,7 @@ impl Beat {
     }
 }
 
-impl Default for Beat {
+impl Default for Heartbeat {
     fn default() -> Self {
         Self::new()
     }
@@ -50,11 +51,11 @@ mod tests {
 
     #[test]
     fn beat_is_fresh_until_its_wait_and_grace_are_over() {
-        let beat = Beat::new();
+        let beat = Heartbeat::new();
         assert!(!beat.is_fresh());
         beat.expect_within(Duration::ZERO);
         assert!(beat.is_fresh());
-        let later = Beat { began: Instant::now().checked_sub(GRACE).unwrap(), ..beat };
+        let later = Heartbeat { began: Instant::now().checked_sub(GRACE).unwrap(), ..beat };
         assert!(!later.is_fresh());
     }
 }

@@ -10,7 +10,7 @@ use crate::tenant::TenantId;
 
 /// The leases of this process, by this machine's monotonic clock.
 #[derive(Debug)]
-pub struct Trust {
+pub struct LeaseDeadlines {
     term: Duration,
     /// Nothing once the run has ended and its end is still to be recorded.
     until: Mutex<HashMap<TenantId, Option<Instant>>>,
@@ -18,18 +18,18 @@ pub struct Trust {
 
 /// A tenant is free for the next claim when this is dropped.
 #[derive(Debug)]
-pub struct Work<'a> {
-    trust: &'a Trust,
+pub struct RunGuard<'a> {
+    deadlines: &'a LeaseDeadlines,
     tenant: TenantId,
 }
 
-impl Drop for Work<'_> {
+impl Drop for RunGuard<'_> {
     fn drop(&mut self) {
-        self.trust.until.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.tenant);
+        self.deadlines.until.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.tenant);
     }
 }
 
-impl Trust {
+impl LeaseDeadlines {
     /// For leases of this term.
     pub fn new(term: Duration) -> Self {
         // Five sixths: what is on its way to Postgres when trust ends must still arrive within the lease.
@@ -58,22 +58,26 @@ impl Trust {
     }
 
     /// Whether a run of this tenant has not ended, or its end is still to be recorded.
-    pub fn is_at_work(&self, tenant: TenantId) -> bool {
+    pub fn is_running(&self, tenant: TenantId) -> bool {
         self.until.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&tenant)
     }
 
     /// A run has ended: its lease is renewed no more.
     pub fn end(&self, tenant: TenantId) {
-        self.until.lock().unwrap_or_else(PoisonError::into_inner).entry(tenant).and_modify(|until| *until = None);
+        self.until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(tenant)
+            .and_modify(|until| *until = None);
     }
 
     /// For as long as a run and the recording of its end take, however they end.
-    pub fn work(&self, tenant: TenantId) -> Work<'_> {
-        Work { trust: self, tenant }
+    pub fn guard(&self, tenant: TenantId) -> RunGuard<'_> {
+        RunGuard { deadlines: self, tenant }
     }
 
     /// Returns when the tenant's lease can be relied on no more.
-    pub async fn lost(&self, tenant: TenantId) {
+    pub async fn expired(&self, tenant: TenantId) {
         while let Some(until) = self.until(tenant).filter(|until| Instant::now() < *until) {
             tokio::time::sleep_until(until).await;
         }

@@ -10,45 +10,45 @@ use tracing::field::Empty;
 
 use crate::commands::progress::TenantProgress;
 use crate::defender::paging::{Plan, Request};
-use crate::defender::{Answer, Incidents, Room};
-use crate::entra::Tokens;
-use crate::error::{Peer, SyncError, Wait};
+use crate::defender::{DefenderClient, LargePagePermit, Page};
+use crate::entra::TokenCache;
+use crate::error::{Peer, Retry, SyncError};
 use crate::failpoint;
 use crate::store::quota::Quota;
 use crate::store::runs::Counts;
 use crate::store::{DatabaseClock, Store};
-use crate::sync::retry::{Pace, with_retries};
-use crate::sync::run_slots::Slots;
+use crate::sync::retry::{RetryPolicy, with_retries};
+use crate::sync::run_slots::RunSlots;
 use crate::tenant::Tenant;
 
 /// The parties that every run works with.
 #[derive(Debug)]
-pub struct Parties {
+pub struct Services {
     /// Entra.
-    pub tokens: Tokens,
+    pub tokens: TokenCache,
     /// Defender.
-    pub incidents: Incidents,
+    pub incidents: DefenderClient,
     /// Postgres.
     pub store: Store,
     /// The calls that each tenant allows.
     pub quota: Quota,
     /// How failures are tried again.
-    pub pace: Pace,
+    pub retry_policy: RetryPolicy,
     /// Pages that are decoded and written at once; the others wait as text.
     pub writers: Semaphore,
     /// Runs that wait for their peer.
-    pub slots: Slots,
+    pub slots: RunSlots,
 }
 
-/// Permits for [`Parties::writers`]: all connections but one, which is left for claims, renewals and the listener.
+/// Permits for [`Services::writers`]: all connections but one, which is left for claims, renewals and the listener.
 pub fn writers(max_connections: u32) -> Semaphore {
     Semaphore::new(usize::try_from(max_connections).unwrap_or(1).saturating_sub(1).max(1))
 }
 
 /// The pages of one tenant.
 #[derive(Debug)]
-pub struct Pages<'a> {
-    parties: &'a Parties,
+pub struct PageFetcher<'a> {
+    services: &'a Services,
     tenant: &'a Tenant,
     stop: &'a CancellationToken,
     clock: DatabaseClock,
@@ -58,26 +58,35 @@ pub struct Pages<'a> {
     unserved: Mutex<Option<SyncError>>,
 }
 
-impl<'a> Pages<'a> {
+impl<'a> PageFetcher<'a> {
     /// Nothing read yet. `stop` ends waits.
     pub fn new(
-        parties: &'a Parties,
+        services: &'a Services,
         tenant: &'a Tenant,
         stop: &'a CancellationToken,
         clock: DatabaseClock,
         progress: TenantProgress,
     ) -> Self {
-        Self { parties, tenant, stop, clock, progress, counts: Mutex::default(), unserved: Mutex::default() }
+        Self {
+            services,
+            tenant,
+            stop,
+            clock,
+            progress,
+            counts: Mutex::default(),
+            unserved: Mutex::default(),
+        }
     }
 
     /// The next page of the plan; `None` when it is drained. A request that is refused or cannot be served is asked
     /// differently where that is possible.
-    pub async fn next(&self, plan: &mut Plan) -> Result<Option<Answer>, SyncError> {
+    pub async fn next(&self, plan: &mut Plan) -> Result<Option<Page>, SyncError> {
         loop {
             let Some(request) = plan.request() else { return Ok(None) };
-            match self.parties.slots.lend_during(self.page(&request, plan.is_searching())).await {
+            match self.services.slots.release_while(self.page(&request, plan.is_searching())).await
+            {
                 Err(SyncError::Api { status: 400, .. }) if plan.refused() => {}
-                Err(error) if error.may_be_the_page() && plan.failed() => {
+                Err(error) if error.smaller_page_may_help() && plan.failed() => {
                     *self.unserved.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 }
                 other => return other.map(Some),
@@ -86,15 +95,15 @@ impl<'a> Pages<'a> {
     }
 
     /// Why the last page that could not be served was not.
-    pub fn why_unserved(&self) -> Option<SyncError> {
+    pub fn last_gap_error(&self) -> Option<SyncError> {
         self.unserved.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A token that the API refuses is asked for anew, once; the same request then goes on.
-    async fn page(&self, request: &Request, is_search: bool) -> Result<Answer, SyncError> {
+    async fn page(&self, request: &Request, is_search: bool) -> Result<Page, SyncError> {
         match self.page_with_retries(request, is_search).await {
-            Err(error) if error.verdict().wait == Wait::NewToken => {
-                self.parties.tokens.forget(self.tenant).await;
+            Err(error) if error.diagnosis().retry == Retry::WithNewToken => {
+                self.services.tokens.forget(self.tenant).await;
                 self.page_with_retries(request, is_search).await
             }
             other => other,
@@ -102,36 +111,45 @@ impl<'a> Pages<'a> {
     }
 
     /// A search asks in its own way again for what may be unservable.
-    async fn page_with_retries(&self, request: &Request, is_search: bool) -> Result<Answer, SyncError> {
+    async fn page_with_retries(
+        &self,
+        request: &Request,
+        is_search: bool,
+    ) -> Result<Page, SyncError> {
         let attempt = || async {
             match self.page_once(request).await {
-                Err(error) if is_search && error.may_be_the_page() => Ok(Err(error)),
+                Err(error) if is_search && error.smaller_page_may_help() => Ok(Err(error)),
                 other => other.map(Ok),
             }
         };
-        with_retries(self.parties.pace, self.stop, attempt).await.flatten()
+        with_retries(self.services.retry_policy, self.stop, attempt).await.flatten()
     }
 
     /// A page that is too large to be one of many is asked for again when no other such page is in memory.
-    async fn page_once(&self, request: &Request) -> Result<Answer, SyncError> {
+    async fn page_once(&self, request: &Request) -> Result<Page, SyncError> {
         match Box::pin(self.ask(request, None)).await {
             Err(SyncError::BodyTooLarge { peer: Peer::Defender, .. }) => {
-                let room = self.parties.incidents.room().await;
-                Box::pin(self.ask(request, Some(room))).await
+                let permit = self.services.incidents.large_page_permit().await;
+                Box::pin(self.ask(request, Some(permit))).await
             }
             other => other,
         }
     }
 
-    async fn ask(&self, request: &Request, room: Option<Room>) -> Result<Answer, SyncError> {
+    async fn ask(
+        &self,
+        request: &Request,
+        permit: Option<LargePagePermit>,
+    ) -> Result<Page, SyncError> {
         failpoint::reach("token.wanted").await;
-        let token = self.parties.tokens.get(self.tenant).await?;
+        let token = self.services.tokens.get(self.tenant).await?;
         failpoint::reach("token.held").await;
-        self.parties.await_turn(self.tenant, |wait| self.progress.waiting(wait)).await?;
+        self.services.await_turn(self.tenant, |wait| self.progress.waiting(wait)).await?;
         let (top, skip) = (request.top, request.skip);
-        let span = tracing::info_span!("api_call", top, skip, status = Empty, otel.status_code = Empty);
+        let span =
+            tracing::info_span!("api_call", top, skip, status = Empty, otel.status_code = Empty);
         let asked_at = self.clock.now();
-        let page = self.parties.incidents.page(self.tenant, &token, request, room);
+        let page = self.services.incidents.page(self.tenant, &token, request, permit);
         let answer = Box::pin(page).instrument(span.clone()).await;
         let answer = answer.and_then(|answer| self.timely(answer, asked_at));
         failpoint::reach("page.fetched").await;
@@ -142,16 +160,16 @@ impl<'a> Pages<'a> {
         });
         if let Err(error) = &answer {
             span.record("otel.status_code", "ERROR");
-            obey(&self.parties.store, self.tenant, error).await;
+            record_pause(&self.services.store, self.tenant, error).await;
         }
         answer
     }
 
     /// The windows of a run end at the API's clock, so an answer with an absurd one would move the watermark over what was
     /// never read.
-    fn timely(&self, mut answer: Answer, asked_at: DateTime<Utc>) -> Result<Answer, SyncError> {
+    fn timely(&self, mut answer: Page, asked_at: DateTime<Utc>) -> Result<Page, SyncError> {
         let (server, database) = (answer.server_time, self.clock.now());
-        if (server - database).abs() > self.parties.incidents.clock_skew_max() {
+        if (server - database).abs() > self.services.incidents.clock_skew_max() {
             return Err(SyncError::ClockSkew { server, database });
         }
         answer.asked_at = Some(asked_at);
@@ -172,9 +190,13 @@ impl<'a> Pages<'a> {
     }
 }
 
-impl Parties {
+impl Services {
     /// Waits until the tenant's quota allows a call; `waiting` is told of a wait.
-    pub async fn await_turn(&self, tenant: &Tenant, waiting: impl Fn(std::time::Duration)) -> Result<(), SyncError> {
+    pub async fn await_turn(
+        &self,
+        tenant: &Tenant,
+        waiting: impl Fn(std::time::Duration),
+    ) -> Result<(), SyncError> {
         let wait = self.store.reserve_call(tenant.id, &self.quota).await?;
         if !wait.is_zero() {
             waiting(wait);
@@ -186,8 +208,8 @@ impl Parties {
 }
 
 /// A pause that the API asked for holds for every instance, and over a restart.
-pub async fn obey(store: &Store, tenant: &Tenant, error: &SyncError) {
-    let Wait::AtLeast(pause) = error.verdict().wait else { return };
+pub async fn record_pause(store: &Store, tenant: &Tenant, error: &SyncError) {
+    let Retry::After(pause) = error.diagnosis().retry else { return };
     metrics::counter!("incident_sync_throttled_seconds_total", "tenant" => tenant.name.clone())
         .increment(pause.as_secs());
     if let Err(error) = store.hold_calls(tenant.id, pause).await {

@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::SyncError;
 use crate::store::Lease;
-use crate::sync::page_fetcher::Parties;
+use crate::sync::page_fetcher::Services;
 use crate::sync::retry::with_retries;
 use crate::tenant::Tenant;
 
@@ -12,31 +12,37 @@ use crate::tenant::Tenant;
 const BATCHES: usize = 100;
 
 /// Deletes what is too old. A failure is told and does not fail the run, whose rows are stored.
-pub async fn apply(parties: &Parties, tenant: &Tenant, lease: &Lease, stop: &CancellationToken) {
-    let Err(error) = delete(parties, tenant, lease, stop).await else { return };
+pub async fn apply(services: &Services, tenant: &Tenant, lease: &Lease, stop: &CancellationToken) {
+    let Err(error) = delete(services, tenant, lease, stop).await else { return };
     // Whoever has the lease now deletes it.
     if matches!(error, SyncError::Stopped | SyncError::LeaseLost) {
         return;
     }
-    let verdict = error.verdict();
+    let diagnosis = error.diagnosis();
     tracing::error!(
-        tenant.id = %tenant.id, tenant.name = tenant.name, class = verdict.class, who = verdict.who.as_str(),
-        say = verdict.say, error = %error,
+        tenant.id = %tenant.id, tenant.name = tenant.name, class = diagnosis.class, who = diagnosis.owner.as_str(),
+        say = diagnosis.advice, error = %error,
         "what is older than [retention] allows was not deleted; the next reconciliation tries again"
     );
 }
 
-async fn delete(parties: &Parties, tenant: &Tenant, lease: &Lease, stop: &CancellationToken) -> Result<(), SyncError> {
-    let (store, pace) = (&parties.store, parties.pace);
+async fn delete(
+    services: &Services,
+    tenant: &Tenant,
+    lease: &Lease,
+    stop: &CancellationToken,
+) -> Result<(), SyncError> {
+    let (store, retry_policy) = (&services.store, services.retry_policy);
     let mut incidents = 0;
     if let Some(age) = tenant.retention.incidents {
         for _ in 0..BATCHES {
-            let counts = with_retries(pace, stop, || store.retain_incidents(lease, age)).await?;
+            let counts =
+                with_retries(retry_policy, stop, || store.retain_incidents(lease, age)).await?;
             let Some(deleted) = counts.get("incidents") else { break };
             incidents += deleted;
         }
     }
-    with_retries(pace, stop, || store.retain_rest(lease, tenant.retention)).await?;
+    with_retries(retry_policy, stop, || store.retain_rest(lease, tenant.retention)).await?;
     if incidents > 0 {
         metrics::counter!("incident_sync_retention_deleted_total", "tenant" => tenant.name.clone())
             .increment(incidents);

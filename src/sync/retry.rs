@@ -6,39 +6,45 @@ use backon::{ConstantBuilder, ExponentialBuilder, Retryable};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{SyncError, Wait};
+use crate::error::{Retry, SyncError};
 
 /// A longer announced pause ends the run instead: its slot is worth more to another tenant.
 const LONGEST_PAUSE_WITHIN_A_RUN: Duration = Duration::from_secs(30);
 
 /// How failures that pass by themselves are tried again within a run.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
+pub struct RetryPolicy {
     /// The first pause; doubled each time, with jitter.
     pub first_pause: Duration,
     /// Tries after the first.
     pub retries: usize,
 }
 
-impl Default for Pace {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self { first_pause: Duration::from_secs(1), retries: 3 }
     }
 }
 
 /// Does `work` until it succeeds, fails for longer than a run may wait, or `stop` fires.
-pub async fn with_retries<T, F>(pace: Pace, stop: &CancellationToken, work: impl FnMut() -> F) -> Result<T, SyncError>
+pub async fn with_retries<T, F>(
+    retry_policy: RetryPolicy,
+    stop: &CancellationToken,
+    work: impl FnMut() -> F,
+) -> Result<T, SyncError>
 where
     F: Future<Output = Result<T, SyncError>>,
 {
-    let backoff =
-        ExponentialBuilder::default().with_min_delay(pace.first_pause).with_max_times(pace.retries).with_jitter();
-    let attempts =
-        work.retry(backoff).when(|error| is_worth_it(error) && !stop.is_cancelled()).adjust(|error, pause| {
-            match (error.verdict().wait, pause) {
-                (Wait::AtLeast(asked), Some(pause)) => Some(pause.max(asked)),
-                (_, pause) => pause,
-            }
+    let backoff = ExponentialBuilder::default()
+        .with_min_delay(retry_policy.first_pause)
+        .with_max_times(retry_policy.retries)
+        .with_jitter();
+    let attempts = work
+        .retry(backoff)
+        .when(|error| is_retried_within_run(error) && !stop.is_cancelled())
+        .adjust(|error, pause| match (error.diagnosis().retry, pause) {
+            (Retry::After(asked), Some(pause)) => Some(pause.max(asked)),
+            (_, pause) => pause,
         });
     tokio::select! {
         biased;
@@ -49,7 +55,7 @@ where
 
 /// Does what must not be left undone until it succeeds, for as long as it makes sense; once only while we stop. The first
 /// failure is told: the last one may be a minute away.
-pub async fn persistently<F>(
+pub async fn retry_until<F>(
     what: &str,
     patience: Duration,
     stop: &CancellationToken,
@@ -62,17 +68,20 @@ where
     let mut is_told = false;
     let tell = |error: &SyncError, _| {
         if !std::mem::replace(&mut is_told, true) {
-            let verdict = error.verdict();
-            tracing::warn!(error = %error, class = verdict.class, who = verdict.who.as_str(), say = verdict.say, "{what} waits for the database");
+            let diagnosis = error.diagnosis();
+            tracing::warn!(error = %error, class = diagnosis.class, who = diagnosis.owner.as_str(), say = diagnosis.advice, "{what} waits for the database");
         }
     };
     let backoff = ConstantBuilder::default().with_delay(Duration::from_secs(2)).without_max_times();
-    work.retry(backoff).when(|_| began.elapsed() < patience && !stop.is_cancelled()).notify(tell).await
+    work.retry(backoff)
+        .when(|_| began.elapsed() < patience && !stop.is_cancelled())
+        .notify(tell)
+        .await
 }
 
 /// Does `work` until it succeeds, fails in a way that time does not mend, or `patience` is over. A pause that is asked for is
 /// waited out, but for no longer than that.
-pub async fn patiently<T, F>(
+pub async fn retry_within<T, F>(
     patience: Duration,
     stop: &CancellationToken,
     mends: impl Fn(&SyncError) -> bool,
@@ -82,12 +91,15 @@ where
     F: Future<Output = Result<T, SyncError>>,
 {
     let began = Instant::now();
-    let attempts = work.retry(unhurried()).when(|error| began.elapsed() < patience && mends(error)).adjust(
-        |error, pause| match (error.verdict().wait, pause) {
-            (Wait::AtLeast(asked), Some(pause)) => Some(pause.max(asked.min(patience.saturating_sub(began.elapsed())))),
+    let attempts = work
+        .retry(slow_backoff())
+        .when(|error| began.elapsed() < patience && mends(error))
+        .adjust(|error, pause| match (error.diagnosis().retry, pause) {
+            (Retry::After(asked), Some(pause)) => {
+                Some(pause.max(asked.min(patience.saturating_sub(began.elapsed()))))
+            }
             (_, pause) => pause,
-        },
-    );
+        });
     tokio::select! {
         biased;
         () = stop.cancelled() => Err(SyncError::Stopped),
@@ -96,16 +108,16 @@ where
 }
 
 /// Entra takes fifteen identical token requests within five minutes for a loop (AADSTS50196).
-fn unhurried() -> ExponentialBuilder {
+fn slow_backoff() -> ExponentialBuilder {
     let builder = ExponentialBuilder::default().with_min_delay(Duration::from_secs(2));
     builder.with_max_delay(Duration::from_secs(30)).without_max_times()
 }
 
-pub(crate) fn is_worth_it(error: &SyncError) -> bool {
-    match error.verdict().wait {
-        Wait::Soon => true,
-        Wait::AtLeast(pause) => pause <= LONGEST_PAUSE_WITHIN_A_RUN,
-        Wait::NewToken | Wait::NextRun | Wait::UntilActed => false,
+pub(crate) fn is_retried_within_run(error: &SyncError) -> bool {
+    match error.diagnosis().retry {
+        Retry::Now => true,
+        Retry::After(pause) => pause <= LONGEST_PAUSE_WITHIN_A_RUN,
+        Retry::WithNewToken | Retry::NextRun | Retry::OnceFixed => false,
     }
 }
 
@@ -116,7 +128,7 @@ mod tests {
     use super::*;
     use crate::error::Peer;
 
-    const PACE: Pace = Pace { first_pause: Duration::from_nanos(1), retries: 3 };
+    const POLICY: RetryPolicy = RetryPolicy { first_pause: Duration::from_nanos(1), retries: 3 };
 
     async fn tries(error: SyncError) -> usize {
         let count = AtomicUsize::new(0);
@@ -124,7 +136,7 @@ mod tests {
             count.fetch_add(1, Ordering::Relaxed);
             std::future::ready(Err::<(), _>(error.clone()))
         };
-        assert!(with_retries(PACE, &CancellationToken::new(), work).await.is_err());
+        assert!(with_retries(POLICY, &CancellationToken::new(), work).await.is_err());
         count.into_inner()
     }
 
@@ -149,7 +161,7 @@ mod tests {
     #[test]
     fn five_minutes_of_patience_are_no_loop_to_entra() {
         let mut asked_at = Duration::ZERO;
-        let pauses = backon::BackoffBuilder::build(unhurried());
+        let pauses = backon::BackoffBuilder::build(slow_backoff());
         let within = pauses.take_while(|pause| {
             asked_at += *pause;
             asked_at <= Duration::from_secs(300)
@@ -172,16 +184,24 @@ mod tests {
             let is_first = count.fetch_add(1, Ordering::Relaxed) == 0;
             std::future::ready(if is_first { Err(throttled()) } else { Ok(()) })
         };
-        patiently(Duration::from_secs(60), &CancellationToken::new(), |_| true, work).await.unwrap();
-        assert!(began.elapsed() >= Duration::from_secs(3) && count.into_inner() == 2, "{:?}", began.elapsed());
+        retry_within(Duration::from_secs(60), &CancellationToken::new(), |_| true, work)
+            .await
+            .unwrap();
+        assert!(
+            began.elapsed() >= Duration::from_secs(3) && count.into_inner() == 2,
+            "{:?}",
+            began.elapsed()
+        );
     }
 
     #[tokio::test]
     async fn a_stop_ends_the_waiting() {
         let stop = CancellationToken::new();
         stop.cancel();
-        let result =
-            with_retries(Pace::default(), &stop, || std::future::ready(Err::<(), _>(SyncError::LeaseLost))).await;
+        let result = with_retries(RetryPolicy::default(), &stop, || {
+            std::future::ready(Err::<(), _>(SyncError::LeaseLost))
+        })
+        .await;
         assert!(matches!(result, Err(SyncError::Stopped)));
     }
 }

@@ -13,19 +13,19 @@ const WAITING_FACTOR: usize = 4;
 
 /// The runs of this process that wait.
 #[derive(Debug, Default)]
-pub struct Slots {
+pub struct RunSlots {
     waiting: AtomicUsize,
-    freed: Notify,
+    released: Notify,
 }
 
-impl Slots {
+impl RunSlots {
     /// Does `work`; when it takes long, another run may begin meanwhile.
-    pub async fn lend_during<T>(&self, work: impl Future<Output = T>) -> T {
+    pub async fn release_while<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = Box::pin(work);
         if let Ok(done) = tokio::time::timeout(PATIENCE, &mut work).await {
             return done;
         }
-        let _waits = Waits::begin(self);
+        let _waits = WaitingGuard::begin(self);
         work.await
     }
 
@@ -37,23 +37,23 @@ impl Slots {
     }
 
     /// Returns when a run has begun to wait.
-    pub async fn freed(&self) {
-        self.freed.notified().await;
+    pub async fn released(&self) {
+        self.released.notified().await;
     }
 }
 
 /// A run that waits, until this is dropped: the run may be cancelled.
-struct Waits<'a>(&'a Slots);
+struct WaitingGuard<'a>(&'a RunSlots);
 
-impl<'a> Waits<'a> {
-    fn begin(slots: &'a Slots) -> Self {
+impl<'a> WaitingGuard<'a> {
+    fn begin(slots: &'a RunSlots) -> Self {
         slots.waiting.fetch_add(1, Ordering::Relaxed);
-        slots.freed.notify_one();
+        slots.released.notify_one();
         Self(slots)
     }
 }
 
-impl Drop for Waits<'_> {
+impl Drop for WaitingGuard<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
@@ -65,17 +65,17 @@ mod tests {
 
     #[tokio::test]
     async fn what_takes_long_frees_a_place_until_it_ends() {
-        let slots = Slots::default();
+        let slots = RunSlots::default();
         assert_eq!((slots.free(3, 0), slots.free(3, 2), slots.free(3, 3)), (3, 1, 0));
-        slots.lend_during(std::future::ready(())).await;
+        slots.release_while(std::future::ready(())).await;
         assert_eq!(slots.free(3, 3), 0);
         let looked = Notify::new();
         let look = async {
-            slots.freed().await;
+            slots.released().await;
             assert_eq!((slots.free(3, 3), slots.free(3, 12)), (1, 0));
             looked.notify_one();
         };
-        tokio::join!(slots.lend_during(looked.notified()), look);
+        tokio::join!(slots.release_while(looked.notified()), look);
         assert_eq!(slots.free(3, 3), 0);
     }
 }

@@ -50,7 +50,10 @@ pub fn parser() -> croner::parser::CronParser {
 }
 
 /// Starts the ticks: each wakes `wake`. They end when the scheduler is dropped or shut down.
-pub async fn start_ticks(lines: [&str; 3], wake: &Arc<Notify>) -> Result<JobScheduler, JobSchedulerError> {
+pub async fn start_ticks(
+    lines: [&str; 3],
+    wake: &Arc<Notify>,
+) -> Result<JobScheduler, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
     for line in lines.into_iter().chain([RETRY_TICK]) {
         let wake = Arc::clone(wake);

@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::commands::progress::{Progress, TenantProgress};
-use crate::defender::paging::{Hole, PageFacts, Plan, Scope};
+use crate::defender::paging::{Gap, PageSummary, Plan, ReadScope};
 use crate::error::SyncError;
-use crate::incident::rows::{self, Element, PageRows};
+use crate::incident::rows::{self, PageRows, RawIncident};
 use crate::incident::window::{poll_from, to_delta};
 use crate::store::compare::StoredAlert;
-use crate::sync::page_fetcher::{Pages, Parties};
+use crate::sync::page_fetcher::{PageFetcher, Services};
 use crate::tenant::Tenant;
 
 /// Microsoft may let go of an incident some hours before or after our own reckoning.
@@ -75,14 +75,15 @@ impl Drift {
     /// Whether database and API agree as far as they were compared, and all was compared.
     pub fn is_clean(&self) -> bool {
         let Self { missing, older, extra, alerts, rejected, holes, failure, .. } = self;
-        let lists_are_empty = missing.is_empty() && older.is_empty() && extra.is_empty() && alerts.is_empty();
+        let lists_are_empty =
+            missing.is_empty() && older.is_empty() && extra.is_empty() && alerts.is_empty();
         lists_are_empty && *rejected == 0 && *holes == 0 && failure.is_none()
     }
 }
 
 /// How far a comparison reaches.
 #[derive(Debug, Clone, Copy)]
-pub struct Span {
+pub struct VerifyRange {
     /// Only what was updated since then; all that the API retains otherwise.
     pub since: Option<DateTime<Utc>>,
     /// How far back the first synchronisation reached.
@@ -93,30 +94,36 @@ pub struct Span {
 
 /// Compares these tenants, at most `concurrency` at once.
 pub async fn all(
-    parties: &Parties,
+    services: &Services,
     tenants: &[Arc<Tenant>],
-    span: Span,
+    span: VerifyRange,
     concurrency: usize,
     stop: &CancellationToken,
     progress: &Progress,
 ) -> Vec<Drift> {
-    let compared = tenants.iter().map(|each| tenant(parties, each, span, stop, progress.tenant(&each.name)));
+    let compared =
+        tenants.iter().map(|each| tenant(services, each, span, stop, progress.tenant(&each.name)));
     futures::stream::iter(compared).buffered(concurrency).collect().await
 }
 
 /// Compares one tenant.
 async fn tenant(
-    parties: &Parties,
+    services: &Services,
     tenant: &Tenant,
-    span: Span,
+    span: VerifyRange,
     stop: &CancellationToken,
     progress: TenantProgress,
 ) -> Drift {
-    let mut comparison =
-        Comparison { parties, tenant, drift: Drift::none(tenant), listed: HashMap::new(), holes: Vec::new() };
-    let compared = match parties.store.clock().await {
+    let mut comparison = Comparison {
+        services,
+        tenant,
+        drift: Drift::none(tenant),
+        listed: HashMap::new(),
+        holes: Vec::new(),
+    };
+    let compared = match services.store.clock().await {
         Ok(clock) => {
-            let pages = Pages::new(parties, tenant, stop, clock, progress);
+            let pages = PageFetcher::new(services, tenant, stop, clock, progress);
             let compared = comparison.all(&pages, span).await;
             pages.finished();
             compared
@@ -125,33 +132,33 @@ async fn tenant(
     };
     let mut drift = comparison.drift;
     if let Err(error) = compared {
-        let verdict = error.verdict();
-        drift.failure = Some(format!("{} ({error})", verdict.say));
-        drift.who_must_act = Some(verdict.who.as_str());
+        let diagnosis = error.diagnosis();
+        drift.failure = Some(format!("{} ({error})", diagnosis.advice));
+        drift.who_must_act = Some(diagnosis.owner.as_str());
     }
     drift
 }
 
 struct Comparison<'a> {
-    parties: &'a Parties,
+    services: &'a Services,
     tenant: &'a Tenant,
     drift: Drift,
     /// The newest version that the API listed of each incident.
     listed: HashMap<i64, Option<DateTime<Utc>>>,
-    holes: Vec<Hole>,
+    holes: Vec<Gap>,
 }
 
 impl Comparison<'_> {
-    async fn all(&mut self, pages: &Pages<'_>, span: Span) -> Result<(), SyncError> {
-        let store = &self.parties.store;
+    async fn all(&mut self, pages: &PageFetcher<'_>, span: VerifyRange) -> Result<(), SyncError> {
+        let store = &self.services.store;
         let Some(watermark) = store.watermark(self.tenant.id).await? else {
             self.drift.failure = Some("nothing was synchronised yet".to_owned());
             return Ok(());
         };
         let edge = poll_from(watermark, span.overlap);
-        self.holes = store.holes(self.tenant.id).await?;
+        self.holes = store.gaps(self.tenant.id).await?;
         self.drift.holes = self.holes.len();
-        let scope = |from| Scope { from, to: None, lookback: span.lookback, status: None };
+        let scope = |from| ReadScope { from, to: None, lookback: span.lookback, status: None };
         let began = self.read(pages, scope(span.since), edge).await?;
         let Some(began) = began else { return Ok(()) };
         let oldest = span.since.unwrap_or(began - to_delta(span.lookback) + RETENTION_MARGIN);
@@ -164,16 +171,20 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    async fn unlisted(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<i64>, SyncError> {
+    async fn unlisted(
+        &self,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Vec<i64>, SyncError> {
         let listed: Vec<i64> = self.listed.keys().copied().collect();
-        self.parties.store.unlisted_incidents(self.tenant.id, from, to, &listed, &self.holes).await
+        self.services.store.unlisted_incidents(self.tenant.id, from, to, &listed, &self.holes).await
     }
 
     /// Reads one scope and compares what is older than `edge`; answers the server's time at its beginning.
     async fn read(
         &mut self,
-        pages: &Pages<'_>,
-        scope: Scope,
+        pages: &PageFetcher<'_>,
+        scope: ReadScope,
         edge: DateTime<Utc>,
     ) -> Result<Option<DateTime<Utc>>, SyncError> {
         let mut plan = Plan::new(scope, &self.holes);
@@ -181,13 +192,13 @@ impl Comparison<'_> {
         while let Some(answer) = pages.next(&mut plan).await? {
             began = began.or(Some(answer.server_time));
             let elements = rows::elements(answer.incidents());
-            let facts = PageFacts {
+            let facts = PageSummary {
                 rows: rows::plan_rows(&elements),
                 server_time: answer.server_time,
                 next_link: answer.next_link.clone(),
             };
             plan.accept(&facts)?;
-            self.holes.extend(plan.take_hole());
+            self.holes.extend(plan.take_gap());
             self.drift.holes = self.holes.len();
             pages.count(|counts| counts.incidents_seen += elements.len());
             self.compare(rows::newest_of_each(elements), edge).await?;
@@ -195,7 +206,11 @@ impl Comparison<'_> {
         Ok(began)
     }
 
-    async fn compare(&mut self, mut elements: Vec<Element<'_>>, edge: DateTime<Utc>) -> Result<(), SyncError> {
+    async fn compare(
+        &mut self,
+        mut elements: Vec<RawIncident<'_>>,
+        edge: DateTime<Utc>,
+    ) -> Result<(), SyncError> {
         let listed = &mut self.listed;
         // Pages overlap, and windows are read anew: each version once.
         elements.retain(|element| {
@@ -206,10 +221,11 @@ impl Comparison<'_> {
             })
         });
         let before = elements.len();
-        elements.retain(|element| element.head.last_update_time.is_none_or(|updated| updated < edge));
+        elements
+            .retain(|element| element.head.last_update_time.is_none_or(|updated| updated < edge));
         self.drift.too_recent += before - elements.len();
         self.drift.compared += elements.len();
-        let known = self.parties.store.known_versions(self.tenant.id, &elements).await?;
+        let known = self.services.store.known_versions(self.tenant.id, &elements).await?;
         let (mut current, mut absent) = (Vec::new(), Vec::new());
         for element in elements {
             let served = element.head.last_update_time;
@@ -226,15 +242,20 @@ impl Comparison<'_> {
         self.compare_alerts(&current).await
     }
 
-    async fn note_absent(&mut self, absent: &[Element<'_>]) -> Result<(), SyncError> {
+    async fn note_absent(&mut self, absent: &[RawIncident<'_>]) -> Result<(), SyncError> {
         if absent.is_empty() {
             return Ok(());
         }
-        let set_aside = self.parties.store.quarantined(self.tenant.id, &absent.iter().collect::<Vec<_>>()).await?;
+        let set_aside = self
+            .services
+            .store
+            .quarantined(self.tenant.id, &absent.iter().collect::<Vec<_>>())
+            .await?;
         for element in absent {
             let id = element.head.incident_id;
-            let is_set_aside =
-                |(other, hash): &(Option<i64>, Vec<u8>)| hash == &element.hash || id.is_some() && *other == id;
+            let is_set_aside = |(other, hash): &(Option<i64>, Vec<u8>)| {
+                hash == &element.hash || id.is_some() && *other == id
+            };
             match id {
                 Some(id) if !set_aside.iter().any(is_set_aside) => self.drift.missing.push(id),
                 _ => self.drift.rejected += 1,
@@ -243,13 +264,13 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    async fn compare_alerts(&mut self, current: &[Element<'_>]) -> Result<(), SyncError> {
+    async fn compare_alerts(&mut self, current: &[RawIncident<'_>]) -> Result<(), SyncError> {
         let rows = rows::of_page(self.tenant.id, current)?;
         let ids: Vec<&str> = rows.alerts.iter().map(|row| row.alert_id.as_ref()).collect();
         if ids.is_empty() {
             return Ok(());
         }
-        let stored = self.parties.store.stored_alerts(self.tenant.id, &ids).await?;
+        let stored = self.services.store.stored_alerts(self.tenant.id, &ids).await?;
         self.drift.alerts.extend(differing_alerts(&rows, &stored));
         Ok(())
     }
@@ -257,7 +278,8 @@ impl Comparison<'_> {
 
 /// The alerts of the page that are missing, older, or incomplete in the database.
 fn differing_alerts(rows: &PageRows<'_>, stored: &[StoredAlert]) -> Vec<String> {
-    let stored: HashMap<&str, &StoredAlert> = stored.iter().map(|alert| (alert.alert_id.as_str(), alert)).collect();
+    let stored: HashMap<&str, &StoredAlert> =
+        stored.iter().map(|alert| (alert.alert_id.as_str(), alert)).collect();
     let mut evidence: HashMap<&str, i64> = HashMap::new();
     for row in &rows.evidence {
         *evidence.entry(row.alert_id.as_ref()).or_default() += 1;
@@ -273,7 +295,8 @@ fn differing_alerts(rows: &PageRows<'_>, stored: &[StoredAlert]) -> Vec<String> 
         let held = (stored.last_updated_time, stored.last_seen);
         let is_incomplete = || {
             stored.evidence != evidence.get(id).copied().unwrap_or(0)
-                || usize::try_from(stored.devices).ok() != Some(devices.get(id).map_or(0, HashSet::len))
+                || usize::try_from(stored.devices).ok()
+                    != Some(devices.get(id).map_or(0, HashSet::len))
         };
         held < served || held == served && stored.incident_id == row.incident_id && is_incomplete()
     };

@@ -14,7 +14,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::error::panic_words;
+use crate::error::panic_message;
 use crate::sync::engine::{DURATION_BOUNDS, PASS_DURATION};
 #[cfg(feature = "otlp")]
 use crate::telemetry::otlp::Export;
@@ -72,8 +72,8 @@ fn log<S>(format: LogFormat, level: &str) -> impl Layer<S>
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
 {
-    let levels =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,incident_sync={level}")));
+    let levels = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,incident_sync={level}")));
     // As no-color.org has it.
     let no_color = std::env::var_os("NO_COLOR");
     let text = tracing_subscriber::fmt::layer()
@@ -93,9 +93,14 @@ where
 
 /// As an event like any other: the lines that Rust prints by itself are no JSON, and the journal does not know their level.
 fn tell_panic(panic: &std::panic::PanicHookInfo<'_>) {
-    let what = panic_words(panic.payload_as_str().unwrap_or_default());
+    let what = panic_message(panic.payload_as_str().unwrap_or_default());
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    tracing::error!(who = "us", error = what, place, "a task panicked; this is a defect of incident-sync");
+    tracing::error!(
+        who = "us",
+        error = what,
+        place,
+        "a task panicked; this is a defect of incident-sync"
+    );
 }
 
 /// systemd sets `JOURNAL_STREAM` for services whose output goes to the journal.
@@ -128,21 +133,34 @@ pub fn start_metrics() -> Option<PrometheusHandle> {
         }
     });
     metrics::describe_counter!("incident_sync_passes_total", "Tenant runs by outcome and kind");
-    metrics::describe_counter!("incident_sync_api_calls_total", "Calls to the Defender API by HTTP status");
+    metrics::describe_counter!(
+        "incident_sync_api_calls_total",
+        "Calls to the Defender API by HTTP status"
+    );
     metrics::describe_counter!("incident_sync_token_requests_total", "Token requests by result");
     metrics::describe_counter!("incident_sync_incidents_written_total", "Incident versions stored");
     metrics::describe_counter!("incident_sync_rejected_total", "Incidents put into quarantine");
-    metrics::describe_counter!("incident_sync_throttled_seconds_total", "Seconds of pause that the service asked for");
+    metrics::describe_counter!(
+        "incident_sync_throttled_seconds_total",
+        "Seconds of pause that the service asked for"
+    );
     metrics::describe_counter!("incident_sync_quota_waits_total", "Waits for our own quota");
-    metrics::describe_gauge!("incident_sync_credential_refused", "1 while Entra refuses an application's credential");
-    metrics::describe_gauge!("incident_sync_credential_in_use", "1 for the credential that last obtained a token");
+    metrics::describe_gauge!(
+        "incident_sync_credential_refused",
+        "1 while Entra refuses an application's credential"
+    );
+    metrics::describe_gauge!(
+        "incident_sync_credential_in_use",
+        "1 for the credential that last obtained a token"
+    );
     metrics::describe_gauge!(
         "incident_sync_credential_expiry_timestamp_seconds",
         "When an application's credential ends, in seconds since 1970"
     );
     metrics::describe_histogram!(PASS_DURATION, "Duration of tenant runs");
     // A counter that begins with the first run would show none of it, and none at all where no run ever ends.
-    metrics::counter!("incident_sync_passes_total", "outcome" => "ok", "kind" => "poll").absolute(0);
+    metrics::counter!("incident_sync_passes_total", "outcome" => "ok", "kind" => "poll")
+        .absolute(0);
     metrics::gauge!("incident_sync_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Some(handle)
 }

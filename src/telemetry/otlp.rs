@@ -12,8 +12,9 @@ use opentelemetry::metrics::{AsyncInstrument, Meter};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::{Key, KeyValue, global};
 use opentelemetry_otlp::{
-    ExporterBuildError, MetricExporter, OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_METRICS_ENDPOINT,
-    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, SpanExporter, WithHttpConfig,
+    ExporterBuildError, MetricExporter, OTEL_EXPORTER_OTLP_ENDPOINT,
+    OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, SpanExporter,
+    WithHttpConfig,
 };
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
@@ -58,8 +59,11 @@ impl Export {
     /// When the environment asks for something that cannot be, such as an address that is none.
     pub fn start() -> Result<Self, ExporterBuildError> {
         let resource = resource();
-        let traces = is_wanted(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT).then(|| traces(resource.clone())).transpose()?;
-        let metrics = is_wanted(OTEL_EXPORTER_OTLP_METRICS_ENDPOINT).then(|| meters(resource)).transpose()?;
+        let traces = is_wanted(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT)
+            .then(|| traces(resource.clone()))
+            .transpose()?;
+        let metrics =
+            is_wanted(OTEL_EXPORTER_OTLP_METRICS_ENDPOINT).then(|| meters(resource)).transpose()?;
         if let Some(metrics) = &metrics {
             global::set_meter_provider(metrics.clone());
         }
@@ -108,7 +112,8 @@ fn traces(resource: Resource) -> Result<SdkTracerProvider, ExporterBuildError> {
 
 fn meters(resource: Resource) -> Result<SdkMeterProvider, ExporterBuildError> {
     let exporter = MetricExporter::builder().with_http().with_http_client(client()).build()?;
-    let for_a_fleet = |_: &Instrument| Stream::builder().with_cardinality_limit(LABEL_SETS_MAX).build().ok();
+    let for_a_fleet =
+        |_: &Instrument| Stream::builder().with_cardinality_limit(LABEL_SETS_MAX).build().ok();
     Ok(SdkMeterProvider::builder()
         .with_periodic_exporter(exporter)
         .with_view(for_a_fleet)
@@ -122,7 +127,8 @@ fn meters(resource: Resource) -> Result<SdkMeterProvider, ExporterBuildError> {
 /// Never in practice: the options are constants.
 fn client() -> Client {
     http_client::install_cryptography();
-    let builder = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(EXCHANGE);
+    let builder =
+        Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(EXCHANGE);
     builder.build().expect("the options are constants")
 }
 
@@ -144,7 +150,8 @@ fn resource() -> Resource {
 
 /// What is recorded for `/metrics` goes to the collector as well.
 pub(crate) fn beside(prometheus: PrometheusRecorder) -> Fanout {
-    let mut recorder = OpenTelemetryRecorder::new(OpenTelemetryMetrics::new(global::meter(SERVICE)));
+    let mut recorder =
+        OpenTelemetryRecorder::new(OpenTelemetryMetrics::new(global::meter(SERVICE)));
     recorder.set_histogram_bounds_mut([PASS_DURATION].into_iter(), &DURATION_BOUNDS);
     FanoutBuilder::default().add_recorder(prometheus).add_recorder(recorder).build()
 }
@@ -167,15 +174,26 @@ fn observe(meter: &Meter, known: &Arc<Mutex<Vec<Freshness>>>) {
         let known = Arc::clone(known);
         let tell = move |observer: &dyn AsyncInstrument<f64>| {
             for tenant in &*known.lock().unwrap_or_else(PoisonError::into_inner) {
-                observer.observe((metric.value)(tenant), &[KeyValue::new("tenant", tenant.name.clone())]);
+                observer.observe(
+                    (metric.value)(tenant),
+                    &[KeyValue::new("tenant", tenant.name.clone())],
+                );
             }
         };
         match metric.kind {
             MetricKind::Gauge => {
-                meter.f64_observable_gauge(metric.name).with_description(metric.help).with_callback(tell).build();
+                meter
+                    .f64_observable_gauge(metric.name)
+                    .with_description(metric.help)
+                    .with_callback(tell)
+                    .build();
             }
             MetricKind::Counter => {
-                meter.f64_observable_counter(metric.name).with_description(metric.help).with_callback(tell).build();
+                meter
+                    .f64_observable_counter(metric.name)
+                    .with_description(metric.help)
+                    .with_callback(tell)
+                    .build();
             }
         }
     }

@@ -108,7 +108,8 @@ async fn value_out_of_bounds_stops_no_claim_of_another_tenant() {
         set(&world, "sync_state", column, value).await;
         let named = world.store.claim_named(&[id(1), id(2)], 9).await.unwrap();
         assert!(named.iter().any(|claim| claim.lease.tenant.0 == id(2)), "{column} = {value}");
-        let restore = "DELETE FROM defender.sync_state; INSERT INTO defender.sync_state TABLE before";
+        let restore =
+            "DELETE FROM defender.sync_state; INSERT INTO defender.sync_state TABLE before";
         execute(&world, restore).await;
     }
 }
@@ -124,8 +125,12 @@ async fn value_out_of_bounds_is_shown_for_its_tenant_only() {
         let fresh = world.store.freshness().await.unwrap();
         let up: Vec<bool> = fresh.iter().map(|tenant| tenant.is_up).collect();
         assert_eq!(up, [false, true], "{column} = {value}");
-        assert!(fresh.iter().all(|tenant| tenant.freshness_seconds.abs() < 1e6), "{column} = {value}");
-        let restore = "DELETE FROM defender.sync_state; INSERT INTO defender.sync_state TABLE before";
+        assert!(
+            fresh.iter().all(|tenant| tenant.freshness_seconds.abs() < 1e6),
+            "{column} = {value}"
+        );
+        let restore =
+            "DELETE FROM defender.sync_state; INSERT INTO defender.sync_state TABLE before";
         execute(&world, restore).await;
     }
     for (table, column, value) in ELSEWHERE {
@@ -138,14 +143,21 @@ async fn value_out_of_bounds_is_shown_for_its_tenant_only() {
         } else if column == "removed_at" {
             let status = world.store.tenant_status().await.unwrap();
             let told = status[0].standing.error_message.as_deref().unwrap();
-            assert!(told.contains("removed_at") && status[1].standing.error_class.is_none(), "{told}");
+            assert!(
+                told.contains("removed_at") && status[1].standing.error_class.is_none(),
+                "{told}"
+            );
         } else {
             assert_only_the_first_fails(&world, "last_finished_at", value).await;
             assert!(world.store.recent_runs(id(2), 9).await.is_ok());
             let runs = world.store.recent_runs(id(1), 9).await;
-            assert!(runs.is_err() || value == "'-infinity'", "a run that ended long ago is not recent");
+            assert!(
+                runs.is_err() || value == "'-infinity'",
+                "a run that ended long ago is not recent"
+            );
         }
-        let restore = "DELETE FROM defender.tenants; INSERT INTO defender.tenants TABLE kept_tenants;
+        let restore =
+            "DELETE FROM defender.tenants; INSERT INTO defender.tenants TABLE kept_tenants;
             DROP TABLE kept_tenants; UPDATE defender.sync_runs SET finished_at = started_at";
         execute(&world, restore).await;
     }
@@ -154,7 +166,8 @@ async fn value_out_of_bounds_is_shown_for_its_tenant_only() {
 async fn assert_only_the_first_fails(world: &World, column: &str, value: &str) {
     let status = world.store.tenant_status().await.unwrap();
     let (_, fleet) = world.store.fleet().await.unwrap();
-    let shown = [[&status[0].standing, &status[1].standing], [&fleet[0].standing, &fleet[1].standing]];
+    let shown =
+        [[&status[0].standing, &status[1].standing], [&fleet[0].standing, &fleet[1].standing]];
     for [first, second] in shown {
         assert_eq!((first.tenant_id, second.tenant_id), (id(1), id(2)), "{column} = {value}");
         assert_eq!(first.error_class.as_deref(), Some("bad_state"), "{column} = {value}");
@@ -170,8 +183,11 @@ async fn engine_reads_other_tenants_beside_an_infinite_watermark() {
     let world = World::with(vec![spec(1, 5), spec(2, 30)]).await;
     without_constraints(&world).await;
     set(&world, "sync_state", "watermark", "'infinity'").await;
-    execute(&world, "UPDATE defender.sync_state SET backfilled_at = NULL, last_success_at = NULL").await;
-    world.run_until("SELECT count(*) FROM defender.sync_state WHERE last_success_at IS NOT NULL").await;
+    execute(&world, "UPDATE defender.sync_state SET backfilled_at = NULL, last_success_at = NULL")
+        .await;
+    world
+        .run_until("SELECT count(*) FROM defender.sync_state WHERE last_success_at IS NOT NULL")
+        .await;
     assert_eq!(world.number("SELECT count(*) FROM defender.incidents").await, 30);
     let runs = "SELECT count(DISTINCT tenant_id) FROM defender.sync_runs";
     assert_eq!(world.number(runs).await, 1);
@@ -182,13 +198,16 @@ async fn schema_refuses_each_value_out_of_bounds() {
     let world = world().await;
     let elsewhere = ELSEWHERE.map(|(table, column, value)| (table, column, value));
     let states = STATES.iter().map(|(column, value, _)| ("sync_state", *column, *value));
-    for (table, column, value) in states.chain(elsewhere).chain([("sync_holes", "window_to", "'infinity'")]) {
+    for (table, column, value) in
+        states.chain(elsewhere).chain([("sync_holes", "window_to", "'infinity'")])
+    {
         if table == "sync_holes" {
             let hole = "INSERT INTO defender.sync_holes (tenant_id, window_from, window_to, error_class, error_message)
                 SELECT tenant_id, now(), now(), '', '' FROM defender.tenants";
             execute(&world, hole).await;
         }
-        let update = format!("UPDATE defender.{table} SET {column} = {value} WHERE tenant_id = '{}'", id(1));
+        let update =
+            format!("UPDATE defender.{table} SET {column} = {value} WHERE tenant_id = '{}'", id(1));
         let refused = sqlx::query(AssertSqlSafe(update)).execute(world.pool()).await.unwrap_err();
         let refused = refused.into_database_error().unwrap();
         let code = refused.code().unwrap().into_owned();
@@ -211,9 +230,9 @@ async fn fence_at_its_limit_can_be_seized_parked_and_purged() {
         set(&world, "sync_state", "lease_fence", &fence.to_string()).await;
         let (first, _) = world.other_instance("first", 1).await;
         let (second, _) = world.other_instance("second", 1).await;
-        let lease = first.seize(tenant).await.unwrap();
-        let rows = first.rows_to_change(tenant).await.unwrap();
-        second.seize(tenant).await.unwrap();
+        let lease = first.take_lease(tenant).await.unwrap();
+        let rows = first.locked_rows(tenant).await.unwrap();
+        second.take_lease(tenant).await.unwrap();
         let lost = rows.finish("person erased", "test", &BTreeMap::new(), Some(lease)).await;
         assert!(matches!(lost, Err(SyncError::LeaseLost)), "{fence}: {lost:?}");
         assert!(world.store.park(tenant, "test", None).await.unwrap(), "{fence}");
@@ -256,7 +275,8 @@ async fn counters_at_their_limit_do_not_keep_a_run_from_ending() {
 async fn migration_corrects_rows_that_are_out_of_bounds() {
     let options = postgres::empty_database().await;
     let mut connection = PgConnection::connect_with(&options).await.unwrap();
-    let before: Vec<_> = MIGRATIONS.iter().filter(|migration| migration.version < 17).cloned().collect();
+    let before: Vec<_> =
+        MIGRATIONS.iter().filter(|migration| migration.version < 17).cloned().collect();
     let mut migrator = Migrator::with_migrations(before);
     // The migrations set a search_path that does not hold it.
     migrator.dangerous_set_table_name("public._sqlx_migrations");

@@ -2,7 +2,7 @@
 
 use incident_sync::store::runs::Outcome;
 use serde_json::{Value, json};
-use simulator::{Endpoint, Reply};
+use simulator::{Endpoint, ScriptedReply};
 
 use crate::support::world::{World, id, spec};
 
@@ -10,8 +10,11 @@ const SAMPLE: &str = include_str!("../data/defender_docs_list_incidents.json");
 
 /// All rows of a query as JSON, nulls left out.
 async fn rows(world: &World, query: &str) -> Value {
-    let query = format!("SELECT coalesce(jsonb_agg(jsonb_strip_nulls(to_jsonb(q))), '[]')::text FROM ({query}) q");
-    let text: String = sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(world.pool()).await.unwrap();
+    let query = format!(
+        "SELECT coalesce(jsonb_agg(jsonb_strip_nulls(to_jsonb(q))), '[]')::text FROM ({query}) q"
+    );
+    let text: String =
+        sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(world.pool()).await.unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
@@ -24,8 +27,7 @@ async fn the_documented_incidents_land_field_by_field() {
     let incidents =
         "SELECT incident_id, incident_name, created_time, last_update_time, assigned_to, classification, determination,
         status, severity, tags, redirect_incident_id, incident_uri FROM defender.incidents ORDER BY 1";
-    let common =
-        json!({ "classification": "Unknown", "determination": "NotAvailable", "status": "Active", "tags": [] });
+    let common = json!({ "classification": "Unknown", "determination": "NotAvailable", "status": "Active", "tags": [] });
     let incident = |id: i64, name: &str, created: &str, updated: &str, severity: &str| {
         let mut row = common.clone();
         row["incident_id"] = id.into();
@@ -114,7 +116,8 @@ async fn the_documented_incidents_land_field_by_field() {
     ]);
     assert_eq!(rows(&world, evidence).await, expected);
 
-    let comments = "SELECT incident_id, comment, created_by, created_time FROM defender.incident_comments";
+    let comments =
+        "SELECT incident_id, comment, created_by, created_time FROM defender.incident_comments";
     let expected = json!([{ "incident_id": 924_565, "comment": "test comment for docs", "created_by": "secop123@contoso.com",
         "created_time": "2021-01-26T01:00:37.840453+00:00" }]);
     assert_eq!(rows(&world, comments).await, expected);
@@ -160,7 +163,10 @@ async fn unknown_missing_and_mistyped_fields_leave_the_incident_standing() {
     let expected = json!([{ "entity_type": "Robot", "extra": { "arms": 2 }, "creation_time": "2026-11-20T10:00:00.123456+00:00" }]);
     assert_eq!(rows(&world, evidence).await, expected);
     assert_eq!(world.number("SELECT count(*) FROM defender.alert_devices").await, 1);
-    assert_eq!(world.number("SELECT max(mistyped_fields)::bigint FROM defender.sync_runs").await, 2);
+    assert_eq!(
+        world.number("SELECT max(mistyped_fields)::bigint FROM defender.sync_runs").await,
+        2
+    );
 }
 
 #[tokio::test]
@@ -195,7 +201,8 @@ async fn what_cannot_be_stored_is_set_aside_and_its_page_goes_on() {
         rows(&world, "SELECT incident_id FROM defender.incidents ORDER BY 1").await,
         json!([{ "incident_id": 1 }, { "incident_id": 5 }])
     );
-    let rejected = rows(&world, "SELECT incident_id FROM defender.rejected_payloads ORDER BY 1").await;
+    let rejected =
+        rows(&world, "SELECT incident_id FROM defender.rejected_payloads ORDER BY 1").await;
     assert_eq!(rejected, json!([{ "incident_id": 2 }, { "incident_id": 3 }, {}]));
     // The next version of a rejected incident decodes, and ends its quarantine.
     let updated = "2026-11-23T11:00:00Z";
@@ -206,7 +213,10 @@ async fn what_cannot_be_stored_is_set_aside_and_its_page_goes_on() {
         &format!(r#"{{"incidentId":2,"lastUpdateTime":"{updated}"}}"#),
     );
     world.good_pass().await;
-    assert_eq!(world.number("SELECT count(*) FROM defender.rejected_payloads WHERE incident_id = 2").await, 0);
+    assert_eq!(
+        world.number("SELECT count(*) FROM defender.rejected_payloads WHERE incident_id = 2").await,
+        0
+    );
     assert_eq!(world.number("SELECT count(*) FROM defender.incidents").await, 3);
 }
 
@@ -215,9 +225,16 @@ async fn an_incident_shown_twice_in_one_page_is_one_incident() {
     let world = World::of(0).await;
     let older = r#"{"incidentId":1,"lastUpdateTime":"2026-11-20T10:00:00Z","status":"Active"}"#;
     let newer = r#"{"incidentId":1,"lastUpdateTime":"2026-11-20T10:00:01Z","status":"Resolved"}"#;
-    world.service().script(id(1), Endpoint::Incidents, vec![Reply::Body(format!("{{\"value\":[{newer},{older}]}}"))]);
+    world.service().script(
+        id(1),
+        Endpoint::Incidents,
+        vec![ScriptedReply::Body(format!("{{\"value\":[{newer},{older}]}}"))],
+    );
     world.good_pass().await;
-    assert_eq!(rows(&world, "SELECT status FROM defender.incidents").await, json!([{ "status": "Resolved" }]));
+    assert_eq!(
+        rows(&world, "SELECT status FROM defender.incidents").await,
+        json!([{ "status": "Resolved" }])
+    );
 }
 
 #[tokio::test]
@@ -225,17 +242,22 @@ async fn an_older_version_never_replaces_a_newer_one() {
     let world = World::of(0).await;
     let version = |second: u32, status: &str, alerts: &str| {
         let updated = format!("2026-11-20T10:00:0{second}Z");
-        let incident =
-            format!(r#"{{"incidentId":1,"lastUpdateTime":"{updated}","status":"{status}","alerts":[{alerts}]}}"#);
-        vec![Reply::Body(format!("{{\"value\":[{incident}]}}"))]
+        let incident = format!(
+            r#"{{"incidentId":1,"lastUpdateTime":"{updated}","status":"{status}","alerts":[{alerts}]}}"#
+        );
+        vec![ScriptedReply::Body(format!("{{\"value\":[{incident}]}}"))]
     };
     let two = r#"{"alertId":"a"},{"alertId":"b"}"#;
-    for (second, status, alerts) in [(5, "Active", two), (7, "Resolved", r#"{"alertId":"a"}"#), (6, "InProgress", two)]
+    for (second, status, alerts) in
+        [(5, "Active", two), (7, "Resolved", r#"{"alertId":"a"}"#), (6, "InProgress", two)]
     {
         world.service().script(id(1), Endpoint::Incidents, version(second, status, alerts));
         world.good_pass().await;
     }
-    assert_eq!(rows(&world, "SELECT status FROM defender.incidents").await, json!([{ "status": "Resolved" }]));
+    assert_eq!(
+        rows(&world, "SELECT status FROM defender.incidents").await,
+        json!([{ "status": "Resolved" }])
+    );
     // An alert that its incident lists no more is kept, and tells when it was last listed.
     let seen = rows(&world, "SELECT alert_id, last_seen FROM defender.alerts ORDER BY 1").await;
     let expected = json!([{ "alert_id": "a", "last_seen": "2026-11-20T10:00:07+00:00" }, { "alert_id": "b", "last_seen": "2026-11-20T10:00:05+00:00" }]);
@@ -249,7 +271,7 @@ async fn evidence_and_devices_that_an_alert_names_no_more_go() {
         let incident = format!(
             r#"{{"incidentId":1,"lastUpdateTime":"2026-11-20T10:00:0{second}Z","alerts":[{{"alertId":"a",{alert}}}]}}"#
         );
-        vec![Reply::Body(format!("{{\"value\":[{incident}]}}"))]
+        vec![ScriptedReply::Body(format!("{{\"value\":[{incident}]}}"))]
     };
     let before = r#""devices":[{"mdatpDeviceId":"d1"},{"mdatpDeviceId":"d2"}],"entities":[{"url":"u1","verdict":"Unknown"},{"url":"u2"}]"#;
     let after = r#""devices":[{"mdatpDeviceId":"d2"}],"entities":[{"url":"u1","verdict":"Malicious"},{"url":"u3"}]"#;
@@ -259,7 +281,10 @@ async fn evidence_and_devices_that_an_alert_names_no_more_go() {
     }
     let evidence = rows(&world, "SELECT url, verdict FROM defender.evidence ORDER BY 1").await;
     assert_eq!(evidence, json!([{ "url": "u1", "verdict": "Malicious" }, { "url": "u3" }]));
-    assert_eq!(rows(&world, "SELECT device_id FROM defender.alert_devices").await, json!([{ "device_id": "d2" }]));
+    assert_eq!(
+        rows(&world, "SELECT device_id FROM defender.alert_devices").await,
+        json!([{ "device_id": "d2" }])
+    );
     assert_eq!(world.number("SELECT count(*) FROM defender.devices").await, 2);
 }
 
@@ -267,11 +292,15 @@ async fn evidence_and_devices_that_an_alert_names_no_more_go() {
 async fn an_incident_of_another_tenant_stops_the_tenant_and_stores_nothing() {
     let world = World::of(0).await;
     let uri = format!("https://security.microsoft.com/incidents/1?tid={}", id(2));
-    let page = format!(r#"{{"value":[{},{}]}}"#, raw(1, ""), raw(2, &format!(r#","incidentUri":"{uri}""#)));
-    world.service().script(id(1), Endpoint::Incidents, vec![Reply::Body(page)]);
+    let page = format!(
+        r#"{{"value":[{},{}]}}"#,
+        raw(1, ""),
+        raw(2, &format!(r#","incidentUri":"{uri}""#))
+    );
+    world.service().script(id(1), Endpoint::Incidents, vec![ScriptedReply::Body(page)]);
     let results = world.pass().await;
     assert_eq!(results[0].outcome, Outcome::Parked);
-    assert_eq!(results[0].verdict.as_ref().unwrap().class, "security");
+    assert_eq!(results[0].diagnosis.as_ref().unwrap().class, "security");
     assert_eq!(world.number("SELECT count(*) FROM defender.incidents").await, 0);
 }
 
@@ -288,7 +317,9 @@ async fn large_pages_are_read_one_at_a_time_and_whole() {
             world.service().add_raw(id(tenant), incident, updated.parse().unwrap(), &text);
         }
     }
-    tokio::time::timeout(std::time::Duration::from_secs(50), world.good_pass()).await.expect("no page waits for ever");
+    tokio::time::timeout(std::time::Duration::from_secs(50), world.good_pass())
+        .await
+        .expect("no page waits for ever");
     world.assert_truth().await;
     let calls = world.service().calls(id(1));
     let calls = calls.iter().filter(|call| call.endpoint == Endpoint::Incidents).count();

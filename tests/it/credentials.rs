@@ -9,10 +9,12 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use chrono::TimeDelta;
 use incident_sync::entra::certificate::Algorithm;
-use incident_sync::entra::credential::{CertificateFiles, Credential, Source, Stated};
+use incident_sync::entra::credential::{
+    CertificateFiles, Credential, CredentialSettings, CredentialSource,
+};
 use incident_sync::entra::managed_identity::ManagedIdentity;
 use incident_sync::entra::secret_file::SecretFile;
-use incident_sync::error::Wait;
+use incident_sync::error::Retry;
 use incident_sync::store::runs::Outcome;
 use reqwest::Url;
 use rustls::pki_types::CertificateDer;
@@ -41,18 +43,22 @@ fn certificate(name: &str, algorithm: Algorithm) -> Credential {
     let certificate = file(data(&format!("{name}.crt.pem")));
     let key = Some(file(data(&format!("{name}.key.pem"))));
     let files = CertificateFiles { certificate, key, algorithm };
-    Credential::new(Source::Certificate(files), Stated::default()).unwrap()
+    Credential::new(CredentialSource::Certificate(files), CredentialSettings::default()).unwrap()
 }
 
 fn federated(folder: &TempDir, token: &str) -> Credential {
     let path = folder.path().join("token");
     std::fs::write(&path, token).unwrap();
-    Credential::new(Source::FederatedFile(file(path)), Stated::default()).unwrap()
+    Credential::new(CredentialSource::FederatedFile(file(path)), CredentialSettings::default())
+        .unwrap()
 }
 
 fn identity(world: &World, client_id: &str) -> Credential {
-    let source = Source::ManagedIdentity { client_id: client_id.to_owned(), endpoint: world.url() };
-    Credential::new(source, Stated::default()).unwrap()
+    let source = CredentialSource::ManagedIdentity {
+        client_id: client_id.to_owned(),
+        endpoint: world.url(),
+    };
+    Credential::new(source, CredentialSettings::default()).unwrap()
 }
 
 fn secret(value: &str) -> Credential {
@@ -60,7 +66,9 @@ fn secret(value: &str) -> Credential {
 }
 
 fn register(world: &World, name: &str) {
-    world.service().register_certificate(&CertificateDer::from_pem_file(data(&format!("{name}.crt.pem"))).unwrap());
+    world.service().register_certificate(
+        &CertificateDer::from_pem_file(data(&format!("{name}.crt.pem"))).unwrap(),
+    );
 }
 
 fn many(tenants: u128) -> Vec<TenantSpec> {
@@ -78,9 +86,14 @@ fn token_requests(world: &World) -> (usize, usize) {
 /// Nobody gets a token, and all who asked are told why.
 async fn fails_with(world: &World, told: &str) {
     let results = world.pass().await;
-    let failures: Vec<String> = results.iter().map(|result| format!("{:?}", result.report.failure)).collect();
-    let asked: Vec<_> = failures.iter().filter(|failure| !failure.contains("CredentialBreaker")).collect();
-    assert!(!asked.is_empty() && asked.iter().all(|failure| failure.contains(told)), "{told} is not in {asked:?}");
+    let failures: Vec<String> =
+        results.iter().map(|result| format!("{:?}", result.report.failure)).collect();
+    let asked: Vec<_> =
+        failures.iter().filter(|failure| !failure.contains("CredentialBreaker")).collect();
+    assert!(
+        !asked.is_empty() && asked.iter().all(|failure| failure.contains(told)),
+        "{told} is not in {asked:?}"
+    );
 }
 
 #[tokio::test]
@@ -90,13 +103,14 @@ async fn a_certificate_obtains_tokens_in_both_forms() {
         let world = World::with_credentials(many(3), credential, None).await;
         fails_with(&world, "codes: [700027]").await;
         register(&world, "first");
-        world.unpark().await;
+        world.clear_parking().await;
         // As a reload does.
-        world.engine.parties().tokens.probe_refused();
+        world.engine.services().tokens.probe_refused();
         world.good_pass().await;
         world.assert_truth().await;
     }
-    let world = World::with_credentials(many(1), certificate("first", Algorithm::Ps256), None).await;
+    let world =
+        World::with_credentials(many(1), certificate("first", Algorithm::Ps256), None).await;
     register(&world, "second");
     fails_with(&world, "codes: [700027]").await;
 }
@@ -104,7 +118,8 @@ async fn a_certificate_obtains_tokens_in_both_forms() {
 /// The simulator's clock is another one than this machine's.
 #[tokio::test]
 async fn a_clock_that_is_wrong_costs_one_request() {
-    let world = World::with_credentials(many(1), certificate("first", Algorithm::Ps256), None).await;
+    let world =
+        World::with_credentials(many(1), certificate("first", Algorithm::Ps256), None).await;
     register(&world, "first");
     world.service().advance(std::time::Duration::from_secs(400 * 86_400));
     world.good_pass().await;
@@ -115,9 +130,13 @@ async fn a_clock_that_is_wrong_costs_one_request() {
 async fn a_federated_token_is_read_for_each_request() {
     let (folder, mut world) = (tempfile::tempdir().unwrap(), World::with(many(1)).await);
     let now = world.service().now();
-    let kubernetes = world.service().trust_issuer("https://kubernetes.example", "system:serviceaccount:soc:sync");
+    let kubernetes = world
+        .service()
+        .trust_issuer("https://kubernetes.example", "system:serviceaccount:soc:sync");
     let good = || kubernetes.token(EXCHANGE, now, now + TimeDelta::hours(1));
-    let foreign = world.service().trust_issuer("https://kubernetes.example", "system:serviceaccount:soc:other");
+    let foreign = world
+        .service()
+        .trust_issuer("https://kubernetes.example", "system:serviceaccount:soc:other");
     let table = [
         (kubernetes.token(EXCHANGE, now, now - TimeDelta::hours(1)), "codes: [700024]"),
         (kubernetes.token("api://other", now, now + TimeDelta::hours(1)), "codes: [7002121]"),
@@ -126,11 +145,11 @@ async fn a_federated_token_is_read_for_each_request() {
     ];
     for (token, told) in table {
         world.use_credentials(federated(&folder, &token).into(), None);
-        world.unpark().await;
+        world.clear_parking().await;
         fails_with(&world, told).await;
     }
     std::fs::write(folder.path().join("token"), good()).unwrap();
-    world.unpark().await;
+    world.clear_parking().await;
     world.good_pass().await;
     world.assert_truth().await;
 }
@@ -144,7 +163,7 @@ async fn one_assertion_of_a_managed_identity_serves_all_tenants() {
     assert!(asked <= IN_FLIGHT + 2, "{asked} requests for an identity that is not there");
     world.service().assign_identity(IDENTITY);
     world.use_credentials(identity(&world, IDENTITY).into(), None);
-    world.unpark().await;
+    world.clear_parking().await;
     world.good_pass().await;
     assert_eq!(world.service().identity_requests(), asked + 1);
 }
@@ -166,7 +185,7 @@ async fn the_next_credential_serves_at_once_when_the_first_is_refused() {
         let kind = first.kind();
         world.use_credentials(first.into(), Some(certificate("second", Algorithm::Ps256).into()));
         let (before, good_before) = token_requests(&world);
-        world.unpark().await;
+        world.clear_parking().await;
         world.good_pass().await;
         let (asked, good) = token_requests(&world);
         let refused = asked - before - (good - good_before);
@@ -183,7 +202,7 @@ async fn a_secret_that_expires_gives_way_to_the_next_one_without_a_failed_run() 
     world.service().expire_client_secret("canary-secret-5f2d-next");
     world.service().advance(std::time::Duration::from_secs(4_000));
     for tenant in world.tenants() {
-        world.engine.parties().tokens.forget(tenant).await;
+        world.engine.services().tokens.forget(tenant).await;
     }
     world.good_pass().await;
     world.assert_truth().await;
@@ -207,26 +226,39 @@ async fn a_broken_credential_is_a_few_requests_for_fifty_tenants_and_mends_at_on
         let (kind, credentials) = (first.kind(), 1 + usize::from(next.is_some()));
         world.use_credentials(first.into(), next.map(Into::into));
         let before = token_requests(&world).0;
-        world.unpark().await;
+        world.clear_parking().await;
         for round in 0..3 {
-            world.unpark().await;
+            world.clear_parking().await;
             for result in world.pass().await {
-                let verdict = result.verdict.expect("nobody gets a token");
-                assert_eq!((verdict.class, verdict.who.as_str()), ("credential", "operator"), "{kind} {round}");
-                assert!(result.outcome == Outcome::Parked || matches!(verdict.wait, Wait::AtLeast(_)));
+                let diagnosis = result.diagnosis.expect("nobody gets a token");
+                assert_eq!(
+                    (diagnosis.class, diagnosis.owner.as_str()),
+                    ("credential", "operator"),
+                    "{kind} {round}"
+                );
+                assert!(
+                    result.outcome == Outcome::Parked || matches!(diagnosis.retry, Retry::After(_))
+                );
             }
         }
         let asked = token_requests(&world).0 - before;
         println!("{kind}: {asked} requests for 50 tenants in 3 passes");
         assert!(asked >= 2 && asked <= credentials * (IN_FLIGHT + 2), "{kind}: {asked} requests");
     }
-    std::fs::write(folder.path().join("token"), issuer.token(EXCHANGE, now, now + TimeDelta::hours(1))).unwrap();
-    world.use_credentials(secret("canary-secret-5f2d-of-old").into(), Some(federated(&folder, "a.b.c").into()));
-    world.unpark().await;
+    std::fs::write(
+        folder.path().join("token"),
+        issuer.token(EXCHANGE, now, now + TimeDelta::hours(1)),
+    )
+    .unwrap();
+    world.use_credentials(
+        secret("canary-secret-5f2d-of-old").into(),
+        Some(federated(&folder, "a.b.c").into()),
+    );
+    world.clear_parking().await;
     fails_with(&world, "codes: [7000215]").await;
     let token = issuer.token(EXCHANGE, now, now + TimeDelta::hours(1));
     std::fs::write(folder.path().join("token"), token).unwrap();
-    world.unpark().await;
+    world.clear_parking().await;
     world.good_pass().await;
     assert_eq!(world.state(id(50), "parked_reason").await, None);
 }
@@ -250,35 +282,45 @@ async fn identity_service(mut answers: Vec<(u16, String)>) -> (Url, Arc<Mutex<Ve
 }
 
 fn identity_at(endpoint: Url) -> Arc<Credential> {
-    let source = Source::ManagedIdentity { client_id: IDENTITY.to_owned(), endpoint };
-    Credential::new(source, Stated::default()).unwrap().into()
+    let source = CredentialSource::ManagedIdentity { client_id: IDENTITY.to_owned(), endpoint };
+    Credential::new(source, CredentialSettings::default()).unwrap().into()
 }
 
 #[tokio::test]
-async fn an_identity_service_that_is_unwell_is_one_request_for_all_tenants_and_is_used_once_it_is_well() {
+async fn an_identity_service_that_is_unwell_is_one_request_for_all_tenants_and_is_used_once_it_is_well()
+ {
     let mut world = World::with(many(20)).await;
     let now = world.service().now();
-    let issuer = world.service().trust_issuer("https://login.microsoftonline.com/home/v2.0", IDENTITY);
+    let issuer =
+        world.service().trust_issuer("https://login.microsoftonline.com/home/v2.0", IDENTITY);
     let token = issuer.token(EXCHANGE, now, now + TimeDelta::hours(1));
     let good = format!(r#"{{"access_token":"{token}","expires_in":"86400"}}"#);
     for status in [404, 410, 429, 503] {
-        let (url, asked) = identity_service(vec![(status, String::new()), (200, good.clone())]).await;
+        let (url, asked) =
+            identity_service(vec![(status, String::new()), (200, good.clone())]).await;
         world.use_credentials(identity_at(url), None);
-        world.unpark().await;
+        world.clear_parking().await;
         for result in world.pass().await {
-            let verdict = result.verdict.expect("nobody gets a token");
-            assert_eq!((verdict.class, verdict.who.as_str()), ("transport", "nobody"), "{status}");
-            assert!(matches!(verdict.wait, Wait::AtLeast(_)) && verdict.shared, "{status}: {verdict:?}");
+            let diagnosis = result.diagnosis.expect("nobody gets a token");
+            assert_eq!(
+                (diagnosis.class, diagnosis.owner.as_str()),
+                ("transport", "nobody"),
+                "{status}"
+            );
+            assert!(
+                matches!(diagnosis.retry, Retry::After(_)) && diagnosis.shared,
+                "{status}: {diagnosis:?}"
+            );
         }
         assert_eq!(asked.lock().unwrap().len(), 1, "{status}");
         // As after a minute.
-        world.engine.parties().tokens.probe_refused();
+        world.engine.services().tokens.probe_refused();
         world.good_pass().await;
         assert_eq!(asked.lock().unwrap().len(), 2, "{status}");
     }
     let (url, asked) = identity_service(vec![(400, String::new())]).await;
     world.use_credentials(identity_at(url), None);
-    world.unpark().await;
+    world.clear_parking().await;
     fails_with(&world, "ManagedIdentity { status: 400").await;
     assert!(asked.lock().unwrap().len() <= IN_FLIGHT + 2);
 }
@@ -289,7 +331,8 @@ async fn each_cloud_asks_for_its_own_exchange() {
         ("https://login.microsoftonline.us", "api%3A%2F%2FAzureADTokenExchangeUSGov"),
         ("https://login.microsoftonline.com", "api%3A%2F%2FAzureADTokenExchange"),
     ] {
-        let (url, asked) = identity_service(vec![(200, r#"{"access_token":"t"}"#.to_owned())]).await;
+        let (url, asked) =
+            identity_service(vec![(200, r#"{"access_token":"t"}"#.to_owned())]).await;
         let identity = ManagedIdentity::new(IDENTITY.to_owned(), url);
         identity.assertion(&authority.parse().unwrap()).await.unwrap();
         let query = asked.lock().unwrap()[0].clone();

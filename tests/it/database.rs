@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::{Store, apply_migrations};
-use incident_sync::sync::tenant_run::Asked;
+use incident_sync::sync::tenant_run::SyncMode;
 use incident_sync::tenant::TokenVersion;
 use nix::sys::signal::{Signal, kill};
-use simulator::{Endpoint, Reply};
+use simulator::{Endpoint, ScriptedReply};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::Notify;
@@ -44,7 +44,8 @@ async fn works_through(world: &World, trouble: impl Future<Output = ()>) {
         took
     };
     let all = async { tokio::join!(world.engine.run(&wake), ticks, story) };
-    let (ended, (), took) = tokio::time::timeout(Duration::from_secs(150), all).await.expect("the trouble passes");
+    let (ended, (), took) =
+        tokio::time::timeout(Duration::from_secs(150), all).await.expect("the trouble passes");
     ended.unwrap();
     assert!(took < BACK_AT_WORK, "at work again only {took:?} after the database was");
 }
@@ -103,9 +104,13 @@ async fn what_a_crash_takes_back_from_a_run_that_goes_on_is_read_again() {
     // Commits in the middle of a window do not wait for the disk; here nothing else takes them there soon.
     let mut server = OwnServer::with(&["wal_writer_delay=10s"]).await;
     let world = world_on(server.options(), &[700]).await;
-    let slow = Reply::Delay(Duration::from_secs(3));
+    let slow = ScriptedReply::Delay(Duration::from_secs(3));
     // The first window has two pages, the second one many. While its second page is awaited, its first one is lost.
-    world.service().script(id(1), Endpoint::Incidents, vec![Reply::Pass, Reply::Pass, slow.clone(), slow]);
+    world.service().script(
+        id(1),
+        Endpoint::Incidents,
+        vec![ScriptedReply::Pass, ScriptedReply::Pass, slow.clone(), slow],
+    );
     let crash = async {
         let many = "SELECT 1 FROM defender.incidents HAVING count(*) > 200";
         until_ok(&world, many).await;
@@ -124,7 +129,7 @@ async fn connections_whose_server_is_frozen_are_given_up_and_new_ones_made() {
     let mut world = world_on(server.options(), &[300]).await;
     world.shorten_patience(Duration::from_secs(2));
     let ids: Vec<_> = world.tenants().iter().map(|tenant| tenant.id.0).collect();
-    world.engine.run_once(&ids, Asked::News).await.unwrap();
+    world.engine.run_once(&ids, SyncMode::Incremental).await.unwrap();
     live_on(&world);
     // All that the pool holds, for ever. Between two transactions: a process that is frozen in one keeps its locks.
     let frozen = server.backends().await;
@@ -150,8 +155,8 @@ async fn after_a_failover_connections_to_the_old_primary_are_dropped() {
     server
         .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'incident-sync'")
         .await;
-    let read_only = world.engine.run_once(&[id(1)], Asked::News).await.unwrap_err();
-    assert_eq!(read_only.verdict().class, "database_read_only");
+    let read_only = world.engine.run_once(&[id(1)], SyncMode::Incremental).await.unwrap_err();
+    assert_eq!(read_only.diagnosis().class, "database_read_only");
     server.execute("BEGIN READ WRITE; ALTER ROLE incident_sync RESET default_transaction_read_only; COMMIT").await;
     Box::pin(works_through(&world, async {})).await;
     world.assert_truth().await;
@@ -159,7 +164,9 @@ async fn after_a_failover_connections_to_the_old_primary_are_dropped() {
 
 #[tokio::test]
 async fn a_deadlock_and_a_serialization_failure_are_tried_again() {
-    let server = OwnServer::with(&["default_transaction_isolation=serializable", "deadlock_timeout=300ms"]).await;
+    let server =
+        OwnServer::with(&["default_transaction_isolation=serializable", "deadlock_timeout=300ms"])
+            .await;
     let world = world_on(server.options(), &[50]).await;
     world.good_pass().await;
     world.service().update(id(1), 10);
@@ -168,7 +175,8 @@ async fn a_deadlock_and_a_serialization_failure_are_tried_again() {
     // Locks in the opposite order, and is patient enough that we are the one who is sent away.
     let mut other = PgConnection::connect_with(&server.options()).await.unwrap();
     let lock = async |connection: &mut PgConnection, incident: i64| {
-        let lock = sqlx::query("SELECT FROM defender.incidents WHERE incident_id = $1 FOR UPDATE").bind(incident);
+        let lock = sqlx::query("SELECT FROM defender.incidents WHERE incident_id = $1 FOR UPDATE")
+            .bind(incident);
         lock.execute(connection).await
     };
     sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL deadlock_timeout = '60s'")
@@ -194,7 +202,7 @@ async fn a_deadlock_and_a_serialization_failure_are_tried_again() {
     let world = world_on(server.options().database("second"), &[120, 120, 120, 120]).await;
     let (_, second) = world.other_instance("second", 4).await;
     let ids: Vec<_> = world.tenants().iter().map(|tenant| tenant.id.0).collect();
-    let news = Asked::News;
+    let news = SyncMode::Incremental;
     let (one, two) = tokio::join!(world.engine.run_once(&ids, news), second.run_once(&ids, news));
     for result in one.unwrap().iter().chain(&two.unwrap()) {
         assert_eq!(result.outcome, Outcome::Ok, "{:?}", result.report.failure);
@@ -218,10 +226,15 @@ async fn a_full_disk_stops_the_fetching_and_nothing_else() {
         $$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;
         CREATE TRIGGER full_disk BEFORE INSERT ON defender.evidence EXECUTE FUNCTION public.full_disk();";
     sqlx::raw_sql(full).execute(world.pool()).await.unwrap();
-    let calls =
-        async || -> usize { world.tenants().iter().map(|tenant| world.service().calls(tenant.id.0).len()).sum() };
+    let calls = async || -> usize {
+        world.tenants().iter().map(|tenant| world.service().calls(tenant.id.0).len()).sum()
+    };
     let trouble = async {
-        until_ok(&world, "SELECT 1 FROM defender.sync_state WHERE error_class = 'database_full' LIMIT 1").await;
+        until_ok(
+            &world,
+            "SELECT 1 FROM defender.sync_state WHERE error_class = 'database_full' LIMIT 1",
+        )
+        .await;
         // All of the first round may be in flight; from then on one at a time.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let before = calls().await;
@@ -229,7 +242,10 @@ async fn a_full_disk_stops_the_fetching_and_nothing_else() {
         let fetched = calls().await - before;
         assert!(fetched <= 30, "{fetched} calls for pages that cannot be stored");
         assert_eq!(world.number("SELECT count(*) FROM defender.incidents").await, 0);
-        sqlx::raw_sql("DROP TRIGGER full_disk ON defender.evidence").execute(world.pool()).await.unwrap();
+        sqlx::raw_sql("DROP TRIGGER full_disk ON defender.evidence")
+            .execute(world.pool())
+            .await
+            .unwrap();
     };
     Box::pin(works_through(&world, trouble)).await;
     world.assert_truth().await;
@@ -241,12 +257,17 @@ async fn too_few_connections_slow_it_down_and_fail_nothing() {
     let world = World::with((1..=8).map(|at| spec(at, 120)).collect()).await;
     let engine = world.instance_with_connections(1).await;
     let ids: Vec<_> = world.tenants().iter().map(|tenant| tenant.id.0).collect();
-    for result in engine.run_once(&ids, Asked::News).await.unwrap() {
+    for result in engine.run_once(&ids, SyncMode::Incremental).await.unwrap() {
         assert_eq!(result.outcome, Outcome::Ok, "{:?}", result.report.failure);
     }
     world.assert_truth().await;
 
-    let server = OwnServer::with(&["max_connections=6", "superuser_reserved_connections=0", "max_wal_senders=0"]).await;
+    let server = OwnServer::with(&[
+        "max_connections=6",
+        "superuser_reserved_connections=0",
+        "max_wal_senders=0",
+    ])
+    .await;
     let world = world_on(server.options(), &[60]).await;
     world.store.pool().close().await;
     let mut taken = Vec::new();
@@ -254,9 +275,10 @@ async fn too_few_connections_slow_it_down_and_fail_nothing() {
         taken.push(connection);
     }
     let full = Store::open(&server.options(), 2, "late".to_owned(), false).await.unwrap_err();
-    assert!(["database_full", "database"].contains(&full.verdict().class), "{full}");
+    assert!(["database_full", "database"].contains(&full.diagnosis().class), "{full}");
     drop(taken);
-    let reopened = async || Store::open(&server.options(), 2, "late".to_owned(), false).await.is_ok();
+    let reopened =
+        async || Store::open(&server.options(), 2, "late".to_owned(), false).await.is_ok();
     eventually(reopened).await;
 }
 
@@ -280,7 +302,10 @@ async fn a_migration_that_fails_holds_nobody_up() {
     let failed = apply_migrations(&server.options()).await.unwrap_err();
     assert!(failed.to_string().contains("already exists"), "{failed}");
     server.execute("DROP SCHEMA defender CASCADE").await;
-    tokio::time::timeout(Duration::from_secs(20), apply_migrations(&server.options())).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(20), apply_migrations(&server.options()))
+        .await
+        .unwrap()
+        .unwrap();
     Store::open(&server.options(), 1, "good".to_owned(), false).await.unwrap();
 }
 
@@ -294,7 +319,10 @@ async fn what_was_taken_from_the_schema_is_named() {
             "key evidence PRIMARY KEY (tenant_id, alert_id, evidence_hash)",
         ),
         ("ALTER TABLE defender.alerts DROP COLUMN description", "column alerts.description text"),
-        ("ALTER TABLE defender.incidents NO FORCE ROW LEVEL SECURITY", "row-level security of incidents"),
+        (
+            "ALTER TABLE defender.incidents NO FORCE ROW LEVEL SECURITY",
+            "row-level security of incidents",
+        ),
         ("DROP POLICY tenant_reader ON defender.devices", "policy tenant_reader of devices"),
     ];
     // A lost index makes it slow, and no more.
@@ -305,6 +333,9 @@ async fn what_was_taken_from_the_schema_is_named() {
         sqlx::raw_sql(statement).execute(world.pool()).await.unwrap();
         let refused = reopened().await.unwrap_err();
         assert!(refused.to_string().contains(named), "{refused}");
-        assert_eq!((refused.verdict().class, refused.verdict().who.as_str()), ("schema", "operator"));
+        assert_eq!(
+            (refused.diagnosis().class, refused.diagnosis().owner.as_str()),
+            ("schema", "operator")
+        );
     }
 }

@@ -96,7 +96,11 @@ async fn the_data_dictionary_is_what_the_database_says() {
         write!(page, "\n# `{schema}`\nThe {kind}.\n").unwrap();
         for relation in relations(&mut connection, schema).await {
             let Relation { name, about, columns } = relation;
-            write!(page, "\n## `{schema}.{name}`\n{about}.\n\n| column | type | meaning |\n|---|---|---|\n").unwrap();
+            write!(
+                page,
+                "\n## `{schema}.{name}`\n{about}.\n\n| column | type | meaning |\n|---|---|---|\n"
+            )
+            .unwrap();
             for Column { name, data_type, meaning, is_key } in columns {
                 let key = if is_key { " (key)" } else { "" };
                 writeln!(page, "| `{name}`{key} | {data_type} | {meaning} |").unwrap();
@@ -137,7 +141,8 @@ impl<'a> Picture<'a> {
             let owners = tables.iter().filter(|owner| belongs(table, owner));
             let owners: Vec<&Relation> = owners.collect();
             // A tenant's incident's alert: the nearest says it all.
-            let nearest = owners.iter().filter(|owner| !owners.iter().any(|nearer| belongs(nearer, owner)));
+            let nearest =
+                owners.iter().filter(|owner| !owners.iter().any(|nearer| belongs(nearer, owner)));
             lines.extend(nearest.map(|owner| (owner.name.as_str(), table.name.as_str())));
         }
         let mut places = BTreeMap::new();
@@ -161,7 +166,8 @@ impl<'a> Picture<'a> {
         );
         for (owner, table) in &self.lines {
             let ((left, top), (to, down)) = (self.places[owner], self.places[table]);
-            let (from, middle, up, down) = (left + WIDTH, left + WIDTH + GAP / 2, top + LINE, down + LINE);
+            let (from, middle, up, down) =
+                (left + WIDTH, left + WIDTH + GAP / 2, top + LINE, down + LINE);
             writeln!(
                 svg,
                 "<path d=\"M{from} {up}C{middle} {up} {middle} {down} {to} {down}\" fill=\"none\" stroke=\"{}\"/>",
@@ -179,7 +185,10 @@ impl<'a> Picture<'a> {
         let mut owners: Vec<&str> = self.lines.iter().map(|(owner, _)| *owner).collect();
         owners.sort_unstable();
         owners.dedup();
-        owners.iter().position(|name| *name == owner).map_or("#000", |at| COLOURS[at % COLOURS.len()])
+        owners
+            .iter()
+            .position(|name| *name == owner)
+            .map_or("#000", |at| COLOURS[at % COLOURS.len()])
     }
 
     fn draw(&self, svg: &mut String, table: &Relation) {
@@ -203,23 +212,35 @@ impl<'a> Picture<'a> {
         let more = table.columns.len().saturating_sub(MOST_COLUMNS);
         if more > 0 {
             let down = down + LINE;
-            writeln!(svg, "<text x=\"{text}\" y=\"{down}\" fill=\"#57606a\">and {more} more</text>").unwrap();
+            writeln!(
+                svg,
+                "<text x=\"{text}\" y=\"{down}\" fill=\"#57606a\">and {more} more</text>"
+            )
+            .unwrap();
         }
     }
 }
 
 fn height(table: &Relation) -> usize {
-    let rows = table.columns.len().min(MOST_COLUMNS) + usize::from(table.columns.len() > MOST_COLUMNS);
+    let rows =
+        table.columns.len().min(MOST_COLUMNS) + usize::from(table.columns.len() > MOST_COLUMNS);
     (rows + 1) * LINE + 12
 }
 
 /// Whether a row of `table` names one of `owner`: it has all columns of its key. A key belongs to the table that is named
 /// like its last column: `alert_id` is the key of `alerts`.
 fn belongs(table: &Relation, owner: &Relation) -> bool {
-    let key: Vec<&str> =
-        owner.columns.iter().filter(|column| column.is_key).map(|column| column.name.as_str()).collect();
+    let key: Vec<&str> = owner
+        .columns
+        .iter()
+        .filter(|column| column.is_key)
+        .map(|column| column.name.as_str())
+        .collect();
     table.name != owner.name
-        && key.last().and_then(|last| last.strip_suffix("_id")).is_some_and(|one| owner.name == format!("{one}s"))
+        && key
+            .last()
+            .and_then(|last| last.strip_suffix("_id"))
+            .is_some_and(|one| owner.name == format!("{one}s"))
         && key.iter().all(|part| table.columns.iter().any(|column| column.name == *part))
 }
 

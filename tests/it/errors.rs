@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use incident_sync::store::runs::Outcome;
-use incident_sync::store::tenants::Left;
+use incident_sync::store::tenants::RemovedTenants;
 use incident_sync::sync::engine::TenantResult;
 use incident_sync::tenant::TokenVersion;
-use simulator::{Behaviour, Endpoint, Reply, TenantSpec};
+use simulator::{Behaviour, Endpoint, ScriptedReply, TenantSpec};
 use tokio::sync::Notify;
 
 use crate::support::world::{SECRET, World, id, spec};
@@ -18,8 +18,8 @@ fn behaving(number: u128, behaviour: Behaviour) -> TenantSpec {
 
 /// Class and person of a failed run.
 fn judged(result: &TenantResult) -> (Outcome, &'static str, &'static str) {
-    let verdict = result.verdict.as_ref().expect("the run failed");
-    (result.outcome, verdict.class, verdict.who.as_str())
+    let diagnosis = result.diagnosis.as_ref().expect("the run failed");
+    (result.outcome, diagnosis.class, diagnosis.owner.as_str())
 }
 
 fn api_calls(world: &World, number: u128) -> usize {
@@ -73,7 +73,11 @@ async fn the_older_token_endpoint_works_with_numbers_as_strings() {
 #[tokio::test]
 async fn a_token_that_expires_between_pages_is_replaced_and_the_page_goes_on() {
     let world = World::of(350).await;
-    world.service().script(id(1), Endpoint::Incidents, vec![Reply::Pass, Reply::Pass, Reply::ExpireToken]);
+    world.service().script(
+        id(1),
+        Endpoint::Incidents,
+        vec![ScriptedReply::Pass, ScriptedReply::Pass, ScriptedReply::ExpireToken],
+    );
     world.good_pass().await;
     assert_eq!(token_calls(&world, 1), 2);
     world.assert_settled().await;
@@ -82,7 +86,8 @@ async fn a_token_that_expires_between_pages_is_replaced_and_the_page_goes_on() {
 #[tokio::test]
 async fn a_token_that_stays_refused_fails_the_run_after_one_new_token() {
     let world = World::of(20).await;
-    let refusals = std::iter::repeat_with(|| Reply::defender(401, "Unauthorized")).take(9).collect();
+    let refusals =
+        std::iter::repeat_with(|| ScriptedReply::defender(401, "Unauthorized")).take(9).collect();
     world.service().script(id(1), Endpoint::Incidents, refusals);
     let results = world.pass().await;
     assert_eq!(judged(&results[0]), (Outcome::Failed, "unauthorized", "nobody"));
@@ -91,13 +96,21 @@ async fn a_token_that_stays_refused_fails_the_run_after_one_new_token() {
 
 /// Seconds from now, by the database's clock, until the tenant may be tried.
 async fn seconds_until_next_attempt(world: &World) -> i64 {
-    world.number("SELECT extract(epoch FROM next_attempt_at - now())::bigint FROM defender.sync_state").await
+    world
+        .number(
+            "SELECT extract(epoch FROM next_attempt_at - now())::bigint FROM defender.sync_state",
+        )
+        .await
 }
 
 #[tokio::test]
 async fn a_short_pause_is_waited_for_within_the_run() {
     let world = World::of(350).await;
-    world.service().script(id(1), Endpoint::Incidents, vec![Reply::Pass, Reply::throttled(1)]);
+    world.service().script(
+        id(1),
+        Endpoint::Incidents,
+        vec![ScriptedReply::Pass, ScriptedReply::throttled(1)],
+    );
     world.good_pass().await;
     assert_eq!(world.number("SELECT sum(throttled)::bigint FROM defender.sync_runs").await, 1);
     world.assert_settled().await;
@@ -106,11 +119,18 @@ async fn a_short_pause_is_waited_for_within_the_run() {
 #[tokio::test]
 async fn a_long_pause_ends_the_run_and_is_kept_in_the_database() {
     let world = World::of(20).await;
-    let date = |seconds| httpdate::fmt_http_date((world.service().now() + Duration::from_secs(seconds)).into());
-    let with_date =
-        Reply::Status { code: 429, body: String::new(), headers: vec![("Retry-After".to_owned(), date(500))] };
-    let without = Reply::Status { code: 429, body: String::new(), headers: vec![] };
-    for (reply, at_least, at_most) in [(Reply::throttled(900), 895, 1_000), (with_date, 490, 560), (without, 55, 70)] {
+    let date = |seconds| {
+        httpdate::fmt_http_date((world.service().now() + Duration::from_secs(seconds)).into())
+    };
+    let with_date = ScriptedReply::Status {
+        code: 429,
+        body: String::new(),
+        headers: vec![("Retry-After".to_owned(), date(500))],
+    };
+    let without = ScriptedReply::Status { code: 429, body: String::new(), headers: vec![] };
+    for (reply, at_least, at_most) in
+        [(ScriptedReply::throttled(900), 895, 1_000), (with_date, 490, 560), (without, 55, 70)]
+    {
         world.service().script(id(1), Endpoint::Incidents, vec![reply]);
         let results = world.pass().await;
         assert_eq!(judged(&results[0]), (Outcome::Throttled, "throttled", "nobody"));
@@ -119,10 +139,12 @@ async fn a_long_pause_ends_the_run_and_is_kept_in_the_database() {
         // Not even a person shortens a pause that the service asked for.
         assert!(world.store.claim_due(&[id(1)], 1).await.unwrap().is_empty());
         assert!(world.store.claim_named(&[id(1)], 1).await.unwrap().is_empty());
-        sqlx::query("UPDATE defender.sync_state SET next_attempt_at = now(), no_calls_before = now()")
-            .execute(world.pool())
-            .await
-            .unwrap();
+        sqlx::query(
+            "UPDATE defender.sync_state SET next_attempt_at = now(), no_calls_before = now()",
+        )
+        .execute(world.pool())
+        .await
+        .unwrap();
     }
     world.good_pass().await;
     world.assert_settled().await;
@@ -131,7 +153,11 @@ async fn a_long_pause_ends_the_run_and_is_kept_in_the_database() {
 #[tokio::test]
 async fn a_storm_of_500_is_tried_again_then_backs_off_then_heals() {
     let world = World::of(20).await;
-    let storm = |count| std::iter::repeat_with(|| Reply::defender(500, "InternalServerError")).take(count).collect();
+    let storm = |count| {
+        std::iter::repeat_with(|| ScriptedReply::defender(500, "InternalServerError"))
+            .take(count)
+            .collect()
+    };
     world.service().script(id(1), Endpoint::Incidents, storm(2));
     world.good_pass().await;
     assert_eq!(api_calls(&world, 1), 3);
@@ -141,7 +167,10 @@ async fn a_storm_of_500_is_tried_again_then_backs_off_then_heals() {
         assert_eq!(judged(&results[0]), (Outcome::Failed, "upstream", "nobody"));
         let pause = seconds_until_next_attempt(&world).await;
         let base = 60 * (1 << (failures - 1));
-        assert!((base * 7 / 10..=base * 13 / 10).contains(&pause), "{pause} after {failures} failures");
+        assert!(
+            (base * 7 / 10..=base * 13 / 10).contains(&pause),
+            "{pause} after {failures} failures"
+        );
         assert_eq!(world.state(id(1), "consecutive_failures").await, Some(failures.to_string()));
     }
     world.good_pass().await;
@@ -155,11 +184,11 @@ async fn broken_bodies_are_read_again() {
     let world = World::of(350).await;
     let html = "<html>captive portal</html>".to_owned();
     let replies = vec![
-        Reply::CutBody { after_bytes: 1_000 },
-        Reply::Body(html),
-        Reply::Pass,
-        Reply::Body(r#"{"value":null}"#.to_owned()),
-        Reply::CutBody { after_bytes: 30_000 },
+        ScriptedReply::CutBody { after_bytes: 1_000 },
+        ScriptedReply::Body(html),
+        ScriptedReply::Pass,
+        ScriptedReply::Body(r#"{"value":null}"#.to_owned()),
+        ScriptedReply::CutBody { after_bytes: 30_000 },
     ];
     world.service().script(id(1), Endpoint::Incidents, replies);
     world.good_pass().await;
@@ -169,7 +198,8 @@ async fn broken_bodies_are_read_again() {
 #[tokio::test]
 async fn what_never_becomes_a_page_fails_the_run_and_stores_nothing() {
     let world = World::of(20).await;
-    let html = std::iter::repeat_with(|| Reply::Body("<html>".to_owned())).take(4).collect();
+    let html =
+        std::iter::repeat_with(|| ScriptedReply::Body("<html>".to_owned())).take(4).collect();
     world.service().script(id(1), Endpoint::Incidents, html);
     let results = world.pass().await;
     assert_eq!(judged(&results[0]), (Outcome::Failed, "bad_reply", "nobody"));
@@ -186,17 +216,22 @@ async fn redirects_and_foreign_links_are_refused_and_nothing_goes_along() {
     world.service().script(
         id(1),
         Endpoint::Token,
-        vec![Reply::Status { code: 307, body: String::new(), headers: location.clone() }],
+        vec![ScriptedReply::Status { code: 307, body: String::new(), headers: location.clone() }],
     );
     world.service().script(
         id(2),
         Endpoint::Incidents,
-        vec![Reply::Status { code: 302, body: String::new(), headers: location }],
+        vec![ScriptedReply::Status { code: 302, body: String::new(), headers: location }],
     );
     let link = format!(r#"{{"value":[],"@odata.nextLink":"{foreign}"}}"#);
-    world.service().script(id(3), Endpoint::Incidents, vec![Reply::Body(link)]);
+    world.service().script(id(3), Endpoint::Incidents, vec![ScriptedReply::Body(link)]);
     for result in world.pass().await {
-        assert_eq!(judged(&result), (Outcome::Parked, "security", "operator"), "{}", result.tenant.name);
+        assert_eq!(
+            judged(&result),
+            (Outcome::Parked, "security", "operator"),
+            "{}",
+            result.tenant.name
+        );
     }
     let visited = tokio::time::timeout(Duration::from_millis(200), elsewhere.accept()).await;
     assert!(visited.is_err(), "something was followed to the foreign host");
@@ -208,8 +243,15 @@ async fn a_refused_credential_is_asked_for_twice_and_not_for_every_tenant() {
     world.service().set_client_secret("another-secret");
     let (_, one_by_one) = world.other_instance("one-by-one", 1).await;
     let ids: Vec<_> = world.tenants().iter().map(|tenant| tenant.id.0).collect();
-    let results = one_by_one.run_once(&ids, incident_sync::sync::tenant_run::Asked::News).await.unwrap();
-    assert!(results.iter().all(|result| judged(result).1 == "credential" && judged(result).2 == "operator"));
+    let results = one_by_one
+        .run_once(&ids, incident_sync::sync::tenant_run::SyncMode::Incremental)
+        .await
+        .unwrap();
+    assert!(
+        results
+            .iter()
+            .all(|result| judged(result).1 == "credential" && judged(result).2 == "operator")
+    );
     let asked: usize = (1..=30).map(|at| token_calls(&world, at)).sum();
     assert_eq!(asked, 2);
 }
@@ -217,18 +259,26 @@ async fn a_refused_credential_is_asked_for_twice_and_not_for_every_tenant() {
 #[tokio::test]
 async fn a_hanging_tenant_delays_no_other() {
     // More than there are places, and with the lowest ids, which come first.
-    let hanging = [1, 2, 3].map(|at| behaving(at, Behaviour { hang: true, ..Behaviour::default() }));
-    let world = World::with(hanging.into_iter().chain((4..=8).map(|at| spec(at, 40))).collect()).await;
+    let hanging =
+        [1, 2, 3].map(|at| behaving(at, Behaviour { hang: true, ..Behaviour::default() }));
+    let world =
+        World::with(hanging.into_iter().chain((4..=8).map(|at| spec(at, 40))).collect()).await;
     let (_, engine) = world.other_instance("two-at-once", 2).await;
     let wake = Notify::new();
     let others = async {
-        while world.number("SELECT count(*) FROM defender.sync_state WHERE last_success_at IS NOT NULL").await < 5 {
+        while world
+            .number("SELECT count(*) FROM defender.sync_state WHERE last_success_at IS NOT NULL")
+            .await
+            < 5
+        {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         engine.stop.cancel();
     };
     let both = async { tokio::join!(engine.run(&wake), others).0.unwrap() };
-    tokio::time::timeout(Duration::from_secs(30), both).await.expect("five tenants are done beside three that hang");
+    tokio::time::timeout(Duration::from_secs(30), both)
+        .await
+        .expect("five tenants are done beside three that hang");
     assert_eq!(world.state(id(1), "last_success_at").await, None);
     assert_eq!(world.state(id(1), "lease_owner").await, None, "a stopped run gives its lease back");
 }
@@ -237,7 +287,7 @@ async fn a_hanging_tenant_delays_no_other() {
 async fn a_tenant_that_left_the_configuration_keeps_its_data() {
     let world = World::with(vec![spec(1, 5), spec(2, 5)]).await;
     world.good_pass().await;
-    world.store.sync_tenants(&world.tenants()[..1], Left::AllOthers).await.unwrap();
+    world.store.sync_tenants(&world.tenants()[..1], RemovedTenants::AllOthers).await.unwrap();
     let removed: Option<DateTime<Utc>> =
         sqlx::query_scalar("SELECT removed_at FROM defender.tenants WHERE tenant_id = $1")
             .bind(id(2))
@@ -246,18 +296,24 @@ async fn a_tenant_that_left_the_configuration_keeps_its_data() {
             .unwrap();
     assert!(removed.is_some());
     assert_eq!(world.number("SELECT count(*) FROM defender.incidents").await, 10);
-    world.store.sync_tenants(world.tenants(), Left::AllOthers).await.unwrap();
-    assert_eq!(world.number("SELECT count(*) FROM defender.tenants WHERE removed_at IS NOT NULL").await, 0);
+    world.store.sync_tenants(world.tenants(), RemovedTenants::AllOthers).await.unwrap();
+    assert_eq!(
+        world.number("SELECT count(*) FROM defender.tenants WHERE removed_at IS NOT NULL").await,
+        0
+    );
 }
 
 #[tokio::test]
 async fn no_secret_and_no_token_reaches_the_database() {
-    let world =
-        World::with(vec![spec(1, 20), behaving(2, Behaviour { wrong_tid: Some(id(9)), ..Behaviour::default() })]).await;
+    let world = World::with(vec![
+        spec(1, 20),
+        behaving(2, Behaviour { wrong_tid: Some(id(9)), ..Behaviour::default() }),
+    ])
+    .await;
     world.service().script(
         id(1),
         Endpoint::Incidents,
-        vec![Reply::defender(400, "BadRequest"), Reply::defender(403, "Forbidden")],
+        vec![ScriptedReply::defender(400, "BadRequest"), ScriptedReply::defender(403, "Forbidden")],
     );
     world.pass().await;
     world.pass().await;
@@ -269,7 +325,8 @@ async fn no_secret_and_no_token_reaches_the_database() {
     .unwrap();
     for table in tables {
         let rows = format!("SELECT coalesce(string_agg(t::text, ' '), '') FROM {table} t");
-        let text: String = sqlx::query_scalar(sqlx::AssertSqlSafe(rows)).fetch_one(world.pool()).await.unwrap();
+        let text: String =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(rows)).fetch_one(world.pool()).await.unwrap();
         assert!(!text.contains(SECRET) && !text.contains("eyJ"), "{table} holds a secret");
     }
 }

@@ -54,7 +54,8 @@ async fn every_panel_of_the_dashboard_answers_each_kind_of_reader() {
         id(2)
     );
     sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut admin).await.unwrap();
-    let mut of_one = PgConnection::connect_with(&world.database.clone().username(&role)).await.unwrap();
+    let mut of_one =
+        PgConnection::connect_with(&world.database.clone().username(&role)).await.unwrap();
     let mut of_all = PgConnection::connect_with(&world.database).await.unwrap();
     of_all.execute("SET ROLE incident_sync_reader").await.unwrap();
 
@@ -64,9 +65,13 @@ async fn every_panel_of_the_dashboard_answers_each_kind_of_reader() {
         let (sql, format) = query(&panel);
         let title = &panel["title"];
         assert!(sql.contains("reporting.") && !sql.contains("defender."), "{title}");
-        let rows = of_all.fetch_all(AssertSqlSafe(expand(sql, &all))).await.unwrap_or_else(|e| panic!("{title}: {e}"));
+        let rows = of_all
+            .fetch_all(AssertSqlSafe(expand(sql, &all)))
+            .await
+            .unwrap_or_else(|e| panic!("{title}: {e}"));
         assert!(!rows.is_empty(), "{title}");
-        let types: Vec<&str> = rows[0].columns().iter().map(|column| column.type_info().name()).collect();
+        let types: Vec<&str> =
+            rows[0].columns().iter().map(|column| column.type_info().name()).collect();
         assert!(types.iter().any(|kind| NUMBERS.contains(kind)), "{title}: {types:?}");
         if format == "time_series" {
             let at = rows[0].columns().iter().position(|column| column.name() == "time");
@@ -75,12 +80,17 @@ async fn every_panel_of_the_dashboard_answers_each_kind_of_reader() {
         // Who sees one customer sees that one's numbers, whoever is chosen; and nothing of who is foreign.
         let own = of_one.fetch_all(AssertSqlSafe(expand(sql, &all))).await.unwrap();
         assert!(!own.is_empty(), "{title}");
-        let chosen = of_all.fetch_all(AssertSqlSafe(expand(sql, &format!("'{}'", id(2))))).await.unwrap();
+        let chosen =
+            of_all.fetch_all(AssertSqlSafe(expand(sql, &format!("'{}'", id(2))))).await.unwrap();
         assert_eq!(own.len(), chosen.len(), "{title}");
         let foreign = format!("SELECT to_jsonb(q) FROM ({}) q", expand(sql, &first));
-        let foreign: Vec<Value> = sqlx::query_scalar(AssertSqlSafe(foreign)).fetch_all(&mut of_one).await.unwrap();
+        let foreign: Vec<Value> =
+            sqlx::query_scalar(AssertSqlSafe(foreign)).fetch_all(&mut of_one).await.unwrap();
         let is_nothing = |value: &Value| value.is_null() || *value == 0;
-        assert!(foreign.iter().all(|row| row.as_object().unwrap().values().all(is_nothing)), "{title}: {foreign:?}");
+        assert!(
+            foreign.iter().all(|row| row.as_object().unwrap().values().all(is_nothing)),
+            "{title}: {foreign:?}"
+        );
     }
 }
 
@@ -90,8 +100,12 @@ async fn the_dashboard_s_choice_of_customers_is_what_the_reader_sees() {
     let mut reader = PgConnection::connect_with(&world.database).await.unwrap();
     reader.execute("SET ROLE incident_sync_reader").await.unwrap();
     let query = variable("tenant")["query"].as_str().unwrap().to_owned();
-    let rows: Vec<(String, String)> = sqlx::query_as(AssertSqlSafe(query)).fetch_all(&mut reader).await.unwrap();
-    assert_eq!(rows, [("tenant-1".to_owned(), id(1).to_string()), ("tenant-2".to_owned(), id(2).to_string())]);
+    let rows: Vec<(String, String)> =
+        sqlx::query_as(AssertSqlSafe(query)).fetch_all(&mut reader).await.unwrap();
+    assert_eq!(
+        rows,
+        [("tenant-1".to_owned(), id(1).to_string()), ("tenant-2".to_owned(), id(2).to_string())]
+    );
 }
 
 #[test]

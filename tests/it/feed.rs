@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use incident_sync::store::tenants::Left;
+use incident_sync::store::tenants::RemovedTenants;
 use incident_sync::store::{Store, apply_migrations};
 use nix::sys::signal::Signal;
 use sqlx::postgres::{PgConnectOptions, PgListener};
@@ -12,9 +12,9 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
 
 use crate::database::world_on;
+use crate::database_owner::program;
 use crate::isolation::{log_in, reader, rows, superuser};
 use crate::mutate::Random;
-use crate::owners::program;
 use crate::support::server::OwnServer;
 use crate::support::world::{World, id, spec};
 
@@ -24,14 +24,16 @@ const TRANSACTIONS: u64 = 60;
 /// A transaction of the writer's, which commits or rolls back when the test wants it.
 async fn begin(connection: &mut PgConnection, tenant: u128) -> Transaction<'_, Postgres> {
     let mut transaction = connection.begin().await.unwrap();
-    let rights = format!("SET LOCAL ROLE incident_sync_writer; SET LOCAL incident_sync.tenant_id = '{}'", id(tenant));
+    let rights = format!(
+        "SET LOCAL ROLE incident_sync_writer; SET LOCAL incident_sync.tenant_id = '{}'",
+        id(tenant)
+    );
     sqlx::raw_sql(AssertSqlSafe(rights)).execute(&mut *transaction).await.unwrap();
     transaction
 }
 
 async fn change(connection: &mut PgConnection, tenant: u128, what: &str) {
-    let insert =
-        "INSERT INTO defender.incident_changes (tenant_id, incident_id, field, new_value) VALUES ($1, 1, 'status', $2)";
+    let insert = "INSERT INTO defender.incident_changes (tenant_id, incident_id, field, new_value) VALUES ($1, 1, 'status', $2)";
     sqlx::query(insert).bind(id(tenant)).bind(what).execute(connection).await.unwrap();
 }
 
@@ -64,7 +66,8 @@ impl Pipeline {
              ORDER BY change_id LIMIT {most}",
             self.position
         );
-        let portion: Vec<(i64, String)> = sqlx::query_as(AssertSqlSafe(next)).fetch_all(connection).await.unwrap();
+        let portion: Vec<(i64, String)> =
+            sqlx::query_as(AssertSqlSafe(next)).fetch_all(connection).await.unwrap();
         self.position = portion.last().map_or(self.position, |(position, _)| *position);
         let is_news = !portion.is_empty();
         self.read.extend(portion.into_iter().map(|(_, value)| value));
@@ -75,7 +78,11 @@ impl Pipeline {
     async fn reads_until(&mut self, connection: &mut PgConnection, count: usize) {
         let started = Instant::now();
         while self.read(connection, 7).await || self.read.len() < count {
-            assert!(started.elapsed() < Duration::from_secs(60), "{} of {count} changes", self.read.len());
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "{} of {count} changes",
+                self.read.len()
+            );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -157,22 +164,26 @@ async fn pipelines_miss_and_double_nothing_while_many_write() {
         (connection, pipeline)
     };
     let write_all = async {
-        let writers = (0..WRITERS).map(|writer| tokio::spawn(write(world.database.clone(), writer)));
+        let writers =
+            (0..WRITERS).map(|writer| tokio::spawn(write(world.database.clone(), writer)));
         for writer in writers.collect::<Vec<_>>() {
             writer.await.unwrap();
         }
         written.cancel();
     };
     let all = connect(&world.database).await;
-    let (_, all, some) = tokio::join!(write_all, follow(all, Random::new(98)), follow(scoped, Random::new(99)));
+    let (_, all, some) =
+        tokio::join!(write_all, follow(all, Random::new(98)), follow(scoped, Random::new(99)));
     let mut admin = connect(&world.database).await;
     for ((mut connection, mut pipeline), tenants) in [(all, "1, 2"), (some, "2")] {
-        let tenants = tenants.split(", ").map(|number| format!("'{}'", id(number.parse().unwrap())));
+        let tenants =
+            tenants.split(", ").map(|number| format!("'{}'", id(number.parse().unwrap())));
         let committed = format!(
             "SELECT new_value FROM defender.incident_changes WHERE tenant_id IN ({}) ORDER BY new_value COLLATE \"C\"",
             tenants.collect::<Vec<_>>().join(", ")
         );
-        let committed: Vec<String> = sqlx::query_scalar(AssertSqlSafe(committed)).fetch_all(&mut admin).await.unwrap();
+        let committed: Vec<String> =
+            sqlx::query_scalar(AssertSqlSafe(committed)).fetch_all(&mut admin).await.unwrap();
         assert!(pipeline.read.len() > 20, "nothing was read while it was written");
         pipeline.reads_until(&mut connection, committed.len()).await;
         pipeline.read.sort();
@@ -242,9 +253,12 @@ async fn a_restored_dump_shows_its_changes_and_goes_on_above_them() {
     tool("psql", &restored, &["-q", "-v", "ON_ERROR_STOP=1", "-f", file.path().to_str().unwrap()]);
 
     let mut connection = connect(&restored).await;
-    assert!(!Pipeline::default().read(&mut connection, 1).await, "the new server has not come so far");
+    assert!(
+        !Pipeline::default().read(&mut connection, 1).await,
+        "the new server has not come so far"
+    );
     let store = Store::open(&restored, 2, "restored".to_owned(), false).await.unwrap();
-    store.sync_tenants(world.tenants(), Left::AllOthers).await.unwrap();
+    store.sync_tenants(world.tenants(), RemovedTenants::AllOthers).await.unwrap();
     Pipeline::default().reads_until(&mut connection, 200).await;
     let mut transaction = begin(&mut connection, 1).await;
     change(&mut transaction, 1, "after").await;

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use incident_sync::incident::rows;
 use incident_sync::store::runs::Outcome;
 use serde_json::Value;
-use simulator::{Endpoint, Reply};
+use simulator::{Endpoint, ScriptedReply};
 
 use crate::mutate::{Json, Random, each_seed};
 use crate::support::world::{World, id};
@@ -36,7 +36,8 @@ fn incidents(good: &[Value], random: &mut Random) -> (Served, Vec<i64>) {
         updated += TimeDelta::minutes(7);
         let mut incident = good[at % good.len()].clone();
         incident["incidentId"] = key.into();
-        incident["lastUpdateTime"] = updated.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true).into();
+        incident["lastUpdateTime"] =
+            updated.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true).into();
         let json = Json::from(&incident);
         let text = if at % 3 == 0 {
             whole.push(key);
@@ -72,18 +73,22 @@ async fn broken_incidents_are_stored_or_set_aside(seed: u64) {
     .await
     .into_iter()
     .collect();
-    let ids: HashSet<i64> = stored(&world, "SELECT incident_id FROM defender.incidents").await.into_iter().collect();
+    let ids: HashSet<i64> =
+        stored(&world, "SELECT incident_id FROM defender.incidents").await.into_iter().collect();
     for element in rows::elements(served.values().map(|(_, text)| text.as_str())) {
         // Two broken ones may have come to the same id; then the newer one stands.
-        let is_there =
-            known.contains(&element.hash[..]) || element.head.incident_id.is_some_and(|id| ids.contains(&id));
+        let is_there = known.contains(&element.hash[..])
+            || element.head.incident_id.is_some_and(|id| ids.contains(&id));
         assert!(is_there, "nowhere: {}", element.text);
     }
     for key in whole {
         assert!(ids.contains(&key), "incident {key} was lost beside broken ones");
     }
-    let refused: Vec<String> =
-        stored(&world, "SELECT reason FROM defender.rejected_payloads WHERE reason LIKE 'database%'").await;
+    let refused: Vec<String> = stored(
+        &world,
+        "SELECT reason FROM defender.rejected_payloads WHERE reason LIKE 'database%'",
+    )
+    .await;
     assert_eq!(refused, Vec::<String>::new(), "Postgres refused what decode accepted");
 
     let before = world.tuples().await;
@@ -102,7 +107,7 @@ fn what_decode_accepts_postgres_stores() {
 async fn an_error_with_a_nul_in_it_is_recorded_like_any_other() {
     let world = World::of(1).await;
     let body = r#"{"error":{"code":"Bad\u0000Request","target":"\u0000"}}"#.to_owned();
-    let refused = Reply::Status { code: 400, body, headers: Vec::new() };
+    let refused = ScriptedReply::Status { code: 400, body, headers: Vec::new() };
     world.service().script(id(1), Endpoint::Incidents, vec![refused]);
     assert_eq!(world.pass().await[0].outcome, Outcome::Failed);
     let recorded = "SELECT count(*) FROM defender.sync_runs WHERE error_class = 'bad_request'";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use incident_sync::http_client::Deadlines;
-use incident_sync::store::readers::Sight;
+use incident_sync::store::readers::ReaderAccess;
 use incident_sync::store::runs::Outcome;
 use sqlx::{Connection, PgConnection, Row};
 
@@ -15,7 +15,9 @@ use crate::support::world::{World, id, spec};
 /// Rows and error of a statement as one text.
 async fn answer_of(connection: &mut PgConnection, statement: &str) -> String {
     match rows(connection, statement).await {
-        Ok(rows) => rows.iter().map(|row| row.try_get::<String, _>(0).unwrap_or_default()).collect(),
+        Ok(rows) => {
+            rows.iter().map(|row| row.try_get::<String, _>(0).unwrap_or_default()).collect()
+        }
         Err(error) => format!("{error:?}"),
     }
 }
@@ -23,12 +25,17 @@ async fn answer_of(connection: &mut PgConnection, statement: &str) -> String {
 /// The rows of a [`crowded`] world are copies of tenant 3's and have its id in many texts; a title and a key have their own.
 fn shows(answer: &str, number: u128) -> bool {
     let tenant = id(number);
-    answer.contains(&format!("secret of {tenant}")) || answer.contains(&format!("<tenant_id>{tenant}"))
+    answer.contains(&format!("secret of {tenant}"))
+        || answer.contains(&format!("<tenant_id>{tenant}"))
 }
 
 fn assert_only_tenant(number: u128, statement: &str, answer: &str) {
     for tenant in 1..=3 {
-        assert_eq!(shows(answer, tenant), tenant == number, "tenant {tenant} by {statement}: {answer}");
+        assert_eq!(
+            shows(answer, tenant),
+            tenant == number,
+            "tenant {tenant} by {statement}: {answer}"
+        );
     }
 }
 
@@ -111,7 +118,8 @@ async fn reader_is_refused_objects_settings_and_sessions() {
     let mut admin = world.pool().acquire().await.unwrap();
     let mut neighbour = reader(&world, "refused_neighbour", &[2]).await;
     rows(&mut neighbour, "SET default_transaction_read_only = off").await.unwrap();
-    let object = texts(&mut neighbour, "SELECT lo_from_bytea(0, 'of tenant 2')::text").await.remove(0);
+    let object =
+        texts(&mut neighbour, "SELECT lo_from_bytea(0, 'of tenant 2')::text").await.remove(0);
     let mut reader = reader(&world, "refused", &[1]).await;
     rows(&mut reader, "SET default_transaction_read_only = off").await.unwrap();
     let daemon = texts(&mut admin, "SELECT pg_backend_pid()::text").await.remove(0);
@@ -125,14 +133,20 @@ async fn reader_is_refused_objects_settings_and_sessions() {
         ("{database}", world.database.get_database().unwrap()),
     ];
     for statement in REFUSED {
-        let statement =
-            values.iter().fold(statement.to_owned(), |statement, (name, value)| statement.replace(name, value));
+        let statement = values
+            .iter()
+            .fold(statement.to_owned(), |statement, (name, value)| statement.replace(name, value));
         let code = refused(&mut reader, &statement).await;
         // An extension that this server lacks cannot be tried.
-        let is_absent = statement.starts_with("CREATE EXTENSION") && ["0A000", "58P01"].contains(&code.as_str());
+        let is_absent = statement.starts_with("CREATE EXTENSION")
+            && ["0A000", "58P01"].contains(&code.as_str());
         assert!(code == "42501" || is_absent, "{statement}: {code}");
     }
-    assert_eq!(texts(&mut admin, "SELECT pg_backend_pid()::text").await, [daemon], "the daemon's session lives");
+    assert_eq!(
+        texts(&mut admin, "SELECT pg_backend_pid()::text").await,
+        [daemon],
+        "the daemon's session lives"
+    );
 }
 
 #[tokio::test]
@@ -143,7 +157,8 @@ async fn reader_passes_no_privilege_on() {
     let outsider = role(&world, "outsider");
     superuser(&world, &format!("CREATE ROLE {outsider} LOGIN")).await;
     let mut admin = world.pool().acquire().await.unwrap();
-    let privileges = "SELECT string_agg(format('%s %s', oid::regclass, relacl), ',' ORDER BY oid) FROM pg_class
+    let privileges =
+        "SELECT string_agg(format('%s %s', oid::regclass, relacl), ',' ORDER BY oid) FROM pg_class
         WHERE relnamespace IN ('defender'::regnamespace, 'reporting'::regnamespace)";
     let before = texts(&mut admin, privileges).await;
     // Postgres only warns where the grantor has a privilege, but no grant option.
@@ -158,7 +173,9 @@ async fn reader_passes_no_privilege_on() {
         assert_eq!(texts(&mut admin, privileges).await, before, "{statement}");
     }
     let mut outsider = log_in(&world.database, &outsider).await;
-    for statement in ["SELECT title FROM defender.alerts", "SELECT tenant_id FROM reporting.incidents"] {
+    for statement in
+        ["SELECT title FROM defender.alerts", "SELECT tenant_id FROM reporting.incidents"]
+    {
         assert_eq!(refused(&mut outsider, statement).await, "42501");
     }
 }
@@ -168,11 +185,12 @@ async fn view_and_function_of_one_reader_show_the_caller_its_own_rows() {
     let world = crowded().await;
     let mut made = reader(&world, "shares", &[1]).await;
     let mut calls = reader(&world, "calls", &[2]).await;
-    world.store.grant_reader(&role(&world, "analyst"), &Sight::All).await.unwrap();
+    world.store.grant_reader(&role(&world, "analyst"), &ReaderAccess::All).await.unwrap();
     let mut analyst = log_in(&world.database, &role(&world, "analyst")).await;
     superuser(&world, "CREATE SCHEMA shared").await;
     superuser(&world, "GRANT USAGE ON SCHEMA shared TO PUBLIC").await;
-    superuser(&world, &format!("GRANT CREATE ON SCHEMA shared TO {}", role(&world, "shares"))).await;
+    superuser(&world, &format!("GRANT CREATE ON SCHEMA shared TO {}", role(&world, "shares")))
+        .await;
     rows(&mut made, "SET default_transaction_read_only = off").await.unwrap();
     rows(
         &mut made,
@@ -198,7 +216,11 @@ async fn view_and_function_of_one_reader_show_the_caller_its_own_rows() {
         // A reader of all tenants has none in reader_tenants, by which the maker's own rights go.
         let answer = answer_of(&mut analyst, statement).await;
         for tenant in 1..=3 {
-            assert_eq!(shows(&answer, tenant), is_callers, "tenant {tenant} by {statement}: {answer}");
+            assert_eq!(
+                shows(&answer, tenant),
+                is_callers,
+                "tenant {tenant} by {statement}: {answer}"
+            );
         }
     }
 }
@@ -212,13 +234,15 @@ async fn documented_hardening_runs_and_readers_and_sync_still_work() {
         drop(reader(&world, name, &[1]).await);
     }
     let mut admin = PgConnection::connect_with(&world.database).await.unwrap();
-    let blocks: Vec<&str> = PAGE.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let blocks: Vec<&str> =
+        PAGE.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(blocks.len() > 5, "the page was not understood: {blocks:?}");
     for block in blocks {
         let database = format!("DATABASE {}", world.database.get_database().unwrap());
         let names = ["contoso_bi", "fabrikam_bi", "bi_tool"];
         let block = block.replace("DATABASE incident_sync", &database);
-        let block = names.iter().fold(block, |block, name| block.replace(name, &role(&world, name)));
+        let block =
+            names.iter().fold(block, |block, name| block.replace(name, &role(&world, name)));
         rows(&mut admin, &block).await.unwrap_or_else(|error| panic!("{block}: {error}"));
     }
     world.service().create(id(1));
@@ -269,7 +293,9 @@ async fn odd_incident_is_stored_or_set_aside_and_its_page_is_stored() {
     let ended = run(cases.into(), Deadlines::default()).await;
     for ((name, _, stored), (_, number, result)) in table.iter().zip(ended.each()) {
         assert_eq!(result.outcome, Outcome::Ok, "{name}: {:?}", result.report.failure);
-        let count = |table: &str| format!("SELECT count(*) FROM defender.{table} WHERE tenant_id = '{}'", id(number));
+        let count = |table: &str| {
+            format!("SELECT count(*) FROM defender.{table} WHERE tenant_id = '{}'", id(number))
+        };
         let (count, rejected) = (count("incidents"), count("rejected_payloads"));
         let found = (number_of(&ended.world, count).await, number_of(&ended.world, rejected).await);
         assert_eq!(found, (*stored, 2 - stored), "{name}");
@@ -284,9 +310,15 @@ async fn number_of(world: &World, query: String) -> i64 {
 async fn page_that_is_odd_itself_is_refused_whole() {
     let cases = vec![
         api("a list twice", |_| ok(r#"{"value":[],"value":[{"incidentId":1}]}"#)),
-        api("depth 100,000 for the list", |_| ok(format!(r#"{{"value":{{"value":{}}}}}"#, nested(100_000)))),
-        entra("a token reply of depth 20,000", |_| ok(format!(r#"{{"access_token":{}}}"#, nested(20_000)))),
-        entra("a token twice", |_| ok(format!(r#"{{"access_token":"{TOKEN}1","access_token":"{TOKEN}2"}}"#))),
+        api("depth 100,000 for the list", |_| {
+            ok(format!(r#"{{"value":{{"value":{}}}}}"#, nested(100_000)))
+        }),
+        entra("a token reply of depth 20,000", |_| {
+            ok(format!(r#"{{"access_token":{}}}"#, nested(20_000)))
+        }),
+        entra("a token twice", |_| {
+            ok(format!(r#"{{"access_token":"{TOKEN}1","access_token":"{TOKEN}2"}}"#))
+        }),
     ];
     run(cases, Deadlines::default()).await.all_failed(Outcome::Failed, "bad_reply").await;
 }
@@ -304,9 +336,14 @@ async fn malformed_http_is_refused() {
     let chunked = head(200, &[("Transfer-Encoding", "chunked")]);
     let whole = format!("{:x}\r\n{good}\r\n0\r\n", good.len()).into_bytes();
     let trailers = [chunked.clone(), whole].concat();
-    let extension = [chunked, format!("{:x};{}", good.len(), "x".repeat(100_000)).into_bytes()].concat();
+    let extension =
+        [chunked, format!("{:x};{}", good.len(), "x".repeat(100_000)).into_bytes()].concat();
     let extension = [extension, format!("\r\n{good}\r\n0\r\n\r\n").into_bytes()].concat();
-    let two = [head(200, &[("Content-Length", &length), ("Content-Length", "7")]), good.clone().into_bytes()].concat();
+    let two = [
+        head(200, &[("Content-Length", &length), ("Content-Length", "7")]),
+        good.clone().into_bytes(),
+    ]
+    .concat();
     let headers = [head(200, &[])[..16].to_vec(), b"X-Bomb: y\r\n".repeat(1_500_000)].concat();
     let trailer = b"X-Trailer: y\r\n".repeat(1_000);
     let cases = vec![
@@ -325,7 +362,8 @@ async fn odd_but_lawful_http_is_read() {
     let early = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n".repeat(1_000);
     let good = answer(200, &[], page([1], None));
     let hinted = [early, good.clone()].concat();
-    let old = String::from_utf8(head(200, &[])).unwrap().replacen("HTTP/1.1", "HTTP/1.0", 1) + &page([1], None);
+    let old = String::from_utf8(head(200, &[])).unwrap().replacen("HTTP/1.1", "HTTP/1.0", 1)
+        + &page([1], None);
     let cases = vec![
         api("a thousand early hints", move |_| vec![Step::Say(hinted.clone())]),
         api("HTTP/1.0 without a length", move |_| vec![Step::Say(old.clone().into_bytes())]),
@@ -342,7 +380,9 @@ async fn response_smuggled_behind_another_is_never_taken() {
     let stolen = kept(&page([666], None));
     let (behind_token, behind_page) = (stolen.clone(), stolen);
     let token_of = |asked: &Asked| {
-        let Some(Step::Say(said)) = token(asked.tenant).pop() else { panic!("a token is said in one step") };
+        let Some(Step::Say(said)) = token(asked.tenant).pop() else {
+            panic!("a token is said in one step")
+        };
         String::from_utf8(said).unwrap().replacen("Connection: close\r\n", "", 1).into_bytes()
     };
     let cases = vec![
@@ -356,7 +396,10 @@ async fn response_smuggled_behind_another_is_never_taken() {
     ];
     let ended = run(cases, Deadlines::default()).await;
     ended.all_stored(1).await;
-    assert_eq!(ended.world.number("SELECT count(*) FROM defender.incidents WHERE incident_id = 666").await, 0);
+    assert_eq!(
+        ended.world.number("SELECT count(*) FROM defender.incidents WHERE incident_id = 666").await,
+        0
+    );
 }
 
 #[tokio::test]
@@ -376,10 +419,16 @@ async fn link_with_backslash_before_another_host_stays_at_home() {
 #[tokio::test]
 async fn absurd_retry_after_pauses_within_bounds() {
     // What is no number of seconds counts as no pause named: a minute.
-    let table =
-        [("1e308", 60), ("-1", 60), ("NaN", 60), ("18446744073709551615", 6 * 3_600), ("99999999999", 6 * 3_600)];
-    let cases = table
-        .map(|(value, _)| -> Case { api(value, move |_| vec![Step::Say(answer(429, &[("Retry-After", value)], ""))]) });
+    let table = [
+        ("1e308", 60),
+        ("-1", 60),
+        ("NaN", 60),
+        ("18446744073709551615", 6 * 3_600),
+        ("99999999999", 6 * 3_600),
+    ];
+    let cases = table.map(|(value, _)| -> Case {
+        api(value, move |_| vec![Step::Say(answer(429, &[("Retry-After", value)], ""))])
+    });
     let ended = run(cases.into(), Deadlines::default()).await;
     for ((value, pause), (_, number, result)) in table.into_iter().zip(ended.each()) {
         assert_eq!(result.outcome, Outcome::Throttled, "{value}: {:?}", result.report.failure);

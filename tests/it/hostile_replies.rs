@@ -8,9 +8,9 @@ use incident_sync::commands::output::{State, must_act};
 use incident_sync::http_client::Deadlines;
 use incident_sync::incident::rows::PageRows;
 use incident_sync::store::runs::Outcome;
-use incident_sync::store::write_page::Place;
+use incident_sync::store::write_page::PagePosition;
 use incident_sync::sync::engine::TenantResult;
-use incident_sync::sync::tenant_run::Asked as AskedFor;
+use incident_sync::sync::tenant_run::SyncMode as AskedFor;
 use reqwest::Url;
 
 use crate::support::peer::{Asked, Peer, Step, ok, page, token};
@@ -22,7 +22,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 fn dated(date: SystemTime, body: &str) -> Vec<Step> {
     let date = httpdate::fmt_http_date(date);
     let length = body.len();
-    let head = format!("HTTP/1.1 200 OK\r\nDate: {date}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nDate: {date}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+    );
     vec![Step::Say((head + body).into_bytes())]
 }
 
@@ -44,19 +46,20 @@ impl History {
 
     fn answer(&self, asked: &Asked) -> String {
         let url: Url = format!("http://api{}", asked.path).parse().unwrap();
-        let parameter =
-            |name: &str| url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+        let parameter = |name: &str| {
+            url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+        };
         let filter = parameter("$filter").unwrap_or_default();
         let edge = |operator: &str| {
             let literal = filter.split(operator).nth(1)?.split_whitespace().next()?;
             Some(literal.parse::<DateTime<Utc>>().unwrap())
         };
         let (from, to) = (edge("lastUpdateTime ge "), edge("lastUpdateTime lt "));
-        let number = |name: &str, default| parameter(name).map_or(default, |value| value.parse().unwrap());
-        let listed = self
-            .0
-            .iter()
-            .filter(|(_, updated)| from.is_none_or(|from| *updated >= from) && to.is_none_or(|to| *updated < to));
+        let number =
+            |name: &str, default| parameter(name).map_or(default, |value| value.parse().unwrap());
+        let listed = self.0.iter().filter(|(_, updated)| {
+            from.is_none_or(|from| *updated >= from) && to.is_none_or(|to| *updated < to)
+        });
         let incident = |(id, updated): &(usize, DateTime<Utc>)| {
             let updated = updated.to_rfc3339_opts(SecondsFormat::Secs, true);
             format!(r#"{{"incidentId":{id},"lastUpdateTime":"{updated}","status":"Resolved"}}"#)
@@ -68,7 +71,7 @@ impl History {
 
 async fn run(world: &World, peer: &Peer) -> TenantResult {
     let engine = world.facing_on_time(&peer.url).await;
-    engine.run_once(&[id(1)], AskedFor::News).await.unwrap().remove(0)
+    engine.run_once(&[id(1)], AskedFor::Incremental).await.unwrap().remove(0)
 }
 
 async fn incidents(world: &World) -> i64 {
@@ -109,16 +112,29 @@ async fn absurd_date_is_a_bad_reply_and_stores_nothing() {
     for (name, date, body) in dates {
         let world = World::of(0).await;
         let peer =
-            Peer::start(move |asked| if asked.is_token() { token(asked.tenant) } else { dated(date(), &body) }).await;
+            Peer::start(
+                move |asked| {
+                    if asked.is_token() { token(asked.tenant) } else { dated(date(), &body) }
+                },
+            )
+            .await;
         let result = run(&world, &peer).await;
-        let class = result.verdict.as_ref().map(|verdict| verdict.class);
+        let class = result.diagnosis.as_ref().map(|diagnosis| diagnosis.class);
         assert_eq!((result.outcome, class), (Outcome::Failed, Some("bad_reply")), "{name}");
-        assert_eq!((incidents(&world).await, world.state(id(1), "watermark").await), (0, None), "{name}");
+        assert_eq!(
+            (incidents(&world).await, world.state(id(1), "watermark").await),
+            (0, None),
+            "{name}"
+        );
 
         // Once the clock is right, all of it is read.
         let history = History::of(3);
         let right = Peer::start(move |asked| {
-            if asked.is_token() { token(asked.tenant) } else { dated(SystemTime::now(), &history.answer(asked)) }
+            if asked.is_token() {
+                token(asked.tenant)
+            } else {
+                dated(SystemTime::now(), &history.answer(asked))
+            }
         })
         .await;
         assert_eq!(run(&world, &right).await.outcome, Outcome::Ok, "{name}");
@@ -131,17 +147,24 @@ async fn clock_some_hours_off_is_accepted_and_its_watermark_is_not_ahead() {
     for hours in [-20, 20] {
         let world = World::of(0).await;
         let history = History::of(150);
-        let date = move || SystemTime::from(DateTime::<Utc>::from(SystemTime::now()) + TimeDelta::hours(hours));
-        let peer =
-            Peer::start(
-                move |asked| {
-                    if asked.is_token() { token(asked.tenant) } else { dated(date(), &history.answer(asked)) }
-                },
-            )
-            .await;
+        let date = move || {
+            SystemTime::from(DateTime::<Utc>::from(SystemTime::now()) + TimeDelta::hours(hours))
+        };
+        let peer = Peer::start(move |asked| {
+            if asked.is_token() {
+                token(asked.tenant)
+            } else {
+                dated(date(), &history.answer(asked))
+            }
+        })
+        .await;
         let result = run(&world, &peer).await;
         assert_eq!(result.outcome, Outcome::Ok, "{hours} h: {:?}", result.report.failure);
-        assert_eq!((incidents(&world).await, watermarks_ahead(&world).await), (150, 0), "{hours} h");
+        assert_eq!(
+            (incidents(&world).await, watermarks_ahead(&world).await),
+            (150, 0),
+            "{hours} h"
+        );
     }
 }
 
@@ -150,7 +173,11 @@ async fn watermark_beyond_the_database_clock_is_not_stored() {
     let world = World::of(0).await;
     let lease = world.store.claim_named(&[id(1)], 1).await.unwrap().remove(0).lease;
     let future = DateTime::<Utc>::from(SystemTime::now() + 365 * DAY);
-    world.store.write_page(&lease, &PageRows::default(), Place::End(Some(future)), None).await.unwrap();
+    world
+        .store
+        .write_page(&lease, &PageRows::default(), PagePosition::WindowEnd(Some(future)), None)
+        .await
+        .unwrap();
     let stored = world.state(id(1), "watermark").await;
     assert!(stored.is_some(), "the watermark moves");
     assert_eq!(watermarks_ahead(&world).await, 0, "{stored:?}");
@@ -168,7 +195,10 @@ async fn watermark_in_the_future_is_shown_and_everything_is_read_again() {
     for standing in [&status, &fleet] {
         assert_eq!(State::of(standing), State::Stale);
         let (who, what) = must_act(standing).expect("an action");
-        assert!(who == "operator" && what.contains("future") && what.contains("sync --full"), "{who}: {what}");
+        assert!(
+            who == "operator" && what.contains("future") && what.contains("sync --full"),
+            "{who}: {what}"
+        );
     }
     world.good_pass().await;
     assert_eq!((incidents(&world).await, watermarks_ahead(&world).await), (7, 0));
@@ -180,14 +210,29 @@ async fn watermark_in_the_future_is_shown_and_everything_is_read_again() {
 #[tokio::test]
 async fn token_that_is_no_header_is_a_bad_reply_of_entra() {
     let world = World::of(0).await;
-    for text in [r"a\r\nX-Injected: 1", r"a\nb", r"a\u0000b", r"a\tb", r"a\u00e9b", r"a\u2028b", r"a\u007fb"] {
+    for text in [
+        r"a\r\nX-Injected: 1",
+        r"a\nb",
+        r"a\u0000b",
+        r"a\tb",
+        r"a\u00e9b",
+        r"a\u2028b",
+        r"a\u007fb",
+    ] {
         let body = format!(r#"{{"access_token":"{text}","expires_in":3599}}"#);
-        let peer = Peer::start(move |asked| if asked.is_token() { ok(&body) } else { ok(page([1], None)) }).await;
+        let peer = Peer::start(
+            move |asked| if asked.is_token() { ok(&body) } else { ok(page([1], None)) },
+        )
+        .await;
         let engine = world.facing(&peer.url, Deadlines::default()).await;
-        let result = engine.run_once(&[id(1)], AskedFor::News).await.unwrap().remove(0);
+        let result = engine.run_once(&[id(1)], AskedFor::Incremental).await.unwrap().remove(0);
         let error = result.report.failure.as_ref().expect("the token is refused").to_string();
-        let class = result.verdict.as_ref().map(|verdict| verdict.class);
-        assert_eq!((result.outcome, class), (Outcome::Failed, Some("bad_reply")), "{text}: {error}");
+        let class = result.diagnosis.as_ref().map(|diagnosis| diagnosis.class);
+        assert_eq!(
+            (result.outcome, class),
+            (Outcome::Failed, Some("bad_reply")),
+            "{text}: {error}"
+        );
         assert!(error.contains("Entra"), "{text}: {error}");
         assert!(peer.seen().iter().all(Asked::is_token), "{text}: the API is not called");
     }
@@ -202,13 +247,16 @@ async fn token_of_another_tenant_is_refused_whatever_its_roles_are() {
     for roles in [r#""Incident.Read.All""#, "null", "{}", "[7]", "1e999"] {
         let claims = URL_SAFE_NO_PAD.encode(format!(r#"{{"roles":{roles},"tid":"{}"}}"#, id(2)));
         let body = format!(r#"{{"access_token":"e30.{claims}.c2ln","expires_in":3599}}"#);
-        let peer = Peer::start(move |asked| if asked.is_token() { ok(&body) } else { ok(page([1], None)) }).await;
+        let peer = Peer::start(
+            move |asked| if asked.is_token() { ok(&body) } else { ok(page([1], None)) },
+        )
+        .await;
         let engine = world.facing(&peer.url, Deadlines::default()).await;
-        let result = engine.run_once(&[id(1)], AskedFor::News).await.unwrap().remove(0);
-        let class = result.verdict.as_ref().map(|verdict| verdict.class);
+        let result = engine.run_once(&[id(1)], AskedFor::Incremental).await.unwrap().remove(0);
+        let class = result.diagnosis.as_ref().map(|diagnosis| diagnosis.class);
         assert_eq!((result.outcome, class), (Outcome::Parked, Some("security")), "{roles}");
         assert!(peer.seen().iter().all(Asked::is_token), "{roles}: the API is not called");
-        world.unpark().await;
+        world.clear_parking().await;
     }
     assert_eq!(incidents(&world).await, 0);
 }

@@ -7,7 +7,7 @@ use incident_sync::store::quota::Quota;
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::{Store, apply_migrations};
 use incident_sync::tenant::TenantId;
-use simulator::{Behaviour, Endpoint, Reply, TenantSpec};
+use simulator::{Behaviour, Endpoint, ScriptedReply, TenantSpec};
 use tokio::sync::Notify;
 
 use crate::support::world::{World, id, spec};
@@ -26,9 +26,13 @@ async fn one_quota_holds_for_all_instances_and_over_a_restart() {
     for store in [&world.store, &other, &world.store, &other] {
         assert_eq!(store.reserve_call(tenant, &quota).await.unwrap(), Duration::ZERO);
     }
-    let seconds = async |store: &Store| store.reserve_call(tenant, &quota).await.unwrap().as_secs_f64();
-    let waits =
-        [seconds(&other).await, seconds(&world.store).await, seconds(&reopened(&world, false).await.unwrap()).await];
+    let seconds =
+        async |store: &Store| store.reserve_call(tenant, &quota).await.unwrap().as_secs_f64();
+    let waits = [
+        seconds(&other).await,
+        seconds(&world.store).await,
+        seconds(&reopened(&world, false).await.unwrap()).await,
+    ];
     for (wait, at_most) in waits.into_iter().zip([10.0, 20.0, 30.0]) {
         assert!((at_most - 8.0..=at_most).contains(&wait), "{waits:?}");
     }
@@ -39,7 +43,10 @@ async fn the_hours_quota_holds_where_the_minutes_has_room() {
     let world = World::of(1).await;
     let quota = Quota::new(1_000_000, 10);
     for _ in 0..4 {
-        assert_eq!(world.store.reserve_call(TenantId(id(1)), &quota).await.unwrap(), Duration::ZERO);
+        assert_eq!(
+            world.store.reserve_call(TenantId(id(1)), &quota).await.unwrap(),
+            Duration::ZERO
+        );
     }
     let wait = world.store.reserve_call(TenantId(id(1)), &quota).await.unwrap();
     assert!(wait > Duration::from_secs(500), "{wait:?}");
@@ -49,10 +56,10 @@ async fn the_hours_quota_holds_where_the_minutes_has_room() {
 async fn a_pause_holds_for_every_instance_and_over_a_kill() {
     let world = World::with(vec![spec(1, 5), spec(2, 5)]).await;
     world.good_pass().await;
-    world.service().script(id(1), Endpoint::Incidents, vec![Reply::throttled(20)]);
+    world.service().script(id(1), Endpoint::Incidents, vec![ScriptedReply::throttled(20)]);
     // The instance that was told dies while it waits.
     let ids = [id(1)];
-    let dies = world.engine.run_once(&ids, incident_sync::sync::tenant_run::Asked::News);
+    let dies = world.engine.run_once(&ids, incident_sync::sync::tenant_run::SyncMode::Incremental);
     tokio::time::timeout(Duration::from_secs(3), dies).await.unwrap_err();
     let store = reopened(&world, false).await.unwrap();
     let quota = Quota::new(50, 1_500);
@@ -62,13 +69,17 @@ async fn a_pause_holds_for_every_instance_and_over_a_kill() {
 
     store.hold_calls(TenantId(id(1)), Duration::from_secs(900)).await.unwrap();
     let paused = store.reserve_call(TenantId(id(1)), &quota).await;
-    assert!(matches!(paused, Err(SyncError::Paused { wait }) if wait > Duration::from_secs(800)), "{paused:?}");
-    assert_eq!(paused.unwrap_err().verdict().class, "throttled");
+    assert!(
+        matches!(paused, Err(SyncError::Paused { wait }) if wait > Duration::from_secs(800)),
+        "{paused:?}"
+    );
+    assert_eq!(paused.unwrap_err().diagnosis().class, "throttled");
 }
 
 #[tokio::test]
 async fn work_ends_when_its_lease_cannot_be_renewed() {
-    let hanging = TenantSpec { behaviour: Behaviour { hang: true, ..Behaviour::default() }, ..spec(1, 5) };
+    let hanging =
+        TenantSpec { behaviour: Behaviour { hang: true, ..Behaviour::default() }, ..spec(1, 5) };
     let mut world = World::with(vec![hanging]).await;
     world.lease_term = Duration::from_secs(3);
     let (_, engine) = world.other_instance("cut off", 1).await;
@@ -82,10 +93,16 @@ async fn work_ends_when_its_lease_cannot_be_renewed() {
         row.commit().await.unwrap();
     };
     let ids = [id(1)];
-    let (results, ()) =
-        tokio::join!(engine.run_once(&ids, incident_sync::sync::tenant_run::Asked::News), blocks_renewal);
+    let (results, ()) = tokio::join!(
+        engine.run_once(&ids, incident_sync::sync::tenant_run::SyncMode::Incremental),
+        blocks_renewal
+    );
     let result = results.unwrap().remove(0);
-    assert!(matches!(result.report.failure, Some(SyncError::LeaseLost)), "{:?}", result.report.failure);
+    assert!(
+        matches!(result.report.failure, Some(SyncError::LeaseLost)),
+        "{:?}",
+        result.report.failure
+    );
     assert_eq!(result.outcome, Outcome::Stopped);
 }
 
@@ -93,7 +110,8 @@ async fn work_ends_when_its_lease_cannot_be_renewed() {
 async fn an_older_version_goes_on_with_a_newer_schema_or_stops_plainly() {
     let mut world = World::of(20).await;
     world.lease_term = Duration::from_secs(3);
-    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+    let newer =
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
         VALUES (9999, 'of a newer version', true, '', 0)";
     sqlx::query(newer).execute(world.pool()).await.unwrap();
     apply_migrations(&world.database).await.unwrap();
@@ -106,11 +124,15 @@ async fn an_older_version_goes_on_with_a_newer_schema_or_stops_plainly() {
     let wake = Notify::new();
     let raise = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        sqlx::query("UPDATE defender.schema_info SET oldest_supported = 9999").execute(world.pool()).await.unwrap();
+        sqlx::query("UPDATE defender.schema_info SET oldest_supported = 9999")
+            .execute(world.pool())
+            .await
+            .unwrap();
     };
     let both = async { tokio::join!(running.run(&wake), raise).0 };
-    let stopped = tokio::time::timeout(Duration::from_secs(20), both).await.expect("it notices").unwrap_err();
-    assert_eq!(stopped.verdict().class, "schema");
+    let stopped =
+        tokio::time::timeout(Duration::from_secs(20), both).await.expect("it notices").unwrap_err();
+    assert_eq!(stopped.diagnosis().class, "schema");
     assert!(stopped.to_string().contains("install the newest version"), "{stopped}");
     let refused = reopened(&world, true).await.unwrap_err();
     assert!(refused.to_string().contains("migration 9999"), "{refused}");
@@ -119,8 +141,11 @@ async fn an_older_version_goes_on_with_a_newer_schema_or_stops_plainly() {
 #[tokio::test]
 async fn a_newer_version_does_not_work_with_an_older_schema() {
     let world = World::of(1).await;
-    sqlx::query("DELETE FROM _sqlx_migrations WHERE version > 1").execute(world.pool()).await.unwrap();
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version > 1")
+        .execute(world.pool())
+        .await
+        .unwrap();
     let refused = reopened(&world, false).await.unwrap_err();
     assert!(refused.to_string().contains("it is older than this version"), "{refused}");
-    assert!(refused.verdict().say.contains("incident-sync migrate"));
+    assert!(refused.diagnosis().advice.contains("incident-sync migrate"));
 }

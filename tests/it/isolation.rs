@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use incident_sync::store::readers::{GrantError, Sight};
-use incident_sync::sync::tenant_run::Asked;
-use simulator::{Endpoint, Reply};
+use incident_sync::store::readers::{GrantError, ReaderAccess};
+use incident_sync::sync::tenant_run::SyncMode;
+use simulator::{Endpoint, ScriptedReply};
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tokio::sync::Notify;
@@ -48,7 +48,10 @@ pub(crate) async fn log_in(options: &PgConnectOptions, role: &str) -> PgConnecti
     PgConnection::connect_with(&options.clone().username(role)).await.unwrap()
 }
 
-pub(crate) async fn rows(connection: &mut PgConnection, query: &str) -> Result<Vec<PgRow>, sqlx::Error> {
+pub(crate) async fn rows(
+    connection: &mut PgConnection,
+    query: &str,
+) -> Result<Vec<PgRow>, sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(connection).await
 }
 
@@ -85,7 +88,9 @@ pub(crate) async fn crowded() -> World {
         id(3)
     );
     rows(&mut admin, &holes).await.unwrap();
-    for table in TABLES.into_iter().filter(|table| !["tenants", "sync_state", "sync_runs", "summaries"].contains(table))
+    for table in TABLES
+        .into_iter()
+        .filter(|table| !["tenants", "sync_state", "sync_runs", "summaries"].contains(table))
     {
         let columns = texts(
             &mut admin,
@@ -107,7 +112,11 @@ pub(crate) async fn crowded() -> World {
         }
     }
     superuser(&world, "UPDATE defender.alerts SET title = 'secret of ' || tenant_id::text").await;
-    superuser(&world, "UPDATE defender.incident_payloads SET payload = jsonb_build_object('of', tenant_id)").await;
+    superuser(
+        &world,
+        "UPDATE defender.incident_payloads SET payload = jsonb_build_object('of', tenant_id)",
+    )
+    .await;
     superuser(&world, "ANALYZE defender.alerts").await;
     world
 }
@@ -115,7 +124,7 @@ pub(crate) async fn crowded() -> World {
 /// A role that sees these tenants, logged in.
 pub(crate) async fn reader(world: &World, name: &str, tenants: &[u128]) -> PgConnection {
     let role = role(world, name);
-    let sight = Sight::Tenants(tenants.iter().map(|tenant| id(*tenant)).collect());
+    let sight = ReaderAccess::Tenants(tenants.iter().map(|tenant| id(*tenant)).collect());
     world.store.grant_reader(&role, &sight).await.unwrap();
     log_in(&world.database, &role).await
 }
@@ -135,13 +144,18 @@ async fn seen(connection: &mut PgConnection) -> BTreeMap<&'static str, BTreeMap<
 
 pub(crate) async fn assert_sees(connection: &mut PgConnection, tenants: &[u128], world: &World) {
     let mut all = seen(&mut world.pool().acquire().await.unwrap()).await;
-    assert!(all.values().all(|counts| counts.len() == 3), "every table has rows of every tenant: {all:?}");
+    assert!(
+        all.values().all(|counts| counts.len() == 3),
+        "every table has rows of every tenant: {all:?}"
+    );
     for counts in all.values_mut() {
         counts.retain(|tenant, _| tenants.iter().any(|number| id(*number) == *tenant));
     }
     all.retain(|table, _| !OPERATORS_ONLY.contains(table));
     assert_eq!(seen(connection).await, all);
-    let views = texts(connection, "SELECT viewname::text FROM pg_views WHERE schemaname = 'reporting'").await;
+    let views =
+        texts(connection, "SELECT viewname::text FROM pg_views WHERE schemaname = 'reporting'")
+            .await;
     assert!(!views.is_empty());
     for view in views {
         let shown = format!("SELECT DISTINCT tenant_id::text FROM reporting.{view} ORDER BY 1");
@@ -225,27 +239,36 @@ async fn a_reader_sees_exactly_its_tenants_in_every_table_and_view() {
     assert_sees(&mut two, &[1, 2], &world).await;
 
     // A later grant replaces the earlier one, in sessions that are open too.
-    world.store.grant_reader(&role(&world, "two"), &Sight::Tenants(vec![id(2)])).await.unwrap();
+    world
+        .store
+        .grant_reader(&role(&world, "two"), &ReaderAccess::Tenants(vec![id(2)]))
+        .await
+        .unwrap();
     assert_sees(&mut two, &[2], &world).await;
-    world.store.grant_reader(&role(&world, "two"), &Sight::Tenants(vec![])).await.unwrap();
+    world.store.grant_reader(&role(&world, "two"), &ReaderAccess::Tenants(vec![])).await.unwrap();
     assert_sees(&mut two, &[], &world).await;
 
-    world.store.grant_reader(&role(&world, "two"), &Sight::All).await.unwrap();
+    world.store.grant_reader(&role(&world, "two"), &ReaderAccess::All).await.unwrap();
     let everything = seen(&mut world.pool().acquire().await.unwrap()).await;
     assert_eq!(seen(&mut two).await, everything);
     assert_eq!(refused(&mut two, "UPDATE defender.alerts SET title = 'x'").await, "25006");
     rows(&mut two, "SET default_transaction_read_only = off").await.unwrap();
     assert_eq!(refused(&mut two, "UPDATE defender.alerts SET title = 'x'").await, "42501");
-    world.store.grant_reader(&role(&world, "two"), &Sight::Tenants(vec![id(1)])).await.unwrap();
+    world
+        .store
+        .grant_reader(&role(&world, "two"), &ReaderAccess::Tenants(vec![id(1)]))
+        .await
+        .unwrap();
     assert_sees(&mut two, &[1], &world).await;
 
     // Who comes later under the same name gets nothing from his predecessor but what a grant gives him.
     two.close().await.unwrap();
     let name = role(&world, "two");
-    superuser(&world, &format!("DROP OWNED BY {name}; DROP ROLE {name}; CREATE ROLE {name} LOGIN")).await;
+    superuser(&world, &format!("DROP OWNED BY {name}; DROP ROLE {name}; CREATE ROLE {name} LOGIN"))
+        .await;
     let mut successor = log_in(&world.database, &name).await;
     assert!(seen(&mut successor).await.is_empty());
-    world.store.grant_reader(&name, &Sight::Tenants(vec![id(2)])).await.unwrap();
+    world.store.grant_reader(&name, &ReaderAccess::Tenants(vec![id(2)])).await.unwrap();
     assert_sees(&mut successor, &[2], &world).await;
 }
 
@@ -253,14 +276,18 @@ async fn a_reader_sees_exactly_its_tenants_in_every_table_and_view() {
 async fn a_reader_gets_limits_and_a_choice_of_them_stays() {
     let world = World::of(0).await;
     let name = role(&world, "limited");
-    let grant = async || world.store.grant_reader(&name, &Sight::All).await.unwrap();
+    let grant = async || world.store.grant_reader(&name, &ReaderAccess::All).await.unwrap();
     assert!(grant().await);
     let mut connection = log_in(&world.database, &name).await;
     let shown = "SELECT setting::text FROM pg_settings WHERE name IN
         ('default_transaction_read_only', 'idle_in_transaction_session_timeout', 'statement_timeout') ORDER BY name";
     assert_eq!(texts(&mut connection, shown).await, ["on", "60000", "300000"]);
     let database = world.database.get_database().unwrap();
-    superuser(&world, &format!("ALTER ROLE {name} IN DATABASE {database} SET statement_timeout = '1h'")).await;
+    superuser(
+        &world,
+        &format!("ALTER ROLE {name} IN DATABASE {database} SET statement_timeout = '1h'"),
+    )
+    .await;
     assert!(!grant().await);
     let mut connection = log_in(&world.database, &name).await;
     assert_eq!(texts(&mut connection, shown).await, ["on", "60000", "3600000"]);
@@ -298,29 +325,45 @@ async fn a_role_that_could_see_more_is_refused_as_a_reader() {
         superuser(&world, &format!("CREATE ROLE {name} {made}")).await;
         match word {
             "owner of incident-sync's tables" => {
-                superuser(&world, &format!("ALTER VIEW reporting.tenant_freshness OWNER TO {name}")).await;
+                superuser(
+                    &world,
+                    &format!("ALTER VIEW reporting.tenant_freshness OWNER TO {name}"),
+                )
+                .await;
             }
-            "owner of this database" => superuser(&world, &format!("ALTER DATABASE {database} OWNER TO {name}")).await,
+            "owner of this database" => {
+                superuser(&world, &format!("ALTER DATABASE {database} OWNER TO {name}")).await;
+            }
             _ => {}
         }
-        let error = world.store.grant_reader(&name, &Sight::Tenants(vec![id(1)])).await.unwrap_err();
-        assert!(matches!(error, GrantError::Refused { .. }) && error.to_string().contains(word), "{name}: {error}");
+        let error =
+            world.store.grant_reader(&name, &ReaderAccess::Tenants(vec![id(1)])).await.unwrap_err();
+        assert!(
+            matches!(error, GrantError::Refused { .. }) && error.to_string().contains(word),
+            "{name}: {error}"
+        );
         let granted = format!(
             "SELECT rolname::text FROM pg_auth_members JOIN pg_roles ON pg_roles.oid = roleid
             WHERE member = '{name}'::regrole AND rolname = 'incident_sync_tenant_reader'"
         );
-        assert!(texts(&mut world.pool().acquire().await.unwrap(), &granted).await.is_empty(), "{name}");
+        assert!(
+            texts(&mut world.pool().acquire().await.unwrap(), &granted).await.is_empty(),
+            "{name}"
+        );
     }
     // What reads everything anyway may be a member of what reads everything.
-    assert!(!world.store.grant_reader(&own("twofold"), &Sight::All).await.unwrap());
+    assert!(!world.store.grant_reader(&own("twofold"), &ReaderAccess::All).await.unwrap());
 }
 
 /// As the product's own transactions begin.
 async fn as_writer(connection: &mut PgConnection, tenant: Option<u128>) {
     let tenant = tenant.map_or_else(String::new, |number| id(number).to_string());
-    rows(connection, &format!("SET ROLE incident_sync_writer; SET incident_sync.tenant_id = '{tenant}'"))
-        .await
-        .unwrap();
+    rows(
+        connection,
+        &format!("SET ROLE incident_sync_writer; SET incident_sync.tenant_id = '{tenant}'"),
+    )
+    .await
+    .unwrap();
 }
 
 /// The statement's effect, taken back: how many rows it touched, or Postgres's code.
@@ -345,7 +388,8 @@ async fn the_writer_touches_no_row_of_another_tenant_in_any_table() {
         let update = format!("UPDATE defender.{table} SET tenant_id = tenant_id");
         let steal = format!("UPDATE defender.{table} SET tenant_id = '{}'", id(2));
         // What it may not do at all is refused before any policy is asked.
-        let may = |done: Result<u64, String>| done == Ok(its_own) || done == Err("42501".to_owned());
+        let may =
+            |done: Result<u64, String>| done == Ok(its_own) || done == Err("42501".to_owned());
         for statement in [&delete, &update] {
             let done = touched(&mut writer, statement).await;
             assert!(may(done.clone()), "{statement}: {done:?}, and {its_own} are its own");
@@ -361,31 +405,45 @@ async fn the_writer_touches_no_row_of_another_tenant_in_any_table() {
         as_writer(&mut writer, None).await;
         for statement in [&delete, &update] {
             let done = touched(&mut writer, statement).await;
-            assert!(done == Ok(0) || done == Err("42501".to_owned()), "{statement} without a tenant: {done:?}");
+            assert!(
+                done == Ok(0) || done == Err("42501".to_owned()),
+                "{statement} without a tenant: {done:?}"
+            );
         }
     }
     as_writer(&mut writer, None).await;
-    assert!(seen(&mut writer).await.values().all(BTreeMap::is_empty), "without a tenant nothing is visible");
+    assert!(
+        seen(&mut writer).await.values().all(BTreeMap::is_empty),
+        "without a tenant nothing is visible"
+    );
 
     rows(&mut writer, "SET ROLE incident_sync_dispatcher").await.unwrap();
     let visible: Vec<&str> = seen(&mut writer).await.into_keys().collect();
     assert_eq!(visible, ["summaries", "sync_state", "tenants"]);
     for table in TABLES.into_iter().filter(|table| !visible.contains(table)) {
-        assert_eq!(touched(&mut writer, &format!("DELETE FROM defender.{table}")).await, Err("42501".to_owned()));
+        assert_eq!(
+            touched(&mut writer, &format!("DELETE FROM defender.{table}")).await,
+            Err("42501".to_owned())
+        );
     }
 }
 
 /// A copy of another tenant's row, as new and over the one that is there.
 async fn assert_forged_insert_fails(world: &World, writer: &mut PgConnection, table: &str) {
     let mut admin = world.pool().acquire().await.unwrap();
-    let row = format!("SELECT to_jsonb(t)::text FROM defender.{table} t WHERE tenant_id = '{}' LIMIT 1", id(2));
+    let row = format!(
+        "SELECT to_jsonb(t)::text FROM defender.{table} t WHERE tenant_id = '{}' LIMIT 1",
+        id(2)
+    );
     let row = texts(&mut admin, &row).await.remove(0).replace('\'', "''");
     let key = format!(
         "SELECT quote_ident(attname)::text FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
          WHERE indrelid = 'defender.{table}'::regclass AND indisprimary"
     );
     let key = texts(&mut admin, &key).await.join(", ");
-    for conflict in [String::new(), format!("ON CONFLICT ({key}) DO UPDATE SET tenant_id = excluded.tenant_id")] {
+    for conflict in
+        [String::new(), format!("ON CONFLICT ({key}) DO UPDATE SET tenant_id = excluded.tenant_id")]
+    {
         let insert = format!(
             "INSERT INTO defender.{table} OVERRIDING SYSTEM VALUE
              SELECT * FROM jsonb_populate_record(NULL::defender.{table}, '{row}') {conflict}"
@@ -403,7 +461,9 @@ async fn runs_of_kind(world: &World, kind: &str) {
     let (_, engine) = world.other_instance("daemon", 2).await;
     let ended = async {
         let count = "SELECT count(*) FROM defender.sync_runs WHERE kind = $1";
-        while sqlx::query_scalar::<_, i64>(count).bind(kind).fetch_one(world.pool()).await.unwrap() == 0 {
+        while sqlx::query_scalar::<_, i64>(count).bind(kind).fetch_one(world.pool()).await.unwrap()
+            == 0
+        {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         engine.stop.cancel();
@@ -422,7 +482,9 @@ async fn no_kind_of_run_stores_anything_of_a_page_with_an_incident_of_another_te
     let good = r#"{"incidentId":901,"lastUpdateTime":"2026-11-22T10:00:00Z","status":"Active"}"#;
     // What cannot be decoded would go to the quarantine, and that is the tenant's own too.
     for foreign in [
-        format!(r#"{{"incidentId":902,"lastUpdateTime":"2026-11-22T11:00:00Z","incidentUri":"{uri}"}}"#),
+        format!(
+            r#"{{"incidentId":902,"lastUpdateTime":"2026-11-22T11:00:00Z","incidentUri":"{uri}"}}"#
+        ),
         format!(r#"{{"incidentId":902,"incidentUri":"{uri}"}}"#),
         format!(r#"{{"incidentUri":"{uri}","incidentId":"?","lastUpdateTime":null}}"#),
         format!(
@@ -430,11 +492,18 @@ async fn no_kind_of_run_stores_anything_of_a_page_with_an_incident_of_another_te
         ),
     ] {
         let page = format!(r#"{{"value":[{good},{foreign}]}}"#);
-        for (kind, asked) in
-            [("manual", Some(Asked::News)), ("manual", Some(Asked::Everything)), ("open", None), ("reconcile", None)]
-        {
+        for (kind, asked) in [
+            ("manual", Some(SyncMode::Incremental)),
+            ("manual", Some(SyncMode::Full)),
+            ("open", None),
+            ("reconcile", None),
+        ] {
             sqlx::query("DELETE FROM defender.sync_runs").execute(world.pool()).await.unwrap();
-            world.service().script(id(1), Endpoint::Incidents, vec![Reply::Body(page.clone())]);
+            world.service().script(
+                id(1),
+                Endpoint::Incidents,
+                vec![ScriptedReply::Body(page.clone())],
+            );
             match asked {
                 Some(asked) => drop(world.pass_for(asked).await),
                 None => runs_of_kind(&world, kind).await,
@@ -446,8 +515,16 @@ async fn no_kind_of_run_stores_anything_of_a_page_with_an_incident_of_another_te
             .fetch_one(world.pool())
             .await
             .unwrap();
-            assert_eq!(said, ("parked".to_owned(), "security".to_owned(), 1), "{kind} {asked:?}: {foreign}");
-            assert_eq!(world.tuples().await, before, "{kind} {asked:?} stored something beside {foreign}");
+            assert_eq!(
+                said,
+                ("parked".to_owned(), "security".to_owned(), 1),
+                "{kind} {asked:?}: {foreign}"
+            );
+            assert_eq!(
+                world.tuples().await,
+                before,
+                "{kind} {asked:?} stored something beside {foreign}"
+            );
         }
     }
 }

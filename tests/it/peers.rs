@@ -10,14 +10,15 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use incident_sync::http_client::Deadlines;
 use incident_sync::store::runs::Outcome;
 use incident_sync::sync::engine::TenantResult;
-use incident_sync::sync::tenant_run::Asked as AskedFor;
-use simulator::{Behaviour, Endpoint, Order, Reply, TenantSpec};
+use incident_sync::sync::tenant_run::SyncMode as AskedFor;
+use simulator::{Behaviour, Endpoint, Order, ScriptedReply, TenantSpec};
 
 use crate::support::peer::{Asked, Peer, Script, Step, TOKEN, answer, head, ok, page, token};
 use crate::support::world::{SECRET, World, id, spec};
 
 /// Only what hangs waits for it.
-const SHORT: Deadlines = Deadlines { connect: Duration::from_secs(2), total: Duration::from_secs(2) };
+const SHORT: Deadlines =
+    Deadlines { connect: Duration::from_secs(2), total: Duration::from_secs(2) };
 /// Whoever needs longer hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -28,14 +29,22 @@ pub(crate) struct Case {
 }
 
 /// The API answers like this; tokens are fine.
-pub(crate) fn api(name: impl Into<String>, script: impl Fn(&Asked) -> Vec<Step> + Send + Sync + 'static) -> Case {
-    let script = move |asked: &Asked| if asked.is_token() { token(asked.tenant) } else { script(asked) };
+pub(crate) fn api(
+    name: impl Into<String>,
+    script: impl Fn(&Asked) -> Vec<Step> + Send + Sync + 'static,
+) -> Case {
+    let script =
+        move |asked: &Asked| if asked.is_token() { token(asked.tenant) } else { script(asked) };
     Case { name: name.into(), script: Box::new(script) }
 }
 
 /// The token endpoint answers like this; the API has one incident.
-pub(crate) fn entra(name: impl Into<String>, script: impl Fn(&Asked) -> Vec<Step> + Send + Sync + 'static) -> Case {
-    let script = move |asked: &Asked| if asked.is_token() { script(asked) } else { ok(page([1], None)) };
+pub(crate) fn entra(
+    name: impl Into<String>,
+    script: impl Fn(&Asked) -> Vec<Step> + Send + Sync + 'static,
+) -> Case {
+    let script =
+        move |asked: &Asked| if asked.is_token() { script(asked) } else { ok(page([1], None)) };
     Case { name: name.into(), script: Box::new(script) }
 }
 
@@ -52,33 +61,47 @@ pub(crate) async fn run(cases: Vec<Case>, deadlines: Deadlines) -> Ended {
     let numbers = 1..=cases.len() as u128;
     let world = World::with(numbers.clone().map(|number| spec(number, 0)).collect()).await;
     let names = cases.iter().map(|case| case.name.clone()).collect();
-    let peer = Peer::start(move |asked| match asked.tenant.checked_sub(1).and_then(|at| cases.get(at as usize)) {
-        Some(case) => (case.script)(asked),
-        None => vec![Step::Say(answer(404, &[], ""))],
+    let peer = Peer::start(move |asked| {
+        match asked.tenant.checked_sub(1).and_then(|at| cases.get(at as usize)) {
+            Some(case) => (case.script)(asked),
+            None => vec![Step::Say(answer(404, &[], ""))],
+        }
     })
     .await;
     let engine = world.facing(&peer.url, deadlines).await;
     let ids: Vec<_> = numbers.map(id).collect();
-    let ended = tokio::time::timeout(PATIENCE, engine.run_once(&ids, AskedFor::News));
+    let ended = tokio::time::timeout(PATIENCE, engine.run_once(&ids, AskedFor::Incremental));
     let results = ended.await.expect("a run does not end").unwrap();
     let number = |result: &TenantResult| result.tenant.id.0.as_u128() - id(0).as_u128();
-    let results: BTreeMap<_, _> = results.into_iter().map(|result| (number(&result), result)).collect();
+    let results: BTreeMap<_, _> =
+        results.into_iter().map(|result| (number(&result), result)).collect();
     assert_eq!(results.len(), ids.len());
     Ended { world, peer, names, results }
 }
 
 impl Ended {
     pub(crate) fn each(&self) -> impl Iterator<Item = (&str, u128, &TenantResult)> {
-        self.results.iter().map(|(number, result)| (&*self.names[*number as usize - 1], *number, result))
+        self.results
+            .iter()
+            .map(|(number, result)| (&*self.names[*number as usize - 1], *number, result))
     }
 
     /// Every case failed like this, and nothing was stored or thought to be read.
     pub(crate) async fn all_failed(&self, outcome: Outcome, class: &str) {
         for (name, number, result) in self.each() {
-            let found = result.verdict.as_ref().map(|verdict| verdict.class);
-            assert_eq!((result.outcome, found), (outcome, Some(class)), "{name}: {:?}", result.report.failure);
-            let told = self.world.state(id(number), "error_message").await.expect("the failure is told");
-            assert!(![SECRET, TOKEN, "steal"].iter().any(|secret| told.contains(secret)), "{name}: {told}");
+            let found = result.diagnosis.as_ref().map(|diagnosis| diagnosis.class);
+            assert_eq!(
+                (result.outcome, found),
+                (outcome, Some(class)),
+                "{name}: {:?}",
+                result.report.failure
+            );
+            let told =
+                self.world.state(id(number), "error_message").await.expect("the failure is told");
+            assert!(
+                ![SECRET, TOKEN, "steal"].iter().any(|secret| told.contains(secret)),
+                "{name}: {told}"
+            );
             assert_eq!(self.world.state(id(number), "watermark").await, None, "{name}");
             assert_eq!(self.world.state(id(number), "last_success_at").await, None, "{name}");
         }
@@ -111,17 +134,24 @@ async fn no_redirect_is_followed_and_no_secret_goes_along() {
     for status in [301, 302, 303, 307, 308] {
         for target in ["/steal", elsewhere.url.as_str()] {
             let location = target.to_owned();
-            let redirect = move |_: &Asked| vec![Step::Say(answer(status, &[("Location", &location)], "moved"))];
+            let redirect = move |_: &Asked| {
+                vec![Step::Say(answer(status, &[("Location", &location)], "moved"))]
+            };
             cases.push(entra(format!("token {status} to {target}"), redirect.clone()));
             cases.push(api(format!("API {status} to {target}"), redirect));
         }
     }
     let ended = run(cases, Deadlines::default()).await;
     ended.all_failed(Outcome::Parked, "security").await;
-    let strays: Vec<_> = ended.peer.seen().into_iter().filter(|asked| asked.path.contains("steal")).collect();
+    let strays: Vec<_> =
+        ended.peer.seen().into_iter().filter(|asked| asked.path.contains("steal")).collect();
     assert!(strays.is_empty() && elsewhere.seen().is_empty(), "{strays:?} {:?}", elsewhere.seen());
     for (name, number, _) in ended.each() {
-        assert_eq!(ended.peer.pages(number), usize::from(name.starts_with("API")), "{name} was asked for once");
+        assert_eq!(
+            ended.peer.pages(number),
+            usize::from(name.starts_with("API")),
+            "{name} was asked for once"
+        );
     }
 }
 
@@ -153,7 +183,9 @@ async fn no_link_leads_away_from_the_configured_origin() {
         "data:application/json,{}".to_owned(),
         "http://".to_owned(),
     ];
-    let cases = links.map(|link| api(link.clone(), move |asked| ok(page([], Some(&link.replace("OWN", &asked.port))))));
+    let cases = links.map(|link| {
+        api(link.clone(), move |asked| ok(page([], Some(&link.replace("OWN", &asked.port)))))
+    });
     let ended = run(cases.into(), Deadlines::default()).await;
     ended.all_failed(Outcome::Parked, "security").await;
     assert!(elsewhere.seen().is_empty(), "{:?}", elsewhere.seen());
@@ -168,11 +200,17 @@ async fn a_list_without_end_ends_the_run() {
     let cases = vec![
         api("the same link for ever", |_| ok(page(1..=3, Some("/api/incidents?x=1")))),
         api("two links in a loop", |asked| {
-            let other = if asked.path.ends_with("x=1") { "/api/incidents?x=2" } else { "/api/incidents?x=1" };
+            let other = if asked.path.ends_with("x=1") {
+                "/api/incidents?x=2"
+            } else {
+                "/api/incidents?x=1"
+            };
             ok(page(1..=3, Some(other)))
         }),
         api("ever new links to nothing", move |asked| ok(page([], link("x", asked).as_deref()))),
-        api("ever new links to the same", move |asked| ok(page(1..=100, link("x", asked).as_deref()))),
+        api("ever new links to the same", move |asked| {
+            ok(page(1..=100, link("x", asked).as_deref()))
+        }),
         api("ever new links to something new", move |asked| {
             ok(page([asked.before as i64], link("x", asked).as_deref()))
         }),
@@ -180,10 +218,11 @@ async fn a_list_without_end_ends_the_run() {
     ];
     let ended = run(cases, Deadlines::default()).await;
     for (name, number, result) in ended.each() {
-        let class = result.verdict.as_ref().map(|verdict| verdict.class);
+        let class = result.diagnosis.as_ref().map(|diagnosis| diagnosis.class);
         assert_eq!((result.outcome, class), (Outcome::Failed, Some("unstable_listing")), "{name}");
         assert_eq!(ended.world.state(id(number), "watermark").await, None, "{name}");
-        let (pages, most) = (ended.peer.pages(number), if name.ends_with("something new") { 2_002 } else { 300 });
+        let (pages, most) =
+            (ended.peer.pages(number), if name.ends_with("something new") { 2_002 } else { 300 });
         assert!(pages <= most, "{name}: {pages} pages");
     }
 }
@@ -192,7 +231,8 @@ async fn a_list_without_end_ends_the_run() {
 async fn a_service_that_ignores_skip_is_read_whole_all_the_same() {
     let specs = [Order::NewestFirst, Order::ById, Order::Hashed].into_iter().zip(1..);
     let behaviour = Behaviour { ignores_skip: true, ..Behaviour::default() };
-    let specs = specs.map(|(order, number)| TenantSpec { order, behaviour, ..spec(number, 350) }).collect();
+    let specs =
+        specs.map(|(order, number)| TenantSpec { order, behaviour, ..spec(number, 350) }).collect();
     let world = World::with(specs).await;
     world.good_pass().await;
     world.assert_settled().await;
@@ -215,7 +255,8 @@ fn encoded(encoding: &str, body: &[u8]) -> Vec<Step> {
 #[tokio::test]
 async fn a_body_is_cut_off_at_its_cap_however_small_it_was_sent() {
     let huge = vec![b' '; 70 * 1024 * 1024];
-    let (gzip_bomb, deflate_bomb, small_bomb) = (gzip(&huge), deflate(&huge), gzip(&huge[..1024 * 1024]));
+    let (gzip_bomb, deflate_bomb, small_bomb) =
+        (gzip(&huge), deflate(&huge), gzip(&huge[..1024 * 1024]));
     drop(huge);
     assert!(gzip_bomb.len() < 100_000 && deflate_bomb.len() < 100_000);
     let endless = [head(200, &[("Transfer-Encoding", "chunked")]), Vec::new()].concat();
@@ -223,7 +264,9 @@ async fn a_body_is_cut_off_at_its_cap_however_small_it_was_sent() {
     let cases = vec![
         api("gzip", move |_| encoded("gzip", &gzip_bomb)),
         api("deflate", move |_| encoded("deflate", &deflate_bomb)),
-        api("endless", move |_| vec![Step::Say(endless.clone()), Step::Forever(chunk.clone(), Duration::ZERO)]),
+        api("endless", move |_| {
+            vec![Step::Say(endless.clone()), Step::Forever(chunk.clone(), Duration::ZERO)]
+        }),
         entra("token", move |_| encoded("gzip", &small_bomb)),
     ];
     let ended = run(cases, Deadlines::default()).await;
@@ -263,12 +306,15 @@ async fn what_is_no_page_is_never_an_empty_one() {
     let mut cases: Vec<Case> = bodies.map(|body| api(body, move |_| ok(body))).into();
     let good = page([1], None);
     let (once, twice) = (gzip(good.as_bytes()), gzip(&gzip(good.as_bytes())));
-    cases.push(api("br, which nobody asked for", |_| encoded("br", b"\x0b\x02\x80{\"value\":[]}\x03")));
+    cases.push(api("br, which nobody asked for", |_| {
+        encoded("br", b"\x0b\x02\x80{\"value\":[]}\x03")
+    }));
     let nested = twice.clone();
     cases.push(api("gzip in gzip", move |_| encoded("gzip", &twice)));
     cases.push(api("gzip in gzip that says so", move |_| encoded("gzip, gzip", &nested)));
     cases.push(api("gzip that does not say so", move |_| ok(&once)));
-    let no_date = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 12\r\n\r\n{\"value\":[]}";
+    let no_date =
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 12\r\n\r\n{\"value\":[]}";
     cases.push(api("no date", move |_| vec![Step::Say(no_date.into())]));
     let ended = run(cases, Deadlines::default()).await;
     ended.all_failed(Outcome::Failed, "bad_reply").await;
@@ -280,10 +326,14 @@ async fn what_is_no_page_is_never_an_empty_one() {
 #[tokio::test]
 async fn a_good_page_is_taken_whatever_its_content_type_says() {
     let typed = |content_type: &'static str| {
-        api(content_type, move |_| vec![Step::Say(answer(200, &[("Content-Type", content_type)], page([1], None)))])
+        api(content_type, move |_| {
+            vec![Step::Say(answer(200, &[("Content-Type", content_type)], page([1], None)))]
+        })
     };
     let mut cases: Vec<Case> =
-        ["text/plain", "text/html; charset=utf-8", "application/octet-stream", "x"].map(typed).into();
+        ["text/plain", "text/html; charset=utf-8", "application/octet-stream", "x"]
+            .map(typed)
+            .into();
     cases.push(api("none", |_| vec![Step::Say(answer(200, &[], page([1], None)))]));
     cases.push(api("a byte order mark", |_| ok(format!("\u{feff} {}", page([1], None)))));
     run(cases, Deadlines::default()).await.all_stored(1).await;
@@ -302,14 +352,21 @@ fn cuts(body: &str) -> Vec<(String, Vec<Step>)> {
     let places = |length: usize| (0..length).step_by(length / 11).chain([length - 1]);
     for at in places(body.len()) {
         let sent = &body.as_bytes()[..at];
-        let announced = Step::Say([head(200, &[("Content-Length", &whole)]), sent.to_vec()].concat());
+        let announced =
+            Step::Say([head(200, &[("Content-Length", &whole)]), sent.to_vec()].concat());
         cuts.push((format!("closed at {at} of {whole}"), vec![announced.clone()]));
         cuts.push((format!("reset at {at} of {whole}"), vec![announced, Step::Reset]));
-        cuts.push((format!("unannounced, closed at {at}"), vec![Step::Say([head(200, &[]), sent.to_vec()].concat())]));
+        cuts.push((
+            format!("unannounced, closed at {at}"),
+            vec![Step::Say([head(200, &[]), sent.to_vec()].concat())],
+        ));
     }
     for at in places(chunked.len()) {
         let head = head(200, &[("Transfer-Encoding", "chunked")]);
-        cuts.push((format!("chunked, closed at {at}"), vec![Step::Say([head, chunked[..at].to_vec()].concat())]));
+        cuts.push((
+            format!("chunked, closed at {at}"),
+            vec![Step::Say([head, chunked[..at].to_vec()].concat())],
+        ));
     }
     for at in places(packed.len()) {
         cuts.push((format!("gzip, cut at {at}"), encoded("gzip", &packed[..at])));
@@ -317,7 +374,10 @@ fn cuts(body: &str) -> Vec<(String, Vec<Step>)> {
     let head = head(200, &[("Content-Length", &whole)]);
     for at in places(head.len()) {
         cuts.push((format!("head, closed at {at}"), vec![Step::Say(head[..at].to_vec())]));
-        cuts.push((format!("head, reset at {at}"), vec![Step::Say(head[..at].to_vec()), Step::Reset]));
+        cuts.push((
+            format!("head, reset at {at}"),
+            vec![Step::Say(head[..at].to_vec()), Step::Reset],
+        ));
     }
     cuts
 }
@@ -373,10 +433,16 @@ async fn whoever_hangs_or_drips_is_left_at_the_deadline() {
         api("a head", move |_| vec![Step::Say(head_only.clone()), Step::Silence]),
         api("half a body", move |_| vec![Step::Say(half.clone()), Step::Silence]),
         api("a drip", move |_| vec![Step::Drip(whole.clone(), 1, slow)]),
-        api("headers for ever", move |_| vec![Step::Say(status.clone()), Step::Forever(b"X: y\r\n".to_vec(), slow)]),
+        api("headers for ever", move |_| {
+            vec![Step::Say(status.clone()), Step::Forever(b"X: y\r\n".to_vec(), slow)]
+        }),
         entra("silence of the token endpoint", |_| vec![Step::Silence]),
         entra("a drip of the token endpoint", move |_| {
-            vec![Step::Drip(answer(200, &[], format!("{{\"access_token\":\"{TOKEN}\"}}")), 1, slow_token)]
+            vec![Step::Drip(
+                answer(200, &[], format!("{{\"access_token\":\"{TOKEN}\"}}")),
+                1,
+                slow_token,
+            )]
         }),
     ];
     let ended = run(cases, SHORT).await;
@@ -393,23 +459,32 @@ async fn nobody_at_the_address_fails_the_run() {
     let world = World::of(0).await;
     let url = Peer::start(|_| vec![]).await.url.clone();
     let engine = world.facing(&url, Deadlines::default()).await;
-    let result = engine.run_once(&[id(1)], AskedFor::News).await.unwrap().remove(0);
-    assert_eq!((result.outcome, result.verdict.unwrap().class), (Outcome::Failed, "transport"));
+    let result = engine.run_once(&[id(1)], AskedFor::Incremental).await.unwrap().remove(0);
+    assert_eq!((result.outcome, result.diagnosis.unwrap().class), (Outcome::Failed, "transport"));
 }
 
 #[tokio::test]
 async fn what_is_no_token_is_not_used() {
-    let cases =
-        ["", "<html>", "{}", "[]", "null", r#"{"error":"x"}"#, r#"{"access_token":7}"#, r#"{"access_token":""}"#]
-            .map(|body| entra(body, move |_| ok(body)));
+    let cases = [
+        "",
+        "<html>",
+        "{}",
+        "[]",
+        "null",
+        r#"{"error":"x"}"#,
+        r#"{"access_token":7}"#,
+        r#"{"access_token":""}"#,
+    ]
+    .map(|body| entra(body, move |_| ok(body)));
     let mut cases: Vec<Case> = cases.into();
     cases.push(entra("a proxy's 407", |_| vec![Step::Say(answer(407, &[], "<html>"))]));
     let ended = run(cases, Deadlines::default()).await;
     ended.all_failed(Outcome::Failed, "bad_reply").await;
     assert!(ended.peer.seen().iter().all(Asked::is_token), "nobody calls the API without a token");
 
-    let failing = [500, 502, 503]
-        .map(|status| entra(format!("{status}"), move |_| vec![Step::Say(answer(status, &[], "<html>"))]));
+    let failing = [500, 502, 503].map(|status| {
+        entra(format!("{status}"), move |_| vec![Step::Say(answer(status, &[], "<html>"))])
+    });
     let ended = run(failing.into(), Deadlines::default()).await;
     ended.all_failed(Outcome::Failed, "upstream").await;
     assert!(ended.peer.seen().iter().all(Asked::is_token));
@@ -417,16 +492,26 @@ async fn what_is_no_token_is_not_used() {
 
 #[tokio::test]
 async fn a_token_lives_as_long_as_it_says_within_reason() {
-    let forms = ["3599", "\"3599\"", "0", "-1", "\"\"", "null", "{}", "1e12", "3599.5", "true", "\"soon\""];
+    let forms =
+        ["3599", "\"3599\"", "0", "-1", "\"\"", "null", "{}", "1e12", "3599.5", "true", "\"soon\""];
     let cases = forms.map(|form| {
-        entra(form, move |asked| ok(format!(r#"{{"access_token":"{TOKEN}{}","expires_in":{form}}}"#, asked.tenant)))
+        entra(form, move |asked| {
+            ok(format!(r#"{{"access_token":"{TOKEN}{}","expires_in":{form}}}"#, asked.tenant))
+        })
     });
     let mut cases: Vec<Case> = cases.into();
-    cases.push(entra("none", |asked| ok(format!(r#"{{"access_token":"{TOKEN}{}"}}"#, asked.tenant))));
+    cases.push(entra("none", |asked| {
+        ok(format!(r#"{{"access_token":"{TOKEN}{}"}}"#, asked.tenant))
+    }));
     let ended = run(cases, Deadlines::default()).await;
     ended.all_stored(1).await;
     for (name, number, _) in ended.each() {
-        let tokens = ended.peer.seen().iter().filter(|asked| asked.tenant == number && asked.is_token()).count();
+        let tokens = ended
+            .peer
+            .seen()
+            .iter()
+            .filter(|asked| asked.tenant == number && asked.is_token())
+            .count();
         assert_eq!(tokens, 1, "{name}");
     }
 }
@@ -459,24 +544,39 @@ async fn a_pause_of_entras_holds_the_app_and_not_only_the_tenant() {
     let (_, engine) = world.other_instance("one-by-one", 1).await;
     let ids = |numbers: std::ops::RangeInclusive<u128>| numbers.map(id).collect::<Vec<_>>();
     let asked = |world: &World| -> Vec<usize> {
-        let tokens =
-            |at: u128| world.service().calls(id(at)).iter().filter(|call| call.endpoint == Endpoint::Token).count();
+        let tokens = |at: u128| {
+            world
+                .service()
+                .calls(id(at))
+                .iter()
+                .filter(|call| call.endpoint == Endpoint::Token)
+                .count()
+        };
         (1..=12).map(tokens).collect()
     };
-    let good = |results: &[TenantResult]| results.iter().filter(|result| result.outcome == Outcome::Ok).count();
-    assert_eq!(good(&engine.run_once(&ids(1..=3), AskedFor::News).await.unwrap()), 3);
+    let good = |results: &[TenantResult]| {
+        results.iter().filter(|result| result.outcome == Outcome::Ok).count()
+    };
+    assert_eq!(good(&engine.run_once(&ids(1..=3), AskedFor::Incremental).await.unwrap()), 3);
 
     // A pause of a moment is waited for within the run, and then everything goes on.
-    world.service().script(id(4), Endpoint::Token, vec![Reply::throttled(1)]);
-    assert_eq!(good(&engine.run_once(&ids(4..=5), AskedFor::News).await.unwrap()), 2);
+    world.service().script(id(4), Endpoint::Token, vec![ScriptedReply::throttled(1)]);
+    assert_eq!(good(&engine.run_once(&ids(4..=5), AskedFor::Incremental).await.unwrap()), 2);
     assert_eq!(asked(&world)[3..5], [2, 1]);
 
-    world.service().script(id(6), Endpoint::Token, vec![Reply::throttled(900)]);
-    let results = engine.run_once(&ids(1..=12), AskedFor::News).await.unwrap();
+    world.service().script(id(6), Endpoint::Token, vec![ScriptedReply::throttled(900)]);
+    let results = engine.run_once(&ids(1..=12), AskedFor::Incremental).await.unwrap();
     assert_eq!(good(&results), 5, "whoever has a token goes on");
-    assert_eq!(asked(&world), [1, 1, 1, 2, 1, 1, 0, 0, 0, 0, 0, 0], "silence at the token endpoint");
+    assert_eq!(
+        asked(&world),
+        [1, 1, 1, 2, 1, 1, 0, 0, 0, 0, 0, 0],
+        "silence at the token endpoint"
+    );
     for result in results.iter().filter(|result| result.outcome != Outcome::Ok) {
-        assert_eq!((result.outcome, result.verdict.as_ref().unwrap().class), (Outcome::Throttled, "throttled"));
+        assert_eq!(
+            (result.outcome, result.diagnosis.as_ref().unwrap().class),
+            (Outcome::Throttled, "throttled")
+        );
         let left = "SELECT min(extract(epoch FROM next_attempt_at - now()))::bigint FROM defender.sync_state
             WHERE error_class = 'throttled' HAVING count(*) = 7";
         assert!((800..=1_000).contains(&world.number(left).await), "the others wait as long");

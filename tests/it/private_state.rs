@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use incident_sync::store::feed::Feed;
-use incident_sync::store::tenants::Left;
+use incident_sync::store::tenants::RemovedTenants;
 use incident_sync::store::{MIGRATIONS, Store, apply_migrations};
 use incident_sync::tenant::{Tenant, TenantId};
-use simulator::{Behaviour, Endpoint, Reply, TenantSpec};
+use simulator::{Behaviour, Endpoint, ScriptedReply, TenantSpec};
 use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use crate::database::world_on;
+use crate::database_faults::proxied;
 use crate::isolation::{crowded, log_in, reader, role, rows, superuser, texts};
 use crate::support::fault_proxy::Fault;
 use crate::support::server::OwnServer;
 use crate::support::world::{World, id, spec};
 use crate::support::{canary, postgres};
-use crate::troubles::proxied;
 
 /// The migration that ends statistics on tenant ids.
 const WITHOUT_STATISTICS: i64 = 19;
@@ -34,10 +34,16 @@ const RELATIONS: &str = "SELECT c.oid::regclass::text FROM pg_class c
 /// What the planner expects of each condition on a tenant, without the tenant's id.
 async fn plans(connection: &mut PgConnection, relation: &str, tenant: Uuid) -> String {
     let mut plans = String::new();
-    for condition in
-        ["= '?'", "<> '?'", "> '?'", "IN ('?', '00000000-0000-0000-0000-000000000001')", "= ALL (ARRAY['?'::uuid])"]
-    {
-        let asked = format!("EXPLAIN (VERBOSE) SELECT tenant_id FROM {relation} WHERE tenant_id {condition}");
+    for condition in [
+        "= '?'",
+        "<> '?'",
+        "> '?'",
+        "IN ('?', '00000000-0000-0000-0000-000000000001')",
+        "= ALL (ARRAY['?'::uuid])",
+    ] {
+        let asked = format!(
+            "EXPLAIN (VERBOSE) SELECT tenant_id FROM {relation} WHERE tenant_id {condition}"
+        );
         let plan = texts(connection, &asked.replace('?', &tenant.to_string())).await;
         plans += &format!("{condition}: {}\n", plan.join("\n"));
     }
@@ -82,11 +88,13 @@ const ANALYSED: &str = "
     ANALYZE defender.incidents";
 
 async fn migrate_until_statistics_end(connection: &mut PgConnection) {
-    let before = MIGRATIONS.iter().filter(|migration| migration.version < WITHOUT_STATISTICS).cloned();
+    let before =
+        MIGRATIONS.iter().filter(|migration| migration.version < WITHOUT_STATISTICS).cloned();
     Migrator::with_migrations(before.collect()).run(connection).await.unwrap();
 }
 
-const COLLECTED: &str = "SELECT attname::text FROM pg_stats WHERE schemaname = 'defender' AND tablename = 'incidents'
+const COLLECTED: &str =
+    "SELECT attname::text FROM pg_stats WHERE schemaname = 'defender' AND tablename = 'incidents'
     AND attname = 'tenant_id'";
 
 #[tokio::test]
@@ -122,11 +130,16 @@ async fn migration_of_an_owner_names_the_statement_for_statistics() {
     let mut connection = PgConnection::connect_with(&admin).await.unwrap();
     rows(&mut connection, ANALYSED).await.unwrap();
 
-    let version = texts(&mut connection, "SELECT current_setting('server_version_num')").await.remove(0);
+    let version =
+        texts(&mut connection, "SELECT current_setting('server_version_num')").await.remove(0);
     if version.parse::<i32>().unwrap() < 180_000 {
         let message = apply_migrations(&options).await.unwrap_err().to_string();
         let cure = message.split("then repeat: ").nth(1).unwrap_or_else(|| panic!("{message}"));
-        assert_eq!(texts(&mut connection, COLLECTED).await, ["tenant_id"], "nothing is done by half");
+        assert_eq!(
+            texts(&mut connection, COLLECTED).await,
+            ["tenant_id"],
+            "nothing is done by half"
+        );
         rows(&mut connection, cure).await.unwrap();
     }
     apply_migrations(&options).await.unwrap();
@@ -146,7 +159,10 @@ async fn runs_are_recorded_while_the_notification_queue_is_full() {
     proxy.stage(Fault::RefuseNotify);
     world.good_pass().await;
     assert!(proxy.struck() > 0, "a NOTIFY was refused");
-    assert_eq!(world.number("SELECT count(*) FROM defender.sync_runs WHERE outcome = 'ok'").await, 4);
+    assert_eq!(
+        world.number("SELECT count(*) FROM defender.sync_runs WHERE outcome = 'ok'").await,
+        4
+    );
     let fresh = "SELECT count(*) FROM reporting.tenant_freshness WHERE data_as_of IS NOT NULL AND last_outcome = 'ok'";
     assert_eq!(world.number(fresh).await, 4);
     let (refused, before) = (proxy.struck(), world.state(id(1), "last_success_at").await);
@@ -159,7 +175,11 @@ async fn runs_are_recorded_while_the_notification_queue_is_full() {
     assert_ne!(world.state(id(1), "last_success_at").await, before, "the data grows no older");
     let warnings = canary::warnings("NOTIFY incident_sync_changes failed");
     assert_eq!(warnings.len(), 1, "one cause is one warning: {warnings:#?}");
-    assert!(warnings[0].contains("pg_notification_queue_usage()") && warnings[0].contains("54000"), "{}", warnings[0]);
+    assert!(
+        warnings[0].contains("pg_notification_queue_usage()") && warnings[0].contains("54000"),
+        "{}",
+        warnings[0]
+    );
 }
 
 /// The process of a session.
@@ -189,7 +209,9 @@ async fn until(what: &str, store: &Store, is_so: impl Fn(&Feed) -> bool) -> Feed
 async fn reader_that_holds_the_change_feed_is_named_and_can_be_ended() {
     let world = World::of(0).await;
     let mut reader = reader(&world, "holder", &[1]).await;
-    rows(&mut reader, "SET application_name = 'report'; BEGIN; SELECT pg_current_xact_id()").await.unwrap();
+    rows(&mut reader, "SET application_name = 'report'; BEGIN; SELECT pg_current_xact_id()")
+        .await
+        .unwrap();
     let (pid, name) = (pid(&mut reader).await, role(&world, "holder"));
     change(&world).await;
     let feed = world.store.feed().await.unwrap();
@@ -205,7 +227,10 @@ async fn reader_that_holds_the_change_feed_is_named_and_can_be_ended() {
     // It calls itself as we do, which helps only those who log in as we do.
     rows(&mut reader, "SET application_name = 'incident-sync'").await.unwrap();
     let feed = world.store.feed().await.unwrap();
-    assert!(feed.holders.iter().any(|holder| holder.pid == Some(pid) && !holder.is_ours), "{feed:?}");
+    assert!(
+        feed.holders.iter().any(|holder| holder.pid == Some(pid) && !holder.is_ours),
+        "{feed:?}"
+    );
 
     superuser(&world, &format!("SELECT pg_terminate_backend({pid})")).await;
     until("the feed goes on", &world.store, |feed| {
@@ -238,16 +263,23 @@ async fn prepared_transaction_that_holds_the_feed_is_named() {
     let world = world_on(server.options(), &[0]).await;
     let mut reader = reader(&world, "preparer", &[1]).await;
     rows(&mut reader, "SET default_transaction_read_only = off").await.unwrap();
-    rows(&mut reader, "BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'it''s'").await.unwrap();
+    rows(&mut reader, "BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'it''s'")
+        .await
+        .unwrap();
     reader.close().await.unwrap();
-    let feed =
-        until("it is prepared", &world.store, |feed| feed.holders.iter().any(|holder| holder.gid.is_some())).await;
+    let feed = until("it is prepared", &world.store, |feed| {
+        feed.holders.iter().any(|holder| holder.gid.is_some())
+    })
+    .await;
     let holder = feed.holders.iter().find(|holder| holder.gid.is_some()).unwrap();
     assert_eq!((holder.gid.as_deref(), holder.pid), (Some("it's"), None));
     assert_eq!(holder.role, Some(role(&world, "preparer")));
     assert!(holder.age_seconds.is_some());
     superuser(&world, "ROLLBACK PREPARED 'it''s'").await;
-    until("it is ended", &world.store, |feed| feed.holders.iter().all(|holder| holder.gid.is_none())).await;
+    until("it is ended", &world.store, |feed| {
+        feed.holders.iter().all(|holder| holder.gid.is_none())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -271,8 +303,13 @@ async fn readers_without_limits_are_listed() {
 }
 
 /// Words that an operator writes, and the partner's own trouble.
-const PRIVATE: [&str; 5] =
-    ["unpaid-invoice-77", "ann-of-the-partner", "margin-is-low", "AADSTS7000215", "client_secret_file"];
+const PRIVATE: [&str; 5] = [
+    "unpaid-invoice-77",
+    "ann-of-the-partner",
+    "margin-is-low",
+    "AADSTS7000215",
+    "client_secret_file",
+];
 
 /// All that a role can read in tables and views, and by functions without arguments.
 async fn everything(connection: &mut PgConnection) -> String {
@@ -305,17 +342,33 @@ async fn freshness(connection: &mut PgConnection) -> Vec<String> {
 #[tokio::test]
 async fn what_operators_write_is_read_by_operators_only() {
     let without_consent = Behaviour { consent_missing: true, ..Behaviour::default() };
-    let specs = vec![spec(1, 2), spec(2, 2), TenantSpec { behaviour: without_consent, ..spec(3, 2) }, spec(4, 2)];
+    let specs = vec![
+        spec(1, 2),
+        spec(2, 2),
+        TenantSpec { behaviour: without_consent, ..spec(3, 2) },
+        spec(4, 2),
+    ];
     let world = World::with(specs).await;
     let labels: BTreeMap<String, String> = [("tier", "gold"), ("internal.margin", PRIVATE[2])]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into();
-    let labelled = |tenant: &Arc<Tenant>| Arc::new(Tenant { labels: labels.clone(), ..Tenant::clone(tenant) });
+    let labelled =
+        |tenant: &Arc<Tenant>| Arc::new(Tenant { labels: labels.clone(), ..Tenant::clone(tenant) });
     let labelled: Vec<_> = world.tenants().iter().map(labelled).collect();
-    world.store.sync_tenants(&labelled, Left::AllOthers).await.unwrap();
-    world.service().script(id(2), Endpoint::Token, vec![Reply::entra(401, "invalid_client", 7_000_215); 9]);
+    world.store.sync_tenants(&labelled, RemovedTenants::AllOthers).await.unwrap();
+    world.service().script(
+        id(2),
+        Endpoint::Token,
+        vec![ScriptedReply::entra(401, "invalid_client", 7_000_215); 9],
+    );
     world.pass().await;
-    assert!(world.store.park(TenantId(id(1)), "ann-of-the-partner@host", Some(PRIVATE[0])).await.unwrap());
+    assert!(
+        world
+            .store
+            .park(TenantId(id(1)), "ann-of-the-partner@host", Some(PRIVATE[0]))
+            .await
+            .unwrap()
+    );
 
     let mut scoped = reader(&world, "customer", &[1, 2, 3, 4]).await;
     let read = everything(&mut scoped).await;
@@ -335,7 +388,10 @@ async fn what_operators_write_is_read_by_operators_only() {
         ]
     );
     let mut other = reader(&world, "neighbour", &[4]).await;
-    assert!(!everything(&mut other).await.contains(&id(3).to_string()), "a function shows other tenants");
+    assert!(
+        !everything(&mut other).await.contains(&id(3).to_string()),
+        "a function shows other tenants"
+    );
 
     let name = role(&world, "operator");
     superuser(&world, &format!("CREATE ROLE {name} LOGIN IN ROLE incident_sync_reader")).await;

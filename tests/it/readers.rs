@@ -1,21 +1,21 @@
 //! Readers: what `grant-reader` says is what the role sees, whoever granted it before, whatever it acts as and whatever
 //! becomes of its name.
 
-use incident_sync::store::readers::{GrantError, Sight};
+use incident_sync::store::readers::{GrantError, ReaderAccess};
 use incident_sync::store::{MIGRATIONS, Store};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
+use crate::database_owner::{owned_by_a_user, run};
 use crate::isolation::{log_in, refused, role, rows, superuser, texts};
-use crate::owners::{owned_by_a_user, run};
 use crate::support::postgres;
 use crate::support::world::{World, id, spec};
 
 const WHOSE: &str = "SELECT DISTINCT tenant_name FROM reporting.incidents ORDER BY 1";
 
-fn scoped(tenant: u128) -> Sight {
-    Sight::Tenants(vec![id(tenant)])
+fn scoped(tenant: u128) -> ReaderAccess {
+    ReaderAccess::Tenants(vec![id(tenant)])
 }
 
 /// Two tenants with incidents.
@@ -61,7 +61,11 @@ async fn world_of_two_grantors() -> (World, PgConnectOptions, Store) {
     world.good_pass().await;
     let admin = world.database.clone().username("incident_sync");
     let groups = "incident_sync_reader, incident_sync_tenant_reader";
-    run(&admin, &format!("ALTER ROLE {owner} CREATEROLE; GRANT {groups} TO {owner} WITH ADMIN OPTION")).await;
+    run(
+        &admin,
+        &format!("ALTER ROLE {owner} CREATEROLE; GRANT {groups} TO {owner} WITH ADMIN OPTION"),
+    )
+    .await;
     let store = Store::open(&admin, 2, "superuser".to_owned(), false).await.unwrap();
     (world, admin, store)
 }
@@ -70,7 +74,7 @@ async fn world_of_two_grantors() -> (World, PgConnectOptions, Store) {
 async fn reader_widened_by_a_superuser_is_narrowed_by_the_owner() {
     let (world, admin, superusers) = world_of_two_grantors().await;
     let name = role(&world, "widened");
-    superusers.grant_reader(&name, &Sight::All).await.unwrap();
+    superusers.grant_reader(&name, &ReaderAccess::All).await.unwrap();
     let mut connection = log_in(&world.database, &name).await;
     assert_eq!(whose(&mut connection).await.len(), 2);
     match world.store.grant_reader(&name, &scoped(1)).await {
@@ -91,7 +95,7 @@ async fn reader_widened_by_a_superuser_is_narrowed_by_the_owner() {
 async fn reader_widened_by_the_owner_is_narrowed_by_a_superuser() {
     let (world, admin, superusers) = world_of_two_grantors().await;
     let name = role(&world, "widened");
-    world.store.grant_reader(&name, &Sight::All).await.unwrap();
+    world.store.grant_reader(&name, &ReaderAccess::All).await.unwrap();
     // A second membership, by another grantor: both must end.
     run(&admin, &format!("GRANT incident_sync_reader TO {name}")).await;
     superusers.grant_reader(&name, &scoped(1)).await.unwrap();
@@ -99,7 +103,7 @@ async fn reader_widened_by_the_owner_is_narrowed_by_a_superuser() {
     assert_eq!(whose(&mut connection).await, ["tenant-1"]);
     assert_eq!(refused(&mut connection, "SET ROLE incident_sync_reader").await, "42501");
     // And back.
-    superusers.grant_reader(&name, &Sight::All).await.unwrap();
+    superusers.grant_reader(&name, &ReaderAccess::All).await.unwrap();
     assert_eq!(whose(&mut connection).await.len(), 2);
 }
 
@@ -107,8 +111,12 @@ async fn reader_widened_by_the_owner_is_narrowed_by_a_superuser() {
 async fn reader_that_passed_its_membership_on_is_named_with_the_cure() {
     let world = world_of_two().await;
     let (name, other) = (role(&world, "passes_on"), role(&world, "other"));
-    world.store.grant_reader(&name, &Sight::All).await.unwrap();
-    superuser(&world, &format!("CREATE ROLE {other}; GRANT incident_sync_reader TO {name} WITH ADMIN OPTION")).await;
+    world.store.grant_reader(&name, &ReaderAccess::All).await.unwrap();
+    superuser(
+        &world,
+        &format!("CREATE ROLE {other}; GRANT incident_sync_reader TO {name} WITH ADMIN OPTION"),
+    )
+    .await;
     let mut connection = log_in(&world.database, &name).await;
     rows(&mut connection, "SET default_transaction_read_only = off").await.unwrap();
     rows(&mut connection, &format!("GRANT incident_sync_reader TO {other}")).await.unwrap();
@@ -135,7 +143,9 @@ async fn membership_that_is_not_inherited_is_no_success() {
         assert!(!granted.unwrap());
     } else {
         let told = refusal(granted);
-        let held = format!("SELECT roleid::regrole::text FROM pg_auth_members WHERE member = '{name}'::regrole");
+        let held = format!(
+            "SELECT roleid::regrole::text FROM pg_auth_members WHERE member = '{name}'::regrole"
+        );
         assert!(texts(&mut admin, &held).await.is_empty(), "a failed command changes nothing");
         superuser(&world, cure(&told)).await;
         world.store.grant_reader(&name, &scoped(1)).await.unwrap();
@@ -148,9 +158,15 @@ async fn set_role_shows_the_tenants_of_that_role_only() {
     let (world, one, two) = world_with_readers().await;
     let name = role(&world, "tool");
     let mut sessions = Vec::new();
-    for (suffix, made) in [("inherits", ""), ("not", "NOINHERIT"), ("mixed", "IN ROLE incident_sync_reader")] {
+    for (suffix, made) in
+        [("inherits", ""), ("not", "NOINHERIT"), ("mixed", "IN ROLE incident_sync_reader")]
+    {
         let login = format!("{name}_{suffix}");
-        superuser(&world, &format!("CREATE ROLE {login} LOGIN {made}; GRANT {one}, {two} TO {login}")).await;
+        superuser(
+            &world,
+            &format!("CREATE ROLE {login} LOGIN {made}; GRANT {one}, {two} TO {login}"),
+        )
+        .await;
         sessions.push(log_in(&world.database, &login).await);
     }
     let both = ["tenant-1", "tenant-2"];
@@ -169,7 +185,9 @@ async fn set_role_shows_the_tenants_of_that_role_only() {
         assert!(whose(session).await.is_empty(), "a group has no tenants of its members");
     }
     let superusers = sessions.last_mut().unwrap();
-    rows(superusers, &format!("RESET ROLE; SET ROLE {two}; SET SESSION AUTHORIZATION {one}")).await.unwrap();
+    rows(superusers, &format!("RESET ROLE; SET ROLE {two}; SET SESSION AUTHORIZATION {one}"))
+        .await
+        .unwrap();
     assert_eq!(whose(superusers).await, ["tenant-1"]);
 
     // A function with its owner's rights shows what the caller acts as.
@@ -194,11 +212,16 @@ async fn set_role_holds_in_parallel_workers() {
     );
     superuser(&world, &define).await;
     let mut session = log_in(&world.database, &login).await;
-    let forced = if is_by_grantor(&mut session).await { "debug_parallel_query" } else { "force_parallel_mode" };
+    let forced = if is_by_grantor(&mut session).await {
+        "debug_parallel_query"
+    } else {
+        "force_parallel_mode"
+    };
     rows(&mut session, &format!("SET {forced} = on; SET ROLE {one}")).await.unwrap();
     let leader = texts(&mut session, "SELECT pg_backend_pid()::text").await.remove(0);
     loop {
-        let seen = texts(&mut session, "SELECT public.seen() FROM public.numbers LIMIT 1").await.remove(0);
+        let seen =
+            texts(&mut session, "SELECT public.seen() FROM public.numbers LIMIT 1").await.remove(0);
         let (process, tenants) = seen.split_once(' ').unwrap();
         assert_eq!(tenants, "tenant-1");
         // All workers may be at work for other tests.
@@ -231,7 +254,8 @@ async fn grant_does_not_outlive_its_role() {
     superuser(&world, &format!("DROP OWNED BY {one}; DROP ROLE {one}; {made}")).await;
     let mut successor = log_in(&world.database, &one).await;
     assert!(whose(&mut successor).await.is_empty());
-    let dead = async || world.store.inspect().await.unwrap().schema.unwrap().unwrap().dead_grants.unwrap();
+    let dead =
+        async || world.store.inspect().await.unwrap().schema.unwrap().unwrap().dead_grants.unwrap();
     assert_eq!(dead().await, [one.as_str()]);
     world.store.grant_reader(&one, &scoped(1)).await.unwrap();
     assert_eq!(whose(&mut successor).await, ["tenant-1"]);
@@ -239,8 +263,9 @@ async fn grant_does_not_outlive_its_role() {
 
     // Renamed into each other's names: neither gets the other's tenants.
     let (old, new) = (format!("{one}_old"), format!("{two}_new"));
-    let swap =
-        format!("ALTER ROLE {one} RENAME TO {old}; ALTER ROLE {two} RENAME TO {one}; ALTER ROLE {old} RENAME TO {two}");
+    let swap = format!(
+        "ALTER ROLE {one} RENAME TO {old}; ALTER ROLE {two} RENAME TO {one}; ALTER ROLE {old} RENAME TO {two}"
+    );
     superuser(&world, &swap).await;
     for name in [&one, &two] {
         assert!(whose(&mut log_in(&world.database, name).await).await.is_empty(), "{name}");
@@ -248,7 +273,11 @@ async fn grant_does_not_outlive_its_role() {
     assert_eq!(dead().await, [one.as_str(), two.as_str()]);
     // Who had the name `one`, tenant 1, and is now to see tenant 2 only, does so under every later name.
     world.store.grant_reader(&two, &scoped(2)).await.unwrap();
-    superuser(&world, &format!("ALTER ROLE {one} RENAME TO {new}; ALTER ROLE {two} RENAME TO {one}")).await;
+    superuser(
+        &world,
+        &format!("ALTER ROLE {one} RENAME TO {new}; ALTER ROLE {two} RENAME TO {one}"),
+    )
+    .await;
     assert!(whose(&mut log_in(&world.database, &one).await).await.is_empty());
 }
 
@@ -304,8 +333,7 @@ async fn migration_binds_each_grant_to_the_role_of_its_name() {
 async fn every_predefined_role_but_a_harmless_one_is_refused() {
     let world = World::of(0).await;
     let mut admin = world.pool().acquire().await.unwrap();
-    let all =
-        "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'pg\\_%' AND rolname <> 'pg_database_owner' ORDER BY 1";
+    let all = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'pg\\_%' AND rolname <> 'pg_database_owner' ORDER BY 1";
     let all = texts(&mut admin, all).await;
     assert!(all.len() > 10, "{all:?}");
     for held in all {
@@ -328,7 +356,7 @@ async fn name_that_is_a_keyword_is_refused() {
     let words = texts(&mut admin, words).await;
     for word in ["select", "user", "current_user", "session_user", "between", "authorization"] {
         assert!(words.iter().any(|known| known == word), "{word}");
-        let told = refusal(world.store.grant_reader(word, &Sight::All).await);
+        let told = refusal(world.store.grant_reader(word, &ReaderAccess::All).await);
         assert!(told.contains("keyword"), "{told}");
     }
     let made = "SELECT rolname::text FROM pg_roles JOIN pg_get_keywords() ON word = rolname";
@@ -343,7 +371,7 @@ async fn reader_with_create_is_refused_with_the_cure() {
     let (public, here) = ("SCHEMA public".to_owned(), format!("DATABASE {database}"));
     for (object, grantee) in [(&public, "PUBLIC"), (&here, "PUBLIC")] {
         superuser(&world, &format!("GRANT CREATE ON {object} TO {grantee}")).await;
-        for sight in [Sight::All, scoped(1)] {
+        for sight in [ReaderAccess::All, scoped(1)] {
             let told = refusal(world.store.grant_reader(&name, &sight).await);
             assert_eq!(cure(&told), format!("REVOKE CREATE ON {object} FROM {grantee}"));
         }
@@ -351,7 +379,8 @@ async fn reader_with_create_is_refused_with_the_cure() {
     }
     assert!(world.store.grant_reader(&name, &scoped(1)).await.unwrap(), "nothing was made before");
     superuser(&world, &format!("CREATE ROLE {group}; GRANT {group} TO {name}")).await;
-    for (object, grantee) in [(&public, &name), (&here, &name), (&public, &group), (&here, &group)] {
+    for (object, grantee) in [(&public, &name), (&here, &name), (&public, &group), (&here, &group)]
+    {
         superuser(&world, &format!("GRANT CREATE ON {object} TO {grantee}")).await;
         let told = refusal(world.store.grant_reader(&name, &scoped(1)).await);
         assert_eq!(cure(&told), format!("REVOKE CREATE ON {object} FROM {grantee}"));
@@ -374,11 +403,12 @@ async fn new_reader_gets_a_connection_limit_and_others_keep_theirs() {
     for _ in 0..10 {
         sessions.push(log_in(&world.database, &name).await);
     }
-    let eleventh = PgConnection::connect_with(&world.database.clone().username(&name)).await.unwrap_err();
+    let eleventh =
+        PgConnection::connect_with(&world.database.clone().username(&name)).await.unwrap_err();
     assert_eq!(eleventh.as_database_error().unwrap().code().unwrap(), "53300");
     for chosen in ["3", "-1"] {
         superuser(&world, &format!("ALTER ROLE {name} CONNECTION LIMIT {chosen}")).await;
-        world.store.grant_reader(&name, &Sight::All).await.unwrap();
+        world.store.grant_reader(&name, &ReaderAccess::All).await.unwrap();
         assert_eq!(texts(&mut admin, &limit).await, [chosen]);
     }
 }
@@ -389,7 +419,10 @@ async fn recipe_for_one_login_shows_each_viewer_its_own_tenant() {
     let (world, one, two) = world_with_readers().await;
     let tool = role(&world, "reporting_tool");
     let page = include_str!("../../docs/readers.md");
-    let page = page.replace("contoso_r", &one).replace("fabrikam_r", &two).replace("reporting_tool", &tool);
+    let page = page
+        .replace("contoso_r", &one)
+        .replace("fabrikam_r", &two)
+        .replace("reporting_tool", &tool);
     let mut blocks = page.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     for _ in ["login", "settings"] {
         superuser(&world, blocks.next().unwrap()).await;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use incident_sync::commands::progress::Progress;
 use incident_sync::store::runs::Outcome;
-use incident_sync::sync::tenant_run::Asked;
-use incident_sync::sync::verify::{self, Drift, Span};
+use incident_sync::sync::tenant_run::SyncMode;
+use incident_sync::sync::verify::{self, Drift, VerifyRange};
 use simulator::{Order, TenantSpec};
 use tokio_util::sync::CancellationToken;
 
@@ -14,9 +14,9 @@ use crate::support::world::{World, id, spec};
 const DAY: Duration = Duration::from_secs(86_400);
 
 async fn verify(world: &World) -> Vec<Drift> {
-    let span = Span { since: None, lookback: DAY * 180, overlap: DAY / 144 };
+    let span = VerifyRange { since: None, lookback: DAY * 180, overlap: DAY / 144 };
     let (stop, progress) = (CancellationToken::new(), Progress::hidden());
-    verify::all(world.engine.parties(), world.tenants(), span, 4, &stop, &progress).await
+    verify::all(world.engine.services(), world.tenants(), span, 4, &stop, &progress).await
 }
 
 /// Changes stored rows behind the product's back, as an accident would.
@@ -56,7 +56,10 @@ async fn verify_tells_each_kind_of_drift_and_writes_nothing() {
         ("DELETE FROM defender.alerts WHERE alert_id = $1", &gone),
         ("DELETE FROM defender.evidence WHERE alert_id = $1", &bare),
     ] {
-        assert!(sqlx::query(statement).bind(alert).execute(world.pool()).await.unwrap().rows_affected() > 0);
+        assert!(
+            sqlx::query(statement).bind(alert).execute(world.pool()).await.unwrap().rows_affected()
+                > 0
+        );
     }
 
     let before = world.tuples().await;
@@ -66,7 +69,10 @@ async fn verify_tells_each_kind_of_drift_and_writes_nothing() {
         ids.sort_unstable();
         ids
     };
-    assert_eq!((sorted(drift.missing), drift.older, drift.extra), (vec![10, 20], vec![30], vec![99_999]));
+    assert_eq!(
+        (sorted(drift.missing), drift.older, drift.extra),
+        (vec![10, 20], vec![30], vec![99_999])
+    );
     let mut alerts = drift.alerts;
     alerts.sort_unstable();
     let mut expected = vec![gone, bare];
@@ -76,7 +82,7 @@ async fn verify_tells_each_kind_of_drift_and_writes_nothing() {
     // The repair that the README tells.
     tamper(&world, "DELETE FROM defender.incident_payloads WHERE incident_id IN (50, 60)").await;
     tamper(&world, "DELETE FROM defender.incidents WHERE incident_id = 99999").await;
-    for result in world.pass_for(Asked::Everything).await {
+    for result in world.pass_for(SyncMode::Full).await {
         assert_eq!(result.outcome, Outcome::Ok);
     }
     let repaired = verify(&world).await.remove(0);
@@ -120,7 +126,11 @@ async fn what_a_reconciliation_finds_behind_the_watermark_is_counted_as_late() {
     assert!(lost > 0);
     tamper(&world, "UPDATE defender.sync_state SET poll_due_at = now() + interval '1 hour', reconcile_due_at = now()")
         .await;
-    world.run_until("SELECT count(*) FROM defender.sync_runs WHERE kind = 'reconcile' AND outcome = 'ok'").await;
+    world
+        .run_until(
+            "SELECT count(*) FROM defender.sync_runs WHERE kind = 'reconcile' AND outcome = 'ok'",
+        )
+        .await;
     assert_eq!(world.state(id(1), "found_late").await.unwrap(), lost.to_string());
     assert_eq!(world.number("SELECT sum(found_late)::bigint FROM defender.sync_runs").await, lost);
     assert_eq!(world.store.tenant_status().await.unwrap()[0].standing.found_late, Some(lost));
@@ -145,11 +155,14 @@ async fn what_can_be_decoded_now_leaves_the_quarantine() {
     .await;
     tamper(&world, "DELETE FROM defender.incidents WHERE incident_id = 7").await;
     tamper(&world, "DELETE FROM defender.incident_payloads WHERE incident_id = 7").await;
-    let results = world.pass_for(Asked::Rejected).await;
+    let results = world.pass_for(SyncMode::Quarantine).await;
     let counts = &results[0].report.counts;
     assert_eq!(results[0].outcome, Outcome::Ok, "{:?}", results[0].report.failure);
     assert_eq!((counts.api_calls, counts.incidents_seen, counts.incidents_written), (0, 3, 1));
-    assert_eq!(world.number("SELECT incident_id FROM defender.incidents WHERE incident_id = 7").await, 7);
+    assert_eq!(
+        world.number("SELECT incident_id FROM defender.incidents WHERE incident_id = 7").await,
+        7
+    );
     let left = "SELECT string_agg(reason, ',') FROM defender.rejected_payloads";
     let left: String = sqlx::query_scalar(left).fetch_one(world.pool()).await.unwrap();
     assert!(left.contains("incidentId"), "{left}");

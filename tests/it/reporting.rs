@@ -64,7 +64,15 @@ async fn rows(connection: &mut PgConnection, query: &str) -> Vec<String> {
 }
 
 fn version(incident: i64, severity: &'static str, created: &'static str) -> Version {
-    Version { incident, severity, created, updated: created, status: "Active", assigned_to: None, redirect: None }
+    Version {
+        incident,
+        severity,
+        created,
+        updated: created,
+        status: "Active",
+        assigned_to: None,
+        redirect: None,
+    }
 }
 
 fn merged(incident: i64, into: i64) -> Version {
@@ -223,12 +231,19 @@ async fn the_views_answer_as_worked_out_by_hand() {
             PERFORM set_config('incident_sync.tenant_id', tenant::text, true), defender.summarise(tenant);
         END LOOP; END $$";
     execute(&mut connection, format!("RESET ROLE; {summarise}")).await;
-    assert_eq!(rows(&mut connection, "SELECT bool_and(is_current) FROM defender.summaries").await, ["t"]);
+    assert_eq!(
+        rows(&mut connection, "SELECT bool_and(is_current) FROM defender.summaries").await,
+        ["t"]
+    );
     assert_answers(&mut connection).await;
 }
 
 async fn assert_answers(connection: &mut PgConnection) {
-    execute(connection, "SET ROLE incident_sync_reader; SET TimeZone = 'Pacific/Kiritimati'".to_owned()).await;
+    execute(
+        connection,
+        "SET ROLE incident_sync_reader; SET TimeZone = 'Pacific/Kiritimati'".to_owned(),
+    )
+    .await;
     let mut expected = OF_CONTOSO.to_vec();
     expected.push(OF_FABRIKAM);
     assert_eq!(rows(connection, INCIDENTS).await, expected);
@@ -241,7 +256,10 @@ async fn assert_answers(connection: &mut PgConnection) {
     let without_gaps_until_today = ["High,t,0", "Informational,t,1", "Low,t,2", "Medium,t,0"];
     assert_eq!(rows(connection, lines).await, without_gaps_until_today);
     let freshness = "SELECT tenant_name, last_outcome FROM reporting.tenant_freshness ORDER BY 1";
-    assert_eq!(rows(connection, freshness).await, ["Contoso,\"never run\"", "Fabrikam,\"never run\""]);
+    assert_eq!(
+        rows(connection, freshness).await,
+        ["Contoso,\"never run\"", "Fabrikam,\"never run\""]
+    );
     let link = "SELECT portal_url FROM reporting.incidents WHERE incident_id = 1 AND tenant_name = 'Fabrikam'";
     let expected = format!("https://security.microsoft.com/incidents/1?tid={}", id(2));
     assert_eq!(rows(connection, link).await, [expected]);
@@ -263,7 +281,8 @@ async fn a_reader_of_one_customer_sees_that_customer_in_every_view() {
     let mut reader = PgConnection::connect_with(&database.clone().username(&role)).await.unwrap();
     assert_eq!(rows(&mut reader, INCIDENTS).await, [OF_FABRIKAM]);
     for (query, all) in QUESTIONS {
-        let expected: Vec<&str> = all.iter().copied().filter(|line| line.starts_with("Fabrikam,")).collect();
+        let expected: Vec<&str> =
+            all.iter().copied().filter(|line| line.starts_with("Fabrikam,")).collect();
         assert_eq!(rows(&mut reader, query).await, expected, "{query}");
     }
     let freshness = "SELECT tenant_name, unreadable_ranges FROM reporting.tenant_freshness";
@@ -305,8 +324,10 @@ async fn every_query_of_the_readme_runs() {
     let world = World::of(60).await;
     world.good_pass().await;
     let readme = include_str!("../../README.md");
-    let analysts = readme.split("\n## For analysts\n").nth(1).unwrap().split("\n## ").next().unwrap();
-    let queries: Vec<&str> = analysts.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let analysts =
+        readme.split("\n## For analysts\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let queries: Vec<&str> =
+        analysts.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(queries.len() >= 6, "{queries:?}");
     let mut reader = PgConnection::connect_with(&world.database).await.unwrap();
     execute(&mut reader, "SET ROLE incident_sync_reader".to_owned()).await;
@@ -315,7 +336,12 @@ async fn every_query_of_the_readme_runs() {
         let query = query.replace("current_date", "date '2026-11-23'"); // The service's.
         let last = tokio::time::Instant::now() + Duration::from_secs(60);
         // The feed shows a change when no older transaction of the server that we share runs any more.
-        while sqlx::raw_sql(AssertSqlSafe(query.as_str())).fetch_all(&mut reader).await.unwrap().is_empty() {
+        while sqlx::raw_sql(AssertSqlSafe(query.as_str()))
+            .fetch_all(&mut reader)
+            .await
+            .unwrap()
+            .is_empty()
+        {
             assert!(tokio::time::Instant::now() < last, "no rows: {query}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

@@ -50,7 +50,9 @@ async fn all(world: &World, tenant: Uuid) -> Vec<i64> {
     let mut counts = Vec::new();
     for (table, _) in TABLES {
         let query = format!("SELECT count(*) FROM defender.{table} WHERE tenant_id = '{tenant}'");
-        counts.push(sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(world.pool()).await.unwrap());
+        counts.push(
+            sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(world.pool()).await.unwrap(),
+        );
     }
     counts
 }
@@ -63,27 +65,35 @@ async fn some(world: &World, tenant: Uuid, condition: &str) -> Vec<i64> {
             "SELECT count(*) FROM defender.{table} t WHERE tenant_id = '{tenant}' AND {incident} IN (
                 SELECT incident_id FROM defender.incidents WHERE tenant_id = '{tenant}' AND ({condition}))"
         );
-        counts.push(sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(world.pool()).await.unwrap());
+        counts.push(
+            sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(world.pool()).await.unwrap(),
+        );
     }
     counts
 }
 
 #[tokio::test]
-async fn a_reconciliation_deletes_old_closed_incidents_with_all_that_hangs_on_them_and_no_open_one() {
+async fn a_reconciliation_deletes_old_closed_incidents_with_all_that_hangs_on_them_and_no_open_one()
+{
     let mut world = World::with(vec![spec(1, 120), spec(2, 120)]).await;
     world.good_pass().await;
     world.keep(0, Retention { incidents: Some(DAY * 400), runs: DAY * 10 });
     sqlx::raw_sql(AGE).execute(world.pool()).await.unwrap();
-    let kept = "(last_update_time > now() - interval '400 days' OR resolved_at IS NULL AND NOT is_merged)";
+    let kept =
+        "(last_update_time > now() - interval '400 days' OR resolved_at IS NULL AND NOT is_merged)";
     let expected = some(&world, id(1), kept).await;
-    let old_and_open = "last_update_time < now() - interval '400 days' AND resolved_at IS NULL AND NOT is_merged";
+    let old_and_open =
+        "last_update_time < now() - interval '400 days' AND resolved_at IS NULL AND NOT is_merged";
     assert!(some(&world, id(1), old_and_open).await.iter().all(|count| *count > 0));
     let before = [all(&world, id(1)).await, all(&world, id(2)).await];
     let both = "SELECT (count(*) = 2)::int::bigint FROM defender.sync_runs WHERE kind = 'reconcile' AND outcome = 'ok'";
     world.run_until(both).await;
 
     assert_eq!(all(&world, id(1)).await, expected);
-    assert!(expected.iter().zip(&before[0]).all(|(kept, before)| kept < before), "{expected:?} of {before:?}");
+    assert!(
+        expected.iter().zip(&before[0]).all(|(kept, before)| kept < before),
+        "{expected:?} of {before:?}"
+    );
     assert_eq!(all(&world, id(2)).await, before[1], "no retention is set for it");
     let rest = "SELECT string_agg(x, ', ' ORDER BY x) FROM (
         SELECT left(t.name, 8) || ' ' || device_id FROM defender.devices JOIN defender.tenants t USING (tenant_id)
@@ -111,17 +121,22 @@ async fn who_lost_the_lease_deletes_nothing() {
     sqlx::raw_sql(AGE).execute(world.pool()).await.unwrap();
     let claim = world.store.claim_named(&[id(1)], 1).await.unwrap().remove(0);
     let fence = async |by: i64| {
-        let moved = sqlx::query("UPDATE defender.sync_state SET lease_fence = lease_fence + $1").bind(by);
+        let moved =
+            sqlx::query("UPDATE defender.sync_state SET lease_fence = lease_fence + $1").bind(by);
         moved.execute(world.pool()).await.unwrap();
     };
     fence(1).await;
     let retention = Retention { incidents: Some(DAY * 400), runs: DAY * 10 };
-    let before = (all(&world, id(1)).await, world.number("SELECT count(*) FROM defender.sync_runs").await);
+    let before =
+        (all(&world, id(1)).await, world.number("SELECT count(*) FROM defender.sync_runs").await);
     let incidents = world.store.retain_incidents(&claim.lease, DAY * 400).await;
     assert!(matches!(incidents, Err(SyncError::LeaseLost)), "{incidents:?}");
     let rest = world.store.retain_rest(&claim.lease, retention).await;
     assert!(matches!(rest, Err(SyncError::LeaseLost)), "{rest:?}");
-    assert_eq!((all(&world, id(1)).await, world.number("SELECT count(*) FROM defender.sync_runs").await), before);
+    assert_eq!(
+        (all(&world, id(1)).await, world.number("SELECT count(*) FROM defender.sync_runs").await),
+        before
+    );
 
     fence(-1).await;
     let counts = world.store.retain_incidents(&claim.lease, DAY * 400).await.unwrap();

@@ -49,7 +49,8 @@ async fn the_list_of_required_objects_is_that_of_a_migrated_database() {
     let database = postgres::database().await;
     let mut connection = PgConnection::connect_with(&database).await.unwrap();
     let statement = include_str!("../../src/store/sql/schema_objects.sql");
-    let lines: Vec<String> = sqlx::query_scalar(statement).fetch_all(&mut connection).await.unwrap();
+    let lines: Vec<String> =
+        sqlx::query_scalar(statement).fetch_all(&mut connection).await.unwrap();
     let held = lines.join("\n") + "\n";
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/required_objects.txt");
     if std::env::var_os("UPDATE").is_some() {

@@ -1,6 +1,6 @@
 //! No code of another user runs in our transactions, whatever that user creates and wherever a search path leads.
 
-use incident_sync::store::readers::Sight;
+use incident_sync::store::readers::ReaderAccess;
 use incident_sync::store::{MIGRATIONS, Store, apply_migrations};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
@@ -20,11 +20,31 @@ async fn plant(stranger: &mut PgConnection, schema: &str) {
         ("quote_ident", "name", "text", "RETURN pg_catalog.quote_ident($1::text);"),
         ("format", "text, name", "text", "RETURN pg_catalog.format($1, $2::text);"),
         ("format", "text, text", "text", "RETURN pg_catalog.format($1, VARIADIC ARRAY[$2]);"),
-        ("format", "text, regclass, name", "text", "RETURN pg_catalog.format($1, VARIADIC ARRAY[$2::text, $3::text]);"),
+        (
+            "format",
+            "text, regclass, name",
+            "text",
+            "RETURN pg_catalog.format($1, VARIADIC ARRAY[$2::text, $3::text]);",
+        ),
         ("format", "text, bigint, uuid", "text", "RETURN 'https://stranger.example/';"),
-        ("concat_ws", "text, text, text", "text", "RETURN pg_catalog.concat_ws($1, VARIADIC ARRAY[$2, $3]);"),
-        ("array_position", "smallint[], smallint", "integer", "RETURN pg_catalog.array_position($1::int[], $2::int);"),
-        ("unnest", "uuid[]", "SETOF uuid", "RETURN QUERY SELECT pg_catalog.unnest($1::text[])::uuid;"),
+        (
+            "concat_ws",
+            "text, text, text",
+            "text",
+            "RETURN pg_catalog.concat_ws($1, VARIADIC ARRAY[$2, $3]);",
+        ),
+        (
+            "array_position",
+            "smallint[], smallint",
+            "integer",
+            "RETURN pg_catalog.array_position($1::int[], $2::int);",
+        ),
+        (
+            "unnest",
+            "uuid[]",
+            "SETOF uuid",
+            "RETURN QUERY SELECT pg_catalog.unnest($1::text[])::uuid;",
+        ),
         ("same", "oid, regnamespace", "boolean", "RETURN $1::bigint = $2::bigint;"),
         ("same", "oid, regtype", "boolean", "RETURN $1::bigint = $2::bigint;"),
     ] {
@@ -35,10 +55,14 @@ async fn plant(stranger: &mut PgConnection, schema: &str) {
              BEGIN IF session_user::text <> 'STRANGER' THEN PERFORM pg_catalog.nextval('SCHEMA.NAME'); {takeover} END IF;
                 {body} END $f$"
         );
-        let function = function.replace("SCHEMA", schema).replace("NAME", name).replace("STRANGER", &name_of_stranger);
+        let function = function
+            .replace("SCHEMA", schema)
+            .replace("NAME", name)
+            .replace("STRANGER", &name_of_stranger);
         rows(stranger, &function).await.unwrap();
     }
-    let operators = "CREATE OPERATOR SCHEMA.= (LEFTARG = oid, RIGHTARG = regnamespace, FUNCTION = SCHEMA.same);
+    let operators =
+        "CREATE OPERATOR SCHEMA.= (LEFTARG = oid, RIGHTARG = regnamespace, FUNCTION = SCHEMA.same);
         CREATE OPERATOR SCHEMA.= (LEFTARG = oid, RIGHTARG = regtype, FUNCTION = SCHEMA.same)";
     rows(stranger, &operators.replace("SCHEMA", schema)).await.unwrap();
 }
@@ -58,7 +82,7 @@ async fn work(world: &World) {
         world.store.summarise(tenant.id).await.unwrap();
         assert!(world.store.park(tenant.id, "a test", Some("a reason")).await.unwrap());
         assert!(world.store.resume(tenant.id, "a test").await.unwrap());
-        let mut exported = world.store.rows_of_a_moment(tenant.id).await.unwrap();
+        let mut exported = world.store.snapshot_rows(tenant.id).await.unwrap();
         for table in 0..exported.tables.len() {
             exported.open(table).await.unwrap();
             while !exported.next().await.unwrap().is_empty() {}
@@ -76,7 +100,8 @@ async fn played_through(schemas: &[&str], grant: &str) {
     let world = World::with(vec![spec(1, 12), spec(2, 12)]).await;
     let mut stranger = reader(&world, "stranger", &[1]).await;
     let grant = grant.replace("READER", &role(&world, "stranger"));
-    superuser(&world, &grant.replace("DATABASE_NAME", world.database.get_database().unwrap())).await;
+    superuser(&world, &grant.replace("DATABASE_NAME", world.database.get_database().unwrap()))
+        .await;
     rows(&mut stranger, "SET default_transaction_read_only = off").await.unwrap();
     for schema in schemas {
         if *schema != "public" {
@@ -88,7 +113,11 @@ async fn played_through(schemas: &[&str], grant: &str) {
 
     world.good_pass().await;
     world.store.summarise(world.tenants()[0].id).await.unwrap();
-    assert_eq!(called(&world.database).await, Vec::<String>::new(), "code of the stranger ran in a poll");
+    assert_eq!(
+        called(&world.database).await,
+        Vec::<String>::new(),
+        "code of the stranger ran in a poll"
+    );
     work(&world).await;
     world.later();
     world.good_pass().await;
@@ -175,9 +204,15 @@ async fn functions_of_others_that_ours_call_are_named() {
          RESET ROLE"
     );
     superuser(&world, &planted).await;
-    assert!(world.store.foreign_owners().await.unwrap().is_empty(), "what nothing of ours calls is not ours to judge");
+    assert!(
+        world.store.foreign_owners().await.unwrap().is_empty(),
+        "what nothing of ours calls is not ours to judge"
+    );
     for (statement, what) in [
-        ("CREATE VIEW reporting.planted AS SELECT public.upper('x'::name)", "rule _RETURN on view reporting.planted"),
+        (
+            "CREATE VIEW reporting.planted AS SELECT public.upper('x'::name)",
+            "rule _RETURN on view reporting.planted",
+        ),
         (
             "CREATE POLICY planted ON defender.audit USING (name 'x' OPERATOR(public.=) tenant_id)",
             "policy planted on table",
@@ -193,10 +228,12 @@ async fn functions_of_others_that_ours_call_are_named() {
     ] {
         superuser(&world, statement).await;
         let named = world.store.foreign_owners().await.unwrap();
-        let is_named = |line: &String| line.contains(what) && line.contains("public.") && line.contains(&name);
+        let is_named =
+            |line: &String| line.contains(what) && line.contains("public.") && line.contains(&name);
         assert!(named.iter().any(is_named), "{statement}: {named:?}");
     }
-    let refusal = Store::open(&world.database, 1, "refused".to_owned(), false).await.unwrap_err().to_string();
+    let refusal =
+        Store::open(&world.database, 1, "refused".to_owned(), false).await.unwrap_err().to_string();
     assert!(refusal.contains("trigger planted on"), "{refusal}");
 }
 
@@ -243,7 +280,11 @@ async fn no_transaction_uses_the_path_of_its_session() {
     let home = world.database.clone();
     let mut session = PgConnection::connect_with(&among_twins(&world)).await.unwrap();
     for expression in ["SELECT now()", "SELECT 1 = 1", "SELECT lower('A')"] {
-        assert_eq!(refused(&mut session, expression).await, "P0001", "the twins run where they can");
+        assert_eq!(
+            refused(&mut session, expression).await,
+            "P0001",
+            "the twins run where they can"
+        );
     }
 
     world.database = among_twins(&world);
@@ -253,7 +294,7 @@ async fn no_transaction_uses_the_path_of_its_session() {
     world.later();
     world.good_pass().await;
     let name = role(&world, "granted");
-    assert!(world.store.grant_reader(&name, &Sight::Tenants(vec![id(1)])).await.unwrap());
+    assert!(world.store.grant_reader(&name, &ReaderAccess::Tenants(vec![id(1)])).await.unwrap());
     assert_eq!(world.store.find_tenants(&["tenant-1".to_owned()]).await.unwrap().len(), 1);
 
     let store = world.store.clone();
@@ -270,7 +311,10 @@ async fn no_function_or_view_uses_the_path_of_its_caller() {
     world.good_pass().await;
     superuser(&world, TWINS).await;
     let mut session = PgConnection::connect_with(&among_twins(&world)).await.unwrap();
-    let begin = format!("BEGIN; SET LOCAL ROLE incident_sync_writer; SET LOCAL incident_sync.tenant_id = '{}'", id(1));
+    let begin = format!(
+        "BEGIN; SET LOCAL ROLE incident_sync_writer; SET LOCAL incident_sync.tenant_id = '{}'",
+        id(1)
+    );
     rows(&mut session, &begin).await.unwrap();
     for statement in [
         "INSERT INTO defender.incidents (tenant_id, incident_id, last_update_time, status, assigned_to)
@@ -293,7 +337,9 @@ async fn no_function_or_view_uses_the_path_of_its_caller() {
     let views = "SELECT c.oid::regclass::text FROM pg_class c WHERE relkind = 'v'
         AND relnamespace IN ('defender'::regnamespace, 'reporting'::regnamespace)";
     for view in texts(&mut admin, views).await {
-        rows(&mut session, &format!("TABLE {view}")).await.unwrap_or_else(|error| panic!("{view}: {error}"));
+        rows(&mut session, &format!("TABLE {view}"))
+            .await
+            .unwrap_or_else(|error| panic!("{view}: {error}"));
     }
 }
 
@@ -313,7 +359,8 @@ async fn every_function_has_its_search_path() {
 
 #[tokio::test]
 async fn listed_function_privileges_are_those_of_the_migrations() {
-    let mut connection = PgConnection::connect_with(&postgres::empty_database().await).await.unwrap();
+    let mut connection =
+        PgConnection::connect_with(&postgres::empty_database().await).await.unwrap();
     MIGRATIONS.run(&mut connection).await.unwrap();
     let off = texts(&mut connection, include_str!("../../src/store/sql/function_rights.sql")).await;
     assert_eq!(off, Vec::<String>::new(), "add the function to src/store/sql/function_rights.sql");
@@ -323,8 +370,13 @@ async fn listed_function_privileges_are_those_of_the_migrations() {
 async fn migrate_restores_function_privileges() {
     let world = World::of(3).await;
     // What pg_restore --no-privileges leaves.
-    superuser(&world, "UPDATE pg_proc SET proacl = NULL WHERE pronamespace = 'defender'::regnamespace").await;
-    let public = "SELECT proname::text FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner)))
+    superuser(
+        &world,
+        "UPDATE pg_proc SET proacl = NULL WHERE pronamespace = 'defender'::regnamespace",
+    )
+    .await;
+    let public =
+        "SELECT proname::text FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner)))
         WHERE pronamespace = 'defender'::regnamespace AND grantee = 0";
     let mut admin = PgConnection::connect_with(&world.database).await.unwrap();
     assert!(texts(&mut admin, public).await.contains(&"forget_readers".to_owned()));
@@ -336,7 +388,8 @@ async fn migrate_restores_function_privileges() {
         assert!(off.iter().any(|line| line == statement), "{off:?}");
     }
     // Instances that start together do not fail one another.
-    let (one, two) = tokio::join!(apply_migrations(&world.database), apply_migrations(&world.database));
+    let (one, two) =
+        tokio::join!(apply_migrations(&world.database), apply_migrations(&world.database));
     one.and(two).unwrap();
     assert_eq!(texts(&mut admin, public).await, Vec::<String>::new());
     assert_eq!(world.store.function_rights().await.unwrap(), Vec::<String>::new());
@@ -348,14 +401,22 @@ async fn every_right_to_create_is_found_with_its_cure() {
     let world = World::of(0).await;
     let database = world.database.get_database().unwrap();
     reader(&world, "creator", &[1]).await;
-    let (creator, team, boss) = (role(&world, "creator"), role(&world, "team"), role(&world, "boss"));
-    superuser(&world, &format!("CREATE ROLE {team}; CREATE ROLE {boss}; GRANT {team} TO {creator}")).await;
+    let (creator, team, boss) =
+        (role(&world, "creator"), role(&world, "team"), role(&world, "boss"));
+    superuser(
+        &world,
+        &format!("CREATE ROLE {team}; CREATE ROLE {boss}; GRANT {team} TO {creator}"),
+    )
+    .await;
     let of_others = format!("GRANT CREATE ON SCHEMA public TO {boss} WITH GRANT OPTION");
     superuser(&world, &of_others).await;
     let found = async || world.store.inspect().await.unwrap().create_rights;
     assert_eq!(found().await, Vec::<String>::new(), "what no reader may do is no finding");
     for (grant, cure) in [
-        ("GRANT CREATE ON SCHEMA public TO PUBLIC".to_owned(), "REVOKE CREATE ON SCHEMA public FROM PUBLIC".to_owned()),
+        (
+            "GRANT CREATE ON SCHEMA public TO PUBLIC".to_owned(),
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC".to_owned(),
+        ),
         (
             format!("GRANT CREATE ON DATABASE {database} TO PUBLIC"),
             format!("REVOKE CREATE ON DATABASE {database} FROM PUBLIC"),
@@ -376,7 +437,10 @@ async fn every_right_to_create_is_found_with_its_cure() {
             format!("SET ROLE {boss}; GRANT CREATE ON SCHEMA public TO {creator}; RESET ROLE"),
             format!("REVOKE GRANT OPTION FOR CREATE ON SCHEMA public FROM {boss} CASCADE"),
         ),
-        (format!("ALTER SCHEMA reporting OWNER TO {team}"), format!("REVOKE {team} FROM {creator}")),
+        (
+            format!("ALTER SCHEMA reporting OWNER TO {team}"),
+            format!("REVOKE {team} FROM {creator}"),
+        ),
         (
             format!("ALTER SCHEMA reporting OWNER TO {creator}"),
             "ALTER SCHEMA reporting OWNER TO incident_sync".to_owned(),

@@ -38,17 +38,29 @@ const VIEWS: [(&str, &str, &str); 6] = [
 async fn assert_exact(connection: &mut PgConnection, when: &str) {
     for (view, plain, columns) in VIEWS {
         let rows = async |connection: &mut PgConnection, relation: String| {
-            texts(connection, &format!("SELECT row({columns})::text AS told FROM {relation} ORDER BY told")).await
+            texts(
+                connection,
+                &format!("SELECT row({columns})::text AS told FROM {relation} ORDER BY told"),
+            )
+            .await
         };
         let expected = rows(&mut *connection, format!("defender.{plain}")).await;
         assert!(!expected.is_empty(), "{plain} has nothing to say");
-        assert_eq!(rows(&mut *connection, format!("reporting.{view}")).await, expected, "{view} {when}");
+        assert_eq!(
+            rows(&mut *connection, format!("reporting.{view}")).await,
+            expected,
+            "{view} {when}"
+        );
     }
 }
 
 /// The question itself, for what the view must not ask any more.
 async fn currents(connection: &mut PgConnection) -> Vec<String> {
-    texts(connection, "SELECT right(tenant_id::text, 1) FROM defender.summaries WHERE is_current ORDER BY 1").await
+    texts(
+        connection,
+        "SELECT right(tenant_id::text, 1) FROM defender.summaries WHERE is_current ORDER BY 1",
+    )
+    .await
 }
 
 async fn connect(world: &World) -> PgConnection {
@@ -66,7 +78,8 @@ async fn summaries_and_views_agree_through_a_random_life() {
         world.good_pass().await;
         for tenant in world.tenants() {
             let service = world.service();
-            let (one, other) = (service.update_random(tenant.id.0), service.update_random(tenant.id.0));
+            let (one, other) =
+                (service.update_random(tenant.id.0), service.update_random(tenant.id.0));
             match (random.below(6), one, other) {
                 (0, _, _) => drop(service.create(tenant.id.0)),
                 (1 | 2, Some(one), _) => assert!(service.resolve(tenant.id.0, one)),
@@ -94,7 +107,9 @@ async fn delete_something(world: &World, random: &mut Random) {
     let tenant = id(1 + random.below(4) as u128);
     let table = random.pick(&["incidents", "alerts", "evidence", "alert_devices"]);
     let rights = match random.below(3) {
-        0 => format!("SET LOCAL ROLE incident_sync_writer; SET LOCAL incident_sync.tenant_id = '{tenant}'; "),
+        0 => format!(
+            "SET LOCAL ROLE incident_sync_writer; SET LOCAL incident_sync.tenant_id = '{tenant}'; "
+        ),
         _ => String::new(),
     };
     let delete = format!(
@@ -106,8 +121,7 @@ async fn delete_something(world: &World, random: &mut Random) {
 
 /// The task is one of `count` that wait.
 async fn until_it_waits(connection: &mut PgConnection, task: &JoinHandle<()>, count: usize) {
-    let waiting =
-        "SELECT wait_event_type FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    let waiting = "SELECT wait_event_type FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     while texts(connection, waiting).await.len() < count {
         assert!(!task.is_finished(), "it waits for nobody");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -150,7 +164,8 @@ async fn a_change_that_is_not_committed_is_waited_for_and_one_that_comes_later_i
     let mut summarising = admin.begin().await.unwrap();
     let summarise = format!("SELECT defender.summarise('{}')", id(1));
     sqlx::raw_sql(AssertSqlSafe(summarise)).execute(&mut *summarising).await.unwrap();
-    let change = tokio::spawn(async move { uncommitted(&mut writer).await.commit().await.unwrap() });
+    let change =
+        tokio::spawn(async move { uncommitted(&mut writer).await.commit().await.unwrap() });
     until_it_waits(&mut connect(&world).await, &change, 1).await;
     summarising.commit().await.unwrap();
     change.await.unwrap();
@@ -163,13 +178,18 @@ async fn a_change_that_is_not_committed_is_waited_for_and_one_that_comes_later_i
 async fn a_single_change_that_meets_summaries_half_written_is_noticed() {
     let world = World::of(5).await;
     world.good_pass().await;
-    let (mut admin, mut blocker, mut writer) = (connect(&world).await, connect(&world).await, connect(&world).await);
+    let (mut admin, mut blocker, mut writer) =
+        (connect(&world).await, connect(&world).await, connect(&world).await);
     let mut half_way = blocker.begin().await.unwrap();
-    sqlx::raw_sql("LOCK TABLE defender.users_open IN ACCESS EXCLUSIVE MODE").execute(&mut *half_way).await.unwrap();
+    sqlx::raw_sql("LOCK TABLE defender.users_open IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *half_way)
+        .await
+        .unwrap();
     let store = world.store.clone();
     let summary = tokio::spawn(async move { store.summarise(TenantId(id(1))).await.unwrap() });
     until_it_waits(&mut admin, &summary, 1).await;
-    let change = tokio::spawn(async move { uncommitted(&mut writer).await.commit().await.unwrap() });
+    let change =
+        tokio::spawn(async move { uncommitted(&mut writer).await.commit().await.unwrap() });
     until_it_waits(&mut admin, &change, 2).await;
     half_way.commit().await.unwrap();
     summary.await.unwrap();
@@ -187,7 +207,11 @@ async fn days_go_on_without_a_change() {
     world.store.summarise(TenantId(id(1))).await.unwrap();
     // As if they had been written four days ago.
     superuser(&world, "UPDATE defender.summaries SET through = through - 4").await;
-    superuser(&world, "DELETE FROM defender.incident_days d USING defender.summaries s WHERE d.day > s.through").await;
+    superuser(
+        &world,
+        "DELETE FROM defender.incident_days d USING defender.summaries s WHERE d.day > s.through",
+    )
+    .await;
     let mut connection = connect(&world).await;
     assert_eq!(currents(&mut connection).await, ["1"]);
     assert_exact(&mut connection, "four days later").await;
@@ -200,14 +224,24 @@ async fn summaries_are_written_for_those_who_need_them() {
     let mut connection = connect(&world).await;
     assert_eq!(currents(&mut connection).await, Vec::<String>::new());
     // One is worked on, and one has not all of its history yet.
-    let state = format!("UPDATE defender.sync_state SET lease_owner = 'somebody' WHERE tenant_id = '{}'", id(1));
+    let state = format!(
+        "UPDATE defender.sync_state SET lease_owner = 'somebody' WHERE tenant_id = '{}'",
+        id(1)
+    );
     superuser(&world, &state).await;
-    superuser(&world, &format!("UPDATE defender.sync_state SET backfilled_at = NULL WHERE tenant_id = '{}'", id(3)))
-        .await;
+    superuser(
+        &world,
+        &format!(
+            "UPDATE defender.sync_state SET backfilled_at = NULL WHERE tenant_id = '{}'",
+            id(3)
+        ),
+    )
+    .await;
     incident_sync::daemon::summary_refresh::bring_up_to_date(&world.store).await.unwrap();
     assert_eq!(currents(&mut connection).await, ["2"]);
     assert_exact(&mut connection, "with one that is current").await;
-    superuser(&world, "UPDATE defender.sync_state SET lease_owner = NULL, backfilled_at = now()").await;
+    superuser(&world, "UPDATE defender.sync_state SET lease_owner = NULL, backfilled_at = now()")
+        .await;
     incident_sync::daemon::summary_refresh::bring_up_to_date(&world.store).await.unwrap();
     assert_eq!(currents(&mut connection).await, ["1", "2", "3"]);
 }

@@ -7,12 +7,12 @@ use incident_sync::commands::progress::Progress;
 use incident_sync::incident::rows::PageRows;
 use incident_sync::store::DatabaseClock;
 use incident_sync::store::runs::Outcome;
-use incident_sync::store::write_page::Place;
-use incident_sync::sync::engine::{Occasion, Settings};
-use incident_sync::sync::page_fetcher::Pages;
+use incident_sync::store::write_page::PagePosition;
+use incident_sync::sync::engine::{ReloadTrigger, SyncSettings};
+use incident_sync::sync::page_fetcher::PageFetcher;
 use incident_sync::sync::schedule::Schedule;
-use incident_sync::sync::tenant_run::{Asked, Reach, TenantRun};
-use simulator::{Behaviour, Endpoint, Order, Reply, TenantSpec};
+use incident_sync::sync::tenant_run::{RunOptions, SyncMode, TenantRun};
+use simulator::{Behaviour, Endpoint, Order, ScriptedReply, TenantSpec};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -27,8 +27,10 @@ async fn a_first_pass_stores_everything_and_a_second_one_writes_nothing() {
 
 #[tokio::test]
 async fn twenty_tenants_that_change_while_they_are_paged_lose_nothing_in_any_order() {
-    let orders = [Order::NewestFirst, Order::OldestFirst, Order::ById, Order::ByCreated, Order::Hashed];
-    let specs = (0..20).map(|at| TenantSpec { order: orders[at % 5], ..spec(at as u128, 350) }).collect();
+    let orders =
+        [Order::NewestFirst, Order::OldestFirst, Order::ById, Order::ByCreated, Order::Hashed];
+    let specs =
+        (0..20).map(|at| TenantSpec { order: orders[at % 5], ..spec(at as u128, 350) }).collect();
     let world = World::with(specs).await;
     for tenant in world.tenants() {
         world.service().churn(tenant.id.0, 3);
@@ -63,12 +65,14 @@ async fn a_listing_in_no_order_loses_nothing() {
 #[tokio::test]
 async fn a_failed_page_leaves_the_watermark_and_the_next_pass_goes_on_there() {
     let world = World::of(1_200).await;
-    let storm = std::iter::repeat_with(|| Reply::defender(500, "InternalServerError")).take(40);
-    let replies = std::iter::repeat_with(|| Reply::Pass).take(6).chain(storm).collect();
+    let storm =
+        std::iter::repeat_with(|| ScriptedReply::defender(500, "InternalServerError")).take(40);
+    let replies = std::iter::repeat_with(|| ScriptedReply::Pass).take(6).chain(storm).collect();
     world.service().script(id(1), Endpoint::Incidents, replies);
     let results = world.pass().await;
     assert_eq!(results[0].outcome, Outcome::Failed);
-    let watermark = world.state(id(1), "watermark").await.expect("whole windows were stored before the storm");
+    let watermark =
+        world.state(id(1), "watermark").await.expect("whole windows were stored before the storm");
     assert_eq!(world.state(id(1), "backfilled_at").await, None);
     assert_eq!(world.state(id(1), "consecutive_failures").await.as_deref(), Some("1"));
     let stored = world.number("SELECT count(*) FROM defender.incidents").await;
@@ -82,7 +86,10 @@ async fn a_failed_page_leaves_the_watermark_and_the_next_pass_goes_on_there() {
         }
     }
     let calls = world.service().calls(id(1));
-    let first = calls.iter().find(|call| call.status == 200 && call.endpoint == Endpoint::Incidents).unwrap();
+    let first = calls
+        .iter()
+        .find(|call| call.status == 200 && call.endpoint == Endpoint::Incidents)
+        .unwrap();
     let day = &watermark[..10].replace(' ', "T");
     assert!(first.query.contains(day), "{} does not begin at {watermark}", first.query);
     assert_eq!(world.state(id(1), "error_class").await, None);
@@ -90,15 +97,28 @@ async fn a_failed_page_leaves_the_watermark_and_the_next_pass_goes_on_there() {
 }
 
 /// One run of the only tenant that ends after two pages, if it can go on later.
-async fn short_run(world: &World, asked: Asked) -> (bool, bool) {
+async fn short_run(world: &World, mode: SyncMode) -> (bool, bool) {
     let claim = world.store.claim_named(&[id(1)], 1).await.unwrap().remove(0);
     let day = Duration::from_secs(86_400);
-    let reach = Reach { overlap: day / 144, lookback: day * 180, reconcile: day * 7, asked, pages_max: 2 };
+    let options = RunOptions {
+        overlap: day / 144,
+        lookback: day * 180,
+        reconcile: day * 7,
+        mode,
+        pages_max: 2,
+    };
     let (stop, progress) = (CancellationToken::new(), Progress::hidden().tenant("tenant-1"));
-    let (tenant, parties) = (&world.tenants()[0], world.engine.parties());
+    let (tenant, services) = (&world.tenants()[0], world.engine.services());
     let clock = DatabaseClock::showing(claim.claimed_at);
-    let pages = Pages::new(parties, tenant, &stop, clock, progress);
-    let run = TenantRun { parties, tenant, claim: &claim, reach, pages: &pages, mark: Mutex::default() };
+    let pages = PageFetcher::new(services, tenant, &stop, clock, progress);
+    let run = TenantRun {
+        services,
+        tenant,
+        claim: &claim,
+        options,
+        pages: &pages,
+        last_write: Mutex::default(),
+    };
     let report = run.run().await;
     assert!(report.failure.is_none(), "{:?}", report.failure);
     sqlx::query("UPDATE defender.sync_state SET lease_owner = NULL, lease_expires_at = NULL")
@@ -111,17 +131,25 @@ async fn short_run(world: &World, asked: Asked) -> (bool, bool) {
 #[tokio::test]
 async fn a_run_is_cut_short_only_where_the_next_one_goes_on() {
     let world = World::of(900).await;
-    assert_eq!(short_run(&world, Asked::News).await, (false, true), "a first sync goes on from its watermark");
-    while short_run(&world, Asked::News).await != (true, false) {}
+    assert_eq!(
+        short_run(&world, SyncMode::Incremental).await,
+        (false, true),
+        "a first sync goes on from its watermark"
+    );
+    while short_run(&world, SyncMode::Incremental).await != (true, false) {}
     // The watermark stands still here, so that a run that was cut short would begin anew for ever.
-    assert_eq!(short_run(&world, Asked::Everything).await, (true, false));
+    assert_eq!(short_run(&world, SyncMode::Full).await, (true, false));
     world.assert_truth().await;
 }
 
 #[tokio::test]
 async fn a_success_is_as_old_as_the_start_of_its_run() {
     let world = World::of(20).await;
-    world.service().script(id(1), Endpoint::Incidents, vec![Reply::Delay(Duration::from_millis(400))]);
+    world.service().script(
+        id(1),
+        Endpoint::Incidents,
+        vec![ScriptedReply::Delay(Duration::from_millis(400))],
+    );
     world.good_pass().await;
     let late = "SELECT count(*) FROM defender.sync_state s JOIN defender.sync_runs r USING (tenant_id)
         WHERE s.last_success_at = r.started_at AND r.finished_at > r.started_at + interval '300 ms'";
@@ -141,7 +169,7 @@ async fn incidents_live_and_the_tables_follow() {
     }
     // Alerts that changed without their incident are found by a reading of everything.
     world.later();
-    for result in world.pass_for(Asked::Everything).await {
+    for result in world.pass_for(SyncMode::Full).await {
         assert_eq!(result.outcome, Outcome::Ok);
     }
     world.assert_settled().await;
@@ -151,14 +179,20 @@ async fn incidents_live_and_the_tables_follow() {
 async fn a_merged_incident_keeps_its_row_and_its_alerts_move() {
     let world = World::of(5).await;
     world.good_pass().await;
-    let alerts_before = world.number("SELECT count(*) FROM defender.alerts WHERE incident_id = 2").await;
+    let alerts_before =
+        world.number("SELECT count(*) FROM defender.alerts WHERE incident_id = 2").await;
     assert!(alerts_before > 0);
     world.later();
     assert!(world.service().merge(id(1), 2, 3));
     world.later();
     world.good_pass().await;
     assert_eq!(world.number("SELECT count(*) FROM defender.alerts WHERE incident_id = 2").await, 0);
-    assert_eq!(world.number("SELECT redirect_incident_id FROM defender.incidents WHERE incident_id = 2").await, 3);
+    assert_eq!(
+        world
+            .number("SELECT redirect_incident_id FROM defender.incidents WHERE incident_id = 2")
+            .await,
+        3
+    );
     let changes = "SELECT count(*) FROM defender.incident_changes WHERE incident_id = 2 AND field IN ('status', 'redirect_incident_id')
         AND new_value IN ('Redirected', '3')";
     assert_eq!(world.number(changes).await, 2);
@@ -169,20 +203,22 @@ async fn a_merged_incident_keeps_its_row_and_its_alerts_move() {
 async fn an_alert_moves_there_and_back() {
     let world = World::of(5).await;
     world.good_pass().await;
-    let alert: String = sqlx::query_scalar("SELECT min(alert_id) FROM defender.alerts WHERE incident_id = 1")
-        .fetch_one(world.pool())
-        .await
-        .unwrap();
+    let alert: String =
+        sqlx::query_scalar("SELECT min(alert_id) FROM defender.alerts WHERE incident_id = 1")
+            .fetch_one(world.pool())
+            .await
+            .unwrap();
     for (from, to) in [(1, 4), (4, 1)] {
         world.later();
         assert!(world.service().move_alert(id(1), &alert, from, to));
         world.later();
         world.good_pass().await;
-        let now: i64 = sqlx::query_scalar("SELECT incident_id FROM defender.alerts WHERE alert_id = $1")
-            .bind(&alert)
-            .fetch_one(world.pool())
-            .await
-            .unwrap();
+        let now: i64 =
+            sqlx::query_scalar("SELECT incident_id FROM defender.alerts WHERE alert_id = $1")
+                .bind(&alert)
+                .fetch_one(world.pool())
+                .await
+                .unwrap();
         assert_eq!(now, to);
     }
     world.assert_settled().await;
@@ -192,7 +228,9 @@ async fn an_alert_moves_there_and_back() {
 async fn an_alert_that_changes_without_its_incident_is_found_by_the_open_run() {
     let world = World::of(20).await;
     world.good_pass().await;
-    let open: i64 = world.number("SELECT min(incident_id) FROM defender.incidents WHERE status = 'Active'").await;
+    let open: i64 = world
+        .number("SELECT min(incident_id) FROM defender.incidents WHERE status = 'Active'")
+        .await;
     world.later();
     assert!(world.service().touch_alert_only(id(1), open));
     world.later();
@@ -209,7 +247,9 @@ async fn an_alert_that_changes_without_its_incident_is_found_by_the_open_run() {
         world.engine.stop.cancel();
     };
     let both = async { tokio::join!(world.engine.run(&wake), found).0.unwrap() };
-    tokio::time::timeout(Duration::from_secs(20), both).await.expect("the open run finds the alert");
+    tokio::time::timeout(Duration::from_secs(20), both)
+        .await
+        .expect("the open run finds the alert");
     world.assert_truth().await;
 }
 
@@ -217,7 +257,12 @@ async fn an_alert_that_changes_without_its_incident_is_found_by_the_open_run() {
 async fn changes_are_recorded_once_with_old_and_new_value() {
     let world = World::of(3).await;
     world.good_pass().await;
-    assert_eq!(world.number("SELECT count(*) FROM defender.incident_changes WHERE field = 'created'").await, 3);
+    assert_eq!(
+        world
+            .number("SELECT count(*) FROM defender.incident_changes WHERE field = 'created'")
+            .await,
+        3
+    );
     assert_eq!(world.number("SELECT count(*) FROM defender.incident_changes").await, 3);
     sqlx::query("UPDATE defender.incidents SET status = 'Active' WHERE incident_id = 1")
         .execute(world.pool())
@@ -227,7 +272,8 @@ async fn changes_are_recorded_once_with_old_and_new_value() {
     assert!(world.service().resolve(id(1), 1));
     world.later();
     world.good_pass().await;
-    let change = "SELECT count(*) FROM defender.incident_changes WHERE incident_id = 1 AND field = 'status'
+    let change =
+        "SELECT count(*) FROM defender.incident_changes WHERE incident_id = 1 AND field = 'status'
         AND old_value = 'Active' AND new_value = 'Resolved' AND changed_at > '2026-11-23'";
     assert_eq!(world.number(change).await, 1);
     world.assert_settled().await;
@@ -235,7 +281,11 @@ async fn changes_are_recorded_once_with_old_and_new_value() {
 
 #[tokio::test]
 async fn equal_ids_of_two_tenants_stay_apart() {
-    let world = World::with(vec![TenantSpec { seed: 9, ..spec(1, 40) }, TenantSpec { seed: 9, ..spec(2, 40) }]).await;
+    let world = World::with(vec![
+        TenantSpec { seed: 9, ..spec(1, 40) },
+        TenantSpec { seed: 9, ..spec(2, 40) },
+    ])
+    .await;
     world.good_pass().await;
     let shared = "SELECT count(*) FROM defender.alerts a JOIN defender.alerts b USING (alert_id) WHERE a.tenant_id < b.tenant_id";
     assert!(world.number(shared).await > 0, "the simulator's tenants share alert ids");
@@ -247,7 +297,10 @@ async fn two_instances_never_run_one_tenant_together() {
     let world = World::with((1..=6).map(|at| spec(at, 150)).collect()).await;
     let (_, other) = world.other_instance("other", 8).await;
     let ids: Vec<_> = world.tenants().iter().map(|tenant| tenant.id.0).collect();
-    let (first, second) = tokio::join!(world.engine.run_once(&ids, Asked::News), other.run_once(&ids, Asked::News));
+    let (first, second) = tokio::join!(
+        world.engine.run_once(&ids, SyncMode::Incremental),
+        other.run_once(&ids, SyncMode::Incremental)
+    );
     let results: Vec<_> = first.unwrap().into_iter().chain(second.unwrap()).collect();
     assert!(results.iter().all(|result| result.outcome == Outcome::Ok));
     // Whoever came second to a tenant found it done, and wrote nothing twice.
@@ -265,7 +318,7 @@ async fn a_holder_that_lost_its_lease_writes_nothing() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     let (other, _) = world.other_instance("other", 1).await;
     assert_eq!(other.claim_named(&tenant, 1).await.unwrap().len(), 1, "an expired lease is free");
-    let watermark = Place::End(Some("2026-01-01T00:00:00Z".parse().unwrap()));
+    let watermark = PagePosition::WindowEnd(Some("2026-01-01T00:00:00Z".parse().unwrap()));
     let refused = slow.write_page(&lost, &PageRows::default(), watermark, None).await;
     assert!(matches!(refused, Err(incident_sync::error::SyncError::LeaseLost)), "{refused:?}");
     assert_eq!(world.state(id(1), "watermark").await, None);
@@ -273,7 +326,8 @@ async fn a_holder_that_lost_its_lease_writes_nothing() {
 
 #[tokio::test]
 async fn a_run_whose_end_was_not_recorded_does_not_keep_its_tenant() {
-    let hanging = TenantSpec { behaviour: Behaviour { hang: true, ..Behaviour::default() }, ..spec(2, 1) };
+    let hanging =
+        TenantSpec { behaviour: Behaviour { hang: true, ..Behaviour::default() }, ..spec(2, 1) };
     let mut world = World::with(vec![spec(1, 1), hanging]).await;
     let refuse = format!(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
@@ -311,7 +365,7 @@ async fn until(is_so: impl AsyncFn() -> bool) {
 async fn a_tenant_that_is_done_just_before_a_tick_is_not_read_until_it_has_come() {
     let world = World::of(5).await;
     let now = world.engine.settings();
-    let settings = Settings {
+    let settings = SyncSettings {
         tenants: now.tenants.clone(),
         are_all: true,
         concurrency: 8,
@@ -320,7 +374,7 @@ async fn a_tenant_that_is_done_just_before_a_tick_is_not_read_until_it_has_come(
         reconcile: now.reconcile,
         schedule: Schedule::new("*/2 * * * * *", "0 20 * * * *", "0 30 3 * * *").unwrap(),
     };
-    world.engine.reload(settings, Occasion::Asked).await.unwrap();
+    world.engine.reload(settings, ReloadTrigger::OperatorRequest).await.unwrap();
     let wake = Notify::new();
     // Whatever wakes the dispatcher, such as the end of another tenant's run.
     let restless = async {
@@ -333,5 +387,8 @@ async fn a_tenant_that_is_done_just_before_a_tick_is_not_read_until_it_has_come(
     };
     tokio::join!(world.engine.run(&wake), restless).0.unwrap();
     let polls = world.number("SELECT count(*) FROM defender.sync_runs WHERE kind = 'poll'").await;
-    assert!((1..=8).contains(&polls), "{polls} polls in six seconds, of which every other has a tick");
+    assert!(
+        (1..=8).contains(&polls),
+        "{polls} polls in six seconds, of which every other has a tick"
+    );
 }

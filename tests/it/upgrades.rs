@@ -92,7 +92,11 @@ async fn each_migration_keeps_what_is_there_and_the_views_know_the_past() {
         for (table, (columns, rows)) in before {
             // The book of the schema itself is what a migration may write in.
             if table != "schema_info" {
-                assert_eq!(read(&mut connection, &table, &columns).await, rows, "{table} after {name}");
+                assert_eq!(
+                    read(&mut connection, &table, &columns).await,
+                    rows,
+                    "{table} after {name}"
+                );
             }
         }
         if number == 1 {

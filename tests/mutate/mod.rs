@@ -72,9 +72,9 @@ impl From<&Value> for Json {
     fn from(value: &Value) -> Self {
         match value {
             Value::Array(list) => Self::List(list.iter().map(Self::from).collect()),
-            Value::Object(object) => {
-                Self::Object(object.iter().map(|(key, value)| (format!("{key:?}"), Self::from(value))).collect())
-            }
+            Value::Object(object) => Self::Object(
+                object.iter().map(|(key, value)| (format!("{key:?}"), Self::from(value))).collect(),
+            ),
             scalar => Self::Scalar(scalar.to_string()),
         }
     }
@@ -189,7 +189,8 @@ fn odd_value(random: &mut Random) -> Json {
         }
         10 => {
             let length = 1 + random.below(20_000);
-            let text: String = (0..length).map(|_| char::from(b'a' + (random.number() % 26) as u8)).collect();
+            let text: String =
+                (0..length).map(|_| char::from(b'a' + (random.number() % 26) as u8)).collect();
             Json::Scalar(format!("\"{text}\""))
         }
         11 => {
@@ -203,7 +204,9 @@ fn odd_value(random: &mut Random) -> Json {
 
 impl Json {
     pub(crate) fn of(text: &str) -> Self {
-        Self::from(&serde_json::from_str::<Value>(text).expect("the document is good before it is broken"))
+        Self::from(
+            &serde_json::from_str::<Value>(text).expect("the document is good before it is broken"),
+        )
     }
 
     /// The elements of the list with this key.
@@ -254,7 +257,9 @@ impl Json {
             (Self::List(list), _) => list.push(list[inside].clone()),
             (Self::Object(object), 3) => drop(object.remove(inside)),
             (Self::Object(object), 4) => object.push((object[inside].0.clone(), odd_value(random))),
-            (Self::Object(object), 5) => object[inside].0 = format!("\"{}\"", random.pick(ODD_STRINGS)),
+            (Self::Object(object), 5) => {
+                object[inside].0 = format!("\"{}\"", random.pick(ODD_STRINGS));
+            }
             (Self::Object(object), 6) => {
                 let other = random.below(object.len());
                 object.swap(inside, other);

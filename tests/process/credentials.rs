@@ -7,10 +7,12 @@ use nix::sys::signal::Signal;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
-use simulator::{Endpoint, Reply};
+use simulator::{Endpoint, ScriptedReply};
 
 use crate::doctor::found;
-use crate::site::{Running, Settings, Site, events, id, number, spec, stored, until, write_secret};
+use crate::installation::{
+    Installation, Running, Settings, events, id, number, spec, stored, until, write_secret,
+};
 
 const IDENTITY: &str = "77777777-0000-4000-8000-000000000000";
 const REFUSED: &str = "the application's credential is refused: first (";
@@ -18,25 +20,28 @@ const PARKED: &str = "SELECT count(*) FROM defender.sync_runs WHERE outcome = 'p
 const FAILED: &str = "SELECT count(*) FROM defender.sync_runs WHERE outcome <> 'ok'";
 
 fn data(name: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/credentials").join(name)).unwrap()
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/credentials").join(name))
+        .unwrap()
 }
 
-fn register(site: &Site, name: &str) {
-    site.world().register_certificate(&CertificateDer::from_pem_slice(&data(&format!("{name}.crt.pem"))).unwrap());
+fn register(site: &Installation, name: &str) {
+    site.world().register_certificate(
+        &CertificateDer::from_pem_slice(&data(&format!("{name}.crt.pem"))).unwrap(),
+    );
 }
 
 /// So many tenants, whose application proves itself by these lines.
-async fn site_by(app: &str, tenants: u128) -> Site {
-    let site = Site::with((1..=tenants).map(|number| spec(number, 5)).collect()).await;
+async fn site_by(app: &str, tenants: u128) -> Installation {
+    let site = Installation::with((1..=tenants).map(|number| spec(number, 5)).collect()).await;
     let tenants = (1..=tenants).collect();
     site.configure(&Settings { app: app.to_owned(), tenants, ..site.settings() });
     site
 }
 
 /// Every tenant needs a new token for its next page.
-fn expire_tokens(site: &Site, tenants: u128) {
+fn expire_tokens(site: &Installation, tenants: u128) {
     for tenant in 1..=tenants {
-        site.world().script(id(tenant), Endpoint::Incidents, vec![Reply::ExpireToken]);
+        site.world().script(id(tenant), Endpoint::Incidents, vec![ScriptedReply::ExpireToken]);
     }
 }
 
@@ -45,7 +50,8 @@ fn alarms(daemon: &Running) -> Vec<Value> {
 }
 
 fn told(daemon: &Running, message: &str) -> Vec<Value> {
-    let is_it = |event: &Value| event["message"].as_str().is_some_and(|said| said.starts_with(message));
+    let is_it =
+        |event: &Value| event["message"].as_str().is_some_and(|said| said.starts_with(message));
     events(&daemon.stderr()).into_iter().filter(is_it).collect()
 }
 
@@ -65,9 +71,13 @@ async fn each_kind_of_credential_works_from_the_configuration_and_stays_secret()
     let joined = "client_certificate_file = \"secret.pem\"";
     let pem = "client_certificate_file = \"client.crt.pem\"\nclient_private_key_file = \"secret.key.pem\"\n\
                client_assertion_algorithm = \"RS256\"";
-    let identity = format!("managed_identity = true\nmanaged_identity_client_id = \"{IDENTITY}\"\n");
+    let identity =
+        format!("managed_identity = true\nmanaged_identity_client_id = \"{IDENTITY}\"\n");
     let site = site_by(joined, 1).await;
-    write_secret(&site.path("secret.pem"), &[data("first.crt.pem"), data("first.key.pem")].concat());
+    write_secret(
+        &site.path("secret.pem"),
+        &[data("first.crt.pem"), data("first.key.pem")].concat(),
+    );
     std::fs::write(site.path("client.crt.pem"), data("first.crt.pem")).unwrap();
     write_secret(&site.path("secret.key.pem"), &data("first.key.pem"));
     register(&site, "first");
@@ -80,17 +90,19 @@ async fn each_kind_of_credential_works_from_the_configuration_and_stays_secret()
     );
     write_secret(&site.path("secret-token"), token.as_bytes());
     let identity = format!("{identity}managed_identity_endpoint = \"{}\"", site.simulator.url());
-    for (round, app) in (1..).zip([joined, pem, "federated_token_file = \"secret-token\"", &identity]) {
+    for (round, app) in
+        (1..).zip([joined, pem, "federated_token_file = \"secret-token\"", &identity])
+    {
         site.configure(&Settings { app: app.to_owned(), tenants: vec![1], ..site.settings() });
         site.world().create(id(1));
         let mut command = site.command(&["sync", "--json", "-vvv"]);
         command.env("RUST_LOG", "trace");
         let done = Running::start(command, site.folder.path()).ends();
         assert_eq!(done.json()["ok"], true, "{round} {}\n{}", done.stdout, done.stderr.len());
-        let checked = site.does(&["check", "--json"]).json();
+        let checked = site.run(&["check", "--json"]).json();
         let finding = found(&checked, "expiry")[0];
         assert_eq!(finding["result"], "ok", "{finding}");
-        let status = site.does(&["status", "--json"]).json();
+        let status = site.run(&["status", "--json"]).json();
         let ends = round <= 2;
         assert_eq!(status[0]["credentials"][0]["expires"].is_string(), ends, "{status}");
     }
@@ -98,10 +110,13 @@ async fn each_kind_of_credential_works_from_the_configuration_and_stays_secret()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_secret_file_mends_all_tenants_without_a_restart_and_its_refusal_is_one_alarm() {
-    let soon = Site::with(vec![]).await.world().now() + TimeDelta::days(5);
-    let app = format!("client_secret_file = \"secret\"\nclient_secret_expires = {}", soon.format("%Y-%m-%d"));
+    let soon = Installation::with(vec![]).await.world().now() + TimeDelta::days(5);
+    let app = format!(
+        "client_secret_file = \"secret\"\nclient_secret_expires = {}",
+        soon.format("%Y-%m-%d")
+    );
     let site = site_by(&app, 3).await;
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     let pool = site.connect().await;
     until("the first rows", async || stored(&pool, 3).await == 5).await;
     site.world().expire_client_secret("canary5f2d77c0-renewed");
@@ -122,20 +137,26 @@ async fn a_replaced_secret_file_mends_all_tenants_without_a_restart_and_its_refu
     }
     assert_eq!(metric(&daemon, "incident_sync_credential_refused", "first").await.unwrap(), "0");
     until("of the new secret nobody has told an end", async || {
-        metric(&daemon, "incident_sync_credential_expiry_timestamp_seconds", "first").await.unwrap() == "NaN"
+        metric(&daemon, "incident_sync_credential_expiry_timestamp_seconds", "first").await.unwrap()
+            == "NaN"
     })
     .await;
     let alarms = alarms(&daemon);
     assert_eq!(alarms.len(), 1, "{alarms:?}");
-    assert_eq!((&alarms[0]["level"], &alarms[0]["who"]), (&Value::from("ERROR"), &Value::from("operator")));
-    let soon: Vec<_> = events(&daemon.stderr()).into_iter().filter(|event| event["days"] == 7).collect();
+    assert_eq!(
+        (&alarms[0]["level"], &alarms[0]["who"]),
+        (&Value::from("ERROR"), &Value::from("operator"))
+    );
+    let soon: Vec<_> =
+        events(&daemon.stderr()).into_iter().filter(|event| event["days"] == 7).collect();
     assert_eq!((soon.len(), &soon[0]["level"]), (1, &Value::from("WARN")), "{soon:?}");
     // The end was that of the secret before.
     let end = metric(&daemon, "incident_sync_credential_expiry_timestamp_seconds", "first").await;
     assert_eq!(end.as_deref(), Some("NaN"));
     let (_, page) = daemon.get("/").await;
     assert!(!page.contains("A credential ends."), "{page}");
-    let loud: Vec<_> = events(&daemon.stderr()).into_iter().filter(|event| event["level"] == "ERROR").collect();
+    let loud: Vec<_> =
+        events(&daemon.stderr()).into_iter().filter(|event| event["level"] == "ERROR").collect();
     assert_eq!(loud.len(), 1, "another line asks for somebody: {loud:#?}");
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
@@ -150,7 +171,7 @@ async fn the_next_credential_takes_over_without_a_failed_run_when_the_first_expi
     register(&site, "second");
     let app = format!("client_secret_file = \"secret\"\n[app.next]\n{certificate}");
     site.configure(&Settings { app, tenants: vec![1, 2], ..site.settings() });
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     let pool = site.connect().await;
     until("the first rows", async || stored(&pool, 2).await == 5).await;
     assert_eq!(metric(&daemon, "incident_sync_credential_in_use", "first").await.unwrap(), "1");
@@ -180,7 +201,7 @@ async fn a_certificate_that_is_swapped_on_disk_is_used_once_its_key_is_there_too
     put("first");
     write_secret(&site.path("secret.key.pem"), &data("first.key.pem"));
     register(&site, "first");
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     let pool = site.connect().await;
     until("the first rows", async || stored(&pool, 1).await == 5).await;
     register(&site, "second");
@@ -206,14 +227,21 @@ async fn a_certificate_that_is_swapped_on_disk_is_used_once_its_key_is_there_too
 async fn a_tenants_own_credential_is_watched_and_mended_for_itself() {
     let site = site_by("client_secret_file = \"secret\"", 3).await;
     let soon = site.world().now() + TimeDelta::days(5);
-    let own = format!("client_secret_file = \"secret-own\"\nclient_secret_expires = {}\n", soon.format("%Y-%m-%d"));
+    let own = format!(
+        "client_secret_file = \"secret-own\"\nclient_secret_expires = {}\n",
+        soon.format("%Y-%m-%d")
+    );
     write_secret(&site.path("secret-own"), b"canary5f2d77c0-wrong\n");
-    let settings =
-        Settings { app: "client_secret_file = \"secret\"".to_owned(), tenants: vec![1, 2, 3], ..site.settings() };
+    let settings = Settings {
+        app: "client_secret_file = \"secret\"".to_owned(),
+        tenants: vec![1, 2, 3],
+        ..site.settings()
+    };
     site.configure(&Settings { more: own, ..settings });
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     let pool = site.connect().await;
-    until("the others are read", async || stored(&pool, 1).await + stored(&pool, 2).await == 10).await;
+    until("the others are read", async || stored(&pool, 1).await + stored(&pool, 2).await == 10)
+        .await;
     until("its own is refused", async || number(&pool, PARKED).await > 0).await;
     for round in 6..=7 {
         daemon.signal(Signal::SIGHUP);
@@ -228,11 +256,18 @@ async fn a_tenants_own_credential_is_watched_and_mended_for_itself() {
     let own = "credential=\"first\",tenant=\"tenant-3\"}";
     assert_eq!(metric_with(&daemon, "incident_sync_credential_refused", own).await.unwrap(), "1");
     assert_eq!(metric(&daemon, "incident_sync_credential_refused", "first").await.unwrap(), "0");
-    assert!(metric_with(&daemon, "incident_sync_credential_expiry_timestamp_seconds", own).await.is_some());
-    assert_eq!(metric(&daemon, "incident_sync_credential_expiry_timestamp_seconds", "first").await, None);
+    assert!(
+        metric_with(&daemon, "incident_sync_credential_expiry_timestamp_seconds", own)
+            .await
+            .is_some()
+    );
+    assert_eq!(
+        metric(&daemon, "incident_sync_credential_expiry_timestamp_seconds", "first").await,
+        None
+    );
     let ends = told(&daemon, "a credential ends soon: first credential of tenant tenant-3, app ");
     assert_eq!((ends.len(), &ends[0]["tenant.name"]), (1, &Value::from("tenant-3")), "{ends:?}");
-    assert!(site.does(&["status"]).stdout.contains("first credential of tenant tenant-3"));
+    assert!(site.run(&["status"]).stdout.contains("first credential of tenant tenant-3"));
 
     write_secret(&site.path("secret-own"), &std::fs::read(site.path("secret")).unwrap());
     until("it is read once its file is mended", async || stored(&pool, 3).await == 5).await;
@@ -250,7 +285,12 @@ async fn a_file_that_hangs_is_told_once_and_holds_up_neither_its_tenant_nor_any_
     let site = site_by(inline, 2).await;
     let own = "client_secret_file = \"secret-own\"\n".to_owned();
     write_secret(&site.path("secret-own"), &std::fs::read(site.path("secret")).unwrap());
-    site.configure(&Settings { app: inline.to_owned(), tenants: vec![1, 2], more: own, ..site.settings() });
+    site.configure(&Settings {
+        app: inline.to_owned(),
+        tenants: vec![1, 2],
+        more: own,
+        ..site.settings()
+    });
     let mut command = site.command(&["run", "--log-format", "json"]);
     // Only the file of the second tenant is read again, and the first time never ends.
     command.env("INCIDENT_SYNC_FAILPOINTS", "credential.read=pause");
@@ -266,11 +306,18 @@ async fn a_file_that_hangs_is_told_once_and_holds_up_neither_its_tenant_nor_any_
     let unusable = "the credential's files cannot be used; what was read before goes on";
     let event = daemon.logs(unusable).await;
     let error = event["error"].as_str().unwrap();
-    assert!(error.contains("tenants[1] (tenant-2).client_secret_file: the file does not answer"), "{error}");
-    assert_eq!((&event["tenant.name"], &event["credential"]), (&Value::from("tenant-2"), &Value::from("first")));
+    assert!(
+        error.contains("tenants[1] (tenant-2).client_secret_file: the file does not answer"),
+        "{error}"
+    );
+    assert_eq!(
+        (&event["tenant.name"], &event["credential"]),
+        (&Value::from("tenant-2"), &Value::from("first"))
+    );
     let own = "credential=\"first\",tenant=\"tenant-2\"}";
     let gauge = "incident_sync_credential_files_unusable";
-    until("the gauge", async || metric_with(&daemon, gauge, own).await.as_deref() == Some("1")).await;
+    until("the gauge", async || metric_with(&daemon, gauge, own).await.as_deref() == Some("1"))
+        .await;
     assert_eq!(metric(&daemon, gauge, "first").await.unwrap(), "0");
     assert_eq!((told(&daemon, unusable).len(), number(&pool, FAILED).await), (1, 0));
     pool.close().await;
@@ -281,11 +328,16 @@ async fn a_file_that_hangs_is_told_once_and_holds_up_neither_its_tenant_nor_any_
 async fn a_file_that_cannot_be_used_any_more_is_told_with_its_key_and_shown_until_it_is_mended() {
     let site = site_by("client_secret_file = \"secret\"", 1).await;
     let secret = std::fs::read(site.path("secret")).unwrap();
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     let gauge = "incident_sync_credential_files_unusable";
     until("a look", async || metric(&daemon, gauge, "first").await.as_deref() == Some("0")).await;
-    std::fs::set_permissions(site.path("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-    let event = daemon.logs("the credential's files cannot be used; what was read before goes on").await;
+    std::fs::set_permissions(
+        site.path("secret"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o644),
+    )
+    .unwrap();
+    let event =
+        daemon.logs("the credential's files cannot be used; what was read before goes on").await;
     let error = event["error"].as_str().unwrap();
     let folder = site.folder.path().display();
     let expected = format!(
@@ -294,11 +346,17 @@ async fn a_file_that_cannot_be_used_any_more_is_told_with_its_key_and_shown_unti
     );
     assert_eq!((error, &event["credential"]), (expected.as_str(), &Value::from("first")));
     assert!(event["app"].is_string(), "{event}");
-    until("the gauge", async || metric(&daemon, gauge, "first").await.as_deref() == Some("1")).await;
+    until("the gauge", async || metric(&daemon, gauge, "first").await.as_deref() == Some("1"))
+        .await;
     let (_, page) = daemon.get("/").await;
-    assert!(page.contains("A credential cannot be read again.") && page.contains("app.client_secret_file"), "{page}");
+    assert!(
+        page.contains("A credential cannot be read again.")
+            && page.contains("app.client_secret_file"),
+        "{page}"
+    );
     write_secret(&site.path("secret"), &secret);
-    until("it is mended", async || metric(&daemon, gauge, "first").await.as_deref() == Some("0")).await;
+    until("it is mended", async || metric(&daemon, gauge, "first").await.as_deref() == Some("0"))
+        .await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
 
@@ -310,14 +368,18 @@ async fn an_identity_service_that_is_not_there_is_one_alarm_for_the_operator() {
          managed_identity_endpoint = \"http://127.0.0.1:{port}\""
     );
     let site = site_by(&identity, 3).await;
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     let pool = site.connect().await;
     let failing = "SELECT count(*) FROM defender.sync_state WHERE error_class = 'transport'";
     until("all tenants fail", async || number(&pool, failing).await == 3).await;
-    let loud: Vec<_> = events(&daemon.stderr()).into_iter().filter(|event| event["level"] == "ERROR").collect();
+    let loud: Vec<_> =
+        events(&daemon.stderr()).into_iter().filter(|event| event["level"] == "ERROR").collect();
     assert_eq!(loud.len(), 1, "{loud:#?}");
     let message = "the application's credential cannot be used for now: first (managed identity)";
-    assert_eq!((&loud[0]["message"], &loud[0]["who"]), (&Value::from(message), &Value::from("operator")));
+    assert_eq!(
+        (&loud[0]["message"], &loud[0]["who"]),
+        (&Value::from(message), &Value::from("operator"))
+    );
     assert!(loud[0]["say"].as_str().unwrap().contains("only Azure machines have one"), "{loud:?}");
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));

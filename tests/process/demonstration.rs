@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::site::{Running, open_folder, servers_below, until};
+use crate::installation::{Running, open_folder, servers_below, until};
 
 const NOBODY: u32 = 65_534;
 const ANSWERS: [&str; 3] = [
@@ -20,15 +20,24 @@ const ANSWERS: [&str; 3] = [
 fn demo(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_incident-sync"));
     command.arg("demo").args(arguments);
-    command.env("STATE_DIRECTORY", folder.join("state")).env("HOME", folder).env_remove("XDG_STATE_HOME");
+    command
+        .env("STATE_DIRECTORY", folder.join("state"))
+        .env("HOME", folder)
+        .env_remove("XDG_STATE_HOME");
     command
 }
 
 fn assert_shows_everything(text: &str) {
-    for part in ANSWERS.into_iter().chain(["contoso", "lucerne", "customer_admin", "margie", "throttled"]) {
+    for part in
+        ANSWERS.into_iter().chain(["contoso", "lucerne", "customer_admin", "margie", "throttled"])
+    {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
-    let answers = text.split(";\n").skip(1).filter(|answer| answer.contains('─') || answer.contains('═')).count();
+    let answers = text
+        .split(";\n")
+        .skip(1)
+        .filter(|answer| answer.contains('─') || answer.contains('═'))
+        .count();
     assert_eq!(answers, ANSWERS.len(), "each query has an answer:\n{text}");
 }
 
@@ -36,8 +45,10 @@ fn assert_shows_everything(text: &str) {
 async fn one_pass_of_the_demonstration_prints_the_table_and_three_answers_twice_the_same_way() {
     let folder = open_folder();
     for _ in 0..2 {
-        let done = Running::start(demo(folder.path(), &["--once", "--incidents", "40"]), folder.path()).ends();
-        assert_shows_everything(&done.good());
+        let done =
+            Running::start(demo(folder.path(), &["--once", "--incidents", "40"]), folder.path())
+                .ends();
+        assert_shows_everything(&done.success());
         assert_eq!(servers_below(folder.path()), [0; 0]);
     }
 }
@@ -49,7 +60,9 @@ async fn the_living_demonstration_shows_rows_arrive_and_ends_on_ctrl_c_with_noth
     // Ten healthy tenants and the throttled one, whose history fits into its quota.
     until("rows of eleven tenants, and then living ones", async || {
         let totals = demo.stdout();
-        let totals = totals.lines().filter_map(|line| line.split_once(" incidents (+")?.0.parse::<u32>().ok());
+        let totals = totals
+            .lines()
+            .filter_map(|line| line.split_once(" incidents (+")?.0.parse::<u32>().ok());
         totals.max() > Some(400)
     })
     .await;
@@ -59,8 +72,9 @@ async fn the_living_demonstration_shows_rows_arrive_and_ends_on_ctrl_c_with_noth
     }
     let line = screen.lines().find_map(|line| line.trim().strip_prefix("psql")).unwrap().to_owned();
     let mut psql = Command::new("sh");
-    psql.arg("-c").arg(format!("psql{line} -At -c 'SELECT count(*) > 400 FROM defender.incidents'"));
-    assert_eq!(Running::start(psql, folder.path()).ends().good(), "t\n");
+    psql.arg("-c")
+        .arg(format!("psql{line} -At -c 'SELECT count(*) > 400 FROM defender.incidents'"));
+    assert_eq!(Running::start(psql, folder.path()).ends().success(), "t\n");
 
     let done = demo.ends_on(Signal::SIGINT);
     assert_eq!(done.code(), Some(0), "{}", done.stderr);
@@ -93,9 +107,12 @@ async fn the_demonstration_works_for_an_ordinary_user() {
         "--incidents",
         "30",
     ]);
-    command.env("STATE_DIRECTORY", folder.path().join("state")).env("HOME", "/nonexistent").current_dir("/");
+    command
+        .env("STATE_DIRECTORY", folder.path().join("state"))
+        .env("HOME", "/nonexistent")
+        .current_dir("/");
     let done = Running::start(command, folder.path()).ends();
-    assert_shows_everything(&done.good());
+    assert_shows_everything(&done.success());
     let data = std::fs::metadata(folder.path().join("state/demo/data")).unwrap();
     assert_eq!((data.uid(), data.mode() & 0o777), (NOBODY, 0o700));
     assert_eq!(servers_below(folder.path()), [0; 0]);

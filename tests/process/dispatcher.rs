@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use sqlx::Connection;
 
-use crate::site::{Running, Settings, Site, number, spec, stored, until};
+use crate::installation::{Installation, Running, Settings, number, spec, stored, until};
 use crate::systemd::Systemd;
 
 /// As systemd would set it for `WatchdogSec=1`: fed twice a second.
@@ -15,14 +15,15 @@ const FROZEN: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn daemon_ends_with_a_status_when_its_dispatcher_panics() {
-    let site = Site::with(vec![spec(1, 20)]).await;
+    let site = Installation::with(vec![spec(1, 20)]).await;
     let mut command = site.command(&["run", "--log-format", "json"]);
     // The third claim: the first two have found work.
     command.env("INCIDENT_SYNC_FAILPOINTS", "claim.committed=panic@3");
     let done = Running::start(command, site.folder.path()).ends();
     assert_eq!(done.code(), Some(1), "{}", done.stderr);
     assert!(
-        done.stderr.contains("the dispatcher of tenant runs ended: a task of incident-sync panicked"),
+        done.stderr
+            .contains("the dispatcher of tenant runs ended: a task of incident-sync panicked"),
         "{}",
         done.stderr
     );
@@ -37,7 +38,7 @@ async fn daemon_ends_with_a_status_when_its_dispatcher_panics() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watchdog_is_not_fed_when_the_dispatcher_hangs() {
-    let site = Site::with(vec![spec(1, 20)]).await;
+    let site = Installation::with(vec![spec(1, 20)]).await;
     let mut systemd = Systemd::listen(site.path("notify"));
     let mut command = site.command(&["run", "--log-format", "json"]);
     command.env("NOTIFY_SOCKET", systemd.address()).env("WATCHDOG_USEC", WATCHDOG_US);
@@ -56,9 +57,13 @@ async fn watchdog_is_not_fed_when_the_dispatcher_hangs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watchdog_is_fed_while_the_database_does_not_answer() {
-    let site = Site::with(vec![spec(1, 20)]).await;
+    let site = Installation::with(vec![spec(1, 20)]).await;
     let (embedded, pool) = site.open_database().await;
-    site.configure(&Settings { database: site.shared_database(), tenants: vec![1], ..site.settings() });
+    site.configure(&Settings {
+        database: site.shared_database(),
+        tenants: vec![1],
+        ..site.settings()
+    });
     let mut systemd = Systemd::listen(site.path("notify"));
     let mut command = site.command(&["run", "--log-format", "json"]);
     command.env("NOTIFY_SOCKET", systemd.address()).env("WATCHDOG_USEC", WATCHDOG_US);
@@ -70,16 +75,26 @@ async fn watchdog_is_fed_while_the_database_does_not_answer() {
     // Every claim, renewal and question waits until its own deadline, as behind a disk that hangs.
     let mut holder = sqlx::PgConnection::connect_with(&embedded.connect_options()).await.unwrap();
     let mut holding = holder.begin().await.unwrap();
-    sqlx::query("LOCK TABLE defender.sync_state IN ACCESS EXCLUSIVE MODE").execute(&mut *holding).await.unwrap();
+    sqlx::query("LOCK TABLE defender.sync_state IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *holding)
+        .await
+        .unwrap();
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(40) {
         systemd.forget();
         tokio::time::sleep(Duration::from_secs(2)).await;
         let heard = systemd.heard_so_far();
-        assert!(heard.contains(&"WATCHDOG=1".to_owned()), "after {:?}: {heard:?}", started.elapsed());
+        assert!(
+            heard.contains(&"WATCHDOG=1".to_owned()),
+            "after {:?}: {heard:?}",
+            started.elapsed()
+        );
     }
     assert!(daemon.is_alive());
-    assert!(daemon.stderr().contains("no tenant could be claimed"), "the lock held the dispatcher up");
+    assert!(
+        daemon.stderr().contains("no tenant could be claimed"),
+        "the lock held the dispatcher up"
+    );
     holding.rollback().await.unwrap();
     holder.close().await.unwrap();
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));

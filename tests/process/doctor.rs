@@ -5,11 +5,13 @@ use std::os::unix::process::CommandExt;
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
-use simulator::{Behaviour, Clock, Endpoint, Reply, TenantSpec};
+use simulator::{Behaviour, Clock, Endpoint, ScriptedReply, TenantSpec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::installation::{
+    Done, Installation, Running, Settings, id, number, spec, until, write_secret,
+};
 use crate::proxy;
-use crate::site::{Done, Running, Settings, Site, id, number, spec, until, write_secret};
 use crate::tls::{acceptor, data, serve};
 
 /// The rows of one check.
@@ -34,19 +36,19 @@ fn assert_told(report: &Value, check: &str, result: &str, who: &str, words: &[&s
     }
 }
 
-fn checked(site: &Site) -> (Option<i32>, Value) {
-    let done = site.does(&["check", "--json"]);
+fn checked(site: &Installation) -> (Option<i32>, Value) {
+    let done = site.run(&["check", "--json"]);
     (done.code(), done.json())
 }
 
-async fn migrated(specs: Vec<TenantSpec>) -> Site {
-    let site = Site::with(specs).await;
-    site.does(&["migrate"]).good();
+async fn migrated(specs: Vec<TenantSpec>) -> Installation {
+    let site = Installation::with(specs).await;
+    site.run(&["migrate"]).success();
     site
 }
 
 /// Changes the private database.
-async fn change(site: &Site, statement: &'static str) {
+async fn change(site: &Installation, statement: &'static str) {
     let (embedded, pool) = site.open_database().await;
     sqlx::query(statement).execute(&pool).await.unwrap();
     pool.close().await;
@@ -58,8 +60,20 @@ async fn where_nothing_is_wrong_every_check_says_so() {
     let site = migrated(vec![spec(1, 3), spec(2, 3)]).await;
     let (code, report) = checked(&site);
     assert_eq!((code, &report["ok"]), (Some(0), &json!(true)), "{report:#}");
-    let once = ["file", "permissions", "expiry", "dns", "connection", "tls", "clock", "server", "version", "encoding"];
-    let database = ["roles", "owners", "create", "migrations", "isolation", "rights", "objects", "grants"];
+    let once = [
+        "file",
+        "permissions",
+        "expiry",
+        "dns",
+        "connection",
+        "tls",
+        "clock",
+        "server",
+        "version",
+        "encoding",
+    ];
+    let database =
+        ["roles", "owners", "create", "migrations", "isolation", "rights", "objects", "grants"];
     for check in once.into_iter().chain(database).chain(["change_feed", "readers"]) {
         let rows = found(&report, check);
         let rows: Vec<_> = rows.into_iter().filter(|row| row["group"] != "tenants").collect();
@@ -67,13 +81,21 @@ async fn where_nothing_is_wrong_every_check_says_so() {
         assert_eq!(rows[0]["result"], "ok", "{report:#}");
     }
     for check in ["token", "tid", "audience", "call"] {
-        assert_eq!(found(&report, check).iter().filter(|row| row["result"] == "ok").count(), 2, "{check}");
+        assert_eq!(
+            found(&report, check).iter().filter(|row| row["result"] == "ok").count(),
+            2,
+            "{check}"
+        );
     }
     let keys: Vec<&String> = report["findings"][0].as_object().unwrap().keys().collect();
     assert_eq!(keys, ["about", "check", "error", "group", "result", "say", "who_must_act"]);
     // The site of these tests allows itself more calls than Microsoft does, by the minute and by the hour.
-    let table = site.does(&["check"]).good();
-    assert!(table.contains("tenant-1, tenant-2") && table.contains("failed: 0, warnings: 2, not tried: 0"), "{table}");
+    let table = site.run(&["check"]).success();
+    assert!(
+        table.contains("tenant-1, tenant-2")
+            && table.contains("failed: 0, warnings: 2, not tried: 0"),
+        "{table}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,20 +103,30 @@ async fn reader_without_connection_limit_is_a_warning() {
     let site = migrated(vec![spec(1, 3)]).await;
     change(&site, "CREATE ROLE dashboards LOGIN IN ROLE incident_sync_reader").await;
     let (_, report) = checked(&site);
-    assert_told(&report, "readers", "warning", "operator", &["dashboards", "CONNECTION LIMIT", "temp_file_limit"]);
+    assert_told(
+        &report,
+        "readers",
+        "warning",
+        "operator",
+        &["dashboards", "CONNECTION LIMIT", "temp_file_limit"],
+    );
     change(&site, "ALTER ROLE dashboards CONNECTION LIMIT 10").await;
     assert_eq!(result(&checked(&site).1, "readers"), "ok");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_wrong_is_told_with_side_and_cure() {
-    let now = Site::with(vec![]).await.world().now();
+    let now = Installation::with(vec![]).await.world().now();
     // The service's clock stands still: there is time for a slow machine between these and the limits.
-    for (ahead, code, told, side) in
-        [(280, 0, "warning", "s behind"), (4_000, 1, "failure", "s behind"), (-900, 1, "failure", "s ahead of")]
-    {
-        let site = Site::at(Clock::Manual(now + TimeDelta::seconds(ahead)), vec![spec(1, 1)]).await;
-        site.does(&["migrate"]).good();
+    for (ahead, code, told, side) in [
+        (280, 0, "warning", "s behind"),
+        (4_000, 1, "failure", "s behind"),
+        (-900, 1, "failure", "s ahead of"),
+    ] {
+        let site =
+            Installation::at(Clock::Manual(now + TimeDelta::seconds(ahead)), vec![spec(1, 1)])
+                .await;
+        site.run(&["migrate"]).success();
         let (ended, report) = checked(&site);
         assert_told(&report, "clock", told, "operator", &[side, "timedatectl"]);
         assert_eq!(ended, Some(code), "{report:#}");
@@ -103,14 +135,19 @@ async fn a_clock_that_is_wrong_is_told_with_side_and_cure() {
 }
 
 /// One tenant whose authority and API are elsewhere.
-fn elsewhere(site: &Site, url: &str, more: &str) {
+fn elsewhere(site: &Installation, url: &str, more: &str) {
     let tenant = format!("[[tenants]]\nid = \"{}\"\nname = \"tenant-1\"\n", id(1));
     let more = format!("{tenant}authority = \"{url}\"\nbase_url = \"{url}\"\n{more}");
     site.configure(&Settings { more, ..site.settings() });
 }
 
 fn assert_nothing_of_the_tenant_was_tried(report: &Value) {
-    let rows: Vec<_> = report["findings"].as_array().unwrap().iter().filter(|row| row["group"] == "tenants").collect();
+    let rows: Vec<_> = report["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|row| row["group"] == "tenants")
+        .collect();
     assert_eq!(rows.len(), 5, "{report:#}");
     assert!(rows.iter().all(|row| row["result"] == "not_tried"), "{report:#}");
 }
@@ -134,7 +171,11 @@ async fn a_host_without_a_name_a_listener_or_a_proxy_is_told_once_and_the_rest_i
     assert_eq!((result(&report, "dns"), result(&report, "tls")), ("ok", "not_tried"));
     assert_nothing_of_the_tenant_was_tried(&report);
 
-    elsewhere(&site, "https://login.invalid", &format!("[http_client]\nproxy = \"http://user@{free}\"\n"));
+    elsewhere(
+        &site,
+        "https://login.invalid",
+        &format!("[http_client]\nproxy = \"http://user@{free}\"\n"),
+    );
     let report = checked(&site).1;
     assert_told(&report, "proxy", "failure", "operator", &["http_client.proxy", "refused"]);
     assert_eq!((result(&report, "dns"), result(&report, "connection")), ("ok", "not_tried"));
@@ -157,7 +198,10 @@ async fn behind_a_proxy_the_names_are_its_business_and_its_refusal_is_told() {
         proxy::route(&site, &url, &format!("proxy = \"http://user@{address}\"\n{lines}"));
         let (ended, report) = checked(&site);
         assert_eq!((ended, result(&report, "proxy")), (Some(code), "ok"), "{report:#}");
-        assert!(found(&report, "dns")[0]["say"].as_str().unwrap().contains("the proxy looks"), "{report:#}");
+        assert!(
+            found(&report, "dns")[0]["say"].as_str().unwrap().contains("the proxy looks"),
+            "{report:#}"
+        );
         let connection = found(&report, "connection")[0];
         assert_eq!(connection["result"], told, "{connection:#}");
         assert!(connection["say"].as_str().unwrap().contains(words), "{connection:#}");
@@ -196,15 +240,25 @@ async fn a_certificate_is_judged_by_issuer_end_and_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_the_database_is_told_with_its_cure_and_ends_with_status_3() {
-    let site = Site::with(vec![spec(1, 1)]).await;
+    let site = Installation::with(vec![spec(1, 1)]).await;
     change(&site, "SELECT 1").await; // It makes the database, and no tables.
     let (code, report) = checked(&site);
     assert_eq!(code, Some(3), "{report:#}");
-    assert_told(&report, "migrations", "failure", "operator", &["there are no tables", "incident-sync migrate"]);
-    assert_eq!((result(&report, "isolation"), result(&report, "objects")), ("not_tried", "not_tried"));
+    assert_told(
+        &report,
+        "migrations",
+        "failure",
+        "operator",
+        &["there are no tables", "incident-sync migrate"],
+    );
+    assert_eq!(
+        (result(&report, "isolation"), result(&report, "objects")),
+        ("not_tried", "not_tried")
+    );
     assert_eq!(result(&report, "call"), "ok", "tenants need no database: {report:#}");
-    site.does(&["migrate"]).good();
-    let newer = "INSERT INTO _sqlx_migrations SELECT 99990101, description, now(), true, checksum, 0
+    site.run(&["migrate"]).success();
+    let newer =
+        "INSERT INTO _sqlx_migrations SELECT 99990101, description, now(), true, checksum, 0
         FROM _sqlx_migrations WHERE version = 1";
     for (statement, check, told, words) in [
         (
@@ -221,8 +275,18 @@ async fn what_is_wrong_with_the_database_is_told_with_its_cure_and_ends_with_sta
             "index incident_changes_by_incident",
         ),
         (newer, "migrations", "warning", "ahead: a newer version has made migration 99990101"),
-        ("UPDATE defender.schema_info SET oldest_supported = 99990101", "migrations", "failure", "cannot go on"),
-        ("DELETE FROM _sqlx_migrations WHERE version > 11", "migrations", "failure", "run incident-sync migrate"),
+        (
+            "UPDATE defender.schema_info SET oldest_supported = 99990101",
+            "migrations",
+            "failure",
+            "cannot go on",
+        ),
+        (
+            "DELETE FROM _sqlx_migrations WHERE version > 11",
+            "migrations",
+            "failure",
+            "run incident-sync migrate",
+        ),
     ] {
         change(&site, statement).await;
         let (ended, report) = checked(&site);
@@ -236,7 +300,8 @@ async fn what_is_wrong_with_the_database_is_told_with_its_cure_and_ends_with_sta
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_would_refuse_our_work_is_told_with_its_cure_and_nobody_is_called_uncounted() {
+async fn a_database_that_would_refuse_our_work_is_told_with_its_cure_and_nobody_is_called_uncounted()
+ {
     let site = migrated(vec![spec(1, 1)]).await;
     let (embedded, pool) = site.open_database().await;
     let database = site.shared_database();
@@ -283,12 +348,20 @@ async fn a_database_that_would_refuse_our_work_is_told_with_its_cure_and_nobody_
         site.world().clear_calls(id(1));
         let (ended, report) = checked(&site);
         assert_eq!(ended, Some(3), "{breaks}: {report:#}");
-        let failed = report["findings"].as_array().unwrap().iter().filter(|row| row["result"] == "failure");
+        let failed =
+            report["findings"].as_array().unwrap().iter().filter(|row| row["result"] == "failure");
         assert_eq!(failed.count(), 1, "{breaks}: {report:#}");
         let row = found(&report, check)[0];
-        assert!(row["result"] == "failure" && row["say"].as_str().unwrap().contains(words), "{row:#}");
+        assert!(
+            row["result"] == "failure" && row["say"].as_str().unwrap().contains(words),
+            "{row:#}"
+        );
         if breaks.contains("read_only") || breaks.contains("sync_state") {
-            assert_eq!((result(&report, "call"), answered(&site, 1..=1)), ("not_tried", [0, 0]), "{report:#}");
+            assert_eq!(
+                (result(&report, "call"), answered(&site, 1..=1)),
+                ("not_tried", [0, 0]),
+                "{report:#}"
+            );
         } else {
             assert_eq!(result(&report, "call"), "ok", "{report:#}");
         }
@@ -333,7 +406,8 @@ async fn rights_that_let_others_run_code_fail_with_their_cure() {
     ] {
         sqlx::raw_sql(breaks).execute(&pool).await.unwrap();
         let (ended, report) = checked(&site);
-        let failed = report["findings"].as_array().unwrap().iter().filter(|row| row["result"] == "failure");
+        let failed =
+            report["findings"].as_array().unwrap().iter().filter(|row| row["result"] == "failure");
         assert_eq!((ended, failed.count()), (Some(3), 1), "{breaks}: {report:#}");
         assert_told(&report, check, "failure", "operator", &[words]);
         sqlx::raw_sql(cure).execute(&pool).await.unwrap();
@@ -347,13 +421,15 @@ async fn rights_that_let_others_run_code_fail_with_their_cure() {
 async fn a_server_with_the_wrong_encoding_or_a_user_without_roles_is_told() {
     let site = migrated(vec![spec(1, 1)]).await;
     let (embedded, pool) = site.open_database().await;
-    let latin = "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
+    let latin =
+        "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
     for statement in [latin, "CREATE ROLE stranger LOGIN"] {
         sqlx::query(statement).execute(&pool).await.unwrap();
     }
     let on = |user: &str, database: &str| {
         let socket = site.path("pg/socket");
-        let database = format!("url = \"postgres://{user}@localhost/{database}?host={}\"", socket.display());
+        let database =
+            format!("url = \"postgres://{user}@localhost/{database}?host={}\"", socket.display());
         site.configure(&Settings { database, tenants: vec![1], ..site.settings() });
         checked(&site)
     };
@@ -367,7 +443,8 @@ async fn a_server_with_the_wrong_encoding_or_a_user_without_roles_is_told() {
     };
     let told = database("roles");
     assert!(
-        told.contains("GRANT incident_sync_dispatcher, incident_sync_reader") && told.contains("TO stranger"),
+        told.contains("GRANT incident_sync_dispatcher, incident_sync_reader")
+            && told.contains("TO stranger"),
         "{told}"
     );
     assert!(database("migrations").contains("Postgres refuses us"), "{report:#}");
@@ -378,7 +455,10 @@ async fn a_server_with_the_wrong_encoding_or_a_user_without_roles_is_told() {
     site.configure(&Settings { database: nowhere, ..site.settings() });
     let (code, report) = checked(&site);
     let dns = found(&report, "dns").into_iter().find(|row| row["group"] == "database").unwrap();
-    assert!(dns["result"] == "failure" && dns["say"].as_str().unwrap().contains("cannot be looked up"), "{dns:#}");
+    assert!(
+        dns["result"] == "failure" && dns["say"].as_str().unwrap().contains("cannot be looked up"),
+        "{dns:#}"
+    );
     assert_eq!((code, result(&report, "server")), (Some(3), "not_tried"));
     pool.close().await;
     embedded.stop().await;
@@ -412,19 +492,50 @@ async fn a_database_that_is_not_reached_is_told_by_the_step_at_which_it_fails() 
     let good = format!("\nsslrootcert = {:?}", data("ca.pem"));
     for (port, more, check, words) in [
         (free, "", "connection", ["nobody answers there", "refused"]),
-        (no_postgres(b"", None).await, "", "server", ["does not answer as Postgres does", "no answer within 5 s"]),
-        (no_postgres(b"HTTP/1.1 400 Bad Request\r\n\r\n", None).await, "", "server", ["no Postgres", "SSLRequest"]),
+        (
+            no_postgres(b"", None).await,
+            "",
+            "server",
+            ["does not answer as Postgres does", "no answer within 5 s"],
+        ),
+        (
+            no_postgres(b"HTTP/1.1 400 Bad Request\r\n\r\n", None).await,
+            "",
+            "server",
+            ["no Postgres", "SSLRequest"],
+        ),
         (no_postgres(b"N", None).await, "", "server", ["speaks no TLS", "TLS"]),
-        (no_postgres(b"S", Some("unknown.pem")).await, &good, "server", ["database.sslrootcert", "UnknownIssuer"]),
-        (no_postgres(b"S", Some("selfsigned.pem")).await, "", "server", ["self-signed", "CaUsedAsEndEntity"]),
-        (no_postgres(b"S", Some("future.pem")).await, &good, "server", ["timedatectl", "not valid yet"]),
+        (
+            no_postgres(b"S", Some("unknown.pem")).await,
+            &good,
+            "server",
+            ["database.sslrootcert", "UnknownIssuer"],
+        ),
+        (
+            no_postgres(b"S", Some("selfsigned.pem")).await,
+            "",
+            "server",
+            ["self-signed", "CaUsedAsEndEntity"],
+        ),
+        (
+            no_postgres(b"S", Some("future.pem")).await,
+            &good,
+            "server",
+            ["timedatectl", "not valid yet"],
+        ),
     ] {
-        let url =
-            format!("url = \"postgres://sync:canary5f2d77c0@127.0.0.1:{port}/sync\"\nsslmode = \"verify-full\"{more}");
+        let url = format!(
+            "url = \"postgres://sync:canary5f2d77c0@127.0.0.1:{port}/sync\"\nsslmode = \"verify-full\"{more}"
+        );
         site.configure(&Settings { database: url, ..site.settings() });
         let (code, report) = checked(&site);
-        let rows: Vec<_> = found(&report, check).into_iter().filter(|row| row["group"] == "database").collect();
-        assert_eq!((code, rows.len(), &rows[0]["result"]), (Some(3), 1, &json!("failure")), "{report:#}");
+        let rows: Vec<_> =
+            found(&report, check).into_iter().filter(|row| row["group"] == "database").collect();
+        assert_eq!(
+            (code, rows.len(), &rows[0]["result"]),
+            (Some(3), 1, &json!("failure")),
+            "{report:#}"
+        );
         let told = format!("{} {}", rows[0]["say"], rows[0]["error"]);
         assert!(words.iter().all(|word| told.contains(word)), "{words:?}: {told}");
         assert_eq!(result(&report, "encoding"), "not_tried");
@@ -444,10 +555,21 @@ async fn each_tenant_is_told_by_the_step_at_which_it_fails() {
     ])
     .await;
     let mut text = std::fs::read_to_string(site.config()).unwrap();
-    text = text.replace("name = \"tenant-6\"", "name = \"tenant-6\"\nscope = \"https://graph.microsoft.com/.default\"");
+    text = text.replace(
+        "name = \"tenant-6\"",
+        "name = \"tenant-6\"\nscope = \"https://graph.microsoft.com/.default\"",
+    );
     std::fs::write(site.config(), text).unwrap();
-    site.world().script(id(5), Endpoint::Incidents, vec![Reply::defender(500, "InternalServerError")]);
-    site.world().script(id(6), Endpoint::Incidents, vec![Reply::defender(401, "Unauthorized")]);
+    site.world().script(
+        id(5),
+        Endpoint::Incidents,
+        vec![ScriptedReply::defender(500, "InternalServerError")],
+    );
+    site.world().script(
+        id(6),
+        Endpoint::Incidents,
+        vec![ScriptedReply::defender(401, "Unauthorized")],
+    );
     let (code, report) = checked(&site);
     assert_eq!(code, Some(1), "{report:#}");
     let steps = ["token", "tid", "roles", "audience", "call"];
@@ -479,14 +601,20 @@ async fn each_tenant_is_told_by_the_step_at_which_it_fails() {
         assert!(row["say"].as_str().unwrap().contains(word), "{word}: {row:#}");
     }
     let calls = site.world().calls(id(2));
-    assert!(calls.iter().all(|call| call.endpoint == Endpoint::Token), "no call with another tenant's token");
+    assert!(
+        calls.iter().all(|call| call.endpoint == Endpoint::Token),
+        "no call with another tenant's token"
+    );
 }
 
 /// Calls of the API that were answered, and those that hang.
-fn answered(site: &Site, numbers: std::ops::RangeInclusive<u128>) -> [usize; 2] {
+fn answered(site: &Installation, numbers: std::ops::RangeInclusive<u128>) -> [usize; 2] {
     let calls = numbers.flat_map(|number| site.world().calls(id(number)));
     let calls: Vec<_> = calls.filter(|call| call.endpoint == Endpoint::Incidents).collect();
-    [calls.iter().filter(|call| call.status == 200).count(), calls.iter().filter(|call| call.status == 0).count()]
+    [
+        calls.iter().filter(|call| call.status == 200).count(),
+        calls.iter().filter(|call| call.status == 0).count(),
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -496,7 +624,9 @@ async fn tenants_that_hang_keep_no_other_waiting() {
         TenantSpec { behaviour, ..spec(number, 0) }
     };
     // One less than are asked at once.
-    let site = migrated((1..=15).map(hanging).chain((16..=60).map(|number| spec(number, 0))).collect()).await;
+    let site =
+        migrated((1..=15).map(hanging).chain((16..=60).map(|number| spec(number, 0))).collect())
+            .await;
     let mut doctor = Running::start(site.command(&["check"]), site.folder.path());
     until("every healthy tenant has answered", async || answered(&site, 16..=60) == [45, 0]).await;
     assert_eq!(answered(&site, 1..=15), [0, 15], "these are asked at the same time");
@@ -506,8 +636,8 @@ async fn tenants_that_hang_keep_no_other_waiting() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_that_the_service_asks_for_is_no_failure_and_is_kept() {
     let site = migrated(vec![spec(1, 5), spec(2, 5)]).await;
-    site.does(&["sync"]).good();
-    site.world().script(id(1), Endpoint::Incidents, vec![Reply::throttled(600)]);
+    site.run(&["sync"]).success();
+    site.world().script(id(1), Endpoint::Incidents, vec![ScriptedReply::throttled(600)]);
     let (code, report) = checked(&site);
     let call = |report: &Value, tenant: &str| {
         let row = found(report, "call").into_iter().find(|row| row["about"] == tenant).unwrap();
@@ -517,21 +647,32 @@ async fn a_pause_that_the_service_asks_for_is_no_failure_and_is_kept() {
     assert_eq!((code, call(&report, "tenant-2").0.as_str()), (Some(0), "ok"));
     site.world().clear_calls(id(1));
     let (code, report) = checked(&site);
-    assert_eq!((code, call(&report, "tenant-1")), (Some(0), ("not_tried".to_owned(), json!("nobody"))), "{report:#}");
+    assert_eq!(
+        (code, call(&report, "tenant-1")),
+        (Some(0), ("not_tried".to_owned(), json!("nobody"))),
+        "{report:#}"
+    );
     assert_eq!(answered(&site, 1..=1), [0, 0]);
-    assert!(site.world().calls(id(1)).iter().all(|call| call.endpoint == Endpoint::Token), "the pause is obeyed");
+    assert!(
+        site.world().calls(id(1)).iter().all(|call| call.endpoint == Endpoint::Token),
+        "the pause is obeyed"
+    );
     let (embedded, pool) = site.open_database().await;
     let paused = "SELECT count(*) FROM defender.sync_state WHERE no_calls_before > now() + interval '5 minutes'";
     assert_eq!(number(&pool, paused).await, 1);
     pool.close().await;
     embedded.stop().await;
     // Entra throttles the application: whoever comes later is not tried.
-    let throttled = Reply::Status { code: 429, body: "{}".to_owned(), headers: Vec::new() };
+    let throttled = ScriptedReply::Status { code: 429, body: "{}".to_owned(), headers: Vec::new() };
     site.world().script(id(1), Endpoint::Token, vec![throttled.clone()]);
     site.world().script(id(2), Endpoint::Token, vec![throttled]);
     let (code, report) = checked(&site);
     assert_eq!(code, Some(0), "{report:#}");
-    assert!(found(&report, "token").iter().all(|row| row["result"] != "ok" && row["result"] != "failure"));
+    assert!(
+        found(&report, "token")
+            .iter()
+            .all(|row| row["result"] != "ok" && row["result"] != "failure")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -539,7 +680,11 @@ async fn a_page_that_is_too_large_to_be_one_of_many_is_asked_for_again_alone() {
     let site = migrated(vec![spec(1, 0), spec(2, 0)]).await;
     let large = format!("{{\"value\":[]{}}}", " ".repeat(5 * 1024 * 1024));
     for number in 1..=2 {
-        site.world().script(id(number), Endpoint::Incidents, vec![Reply::Body(large.clone()); 2]);
+        site.world().script(
+            id(number),
+            Endpoint::Incidents,
+            vec![ScriptedReply::Body(large.clone()); 2],
+        );
     }
     let (code, report) = checked(&site);
     assert_eq!(code, Some(0), "{report:#}");
@@ -550,21 +695,30 @@ async fn a_page_that_is_too_large_to_be_one_of_many_is_asked_for_again_alone() {
 async fn a_broken_credential_of_a_hundred_tenants_is_one_row_and_a_few_requests() {
     let site = migrated((1..=100).map(|number| spec(number, 0)).collect()).await;
     site.world().expire_client_secret("canary5f2d77c0-other");
-    let table: Done = site.does(&["check"]);
+    let table: Done = site.run(&["check"]);
     assert_eq!(table.code(), Some(1), "{}", table.stderr);
     let asked: usize = (1..=100).map(|number| site.world().calls(id(number)).len()).sum();
     assert!(asked <= 3, "{asked} requests");
     let failures = table.stdout.lines().filter(|line| line.contains("FAILURE")).count();
     assert_eq!(failures, 1, "{}", table.stdout);
-    assert!((1..=100).all(|number| table.stdout.contains(&format!("tenant-{number}"))), "{}", table.stdout);
-    assert!(table.stdout.contains("100 in all") && table.stdout.contains("has expired"), "{}", table.stdout);
+    assert!(
+        (1..=100).all(|number| table.stdout.contains(&format!("tenant-{number}"))),
+        "{}",
+        table.stdout
+    );
+    assert!(
+        table.stdout.contains("100 in all") && table.stdout.contains("has expired"),
+        "{}",
+        table.stdout
+    );
     let report = checked(&site).1;
-    let says: std::collections::BTreeSet<_> = found(&report, "token").iter().map(|row| row["say"].as_str()).collect();
+    let says: std::collections::BTreeSet<_> =
+        found(&report, "token").iter().map(|row| row["say"].as_str()).collect();
     assert_eq!((says.len(), found(&report, "token").len()), (1, 100), "{says:?}");
 }
 
 /// A command of the user that the service runs as: not root, whoever runs the tests.
-fn as_service(site: &Site, arguments: &[&str]) -> Done {
+fn as_service(site: &Installation, arguments: &[&str]) -> Done {
     let mut command = site.command(arguments);
     if nix::unistd::geteuid().is_root() {
         command.uid(65_534);
@@ -574,7 +728,7 @@ fn as_service(site: &Site, arguments: &[&str]) -> Done {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_services_user_cannot_read_is_told_with_the_chmod() {
-    let site = Site::with(vec![]).await;
+    let site = Installation::with(vec![]).await;
     let customers = site.path("tenants.d");
     let file = customers.join("contoso.toml");
     std::fs::create_dir(&customers).unwrap();
@@ -622,8 +776,13 @@ async fn a_configuration_that_is_refused_or_open_to_writers_is_a_row_too() {
     assert_told(&checked(&site).1, "permissions", "warning", "operator", &[&told]);
     std::fs::write(customers.join("bad.toml"), "id = 1\n").unwrap();
     let (code, report) = checked(&site);
-    let of_bad = found(&report, "file").into_iter().filter(|row| row["result"] == "failure").count();
-    assert_eq!((code, of_bad, result(&report, "token")), (Some(1), 2, "ok"), "the others are looked at: {report:#}");
+    let of_bad =
+        found(&report, "file").into_iter().filter(|row| row["result"] == "failure").count();
+    assert_eq!(
+        (code, of_bad, result(&report, "token")),
+        (Some(1), 2, "ok"),
+        "the others are looked at: {report:#}"
+    );
     std::fs::remove_file(customers.join("bad.toml")).unwrap();
     open(&site.path("secret"), 0o644);
     let (code, report) = checked(&site);

@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::site::{Site, id, number, spec};
+use crate::installation::{Installation, id, number, spec};
 
 /// Whom the first tenant's evidence names most fully, and all that it calls them.
 struct Victim {
@@ -47,8 +47,12 @@ async fn places(pool: &PgPool, tenant: u128, names: &[String]) -> Vec<String> {
              WHERE tenant_id = $2
                  AND (strpos(told, lower(wanted)) > 0 OR strpos(replace(told, '\\\\', '\\'), lower(wanted)) > 0)"
         );
-        let count: i64 =
-            sqlx::query_scalar(AssertSqlSafe(query)).bind(names).bind(id(tenant)).fetch_one(pool).await.unwrap();
+        let count: i64 = sqlx::query_scalar(AssertSqlSafe(query))
+            .bind(names)
+            .bind(id(tenant))
+            .fetch_one(pool)
+            .await
+            .unwrap();
         if count > 0 {
             found.push(relation);
         }
@@ -89,30 +93,42 @@ fn more_of(upn: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erased_person_is_nowhere_and_a_poll_brings_nothing_back() {
-    let site = Site::with(vec![spec(1, 60), spec(2, 20)]).await;
-    site.does(&["sync"]).good();
-    let daemon = site.run();
+    let site = Installation::with(vec![spec(1, 60), spec(2, 20)]).await;
+    site.run(&["sync"]).success();
+    let daemon = site.start_daemon();
     daemon.logs("started").await;
     let pool = site.connect().await;
     let Victim { upn, names } = victim(&pool).await;
     sqlx::raw_sql(AssertSqlSafe(more_of(&upn))).execute(&pool).await.unwrap();
     let before = counts(&pool).await;
     let everywhere = places(&pool, 1, &names).await;
-    for table in
-        ["evidence", "incident_payloads", "incident_comments", "incidents", "incident_changes", "rejected_payloads"]
-    {
-        assert!(everywhere.contains(&format!("defender.{table}")), "{table} is tried: {everywhere:?}");
+    for table in [
+        "evidence",
+        "incident_payloads",
+        "incident_comments",
+        "incidents",
+        "incident_changes",
+        "rejected_payloads",
+    ] {
+        assert!(
+            everywhere.contains(&format!("defender.{table}")),
+            "{table} is tried: {everywhere:?}"
+        );
     }
 
     let erase = |more: &[&str]| {
-        let arguments = [&["tenant", "erase-person", "tenant-1", "--json", "--upn", &upn], more].concat();
-        site.does(&arguments).json()["changed"].clone()
+        let arguments =
+            [&["tenant", "erase-person", "tenant-1", "--json", "--upn", &upn], more].concat();
+        site.run(&arguments).json()["changed"].clone()
     };
     let would_change = erase(&["--dry-run"]);
     assert_eq!(places(&pool, 1, &names).await, everywhere);
     let changed = erase(&[]);
     assert_eq!(changed, would_change);
-    assert!(changed["incident_payloads"].as_u64() > Some(0) && changed["rejected_payloads"] == 2, "{changed}");
+    assert!(
+        changed["incident_payloads"].as_u64() > Some(0) && changed["rejected_payloads"] == 2,
+        "{changed}"
+    );
 
     assert_eq!(places(&pool, 1, &names).await, [""; 0]);
     let others = format!(
@@ -120,15 +136,17 @@ async fn an_erased_person_is_nowhere_and_a_poll_brings_nothing_back() {
         id(2)
     );
     assert_eq!(texts(&pool, &others).await, ["true"], "another customer's people stay");
-    let alike =
-        format!("SELECT DISTINCT sender FROM defender.evidence WHERE tenant_id = '{}' AND sender LIKE 'x%'", id(1));
+    let alike = format!(
+        "SELECT DISTINCT sender FROM defender.evidence WHERE tenant_id = '{}' AND sender LIKE 'x%'",
+        id(1)
+    );
     assert_eq!(texts(&pool, &alike).await, [format!("x{upn}")]);
     assert_eq!(counts(&pool).await, before);
     let audit = "SELECT count(*) FROM defender.audit WHERE action = 'person erased' AND row_counts ? 'evidence'";
     assert_eq!(number(&pool, audit).await, 1);
     assert_eq!(erase(&[]), json!({}), "nothing is left to erase");
 
-    let run = site.does(&["sync", "--tenant", "tenant-1", "--full", "--json"]).json();
+    let run = site.run(&["sync", "--tenant", "tenant-1", "--full", "--json"]).json();
     assert_eq!(
         (&run["tenants"][0]["outcome"], &run["tenants"][0]["incidents_written"]),
         (&json!("ok"), &json!(0)),
@@ -142,10 +160,21 @@ async fn an_erased_person_is_nowhere_and_a_poll_brings_nothing_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_sign_in_name_is_refused_and_an_unknown_one_is_nowhere() {
-    let site = Site::with(vec![spec(1, 5)]).await;
-    site.does(&["sync"]).good();
-    let refused = site.does(&["tenant", "erase-person", "tenant-1", "--upn", "administrator"]);
-    assert!(refused.code() == Some(2) && refused.stderr.contains("ann@example.com"), "{}", refused.stderr);
-    let unknown = site.does(&["tenant", "erase-person", "tenant-1", "--upn", "nobody@nowhere.example", "--json"]);
+    let site = Installation::with(vec![spec(1, 5)]).await;
+    site.run(&["sync"]).success();
+    let refused = site.run(&["tenant", "erase-person", "tenant-1", "--upn", "administrator"]);
+    assert!(
+        refused.code() == Some(2) && refused.stderr.contains("ann@example.com"),
+        "{}",
+        refused.stderr
+    );
+    let unknown = site.run(&[
+        "tenant",
+        "erase-person",
+        "tenant-1",
+        "--upn",
+        "nobody@nowhere.example",
+        "--json",
+    ]);
     assert_eq!(unknown.json()["changed"], Value::Object(serde_json::Map::new()));
 }

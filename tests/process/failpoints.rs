@@ -9,7 +9,10 @@ use simulator::{Behaviour, TenantSpec};
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 
-use crate::site::{PROMISED_END, Running, Settings, Site, events, eventually, id, number, spec, stored, until};
+use crate::installation::{
+    Installation, PROMISED_END, Running, Settings, events, eventually, id, number, spec, stored,
+    until,
+};
 
 /// Reached by what runs for one tenant alone, with all that this run has read and written still at stake.
 const OF_A_RUN: [&str; 7] = [
@@ -23,7 +26,7 @@ const OF_A_RUN: [&str; 7] = [
 ];
 const INCIDENTS: usize = 230;
 
-fn armed(site: &Site, failpoints: &str) -> Running {
+fn armed(site: &Installation, failpoints: &str) -> Running {
     let mut command = site.command(&["run", "--log-format", "json"]);
     command.env("INCIDENT_SYNC_FAILPOINTS", failpoints);
     Running::start(command, site.folder.path())
@@ -36,13 +39,17 @@ fn reached(daemon: &Running) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_at_every_failpoint_ends_in_time_and_the_next_run_completes() {
-    let host = Site::with(vec![]).await;
+    let host = Installation::with(vec![]).await;
     let (server, pool) = host.open_database().await;
     let mut stops = Vec::new();
     for (at, name) in NAMES.into_iter().enumerate() {
         let database = format!("stopped_{at}");
-        sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {database}"))).execute(&pool).await.unwrap();
-        let url = format!("{}\"\nmax_connections = 2", host.shared_database().trim_end_matches('"'));
+        sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {database}")))
+            .execute(&pool)
+            .await
+            .unwrap();
+        let url =
+            format!("{}\"\nmax_connections = 2", host.shared_database().trim_end_matches('"'));
         let url = url.replace("/incident_sync?", &format!("/{database}?"));
         stops.push(stopped_at(name, url, server.connect_options().database(&database)));
     }
@@ -53,7 +60,7 @@ async fn sigterm_at_every_failpoint_ends_in_time_and_the_next_run_completes() {
 
 /// A daemon that stands still at this place is told to end.
 async fn stopped_at(name: &'static str, database: String, options: PgConnectOptions) {
-    let site = Site::with(vec![spec(1, INCIDENTS)]).await;
+    let site = Installation::with(vec![spec(1, INCIDENTS)]).await;
     site.configure(&Settings { database, tenants: vec![1], ..site.settings() });
     if name == "renewal" {
         // It comes when a lease is twenty seconds old.
@@ -83,9 +90,18 @@ async fn stopped_at(name: &'static str, database: String, options: PgConnectOpti
         move || sync.ends()
     });
     let sync = sync.await.unwrap();
-    assert_eq!((sync.code(), sync.json()["ok"].clone()), (Some(0), Value::Bool(true)), "{name}: {}", sync.stderr);
+    assert_eq!(
+        (sync.code(), sync.json()["ok"].clone()),
+        (Some(0), Value::Bool(true)),
+        "{name}: {}",
+        sync.stderr
+    );
     site.assert_truth(&pool, 1).await;
-    assert_eq!(number(&pool, "SELECT count(*) FROM defender.sync_state WHERE lease_owner IS NOT NULL").await, 0);
+    assert_eq!(
+        number(&pool, "SELECT count(*) FROM defender.sync_state WHERE lease_owner IS NOT NULL")
+            .await,
+        0
+    );
     pool.close().await;
 }
 
@@ -100,15 +116,14 @@ async fn let_time_pass(pool: &PgPool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_in_a_tenants_task_fails_that_run_only() {
     let specs: Vec<TenantSpec> = (1..=10).map(|tenant| spec(tenant, INCIDENTS)).collect();
-    let site = Site::with(specs).await;
+    let site = Installation::with(specs).await;
     let rules: Vec<String> = OF_A_RUN.iter().map(|name| format!("{name}=panic@3")).collect();
     let mut daemon = armed(&site, &rules.join(";"));
     daemon.logs("started").await;
     let pool = site.connect().await;
     let all = "SELECT count(*) FROM defender.sync_state WHERE backfilled_at IS NOT NULL";
     // A run that panicked backs off for a minute.
-    let no_pause =
-        "UPDATE defender.sync_state SET next_attempt_at = now() WHERE next_attempt_at > now() AND lease_owner IS NULL";
+    let no_pause = "UPDATE defender.sync_state SET next_attempt_at = now() WHERE next_attempt_at > now() AND lease_owner IS NULL";
     let bugs = async || {
         let runs = "SELECT outcome || ' ' || error_class FROM defender.sync_runs WHERE error_class IS NOT NULL";
         sqlx::query_scalar::<_, String>(runs).fetch_all(&pool).await.unwrap()

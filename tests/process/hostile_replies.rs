@@ -16,7 +16,7 @@ use flate2::write::GzEncoder;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
-use crate::site::{Running, Settings, Site, id, spec, stored, until};
+use crate::installation::{Installation, Running, Settings, id, spec, stored, until};
 
 const MEGABYTE: usize = 1 << 20;
 
@@ -41,7 +41,8 @@ impl Peer {
             (Arc::clone(&asked), Arc::clone(&written), Arc::new(script));
         std::thread::spawn(move || {
             for socket in listener.incoming().flatten() {
-                let (requests, bytes, script) = (Arc::clone(&requests), Arc::clone(&bytes), Arc::clone(&script));
+                let (requests, bytes, script) =
+                    (Arc::clone(&requests), Arc::clone(&bytes), Arc::clone(&script));
                 std::thread::spawn(move || {
                     let Ok((request, mut socket)) = read_request(socket) else { return };
                     requests.lock().unwrap().push(request.clone());
@@ -73,7 +74,9 @@ fn read_request(mut socket: TcpStream) -> std::io::Result<(String, TcpStream)> {
         };
         let length = head.lines().filter_map(|line| line.split_once(": "));
         let mut length = length.filter(|(key, _)| key.eq_ignore_ascii_case("content-length"));
-        if read == 0 || body.len() >= length.next_back().map_or(0, |(_, length)| length.parse().unwrap()) {
+        if read == 0
+            || body.len() >= length.next_back().map_or(0, |(_, length)| length.parse().unwrap())
+        {
             return Ok((text, socket));
         }
     }
@@ -112,8 +115,8 @@ fn token(request: &str) -> Vec<u8> {
 }
 
 /// A site whose tenants are all at this peer.
-async fn site_at(peer: &Peer, tenants: impl Iterator<Item = u128>) -> Site {
-    let site = Site::with(vec![]).await;
+async fn site_at(peer: &Peer, tenants: impl Iterator<Item = u128>) -> Installation {
+    let site = Installation::with(vec![]).await;
     let url = &peer.url;
     let tenant = |number: u128| {
         format!(
@@ -129,8 +132,10 @@ async fn site_at(peer: &Peer, tenants: impl Iterator<Item = u128>) -> Site {
 fn peak_memory(running: &mut Running) -> usize {
     let mut peak = 0;
     while running.is_alive() {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap_or_default();
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
         peak = line.map_or(peak, |kilobytes| kilobytes.parse::<usize>().unwrap() * 1024);
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -171,7 +176,7 @@ async fn error_bodies_of_sixty_megabytes_cost_no_memory() {
         }
     });
     let site = site_at(&peer, 1..=tenants + 2 * kinds).await;
-    site.does(&["migrate"]).good();
+    site.run(&["migrate"]).success();
     let mut sync = Running::start(site.command(&["sync", "--json"]), site.folder.path());
     let peak = peak_memory(&mut sync);
     let done = sync.ends();
@@ -196,11 +201,14 @@ fn page_with(fields: &[String]) -> String {
             r#"{{"incidentId":{id},"incidentName":"by ann@example.com","createdTime":"2026-11-20T10:00:00Z","lastUpdateTime":"2026-11-20T10:00:0{id}Z","status":"Active"{more}}}"#
         )
     };
-    format!(r#"{{"value":[{}]}}"#, fields.iter().enumerate().map(incident).collect::<Vec<_>>().join(","))
+    format!(
+        r#"{{"value":[{}]}}"#,
+        fields.iter().enumerate().map(incident).collect::<Vec<_>>().join(",")
+    )
 }
 
 /// A site with one tenant that has read this page.
-async fn site_with(page: String) -> (Peer, Site) {
+async fn site_with(page: String) -> (Peer, Installation) {
     let read = AtomicUsize::new(0);
     let peer = Peer::start(move |request| {
         if request.starts_with("POST") {
@@ -210,15 +218,17 @@ async fn site_with(page: String) -> (Peer, Site) {
         answer(200, "", if is_first { page.as_bytes() } else { br#"{"value":[]}"# })
     });
     let site = site_at(&peer, 1..=1).await;
-    site.does(&["migrate"]).good();
-    site.does(&["sync"]).good();
+    site.run(&["migrate"]).success();
+    site.run(&["sync"]).success();
     (peer, site)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn numbers_that_grow_are_set_aside_and_the_tenant_stays_exportable() {
-    let grown = [vec!["1e131071"; 12_000], vec!["1e308"; 12_000], vec!["-1E-300"; 12_000], vec!["9"; 1]];
-    let mut fields: Vec<String> = grown.iter().map(|numbers| format!(r#","new":[{}]"#, numbers.join(","))).collect();
+    let grown =
+        [vec!["1e131071"; 12_000], vec!["1e308"; 12_000], vec!["-1E-300"; 12_000], vec!["9"; 1]];
+    let mut fields: Vec<String> =
+        grown.iter().map(|numbers| format!(r#","new":[{}]"#, numbers.join(","))).collect();
     fields[3] = format!(r#","new":{}"#, "9".repeat(400));
     let doubles = "1.7976931348623157E+308,-2.2250738585072014e-308,0.1,0e0,12345678901234567890";
     fields.push(format!(r#","new":[{doubles},"1e131071\"1e131071"]"#));
@@ -231,10 +241,11 @@ async fn numbers_that_grow_are_set_aside_and_the_tenant_stays_exportable() {
     server.stop().await;
     let export = |name: &str| {
         let folder = site.path(name).display().to_string();
-        site.does(&["tenant", "export", "tenant-1", "--to", &folder]).good();
+        site.run(&["tenant", "export", "tenant-1", "--to", &folder]).success();
     };
     export("before");
-    let erased = site.does(&["tenant", "erase-person", "tenant-1", "--upn", "ann@example.com"]).good();
+    let erased =
+        site.run(&["tenant", "erase-person", "tenant-1", "--upn", "ann@example.com"]).success();
     assert!(erased.contains("rejected_payloads") && erased.contains("incidents"), "{erased}");
     export("after");
 }
@@ -245,16 +256,21 @@ async fn row_that_cannot_be_read_is_named_by_export_and_erasure() {
     let (_peer, site) = site_with(page_with(&[String::new(), String::new()])).await;
     let store = async |value: &'static str| {
         let (server, pool) = site.open_database().await;
-        let update =
-            format!("UPDATE defender.incident_payloads SET payload = payload || {value} WHERE incident_id = 2");
+        let update = format!(
+            "UPDATE defender.incident_payloads SET payload = payload || {value} WHERE incident_id = 2"
+        );
         sqlx::query(sqlx::AssertSqlSafe(update)).execute(&pool).await.unwrap();
         pool.close().await;
         server.stop().await;
     };
     store(r#"'{"new": 1e400}'"#).await;
-    let refused = site.does(&["tenant", "erase-person", "tenant-1", "--upn", "ann@example.com"]);
+    let refused = site.run(&["tenant", "erase-person", "tenant-1", "--upn", "ann@example.com"]);
     let named = ["incident_payloads", "incident_id 2", "nothing was erased"];
-    assert!(refused.code() != Some(0) && named.iter().all(|word| refused.stderr.contains(word)), "{}", refused.stderr);
+    assert!(
+        refused.code() != Some(0) && named.iter().all(|word| refused.stderr.contains(word)),
+        "{}",
+        refused.stderr
+    );
 
     store("jsonb_build_object('new', (SELECT jsonb_agg('1e131071'::numeric) FROM generate_series(1, 9000)))").await;
     let folder = site.path("export").display().to_string();
@@ -262,8 +278,9 @@ async fn row_that_cannot_be_read_is_named_by_export_and_erasure() {
         ["tenant", "export", "tenant-1", "--to", &folder],
         ["tenant", "erase-person", "tenant-1", "--upn", "ann@example.com"],
     ] {
-        let refused = site.does(&arguments);
-        let named = refused.stderr.contains("defender.incident_payloads") && !refused.stderr.contains("away or slow");
+        let refused = site.run(&arguments);
+        let named = refused.stderr.contains("defender.incident_payloads")
+            && !refused.stderr.contains("away or slow");
         assert!(refused.code() == Some(3) && named, "{arguments:?}: {}", refused.stderr);
     }
 }
@@ -280,12 +297,14 @@ fn is_closed(mut socket: &TcpStream) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_answers_beside_three_hundred_half_open_connections() {
     const HALF_OPEN: usize = 300;
-    let site = Site::with(vec![spec(1, 1)]).await;
-    let daemon = site.run();
+    let site = Installation::with(vec![spec(1, 1)]).await;
+    let daemon = site.start_daemon();
     let address = daemon.logs("started").await["listen"].as_str().unwrap().to_owned();
     let sockets = || {
-        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().flatten();
-        let targets = descriptors.filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok());
+        let descriptors =
+            std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().flatten();
+        let targets =
+            descriptors.filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok());
         targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
     };
     let before = sockets();
@@ -314,10 +333,12 @@ async fn health_answers_beside_three_hundred_half_open_connections() {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_rendered_once_a_second_however_many_ask() {
     const FRESHNESS: &str = "incident_sync_tenant_freshness_seconds{";
-    let site = Site::with(vec![spec(1, 1)]).await;
-    let daemon = site.run();
-    until("the tenant has metrics", async || daemon.get("/metrics").await.1.contains(FRESHNESS)).await;
-    let url = format!("http://{}/metrics", daemon.logs("started").await["listen"].as_str().unwrap());
+    let site = Installation::with(vec![spec(1, 1)]).await;
+    let daemon = site.start_daemon();
+    until("the tenant has metrics", async || daemon.get("/metrics").await.1.contains(FRESHNESS))
+        .await;
+    let url =
+        format!("http://{}/metrics", daemon.logs("started").await["listen"].as_str().unwrap());
     let (client, began) = (incident_sync::http_client::client(), Instant::now());
     // It is another one in each rendering.
     let mut freshness = BTreeSet::new();
@@ -335,8 +356,8 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 /// A site with a `tenants_dir` that holds tenant 1.
-async fn site_with_files() -> Site {
-    let site = Site::with(vec![spec(1, 3), spec(2, 3)]).await;
+async fn site_with_files() -> Installation {
+    let site = Installation::with(vec![spec(1, 3), spec(2, 3)]).await;
     site.configure(&site.settings());
     let text = std::fs::read_to_string(site.config()).unwrap();
     std::fs::write(site.config(), format!("tenants_dir = \"tenants.d\"\n{text}")).unwrap();
@@ -346,9 +367,10 @@ async fn site_with_files() -> Site {
     site
 }
 
-fn write_tenant(site: &Site, number: u128, more: &str) -> std::path::PathBuf {
+fn write_tenant(site: &Installation, number: u128, more: &str) -> std::path::PathBuf {
     let path = site.path(&format!("tenants.d/tenant-{number}.toml"));
-    std::fs::write(&path, format!("id = \"{}\"\nname = \"tenant-{number}\"\n{more}", id(number))).unwrap();
+    std::fs::write(&path, format!("id = \"{}\"\nname = \"tenant-{number}\"\n{more}", id(number)))
+        .unwrap();
     set_mode(&path, 0o644);
     path
 }
@@ -357,12 +379,16 @@ fn write_tenant(site: &Site, number: u128, more: &str) -> std::path::PathBuf {
 async fn tenants_dir_of_other_writers_is_refused_by_every_command() {
     let site = site_with_files().await;
     let dir = site.path("tenants.d");
-    site.does(&["migrate"]).good();
+    site.run(&["migrate"]).success();
     let refused = |cure: &str| {
         for command in ["run", "sync", "config check"] {
             let arguments: Vec<&str> = command.split(' ').collect();
-            let done = site.does(&arguments);
-            assert!(done.code() == Some(2) && done.stderr.contains(cure), "{command}: {}", done.stderr);
+            let done = site.run(&arguments);
+            assert!(
+                done.code() == Some(2) && done.stderr.contains(cure),
+                "{command}: {}",
+                done.stderr
+            );
         }
     };
     set_mode(&dir, 0o777);
@@ -374,7 +400,7 @@ async fn tenants_dir_of_other_writers_is_refused_by_every_command() {
         chown(&dir, Some(0), None).unwrap();
     }
     assert!(site.world().calls(id(1)).is_empty(), "nothing was read");
-    site.does(&["sync"]).good();
+    site.run(&["sync"]).success();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -382,8 +408,10 @@ async fn file_of_another_writer_is_refused_alone_while_others_run() {
     let site = site_with_files().await;
     let file = write_tenant(&site, 2, "");
     set_mode(&file, 0o666);
-    let daemon = site.run();
-    let told = daemon.logs("a file of tenants_dir is refused; its tenant is not read before it is right").await;
+    let daemon = site.start_daemon();
+    let told = daemon
+        .logs("a file of tenants_dir is refused; its tenant is not read before it is right")
+        .await;
     let cure = format!("chmod go-w {}", file.display());
     assert!(told["error"].as_str().unwrap().contains(&cure), "{told}");
     let pool = site.connect().await;
@@ -395,8 +423,7 @@ async fn file_of_another_writer_is_refused_alone_while_others_run() {
     if geteuid().is_root() {
         chown(&file, Some(65_534), None).unwrap();
         write_tenant(&site, 2, "labels = { tier = \"gold\" }\n");
-        let message =
-            "a file of tenants_dir is refused; its tenant goes on as it was, if there was one, and so do all others";
+        let message = "a file of tenants_dir is refused; its tenant goes on as it was, if there was one, and so do all others";
         let told = daemon.logs(message).await;
         assert!(told["error"].as_str().unwrap().contains("belongs to user 65534"), "{told}");
         site.world().create(id(2));
@@ -411,17 +438,21 @@ async fn file_of_a_tenant_cannot_send_the_shared_secret_elsewhere() {
     let thief = Peer::start(token);
     let site = site_with_files().await;
     let file = write_tenant(&site, 2, &format!("authority = \"{}\"\n", thief.url));
-    site.does(&["migrate"]).good();
-    let checked = site.does(&["config", "check"]);
+    site.run(&["migrate"]).success();
+    let checked = site.run(&["config", "check"]);
     let told = "the credential of [app] is not sent to";
     let names_file = checked.stderr.contains(&format!("{}: authority: {told}", file.display()));
     assert!(checked.code() == Some(2) && names_file, "{}", checked.stderr);
-    let synced = site.does(&["sync"]);
-    assert!(synced.stdout.contains("tenant-1") && !synced.stdout.contains("tenant-2"), "{}", synced.stdout);
+    let synced = site.run(&["sync"]);
+    assert!(
+        synced.stdout.contains("tenant-1") && !synced.stdout.contains("tenant-2"),
+        "{}",
+        synced.stdout
+    );
     assert_eq!(thief.asked(), "");
 
     // With a credential of its own the tenant may go where it says.
-    crate::site::write_secret(&site.path("tenants.d/secret-2"), b"of-tenant-2\n");
+    crate::installation::write_secret(&site.path("tenants.d/secret-2"), b"of-tenant-2\n");
     write_tenant(
         &site,
         2,
@@ -431,6 +462,6 @@ async fn file_of_a_tenant_cannot_send_the_shared_secret_elsewhere() {
             site.path("tenants.d/secret-2").display()
         ),
     );
-    site.does(&["sync"]);
+    site.run(&["sync"]);
     assert!(thief.asked().contains("client_secret=of-tenant-2"), "{}", thief.asked());
 }

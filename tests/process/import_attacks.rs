@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::site::{Done, Settings, Site, id, number, spec};
+use crate::installation::{Done, Installation, Settings, id, number, spec};
 
 /// One value of `sync_state.jsonl`, and what is then in the database of it.
 const FORGED: [(&str, &str); 14] = [
@@ -40,20 +40,20 @@ const BOUNDED: &str =
     AND hour_quota_at <= now() + interval '1 hour' AND found_late >= 0";
 
 struct Exported {
-    site: Site,
+    site: Installation,
     folder: PathBuf,
 }
 
 impl Exported {
     /// Tenant 1 was exported and purged; tenant 2 is there.
     async fn new() -> Self {
-        let site = Site::with(vec![spec(1, 20), spec(2, 10)]).await;
-        site.does(&["sync"]).good();
+        let site = Installation::with(vec![spec(1, 20), spec(2, 10)]).await;
+        site.run(&["sync"]).success();
         let folder = site.path("export");
-        site.does(&["tenant", "export", "tenant-1", "--to", folder.to_str().unwrap()]).good();
+        site.run(&["tenant", "export", "tenant-1", "--to", folder.to_str().unwrap()]).success();
         let exported = Self { site, folder };
         exported.configure(&[2]);
-        exported.site.does(&["sync"]).good();
+        exported.site.run(&["sync"]).success();
         exported.purge();
         exported
     }
@@ -64,7 +64,7 @@ impl Exported {
     }
 
     fn purge(&self) {
-        self.site.does(&["tenant", "purge", "tenant-1", "--yes"]).good();
+        self.site.run(&["tenant", "purge", "tenant-1", "--yes"]).success();
     }
 
     fn copy(&self, name: &str) -> PathBuf {
@@ -78,7 +78,7 @@ impl Exported {
     }
 
     fn import(&self, folder: &Path) -> Done {
-        self.site.does(&["tenant", "import", folder.to_str().unwrap()])
+        self.site.run(&["tenant", "import", folder.to_str().unwrap()])
     }
 
     /// What is said of a folder of which nothing is restored.
@@ -138,18 +138,26 @@ async fn forged_state_is_bounded_and_stops_no_other_tenant() {
         // What the quota leaves of an hour is waited for, and a pause is obeyed.
         let (is_slow, is_paused) = (column == "hour_quota_at", column == "no_calls_before");
         let named: &[&str] = if is_slow { &["--tenant", "tenant-2"] } else { &[] };
-        let synced = exported.site.does(&[&["sync", "--json"], named].concat());
+        let synced = exported.site.run(&[&["sync", "--json"], named].concat());
         let results = synced.json();
         for result in results["tenants"].as_array().unwrap() {
             assert_eq!(result["outcome"], "ok", "{column} = {value}: {results}");
-            assert!(result["incidents_written"].as_i64().unwrap() > 0, "{column} = {value}: {results}");
+            assert!(
+                result["incidents_written"].as_i64().unwrap() > 0,
+                "{column} = {value}: {results}"
+            );
         }
         let ran = results["tenants"].as_array().unwrap().len();
-        assert_eq!(ran, if is_paused || is_slow { 1 } else { 2 }, "{column} = {value}: {}", synced.stderr);
-        let status = exported.site.does(&["status", "--json"]).json();
+        assert_eq!(
+            ran,
+            if is_paused || is_slow { 1 } else { 2 },
+            "{column} = {value}: {}",
+            synced.stderr
+        );
+        let status = exported.site.run(&["status", "--json"]).json();
         assert_eq!(status.as_array().unwrap().len(), 2, "{column} = {value}");
         exported.configure(&[2]);
-        exported.site.does(&["sync"]).good();
+        exported.site.run(&["sync"]).success();
         exported.purge();
     }
 }
@@ -181,16 +189,21 @@ async fn parked_tenant_stays_parked_and_its_texts_are_harmless() {
     edit_manifest(&folder, |manifest| manifest["name"] = "tenant\u{1b}[2J-1".into());
     let restored = exported.import(&folder);
     assert_eq!(restored.code(), Some(0), "{}", restored.stderr);
-    let status = exported.site.does(&["status"]);
+    let status = exported.site.run(&["status"]);
     for text in [&restored.stdout, &restored.stderr, &status.stdout] {
         assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'), "{text:?}");
     }
-    let status = exported.site.does(&["status", "--json"]).json();
-    let restored = status.as_array().unwrap().iter().find(|tenant| tenant["tenant_id"] == id(1).to_string()).unwrap();
+    let status = exported.site.run(&["status", "--json"]).json();
+    let restored = status
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|tenant| tenant["tenant_id"] == id(1).to_string())
+        .unwrap();
     assert_eq!(restored["name"], "tenant[2J-1");
     assert_eq!(restored["error_message"], "parked by ann@host: [2Jmoved");
     exported.configure(&[1, 2]);
-    let synced = exported.site.does(&["sync", "--json"]);
+    let synced = exported.site.run(&["sync", "--json"]);
     assert_eq!(synced.json()["left_out"], json!(["tenant-1"]));
 }
 
@@ -222,7 +235,8 @@ async fn folder_with_other_files_or_names_restores_nothing() {
     attacks.push((folder, "manifest.json: it is not a regular file"));
 
     let folder = exported.copy("manifest-size");
-    File::options().write(true).open(folder.join("manifest.json")).unwrap().set_len(3 << 30).unwrap();
+    let manifest = File::options().write(true).open(folder.join("manifest.json")).unwrap();
+    manifest.set_len(3 << 30).unwrap();
     attacks.push((folder, "larger than 1 MiB"));
 
     // Its checksum would have been compared, and the answer told whether the file is there.
@@ -240,7 +254,9 @@ async fn folder_with_other_files_or_names_restores_nothing() {
     attacks.push((folder, "the database has no table reader_tenants"));
 
     let folder = exported.copy("column");
-    edit_manifest(&folder, |manifest| manifest["tables"]["alerts"]["columns"][0] = "a\u{1b}[2Jb".into());
+    edit_manifest(&folder, |manifest| {
+        manifest["tables"]["alerts"]["columns"][0] = "a\u{1b}[2Jb".into();
+    });
     attacks.push((folder, "the database has no column a[2Jb in alerts"));
 
     let folder = exported.copy("name");
@@ -257,7 +273,11 @@ async fn folder_with_other_files_or_names_restores_nothing() {
 
     let folder = exported.copy("two-rows");
     let row = fs::read_to_string(folder.join("sync_state.jsonl")).unwrap().trim().to_owned();
-    write(&folder, "sync_state", &format!("{row},{}\n", row.replace(&id(1).to_string(), &id(2).to_string())));
+    write(
+        &folder,
+        "sync_state",
+        &format!("{row},{}\n", row.replace(&id(1).to_string(), &id(2).to_string())),
+    );
     attacks.push((folder, "sync_state.jsonl"));
 
     for (folder, expected) in attacks {
@@ -286,15 +306,17 @@ async fn line_without_an_end_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn export_goes_only_into_a_closed_folder_of_ones_own() {
-    let site = Site::with(vec![spec(1, 5)]).await;
-    site.does(&["sync"]).good();
+    let site = Installation::with(vec![spec(1, 5)]).await;
+    site.run(&["sync"]).success();
     let folder = |name: &str, mode: u32| {
         let folder = site.path(name);
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
         folder
     };
-    let export = |folder: &Path| site.does(&["tenant", "export", "tenant-1", "--to", folder.to_str().unwrap()]);
+    let export = |folder: &Path| {
+        site.run(&["tenant", "export", "tenant-1", "--to", folder.to_str().unwrap()])
+    };
     let closed = folder("closed", 0o700);
     let link = site.path("link");
     symlink(&closed, &link).unwrap();
@@ -319,7 +341,7 @@ async fn export_goes_only_into_a_closed_folder_of_ones_own() {
         assert!(done.stderr.contains(expected), "{}: {}", folder.display(), done.stderr);
     }
     assert_eq!(fs::read_dir(&closed).unwrap().count(), 0);
-    export(&closed).good();
+    export(&closed).success();
     assert!(closed.join("manifest.json").exists());
     for entry in fs::read_dir(&closed).unwrap() {
         assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);

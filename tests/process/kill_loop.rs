@@ -14,7 +14,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::site::{Running, Settings, Site, id, number, spec, until};
+use crate::installation::{Installation, Running, Settings, id, number, spec, until};
 
 const ORDERS: [Order; 7] = [
     Order::NewestFirst,
@@ -55,16 +55,24 @@ async fn two_instances_that_are_killed_again_and_again_lose_nothing_and_never_ru
     let rest = CancellationToken::new();
     let life = tokio::spawn(live(site.world().clone(), Random(seed), rest.clone()));
     let mut instances = vec![run(&site, ""), run(&site, "")];
-    until("the schema", async || number(&pool, "SELECT count(*) FROM defender.sync_state").await == 7).await;
+    until("the schema", async || {
+        number(&pool, "SELECT count(*) FROM defender.sync_state").await == 7
+    })
+    .await;
     let pipeline = tokio::spawn(follow_the_feed(pool.clone(), rest.clone()));
-    let sampler = tokio::spawn(Sampler::default().watch(pool.clone(), site.world().clone(), rest.clone()));
+    let sampler =
+        tokio::spawn(Sampler::default().watch(pool.clone(), site.world().clone(), rest.clone()));
     let mut random = Random(!seed);
     let (mut in_a_run, mut at_failpoints, mut is_armed) = (0, 0, false);
     for kill in 1..=kills {
         await_progress(&pool).await;
         tokio::time::sleep(Duration::from_millis(random.below(400))).await;
         // The armed one is the last that was started; it has a little more time to meet its end by itself.
-        let mut killed = instances.swap_remove(if is_armed { 1 } else { usize::try_from(random.below(2)).unwrap() });
+        let mut killed = instances.swap_remove(if is_armed {
+            1
+        } else {
+            usize::try_from(random.below(2)).unwrap()
+        });
         at_failpoints += u64::from(is_armed && died_by_itself(&mut killed).await);
         killed.dies();
         in_a_run += u64::from(let_leases_expire(&pool, &[instances[0].pid()]).await > 0);
@@ -111,9 +119,10 @@ async fn two_instances_that_are_killed_again_and_again_lose_nothing_and_never_ru
 }
 
 /// A tenant for each order in which the API may list, on a server that instances can share.
-async fn living_site(incidents: usize) -> Site {
-    let specs = (1..).zip(ORDERS).map(|(number, order)| TenantSpec { order, ..spec(number, incidents) });
-    let site = Site::with(specs.collect()).await;
+async fn living_site(incidents: usize) -> Installation {
+    let specs =
+        (1..).zip(ORDERS).map(|(number, order)| TenantSpec { order, ..spec(number, incidents) });
+    let site = Installation::with(specs.collect()).await;
     let tenants: Vec<u128> = (1..=7).collect();
     site.configure(&Settings {
         database: site.shared_database(),
@@ -130,7 +139,7 @@ async fn living_site(incidents: usize) -> Site {
 
 /// An instance that leaves tenants for the other one, and whose polls begin at the watermark and not before it: nothing
 /// heals what the watermark passed over.
-fn run(site: &Site, failpoint: &str) -> Running {
+fn run(site: &Installation, failpoint: &str) -> Running {
     let mut command = site.command(&["run", "--log-format", "json"]);
     command.env("INCIDENT_SYNC_FAILPOINTS", failpoint);
     command.env("INCIDENT_SYNC__SYNC__OVERLAP", "0s").env("INCIDENT_SYNC__SYNC__CONCURRENCY", "3");
@@ -160,7 +169,8 @@ async fn live(world: World, mut random: Random, rest: CancellationToken) {
     let tenants = world.tenants();
     while !rest.is_cancelled() {
         let tenant = tenants[usize::try_from(random.below(tenants.len() as u64)).unwrap()];
-        let (one, other) = (world.update_random(tenant).unwrap(), world.update_random(tenant).unwrap());
+        let (one, other) =
+            (world.update_random(tenant).unwrap(), world.update_random(tenant).unwrap());
         match random.below(10) {
             0..3 => drop(world.create(tenant)),
             3 => assert!(world.resolve(tenant, one)),
@@ -185,7 +195,8 @@ async fn follow_the_feed(pool: PgPool, rest: CancellationToken) -> Vec<i64> {
 }
 
 async fn read_feed(pool: &PgPool, fed: &mut Vec<i64>) {
-    let news = "SELECT change_id FROM reporting.incident_changes WHERE change_id > $1 ORDER BY change_id";
+    let news =
+        "SELECT change_id FROM reporting.incident_changes WHERE change_id > $1 ORDER BY change_id";
     let position = fed.last().copied().unwrap_or(0);
     fed.extend(sqlx::query_scalar::<_, i64>(news).bind(position).fetch_all(pool).await.unwrap());
 }
@@ -206,10 +217,11 @@ async fn let_leases_expire(pool: &PgPool, spared: &[Pid]) -> u64 {
 }
 
 /// One clean poll makes the tables equal to what the service holds, and no change was told twice.
-async fn assert_at_rest(site: &Site, pool: &PgPool) {
+async fn assert_at_rest(site: &Installation, pool: &PgPool) {
     // Past the lag that polls keep behind the service's clock.
     site.world().advance(Duration::from_secs(60));
-    let held = "SELECT count(*) FROM defender.sync_state WHERE lease_expires_at > clock_timestamp()";
+    let held =
+        "SELECT count(*) FROM defender.sync_state WHERE lease_expires_at > clock_timestamp()";
     assert_eq!(number(pool, held).await, 0, "SIGTERM gives leases back");
     let mut sync = site.command(&["sync", "--json"]);
     sync.env("INCIDENT_SYNC__SYNC__OVERLAP", "0s");
@@ -218,7 +230,8 @@ async fn assert_at_rest(site: &Site, pool: &PgPool) {
     for tenant in (1..).zip(ORDERS).map(|(number, _)| number) {
         site.assert_truth(pool, tenant).await;
     }
-    let twice = "SELECT count(*) FROM (SELECT FROM defender.incident_changes WHERE field = 'created'
+    let twice =
+        "SELECT count(*) FROM (SELECT FROM defender.incident_changes WHERE field = 'created'
         GROUP BY tenant_id, incident_id HAVING count(*) > 1) told_twice";
     assert_eq!(number(pool, twice).await, 0, "an incident was created twice");
     assert_eq!(number(pool, "SELECT count(*) FROM defender.rejected_payloads").await, 0);
@@ -260,9 +273,15 @@ impl Sampler {
     ) {
         let none = BTreeMap::new();
         for (tenant, watermark) in watermarks {
-            let (rows, earlier) = (stored.get(tenant).unwrap_or(&none), self.stored.get(tenant).unwrap_or(&none));
-            assert!(self.watermarks.get(tenant) <= Some(watermark), "the watermark of {tenant} moved back");
-            for (incident, updated) in before[tenant].iter().filter(|(_, updated)| *updated < watermark) {
+            let (rows, earlier) =
+                (stored.get(tenant).unwrap_or(&none), self.stored.get(tenant).unwrap_or(&none));
+            assert!(
+                self.watermarks.get(tenant) <= Some(watermark),
+                "the watermark of {tenant} moved back"
+            );
+            for (incident, updated) in
+                before[tenant].iter().filter(|(_, updated)| *updated < watermark)
+            {
                 if after[tenant].get(incident) == Some(updated) {
                     let row = rows.get(incident);
                     assert!(
@@ -272,7 +291,10 @@ impl Sampler {
                 }
             }
             for (incident, version) in earlier {
-                assert!(rows.get(incident) >= Some(version), "{tenant} {incident}: {version} was stored before");
+                assert!(
+                    rows.get(incident) >= Some(version),
+                    "{tenant} {incident}: {version} was stored before"
+                );
             }
         }
     }
@@ -284,11 +306,16 @@ fn served(world: &World) -> Versions {
 
 /// Watermarks and rows at one instant.
 async fn snapshot(pool: &PgPool) -> (BTreeMap<Uuid, DateTime<Utc>>, Versions) {
-    let mut transaction = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.unwrap();
-    let watermarks = "SELECT tenant_id, watermark FROM defender.sync_state WHERE watermark IS NOT NULL";
+    let mut transaction =
+        pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.unwrap();
+    let watermarks =
+        "SELECT tenant_id, watermark FROM defender.sync_state WHERE watermark IS NOT NULL";
     let watermarks = sqlx::query_as(watermarks).fetch_all(&mut *transaction).await.unwrap();
     let rows = "SELECT tenant_id, incident_id, last_update_time FROM defender.incidents";
-    let rows = sqlx::query_as::<_, (Uuid, i64, DateTime<Utc>)>(rows).fetch_all(&mut *transaction).await.unwrap();
+    let rows = sqlx::query_as::<_, (Uuid, i64, DateTime<Utc>)>(rows)
+        .fetch_all(&mut *transaction)
+        .await
+        .unwrap();
     transaction.commit().await.unwrap();
     let mut stored = Versions::new();
     for (tenant, incident, updated) in rows {

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::site::Site;
+use crate::installation::Installation;
 
 /// Another answer on the same connection would come sooner.
 const QUIET: Duration = Duration::from_millis(300);
@@ -35,14 +35,16 @@ fn statuses(answer: &str) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_request_gets_one_refusal_and_no_content() {
-    let site = Site::with(vec![]).await;
-    let daemon = site.run();
+    let site = Installation::with(vec![]).await;
+    let daemon = site.start_daemon();
     let address = daemon.logs("started").await["listen"].as_str().unwrap().to_owned();
     let get = |path: &str, headers: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n")
     };
     let smuggled = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    let post = |headers: &str, body: &str| format!("POST / HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n{body}");
+    let post = |headers: &str, body: &str| {
+        format!("POST / HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n{body}")
+    };
     let table = [
         ("TRACE", format!("TRACE / HTTP/1.1\r\nHost: {address}\r\nCookie: canary\r\n\r\n"), "405"),
         ("CONNECT", format!("CONNECT evil.example:443 HTTP/1.1\r\nHost: {address}\r\n\r\n"), "405"),
@@ -54,7 +56,11 @@ async fn hostile_request_gets_one_refusal_and_no_content() {
             "421",
         ),
         ("two hosts", get("/metrics", "Host: evil.example\r\n"), "421"),
-        ("a host with credentials", "GET /metrics HTTP/1.1\r\nHost: localhost@evil.example\r\n\r\n".to_owned(), "421"),
+        (
+            "a host with credentials",
+            "GET /metrics HTTP/1.1\r\nHost: localhost@evil.example\r\n\r\n".to_owned(),
+            "421",
+        ),
         ("path of another host", get("//evil.example/metrics", ""), "404"),
         ("encoded dots", get("/%2e%2e/metrics", ""), "404"),
         ("dots", get("/tenants/../metrics", ""), "404"),
@@ -68,7 +74,10 @@ async fn hostile_request_gets_one_refusal_and_no_content() {
         ("HTTP/2 with prior knowledge", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), ""),
         (
             "length and chunks",
-            post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", &format!("0\r\n\r\n{smuggled}")),
+            post(
+                "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+                &format!("0\r\n\r\n{smuggled}"),
+            ),
             "405",
         ),
         ("garbled chunks", post("Transfer-Encoding: xchunked\r\n", smuggled), "400"),
@@ -78,15 +87,20 @@ async fn hostile_request_gets_one_refusal_and_no_content() {
     let mut wrong = Vec::new();
     for (name, request, status) in table {
         let answer = answer(&address, request.as_bytes()).await;
-        let has_content =
-            ["incident_sync_", "<html", "canary", "evil.example"].iter().any(|word| answer.contains(word));
+        let has_content = ["incident_sync_", "<html", "canary", "evil.example"]
+            .iter()
+            .any(|word| answer.contains(word));
         if statuses(&answer).join(" ") != status || has_content {
             wrong.push(format!("{name} instead of {status:?}: {answer}"));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    let upgrade = get("/healthz", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAAA\r\n");
-    assert_eq!(statuses(&answer(&address, upgrade.as_bytes()).await), ["200"], "no switch of protocols");
+    let upgrade = get(
+        "/healthz",
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAAA\r\n",
+    );
+    let upgraded = answer(&address, upgrade.as_bytes()).await;
+    assert_eq!(statuses(&upgraded), ["200"], "no switch of protocols");
     assert_eq!(daemon.get("/healthz").await, (200, "ok\n".to_owned()));
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }

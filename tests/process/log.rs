@@ -4,30 +4,42 @@ use std::panic::AssertUnwindSafe;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use simulator::{Behaviour, Endpoint, Reply, TenantSpec};
+use simulator::{Behaviour, Endpoint, ScriptedReply, TenantSpec};
 
-use crate::site::{Running, Site, events, files_with_secrets, id, number, spec, stored, until, write_secret};
+use crate::installation::{
+    Installation, Running, events, files_with_secrets, id, number, spec, stored, until,
+    write_secret,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_is_json_and_each_run_leaves_one_that_says_whose_it_was_and_how_it_ended() {
     let without_consent = Behaviour { consent_missing: true, ..Behaviour::default() };
-    let site = Site::with(vec![spec(1, 10), TenantSpec { behaviour: without_consent, ..spec(2, 5) }]).await;
-    let daemon = site.run();
+    let site = Installation::with(vec![
+        spec(1, 10),
+        TenantSpec { behaviour: without_consent, ..spec(2, 5) },
+    ])
+    .await;
+    let daemon = site.start_daemon();
     let runs = |log: &str| {
-        let done =
-            events(log).into_iter().filter(|event| event["message"].as_str().unwrap().starts_with("tenant run done"));
+        let done = events(log)
+            .into_iter()
+            .filter(|event| event["message"].as_str().unwrap().starts_with("tenant run done"));
         done.collect::<Vec<Value>>()
     };
     let of = |log: &str, tenant: u128| {
         let whose = id(tenant).to_string();
         runs(log).into_iter().find(|event| event["tenant.id"] == whose.as_str())
     };
-    until("a run of each tenant", async || of(&daemon.stderr(), 1).is_some() && of(&daemon.stderr(), 2).is_some())
-        .await;
+    until("a run of each tenant", async || {
+        of(&daemon.stderr(), 1).is_some() && of(&daemon.stderr(), 2).is_some()
+    })
+    .await;
     let done = daemon.ends_on(Signal::SIGTERM);
     for event in events(&done.stderr) {
         assert!(
-            event["timestamp"].is_string() && event["level"].is_string() && event["message"].is_string(),
+            event["timestamp"].is_string()
+                && event["level"].is_string()
+                && event["message"].is_string(),
             "{event}"
         );
     }
@@ -35,7 +47,14 @@ async fn every_line_is_json_and_each_run_leaves_one_that_says_whose_it_was_and_h
         for field in ["tenant.id", "tenant.name", "kind", "outcome", "watermark"] {
             assert!(run[field].is_string(), "{field} is missing in {run}");
         }
-        for field in ["api_calls", "incidents_seen", "incidents_written", "alerts_written", "rejected", "duration_ms"] {
+        for field in [
+            "api_calls",
+            "incidents_seen",
+            "incidents_written",
+            "alerts_written",
+            "rejected",
+            "duration_ms",
+        ] {
             assert!(run[field].is_u64(), "{field} is missing in {run}");
         }
     }
@@ -55,12 +74,16 @@ async fn every_line_is_json_and_each_run_leaves_one_that_says_whose_it_was_and_h
 /// The other tests look for the secret and for tokens too; here every library may say all that it knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_and_no_token_is_told_even_where_everything_is() {
-    let site = Site::with(vec![spec(1, 8), spec(2, 8), spec(3, 8)]).await;
+    let site = Installation::with(vec![spec(1, 8), spec(2, 8), spec(3, 8)]).await;
     // The service may repeat what it was sent; we do not.
     let echo = "{\"error\":\"invalid_client\",\"error_description\":\"AADSTS7000215: Invalid client secret provided: Qx8~canary5f2d77c0.~\",\"error_codes\":[7000215]}";
-    let refusal = Reply::Status { code: 401, body: echo.to_owned(), headers: Vec::new() };
+    let refusal = ScriptedReply::Status { code: 401, body: echo.to_owned(), headers: Vec::new() };
     site.world().script(id(2), Endpoint::Token, vec![refusal]);
-    site.world().script(id(3), Endpoint::Incidents, vec![Reply::ExpireToken, Reply::CutBody { after_bytes: 30 }]);
+    site.world().script(
+        id(3),
+        Endpoint::Incidents,
+        vec![ScriptedReply::ExpireToken, ScriptedReply::CutBody { after_bytes: 30 }],
+    );
     for format in ["json", "text"] {
         let mut command = site.command(&["sync", "-vvv", "--json", "--log-format", format]);
         command.env("RUST_LOG", "trace");
@@ -78,27 +101,38 @@ async fn no_secret_and_no_token_is_told_even_where_everything_is() {
 /// Every site is searched at its end; this is what the search is worth.
 #[tokio::test]
 async fn a_secret_that_is_planted_is_found_wherever_it_stands() {
-    let site = Site::with(vec![]).await;
-    assert_eq!(files_with_secrets(site.folder.path()), "", "the configuration and the secret's own file may hold it");
+    let site = Installation::with(vec![]).await;
+    assert_eq!(
+        files_with_secrets(site.folder.path()),
+        "",
+        "the configuration and the secret's own file may hold it"
+    );
     for name in ["stderr-planted", "pg-planted.log"] {
         std::fs::write(site.path(name), b"\x00\xffcanary5f2d77c0").unwrap();
-        assert_eq!(files_with_secrets(site.folder.path()).trim(), site.path(name).display().to_string());
+        assert_eq!(
+            files_with_secrets(site.folder.path()).trim(),
+            site.path(name).display().to_string()
+        );
         std::fs::remove_file(site.path(name)).unwrap();
     }
     let mut command = std::process::Command::new("sleep");
     command.arg("60").env("PLANTED", "canary5f2d77c0");
-    let started = std::panic::catch_unwind(AssertUnwindSafe(|| Running::start(command, site.folder.path())));
+    let started =
+        std::panic::catch_unwind(AssertUnwindSafe(|| Running::start(command, site.folder.path())));
     assert!(started.is_err(), "nobody saw the secret in the environment");
 }
 
 #[cfg(not(feature = "otlp"))]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_that_sends_nothing_to_a_collector_says_so_where_one_is_named() {
-    let site = Site::with(vec![spec(1, 1)]).await;
+    let site = Installation::with(vec![spec(1, 1)]).await;
     let says_so = |arguments: &[&str]| {
         let mut command = site.command(arguments);
         command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318");
-        Running::start(command, site.folder.path()).ends().stderr.contains("it lacks the feature otlp")
+        Running::start(command, site.folder.path())
+            .ends()
+            .stderr
+            .contains("it lacks the feature otlp")
     };
     assert!(says_so(&["sync"]));
     assert!(!says_so(&["status"]), "it would send nothing in any build");
@@ -112,13 +146,15 @@ fn the_unit_writes_no_core_dump() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metric_shows_for_how_long_the_change_feed_is_held() {
-    let site = Site::with(vec![spec(1, 3)]).await;
-    let daemon = site.run();
+    let site = Installation::with(vec![spec(1, 3)]).await;
+    let daemon = site.start_daemon();
     let pool = site.connect().await;
     until("the rows", async || stored(&pool, 1).await == 3).await;
     let delay = async || -> f64 {
         let (_, metrics) = daemon.get("/metrics").await;
-        let line = metrics.lines().find_map(|line| line.strip_prefix("incident_sync_change_feed_delay_seconds "));
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("incident_sync_change_feed_delay_seconds "));
         line.unwrap_or_else(|| panic!("{metrics}")).parse().unwrap()
     };
     let mut held = pool.begin().await.unwrap();
@@ -133,9 +169,9 @@ async fn metric_shows_for_how_long_the_change_feed_is_held() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_of_the_api_is_counted_and_a_refused_credential_is_no_pause() {
     const PAUSED: &str = "incident_sync_throttled_seconds_total";
-    let site = Site::with(vec![spec(1, 3)]).await;
-    site.world().script(id(1), Endpoint::Incidents, vec![Reply::throttled(2)]);
-    let daemon = site.run();
+    let site = Installation::with(vec![spec(1, 3)]).await;
+    site.world().script(id(1), Endpoint::Incidents, vec![ScriptedReply::throttled(2)]);
+    let daemon = site.start_daemon();
     let pool = site.connect().await;
     until("the rows after the pause", async || stored(&pool, 1).await == 3).await;
     let (_, metrics) = daemon.get("/metrics").await;
@@ -143,12 +179,13 @@ async fn a_pause_of_the_api_is_counted_and_a_refused_credential_is_no_pause() {
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 
-    let site = Site::with((1..=4).map(|number| spec(number, 3)).collect()).await;
+    let site = Installation::with((1..=4).map(|number| spec(number, 3)).collect()).await;
     write_secret(&site.path("secret"), b"another");
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     let pool = site.connect().await;
     let failed = "SELECT count(DISTINCT tenant_id) FROM defender.sync_runs WHERE outcome <> 'ok'";
-    until("all tenants fail by the one credential", async || number(&pool, failed).await == 4).await;
+    until("all tenants fail by the one credential", async || number(&pool, failed).await == 4)
+        .await;
     let (_, metrics) = daemon.get("/metrics").await;
     assert!(!metrics.contains(&format!("{PAUSED}{{")), "{metrics}");
     pool.close().await;

@@ -18,7 +18,8 @@ fn commands() -> Vec<String> {
     let list = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     // A description that wraps is indented deeper than a name.
     let names = list.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    let names: Vec<String> = names.map(|line| line.split_whitespace().next().unwrap().to_owned()).collect();
+    let names: Vec<String> =
+        names.map(|line| line.split_whitespace().next().unwrap().to_owned()).collect();
     assert!(names.len() > 10 && names.contains(&"retry-rejected".to_owned()), "{names:?}");
     names
 }
@@ -44,7 +45,8 @@ fn every_command_has_a_man_page() {
     let main = fs::read_to_string(directory.join("incident-sync.1")).unwrap();
     for command in commands().iter().filter(|command| *command != "help") {
         let page = format!("incident-sync-{command}.1");
-        let text = fs::read_to_string(directory.join(&page)).unwrap_or_else(|error| panic!("{page}: {error}"));
+        let text = fs::read_to_string(directory.join(&page))
+            .unwrap_or_else(|error| panic!("{page}: {error}"));
         assert!(text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"), "{page}: {text}");
         assert!(
             main.contains(&page.replace('-', "\\-").replace(".1", "")),

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use simulator::{Behaviour, TenantSpec};
 use tokio::net::TcpListener;
 
-use crate::site::{Running, Site, events, id, spec, until};
+use crate::installation::{Installation, Running, events, id, spec, until};
 
 #[derive(Clone, Default)]
 struct Collector {
@@ -42,11 +42,15 @@ impl Collector {
         let router = Router::new()
             .route(
                 "/v1/traces",
-                post(async |State(it): State<Self>, head: HeaderMap, body: Bytes| it.take(&it.traces, &head, body)),
+                post(async |State(it): State<Self>, head: HeaderMap, body: Bytes| {
+                    it.take(&it.traces, &head, body)
+                }),
             )
             .route(
                 "/v1/metrics",
-                post(async |State(it): State<Self>, head: HeaderMap, body: Bytes| it.take(&it.metrics, &head, body)),
+                post(async |State(it): State<Self>, head: HeaderMap, body: Bytes| {
+                    it.take(&it.metrics, &head, body)
+                }),
             )
             .with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -73,7 +77,10 @@ impl Collector {
     }
 
     fn everything(&self) -> Vec<u8> {
-        [&self.traces, &self.metrics].iter().flat_map(|bodies| bodies.lock().unwrap().concat()).collect()
+        [&self.traces, &self.metrics]
+            .iter()
+            .flat_map(|bodies| bodies.lock().unwrap().concat())
+            .collect()
     }
 }
 
@@ -159,21 +166,31 @@ fn exporting(mut command: Command, endpoint: &str) -> Command {
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_and_numbers_reach_a_collector_as_they_reach_the_log_and_prometheus() {
     let without_consent = Behaviour { consent_missing: true, ..Behaviour::default() };
-    let site = Site::with(vec![spec(1, 10), TenantSpec { behaviour: without_consent, ..spec(2, 5) }]).await;
+    let site = Installation::with(vec![
+        spec(1, 10),
+        TenantSpec { behaviour: without_consent, ..spec(2, 5) },
+    ])
+    .await;
     let collector = Collector::default();
     let run = site.command(&["run", "--log-format", "json"]);
     let daemon = Running::start(exporting(run, &collector.listen().await), site.folder.path());
     let run_of = |number: u128| {
-        let of_tenant =
-            |span: &Span| span.name == "tenant_run" && span.attributes["tenant.id"] == id(number).to_string();
+        let of_tenant = |span: &Span| {
+            span.name == "tenant_run" && span.attributes["tenant.id"] == id(number).to_string()
+        };
         collector.spans().into_iter().find(of_tenant)
     };
-    let wanted =
-        ["incident_sync_passes_total", "incident_sync_pass_duration_seconds", "incident_sync_tenant_freshness_seconds"];
+    let wanted = [
+        "incident_sync_passes_total",
+        "incident_sync_pass_duration_seconds",
+        "incident_sync_tenant_freshness_seconds",
+    ];
     until("spans and metrics", async || {
         let metrics = collector.metrics();
         let has = |name: &&str| {
-            metrics.get(*name).is_some_and(|metric| !name.contains("tenant") || holds(metric, "tenant-1"))
+            metrics
+                .get(*name)
+                .is_some_and(|metric| !name.contains("tenant") || holds(metric, "tenant-1"))
         };
         run_of(1).is_some() && run_of(2).is_some() && wanted.iter().all(has)
     })
@@ -181,8 +198,14 @@ async fn runs_and_numbers_reach_a_collector_as_they_reach_the_log_and_prometheus
 
     let (good, bad) = (run_of(1).unwrap(), run_of(2).unwrap());
     assert!(!good.is_error && good.attributes["outcome"] == "ok", "{good:?}");
-    assert!(good.attributes["tenant.name"] == "tenant-1" && good.parent.is_empty() && good.events > 0, "{good:?}");
-    assert!(bad.is_error && bad.attributes["outcome"] == "parked" && bad.trace != good.trace, "{bad:?}");
+    assert!(
+        good.attributes["tenant.name"] == "tenant-1" && good.parent.is_empty() && good.events > 0,
+        "{good:?}"
+    );
+    assert!(
+        bad.is_error && bad.attributes["outcome"] == "parked" && bad.trace != good.trace,
+        "{bad:?}"
+    );
     let below = |run: &Span| {
         let spans = collector.spans();
         let names = spans.iter().filter(|span| span.parent == run.id && span.trace == run.trace);
@@ -191,10 +214,18 @@ async fn runs_and_numbers_reach_a_collector_as_they_reach_the_log_and_prometheus
     assert_eq!(below(&good), ["api_call", "store_rows", "token_request"].map(str::to_owned).into());
     assert_eq!(below(&bad), ["token_request".to_owned()].into());
 
-    let resource =
-        collector.traces.lock().unwrap().first().map(|body| attributes(inside(body, &[1, 1])[0], 1)).unwrap();
+    let resource = collector
+        .traces
+        .lock()
+        .unwrap()
+        .first()
+        .map(|body| attributes(inside(body, &[1, 1])[0], 1))
+        .unwrap();
     assert_eq!(resource["service.name"], "incident-sync");
-    assert!(!resource["service.instance.id"].is_empty() && !resource["service.version"].is_empty(), "{resource:?}");
+    assert!(
+        !resource["service.instance.id"].is_empty() && !resource["service.version"].is_empty(),
+        "{resource:?}"
+    );
     assert_eq!(*collector.keys.lock().unwrap(), ["of-the-collector".to_owned()].into());
 
     let done = daemon.ends_on(Signal::SIGTERM);
@@ -203,7 +234,10 @@ async fn runs_and_numbers_reach_a_collector_as_they_reach_the_log_and_prometheus
         assert!(!holds(&sent, secret) && !done.stderr.contains(secret), "{secret}");
     }
     for event in events(&done.stderr) {
-        assert!(event.get("span").is_none() && event.get("spans").is_none(), "a span lengthens the log: {event}");
+        assert!(
+            event.get("span").is_none() && event.get("spans").is_none(),
+            "a span lengthens the log: {event}"
+        );
     }
 }
 
@@ -213,18 +247,22 @@ fn holds(bytes: &[u8], text: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_away_or_hangs_or_is_none_stops_nothing() {
-    let site = Site::with(vec![spec(1, 10)]).await;
+    let site = Installation::with(vec![spec(1, 10)]).await;
     // Its queue takes connections, and nobody answers.
     let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let away = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    for endpoint in [format!("http://{}", hanging.local_addr().unwrap()), format!("http://{away}")] {
-        let mut daemon = Running::start(exporting(site.command(&["run"]), &endpoint), site.folder.path());
+    for endpoint in [format!("http://{}", hanging.local_addr().unwrap()), format!("http://{away}")]
+    {
+        let mut daemon =
+            Running::start(exporting(site.command(&["run"]), &endpoint), site.folder.path());
         until("a run", async || daemon.stderr().contains("tenant run done")).await;
         assert!(daemon.is_alive());
         // Within the promised ten seconds.
         daemon.ends_on(Signal::SIGTERM);
     }
-    let done = Running::start(exporting(site.command(&["sync"]), "no address at all"), site.folder.path()).ends();
+    let done =
+        Running::start(exporting(site.command(&["sync"]), "no address at all"), site.folder.path())
+            .ends();
     assert_eq!(done.code(), Some(0), "{}", done.stderr);
     assert!(done.stderr.contains("mend the OTEL_ variables"), "{}", done.stderr);
 }

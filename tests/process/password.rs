@@ -5,11 +5,17 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
 
-use crate::site::{Settings, Site, events, id, spec, stored, until};
+use crate::installation::{Installation, Settings, events, id, spec, stored, until};
 
-fn write_password(site: &Site, password: &str) {
+fn write_password(site: &Installation, password: &str) {
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(site.path("password")).unwrap();
+    let mut file = options
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(site.path("password"))
+        .unwrap();
     std::io::Write::write_all(&mut file, password.as_bytes()).unwrap();
 }
 
@@ -19,7 +25,7 @@ async fn execute(pool: &PgPool, statement: &'static str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_password_is_read_again_without_a_restart() {
-    let site = Site::with(vec![spec(1, 10)]).await;
+    let site = Installation::with(vec![spec(1, 10)]).await;
     let (embedded, pool) = site.open_database().await;
     execute(&pool, "CREATE ROLE app LOGIN SUPERUSER PASSWORD 'first-c4nary'").await;
     let access = site.path("pg/data/pg_hba.conf");
@@ -35,19 +41,24 @@ async fn a_changed_password_is_read_again_without_a_restart() {
     site.configure(&Settings { database, tenants: vec![1], ..site.settings() });
 
     write_password(&site, "wrong-c4nary");
-    let refused = site.does(&["status"]);
+    let refused = site.run(&["status"]);
     assert_eq!(refused.code(), Some(3), "{}", refused.stderr);
     assert!(
-        refused.stderr.contains("password authentication failed") && refused.stderr.contains("check user, password")
+        refused.stderr.contains("password authentication failed")
+            && refused.stderr.contains("check user, password")
     );
 
     write_password(&site, "first-c4nary\n");
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     until("the first incidents", async || stored(&pool, 1).await == 10).await;
     execute(&pool, "ALTER ROLE app PASSWORD 'second-c4nary'").await;
     until("the daemon is refused", async || {
         // Each time: a session that is just logging in with the old password has no name yet.
-        execute(&pool, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'").await;
+        execute(
+            &pool,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'",
+        )
+        .await;
         events(&daemon.stderr()).iter().any(|event| event["class"] == "database_rights")
     })
     .await;

@@ -14,20 +14,21 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio_rustls::TlsAcceptor;
 
-use crate::site::{Running, Settings, Site, spec, write_secret};
+use crate::installation::{Installation, Running, Settings, spec, write_secret};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_in_the_environment_is_not_used() {
-    let site = Site::with(vec![spec(1, 20)]).await;
+    let site = Installation::with(vec![spec(1, 20)]).await;
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
     proxy.set_nonblocking(true).unwrap();
     let url = format!("http://{}", proxy.local_addr().unwrap());
     let mut command = site.command(&["sync"]);
-    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
+    {
         command.env(name, &url);
     }
     command.env_remove("no_proxy").env_remove("NO_PROXY");
-    Running::start(command, site.folder.path()).ends().good();
+    Running::start(command, site.folder.path()).ends().success();
     assert_eq!(site.pages(1), 1);
     assert!(proxy.accept().is_err(), "somebody came to the proxy");
 }
@@ -53,7 +54,8 @@ pub(crate) async fn connect_proxy(status: &'static str) -> (String, Arc<Mutex<St
                 let head = String::from_utf8(head).unwrap();
                 log.lock().unwrap().push_str(&head);
                 let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
-                let answer = if status == "200 OK" { "HTTP/1.1 200 OK\r\n\r\n".to_owned() } else { answer };
+                let answer =
+                    if status == "200 OK" { "HTTP/1.1 200 OK\r\n\r\n".to_owned() } else { answer };
                 drop(client.write_all(answer.as_bytes()).await);
                 if status == "200 OK" {
                     let target = head.split(' ').nth(1).unwrap();
@@ -67,12 +69,14 @@ pub(crate) async fn connect_proxy(status: &'static str) -> (String, Arc<Mutex<St
 }
 
 /// The simulator behind a certificate of a company's own authority.
-pub(crate) async fn behind_tls(site: &Site) -> String {
+pub(crate) async fn behind_tls(site: &Installation) -> String {
     let data = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls").join(name);
     let chain = vec![CertificateDer::from_pem_file(data("good.pem")).unwrap()];
     let key = PrivateKeyDer::from_pem_file(data("key.pem")).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -93,8 +97,8 @@ pub(crate) async fn behind_tls(site: &Site) -> String {
 }
 
 /// One tenant behind TLS, which is reached by these lines of `[http_client]`.
-pub(crate) fn route(site: &Site, url: &str, lines: &str) {
-    let id = crate::site::id(1);
+pub(crate) fn route(site: &Installation, url: &str, lines: &str) {
+    let id = crate::installation::id(1);
     let more = format!(
         "[[tenants]]\nid = \"{id}\"\nname = \"tenant-1\"\nauthority = \"{url}\"\nbase_url = \"{url}\"\n[http_client]\n{lines}\n"
     );
@@ -102,7 +106,7 @@ pub(crate) fn route(site: &Site, url: &str, lines: &str) {
 }
 
 /// Syncs with all that libraries have to say in the log; answers the tenant's result and the log.
-fn sync(site: &Site, environment: &[(&str, &str)]) -> (Value, String) {
+fn sync(site: &Installation, environment: &[(&str, &str)]) -> (Value, String) {
     let mut command = site.command(&["sync", "--json"]);
     command.env("RUST_LOG", "trace").env_remove("NO_PROXY").env_remove("no_proxy");
     command.envs(environment.iter().copied());
@@ -112,11 +116,12 @@ fn sync(site: &Site, environment: &[(&str, &str)]) -> (Value, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configured_proxy_and_a_private_authority_lead_to_the_service() {
-    let site = Site::with(vec![spec(1, 20)]).await;
+    let site = Installation::with(vec![spec(1, 20)]).await;
     let url = behind_tls(&site).await;
     let (proxy, heard) = connect_proxy("200 OK").await;
     write_secret(&site.path("secret-proxy"), format!("{PASSWORD}\n").as_bytes());
-    let by_proxy = format!("proxy = \"http://corp%5Cuser@{proxy}\"\nproxy_password_file = \"secret-proxy\"\n");
+    let by_proxy =
+        format!("proxy = \"http://corp%5Cuser@{proxy}\"\nproxy_password_file = \"secret-proxy\"\n");
 
     route(&site, &url, &by_proxy);
     let (result, _) = sync(&site, &[]);
@@ -129,7 +134,10 @@ async fn a_configured_proxy_and_a_private_authority_lead_to_the_service() {
     assert_eq!(result["outcome"], "ok", "{result}");
     let told = heard.lock().unwrap().clone();
     let name_and_password = STANDARD.encode(format!("corp\\user:{PASSWORD}"));
-    assert!(told.starts_with(&format!("CONNECT {} HTTP/1.1", url.trim_start_matches("https://"))), "{told}");
+    assert!(
+        told.starts_with(&format!("CONNECT {} HTTP/1.1", url.trim_start_matches("https://"))),
+        "{told}"
+    );
     assert!(told.to_lowercase().contains("proxy-authorization: basic"), "{told}");
     assert!(told.contains(&name_and_password), "the user is decoded");
     assert!(!told.contains("client_secret") && !log.contains(&name_and_password));
@@ -143,7 +151,7 @@ async fn a_configured_proxy_and_a_private_authority_lead_to_the_service() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_refuses_says_who_must_act_and_its_password_stays_secret() {
-    let site = Site::with(vec![spec(1, 1)]).await;
+    let site = Installation::with(vec![spec(1, 1)]).await;
     write_secret(&site.path("secret-proxy"), PASSWORD.as_bytes());
     let url = behind_tls(&site).await;
     for (status, say) in [
@@ -152,7 +160,8 @@ async fn a_proxy_that_refuses_says_who_must_act_and_its_password_stays_secret() 
         ("403 Forbidden", "must allow the hosts"),
     ] {
         let (proxy, _) = connect_proxy(status).await;
-        let lines = format!("proxy = \"http://user@{proxy}\"\nproxy_password_file = \"secret-proxy\"");
+        let lines =
+            format!("proxy = \"http://user@{proxy}\"\nproxy_password_file = \"secret-proxy\"");
         route(&site, &url, &lines);
         let (result, _) = sync(&site, &[]);
         assert_eq!(

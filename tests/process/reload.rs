@@ -6,40 +6,51 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use simulator::{Behaviour, TenantSpec};
 
-use crate::site::{Settings, Site, events, id, number, spec, stored, until};
+use crate::installation::{Installation, Settings, events, id, number, spec, stored, until};
 
 const REFUSED: &str = "the configuration is refused; the old one goes on";
-const FILE: &str =
-    "a file of tenants_dir is refused; its tenant goes on as it was, if there was one, and so do all others";
-const TAKEN_OVER: &str =
-    "the configuration was read again; [database], [http], [http_client] and the call limits need a restart";
+const FILE: &str = "a file of tenants_dir is refused; its tenant goes on as it was, if there was one, and so do all others";
+const TAKEN_OVER: &str = "the configuration was read again; [database], [http], [http_client] and the call limits need a restart";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_starts_and_stops_tenants_and_a_bad_file_changes_nothing() {
-    let site = Site::with(vec![spec(1, 30), spec(2, 20)]).await;
+    let site = Installation::with(vec![spec(1, 30), spec(2, 20)]).await;
     let configure = |tenants: &[u128], more: &str| {
-        site.configure(&Settings { tenants: tenants.to_vec(), more: more.to_owned(), ..site.settings() });
+        site.configure(&Settings {
+            tenants: tenants.to_vec(),
+            more: more.to_owned(),
+            ..site.settings()
+        });
     };
     configure(&[1], "");
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     daemon.logs("started").await;
     let pool = site.connect().await;
     until("the first tenant", async || stored(&pool, 1).await == 30).await;
     let (_, metrics) = daemon.get("/metrics").await;
-    assert!(metrics.contains("incident_sync_tenant_freshness_seconds{tenant=\"tenant-1\"}"), "{metrics}");
+    assert!(
+        metrics.contains("incident_sync_tenant_freshness_seconds{tenant=\"tenant-1\"}"),
+        "{metrics}"
+    );
 
     configure(&[1, 2], "");
     daemon.signal(Signal::SIGHUP);
     until("the added tenant, by itself", async || stored(&pool, 2).await == 20).await;
 
-    configure(&[2], "[shedule]\npoll = \"0 * * * * *\"\n[[tenants]]\nid = \"not-a-guid\"\nname = \"tenant-3\"\n");
+    configure(
+        &[2],
+        "[shedule]\npoll = \"0 * * * * *\"\n[[tenants]]\nid = \"not-a-guid\"\nname = \"tenant-3\"\n",
+    );
     daemon.signal(Signal::SIGHUP);
     until("both refusals", async || of(&daemon.stderr(), REFUSED).len() == 2).await;
-    let refusals: Vec<String> = of(&daemon.stderr(), REFUSED).iter().map(|event| event["error"].to_string()).collect();
+    let refusals: Vec<String> =
+        of(&daemon.stderr(), REFUSED).iter().map(|event| event["error"].to_string()).collect();
     let file = site.config().display().to_string();
-    assert!(refusals.iter().all(|refusal| refusal.contains(&file)), "the file is named: {refusals:?}");
+    let names_file = refusals.iter().all(|refusal| refusal.contains(&file));
+    assert!(names_file, "the file is named: {refusals:?}");
     for words in [["shedule", "schedule"], ["tenants[1] (tenant-3).id", "not a GUID"]] {
-        let is_told = refusals.iter().any(|refusal| words.iter().all(|word| refusal.contains(word)));
+        let is_told =
+            refusals.iter().any(|refusal| words.iter().all(|word| refusal.contains(word)));
         assert!(is_told, "{words:?} are missing in {refusals:?}");
     }
     let created = site.world().create(id(1));
@@ -48,11 +59,14 @@ async fn a_reload_starts_and_stops_tenants_and_a_bad_file_changes_nothing() {
 
     configure(&[2], "");
     daemon.signal(Signal::SIGHUP);
-    let removed = "SELECT count(*) FROM defender.tenants WHERE removed_at IS NOT NULL AND NOT enabled";
+    let removed =
+        "SELECT count(*) FROM defender.tenants WHERE removed_at IS NOT NULL AND NOT enabled";
     until("the tenant is marked as removed", async || number(&pool, removed).await == 1).await;
     daemon.logs(TAKEN_OVER).await;
     until("no run of it is under way", async || {
-        number(&pool, "SELECT count(*) FROM defender.sync_state WHERE lease_owner IS NOT NULL").await == 0
+        number(&pool, "SELECT count(*) FROM defender.sync_state WHERE lease_owner IS NOT NULL")
+            .await
+            == 0
     })
     .await;
     let calls = site.world().calls(id(1)).len();
@@ -78,8 +92,9 @@ async fn a_reload_starts_and_stops_tenants_and_a_bad_file_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_gives_a_parked_tenant_another_chance() {
     let without_consent = Behaviour { consent_missing: true, ..Behaviour::default() };
-    let site = Site::with(vec![TenantSpec { behaviour: without_consent, ..spec(1, 9) }]).await;
-    let daemon = site.run();
+    let site =
+        Installation::with(vec![TenantSpec { behaviour: without_consent, ..spec(1, 9) }]).await;
+    let daemon = site.start_daemon();
     daemon.logs("started").await;
     let pool = site.connect().await;
     let parked = "SELECT count(*) FROM defender.sync_state WHERE parked_reason IS NOT NULL";
@@ -94,12 +109,12 @@ async fn a_reload_gives_a_parked_tenant_another_chance() {
 /// A reload right after READY is what configuration management does.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_in_the_moment_of_ready_does_not_end_the_daemon() {
-    let site = Site::with(vec![spec(1, 3)]).await;
+    let site = Installation::with(vec![spec(1, 3)]).await;
     for _ in 0..3 {
         let mut systemd = crate::systemd::Systemd::listen(site.path("notify"));
         let mut command = site.command(&["run", "--log-format", "json"]);
         command.env("NOTIFY_SOCKET", systemd.address());
-        let daemon = crate::site::Running::start(command, site.folder.path());
+        let daemon = crate::installation::Running::start(command, site.folder.path());
         systemd.hears("READY=1");
         daemon.signal(Signal::SIGHUP);
         systemd.hears("READY=1");
@@ -111,7 +126,7 @@ async fn a_reload_in_the_moment_of_ready_does_not_end_the_daemon() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_tenants_come_by_themselves_beside_a_bad_file() {
-    let site = Site::with((1..=102).map(|number| spec(number, 3)).collect()).await;
+    let site = Installation::with((1..=102).map(|number| spec(number, 3)).collect()).await;
     site.configure(&Settings { tenants: vec![1], ..site.settings() });
     let text = std::fs::read_to_string(site.config()).unwrap();
     std::fs::write(site.config(), format!("tenants_dir = \"tenants.d\"\n{text}")).unwrap();
@@ -119,11 +134,12 @@ async fn a_hundred_tenants_come_by_themselves_beside_a_bad_file() {
     std::fs::create_dir(&dir).unwrap();
     let add = |number: u128| {
         let draft = dir.join(".draft");
-        std::fs::write(&draft, format!("id = \"{}\"\nname = \"tenant-{number}\"\n", id(number))).unwrap();
+        std::fs::write(&draft, format!("id = \"{}\"\nname = \"tenant-{number}\"\n", id(number)))
+            .unwrap();
         std::fs::rename(draft, dir.join(format!("{number}.toml"))).unwrap();
     };
     add(2);
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     daemon.logs("started").await;
     let pool = site.connect().await;
     until("the second tenant", async || stored(&pool, 2).await == 3).await;
@@ -139,7 +155,10 @@ async fn a_hundred_tenants_come_by_themselves_beside_a_bad_file() {
         told.iter().map(|event| event["error"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     let told = refused();
-    assert!(told.len() == 2 && told.iter().all(|error| error.contains("bad.toml")), "each mistake once: {told:?}");
+    assert!(
+        told.len() == 2 && told.iter().all(|error| error.contains("bad.toml")),
+        "each mistake once: {told:?}"
+    );
     let (_, metrics) = daemon.get("/metrics").await;
     assert!(metrics.contains("incident_sync_config_files_refused 1\n"), "{metrics}");
 
@@ -163,8 +182,8 @@ async fn a_hundred_tenants_come_by_themselves_beside_a_bad_file() {
 }
 
 /// A site whose tenants are files, and the folder of these.
-async fn site_of_files(tenants: &[u128]) -> (Site, PathBuf) {
-    let site = Site::with(tenants.iter().map(|number| spec(*number, 3)).collect()).await;
+async fn site_of_files(tenants: &[u128]) -> (Installation, PathBuf) {
+    let site = Installation::with(tenants.iter().map(|number| spec(*number, 3)).collect()).await;
     site.configure(&site.settings());
     let text = std::fs::read_to_string(site.config()).unwrap();
     std::fs::write(site.config(), format!("tenants_dir = \"tenants.d\"\n{text}")).unwrap();
@@ -174,7 +193,11 @@ async fn site_of_files(tenants: &[u128]) -> (Site, PathBuf) {
 }
 
 fn write_tenant(dir: &Path, file: &str, number: u128, name: &str, more: &str) {
-    std::fs::write(dir.join(".draft"), format!("id = \"{}\"\nname = \"{name}\"\n{more}", id(number))).unwrap();
+    std::fs::write(
+        dir.join(".draft"),
+        format!("id = \"{}\"\nname = \"{name}\"\n{more}", id(number)),
+    )
+    .unwrap();
     std::fs::rename(dir.join(".draft"), dir.join(file)).unwrap();
 }
 
@@ -183,15 +206,18 @@ fn write_tenant(dir: &Path, file: &str, number: u128, name: &str, more: &str) {
 async fn a_file_that_claims_a_running_tenant_changes_neither_its_name_nor_its_reading() {
     let (site, dir) = site_of_files(&[1]).await;
     write_tenant(&dir, "fabrikam.toml", 1, "fabrikam", "");
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     let pool = site.connect().await;
     until("the tenant", async || stored(&pool, 1).await == 3).await;
     let named = "SELECT count(*) FROM defender.tenants WHERE name = 'fabrikam' AND enabled AND removed_at IS NULL";
 
     write_tenant(&dir, "adatum.toml", 1, "adatum", "");
     until("both files are told", async || {
-        let told: Vec<String> = of(&daemon.stderr(), FILE).iter().map(|event| event["error"].to_string()).collect();
-        ["fabrikam.toml: id", "adatum.toml: id"].iter().all(|file| told.iter().any(|error| error.contains(file)))
+        let told: Vec<String> =
+            of(&daemon.stderr(), FILE).iter().map(|event| event["error"].to_string()).collect();
+        ["fabrikam.toml: id", "adatum.toml: id"]
+            .iter()
+            .all(|file| told.iter().any(|error| error.contains(file)))
     })
     .await;
     site.world().create(id(1));
@@ -201,7 +227,9 @@ async fn a_file_that_claims_a_running_tenant_changes_neither_its_name_nor_its_re
     // Nobody can tell whose file the known one is: then the newcomer is refused as such.
     write_tenant(&dir, "fabrikam.toml", 1, "fabrikam", "cloud = \n");
     until("the newcomer is told", async || {
-        of(&daemon.stderr(), FILE).iter().any(|event| event["error"].to_string().contains("which comes first"))
+        of(&daemon.stderr(), FILE)
+            .iter()
+            .any(|event| event["error"].to_string().contains("which comes first"))
     })
     .await;
     site.world().create(id(1));
@@ -210,8 +238,10 @@ async fn a_file_that_claims_a_running_tenant_changes_neither_its_name_nor_its_re
 
     write_tenant(&dir, "fabrikam.toml", 1, "fabrikam", "");
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
-    let daemon = site.run();
-    daemon.logs("a file of tenants_dir is refused; its tenant is not read before it is right").await;
+    let daemon = site.start_daemon();
+    daemon
+        .logs("a file of tenants_dir is refused; its tenant is not read before it is right")
+        .await;
     let calls = site.world().calls(id(1)).len();
     std::fs::remove_file(dir.join("adatum.toml")).unwrap();
     site.world().create(id(1));
@@ -227,7 +257,7 @@ async fn a_file_that_claims_a_running_tenant_changes_neither_its_name_nor_its_re
 async fn a_file_is_taken_over_once_the_secret_that_it_names_has_come() {
     let (site, dir) = site_of_files(&[1, 2]).await;
     write_tenant(&dir, "1.toml", 1, "tenant-1", "");
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     let pool = site.connect().await;
     until("the tenant", async || stored(&pool, 1).await == 3).await;
     write_tenant(&dir, "2.toml", 2, "tenant-2", "client_secret_file = \"secret-of-2\"\n");
@@ -242,10 +272,11 @@ async fn a_file_is_taken_over_once_the_secret_that_it_names_has_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_came_while_nothing_could_be_read_is_taken_over_later_and_the_main_file_only_when_asked() {
+async fn a_file_that_came_while_nothing_could_be_read_is_taken_over_later_and_the_main_file_only_when_asked()
+ {
     let (site, dir) = site_of_files(&[1, 2]).await;
     write_tenant(&dir, "1.toml", 1, "tenant-1", "");
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     let pool = site.connect().await;
     until("the tenant", async || stored(&pool, 1).await == 3).await;
     std::fs::rename(site.path("secret"), site.path("secret-aside")).unwrap();
@@ -275,13 +306,15 @@ async fn a_wrong_file_keeps_no_other_tenant_from_leaving() {
     write_tenant(&dir, "1.toml", 1, "tenant-1", "");
     write_tenant(&dir, "2.toml", 2, "tenant-2", "");
     std::fs::write(dir.join("bad.toml"), "id = 1\n").unwrap();
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     let pool = site.connect().await;
-    until("both tenants", async || stored(&pool, 1).await == 3 && stored(&pool, 2).await == 3).await;
+    until("both tenants", async || stored(&pool, 1).await == 3 && stored(&pool, 2).await == 3)
+        .await;
     std::fs::remove_file(dir.join("1.toml")).unwrap();
-    let removed = "SELECT count(*) FROM defender.tenants WHERE removed_at IS NOT NULL AND NOT enabled";
+    let removed =
+        "SELECT count(*) FROM defender.tenants WHERE removed_at IS NOT NULL AND NOT enabled";
     until("it has left", async || number(&pool, removed).await == 1).await;
-    assert!(site.does(&["tenant", "purge", "tenant-1", "--yes"]).good().contains("is deleted"));
+    assert!(site.run(&["tenant", "purge", "tenant-1", "--yes"]).success().contains("is deleted"));
     let left = "SELECT count(*) FROM defender.tenants";
     assert_eq!((stored(&pool, 2).await, number(&pool, left).await), (3, 1));
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
@@ -289,12 +322,13 @@ async fn a_wrong_file_keeps_no_other_tenant_from_leaving() {
 
     // Who left while nobody looked may be in the wrong file.
     std::fs::remove_file(dir.join("2.toml")).unwrap();
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     daemon.logs("started").await;
-    let refused = site.does(&["tenant", "purge", "tenant-2", "--yes"]);
+    let refused = site.run(&["tenant", "purge", "tenant-2", "--yes"]);
     assert_eq!(refused.code(), Some(2));
     assert!(
-        refused.stderr.contains("while files of tenants_dir are refused") && refused.stderr.contains("bad.toml"),
+        refused.stderr.contains("while files of tenants_dir are refused")
+            && refused.stderr.contains("bad.toml"),
         "{}",
         refused.stderr
     );
@@ -305,11 +339,12 @@ async fn a_wrong_file_keeps_no_other_tenant_from_leaving() {
 async fn a_touched_file_gives_no_other_parked_tenant_another_chance() {
     let (site, dir) = site_of_files(&[1, 2, 3]).await;
     for number in [1, 2] {
-        site.world().set_behaviour(id(number), Behaviour { consent_missing: true, ..Behaviour::default() });
+        site.world()
+            .set_behaviour(id(number), Behaviour { consent_missing: true, ..Behaviour::default() });
         write_tenant(&dir, &format!("{number}.toml"), number, &format!("tenant-{number}"), "");
     }
     write_tenant(&dir, "3.toml", 3, "tenant-3", "");
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     let pool = site.connect().await;
     let parked = "SELECT count(*) FROM defender.sync_state WHERE parked_reason IS NOT NULL";
     until("both wait for their admins", async || number(&pool, parked).await == 2).await;
@@ -317,19 +352,24 @@ async fn a_touched_file_gives_no_other_parked_tenant_another_chance() {
     site.world().set_behaviour(id(2), Behaviour::default());
     write_tenant(&dir, "2.toml", 2, "tenant-2", "labels = { tier = \"gold\" }\n");
     until("the tenant whose file changed", async || stored(&pool, 2).await == 3).await;
-    assert_eq!(site.world().calls(id(1)).len(), asked, "nobody asks for the other one before its hour");
+    assert_eq!(
+        site.world().calls(id(1)).len(),
+        asked,
+        "nobody asks for the other one before its hour"
+    );
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corrected_schedule_holds_at_once_after_a_reload_and_after_a_start() {
-    let site = Site::with(vec![spec(1, 3)]).await;
-    let rarely = || site.configure(&Settings { poll: "0 0 0 29 2 *", tenants: vec![1], ..site.settings() });
+    let site = Installation::with(vec![spec(1, 3)]).await;
+    let rarely =
+        || site.configure(&Settings { poll: "0 0 0 29 2 *", tenants: vec![1], ..site.settings() });
     let often = || site.configure(&Settings { tenants: vec![1], ..site.settings() });
     for (expected, by_restart) in [(4, false), (5, true)] {
         rarely();
-        let mut daemon = site.run();
+        let mut daemon = site.start_daemon();
         daemon.logs("started").await;
         let pool = site.connect().await;
         daemon.signal(Signal::SIGHUP);
@@ -342,7 +382,7 @@ async fn a_corrected_schedule_holds_at_once_after_a_reload_and_after_a_start() {
         if by_restart {
             pool.close().await;
             assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
-            daemon = site.run();
+            daemon = site.start_daemon();
         } else {
             daemon.signal(Signal::SIGHUP);
         }

@@ -9,16 +9,20 @@ use reqwest::{Method, Response};
 use simulator::{Behaviour, TenantSpec};
 use sqlx::PgPool;
 
-use crate::life::signal_all;
-use crate::site::{Running, Settings, Site, eventually, id, spec, until};
+use crate::installation::{Installation, Running, Settings, eventually, id, spec, until};
+use crate::lifecycle::signal_all;
 
 /// A customer may be called anything.
 const NAME: &str = "<b>&\"O'Neill</b>";
 
 /// One tenant that is well, and one that has not consented.
-async fn site_with_a_fault() -> Site {
+async fn site_with_a_fault() -> Installation {
     let without_consent = Behaviour { consent_missing: true, ..Behaviour::default() };
-    let site = Site::with(vec![spec(1, 60), TenantSpec { behaviour: without_consent, ..spec(2, 5) }]).await;
+    let site = Installation::with(vec![
+        spec(1, 60),
+        TenantSpec { behaviour: without_consent, ..spec(2, 5) },
+    ])
+    .await;
     let more = format!("[[tenants]]\nid = \"{}\"\nname = '''{NAME}'''\nenabled = false\n", id(3));
     site.configure(&Settings { tenants: vec![1, 2], more, ..site.settings() });
     site
@@ -38,19 +42,25 @@ async fn shows(daemon: &Running, what: &str) -> String {
 
 async fn ask(daemon: &Running, method: Method, path: &str, host: Option<&str>) -> Response {
     let address = daemon.logs("started").await["listen"].as_str().unwrap().to_owned();
-    let request = incident_sync::http_client::client().request(method, format!("http://{address}{path}"));
-    host.into_iter().fold(request, |request, host| request.header("Host", host)).send().await.unwrap()
+    let request =
+        incident_sync::http_client::client().request(method, format!("http://{address}{path}"));
+    host.into_iter()
+        .fold(request, |request, host| request.header("Host", host))
+        .send()
+        .await
+        .unwrap()
 }
 
 async fn incident_names(pool: &PgPool) -> Vec<String> {
-    let names = "SELECT DISTINCT incident_name FROM defender.incidents WHERE incident_name IS NOT NULL";
+    let names =
+        "SELECT DISTINCT incident_name FROM defender.incidents WHERE incident_name IS NOT NULL";
     sqlx::query_scalar(names).fetch_all(pool).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_tells_who_must_act_worst_first_and_nothing_of_the_incidents() {
     let site = site_with_a_fault().await;
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     let pool = site.connect().await;
     until("both have run", async || {
         let page = daemon.get("/").await.1;
@@ -58,10 +68,17 @@ async fn the_page_tells_who_must_act_worst_first_and_nothing_of_the_incidents() 
     })
     .await;
     let page = daemon.get("/").await.1;
-    let place = |what: &str| page.find(what).unwrap_or_else(|| panic!("{what} is not on the page: {page}"));
+    let place =
+        |what: &str| page.find(what).unwrap_or_else(|| panic!("{what} is not on the page: {page}"));
     assert!(place(">tenant-2<") < place(">tenant-1<"), "what is parked comes first");
-    assert!(page.contains("customer admin") && page.contains("must open the consent link"), "{page}");
-    assert!(place(">tenant-1<") < place("&lt;b&gt;&amp;&quot;O'Neill&lt;/b&gt;"), "what is disabled comes last");
+    assert!(
+        page.contains("customer admin") && page.contains("must open the consent link"),
+        "{page}"
+    );
+    assert!(
+        place(">tenant-1<") < place("&lt;b&gt;&amp;&quot;O'Neill&lt;/b&gt;"),
+        "what is disabled comes last"
+    );
     assert!(!page.contains("<b>&") && !page.contains("<script"), "{page}");
     let open: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM defender.incidents WHERE resolved_at IS NULL AND NOT is_merged AND severity = 'High'",
@@ -71,7 +88,10 @@ async fn the_page_tells_who_must_act_worst_first_and_nothing_of_the_incidents() 
     .unwrap();
     assert!(open > 0);
     let row = page.split(">tenant-1<").nth(1).unwrap().split("</tr>").next().unwrap();
-    assert!(row.contains(&format!("<td class=\"number\">{open}</td>")), "{open} open of high severity: {row}");
+    assert!(
+        row.contains(&format!("<td class=\"number\">{open}</td>")),
+        "{open} open of high severity: {row}"
+    );
 
     let (status, one) = daemon.get(&format!("/tenants/{}", id(1))).await;
     assert_eq!(status, 200);
@@ -81,7 +101,10 @@ async fn the_page_tells_who_must_act_worst_first_and_nothing_of_the_incidents() 
     let names = incident_names(&pool).await;
     assert!(names.len() > 3);
     for name in names {
-        assert!(![&page, &one, &parked].iter().any(|page| page.contains(&name)), "{name} is nobody's business here");
+        assert!(
+            ![&page, &one, &parked].iter().any(|page| page.contains(&name)),
+            "{name} is nobody's business here"
+        );
     }
     for unknown in [id(99).to_string(), "contoso".to_owned(), "%3Cscript%3E".to_owned()] {
         let (status, told) = daemon.get(&format!("/tenants/{unknown}")).await;
@@ -93,18 +116,24 @@ async fn the_page_tells_who_must_act_worst_first_and_nothing_of_the_incidents() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_listener_only_shows_and_only_to_this_machine() {
-    let site = Site::with(vec![]).await;
-    let daemon = site.run();
+    let site = Installation::with(vec![]).await;
+    let daemon = site.start_daemon();
     for path in ["/", "/metrics", "/healthz", "/nowhere"] {
         let answer = ask(&daemon, Method::GET, path, None).await;
         let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
-        assert!(header("content-security-policy").starts_with("default-src 'none'; style-src 'sha256-"), "{path}");
+        assert!(
+            header("content-security-policy").starts_with("default-src 'none'; style-src 'sha256-"),
+            "{path}"
+        );
         assert!(!header("content-security-policy").contains("unsafe"), "{path}");
         let others = ["x-content-type-options", "referrer-policy", "cache-control"].map(header);
         assert_eq!(others, ["nosniff", "no-referrer", "no-store"], "{path}");
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
             let answer = ask(&daemon, method.clone(), path, None).await;
-            assert_eq!((answer.status().as_u16(), &answer.headers()["allow"]), (405, &"GET, HEAD".parse().unwrap()));
+            assert_eq!(
+                (answer.status().as_u16(), &answer.headers()["allow"]),
+                (405, &"GET, HEAD".parse().unwrap())
+            );
         }
         for host in ["evil.example", "127.0.0.1.evil.example:9464"] {
             let answer = ask(&daemon, Method::GET, path, Some(host)).await;
@@ -121,7 +150,7 @@ async fn the_listener_only_shows_and_only_to_this_machine() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_database_is_away_the_page_says_so_and_shows_what_was_known() {
     let site = site_with_a_fault().await;
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     shows(&daemon, "poll ok").await;
     let servers = site.servers();
     signal_all(&servers, Signal::SIGSTOP);
@@ -131,7 +160,8 @@ async fn while_the_database_is_away_the_page_says_so_and_shows_what_was_known() 
     // What nobody can look at grows older all the same.
     until("five seconds", async || {
         let page = daemon.get("/").await.1;
-        let row = page.split(">tenant-1<").nth(1).unwrap().split("</tr>").next().unwrap().to_owned();
+        let row =
+            page.split(">tenant-1<").nth(1).unwrap().split("</tr>").next().unwrap().to_owned();
         (5..60).any(|seconds| row.contains(&format!("<td>{seconds}s ago</td>")))
     })
     .await;
@@ -153,7 +183,9 @@ fn browser() -> Option<&'static str> {
             .is_ok_and(|s| s.success())
     });
     if found.is_none() {
-        eprintln!("SKIPPED: no browser here looked at the status page; install Debian's package chromium");
+        eprintln!(
+            "SKIPPED: no browser here looked at the status page; install Debian's package chromium"
+        );
     }
     found
 }
@@ -193,7 +225,7 @@ fn first_pixel(png: &[u8]) -> [u8; 3] {
 async fn a_browser_shows_the_page_in_light_and_dark_without_complaint() {
     let Some(browser) = browser() else { return };
     let site = site_with_a_fault().await;
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     shows(&daemon, "poll ok").await;
     shows(&daemon, "parked").await;
     let url = url(&daemon).await;

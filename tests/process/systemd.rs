@@ -39,7 +39,9 @@ impl Systemd {
     /// Listens until a line begins like this, and answers it. Lines that came before do not count.
     pub(crate) fn hears(&mut self, beginning: &str) -> String {
         loop {
-            let Some(lines) = self.receive(PATIENCE) else { panic!("never said: {beginning}; but {:?}", self.heard) };
+            let Some(lines) = self.receive(PATIENCE) else {
+                panic!("never said: {beginning}; but {:?}", self.heard)
+            };
             if let Some(line) = lines.into_iter().find(|line| line.starts_with(beginning)) {
                 return line;
             }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::site::{Running, Settings, Site, id};
+use crate::installation::{Installation, Running, Settings, id};
 
 pub(crate) fn data(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls").join(name)
@@ -42,17 +42,21 @@ pub(crate) fn acceptor(certificate: &str) -> TlsAcceptor {
     let chain = vec![CertificateDer::from_pem_file(data(certificate)).unwrap()];
     let key = PrivateKeyDer::from_pem_file(data("key.pem")).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
     TlsAcceptor::from(Arc::new(config))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_proves_nothing_gets_no_secret() {
-    let site = Site::with(vec![]).await;
+    let site = Installation::with(vec![]).await;
     let mut servers = Vec::new();
     let mut tenants = String::new();
-    for (number, certificate) in (1..).zip(["good.pem", "expired.pem", "misnamed.pem", "unknown.pem"]) {
+    for (number, certificate) in
+        (1..).zip(["good.pem", "expired.pem", "misnamed.pem", "unknown.pem"])
+    {
         let (port, read) = serve(certificate).await;
         let url = format!("https://127.0.0.1:{port}");
         tenants += &format!(
@@ -65,7 +69,11 @@ async fn a_certificate_that_proves_nothing_gets_no_secret() {
     let mut command = site.command(&["sync", "--json"]);
     command.env("SSL_CERT_FILE", data("ca.pem")).env_remove("SSL_CERT_DIR");
     let result = Running::start(command, site.folder.path()).ends().json();
-    let classes = result["tenants"].as_array().unwrap().iter().map(|tenant| (&tenant["name"], &tenant["error_class"]));
+    let classes = result["tenants"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tenant| (&tenant["name"], &tenant["error_class"]));
     for (name, class) in classes {
         // The good one is believed to be the token endpoint, and its answer is judged.
         let expected = if name == "good.pem" { "bad_reply" } else { "transport" };
@@ -73,7 +81,11 @@ async fn a_certificate_that_proves_nothing_gets_no_secret() {
     }
     for (certificate, read) in servers {
         let read = read.lock().unwrap();
-        assert_eq!(read.contains("client_secret="), certificate == "good.pem", "{certificate}: {read}");
+        assert_eq!(
+            read.contains("client_secret="),
+            certificate == "good.pem",
+            "{certificate}: {read}"
+        );
         assert!(certificate == "good.pem" || read.is_empty(), "{certificate}: {read}");
     }
 }

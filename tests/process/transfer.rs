@@ -9,7 +9,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::site::{Settings, Site, id, number, spec};
+use crate::installation::{Installation, Settings, id, number, spec};
 
 const TABLES: [&str; 13] = [
     "alert_devices",
@@ -61,9 +61,9 @@ async fn answers(pool: &PgPool) -> Vec<String> {
 }
 
 /// With two tenants, the first of which has rows in every table.
-async fn site() -> Site {
-    let site = Site::with(vec![spec(1, 60), spec(2, 20)]).await;
-    site.does(&["sync"]).good();
+async fn site() -> Installation {
+    let site = Installation::with(vec![spec(1, 60), spec(2, 20)]).await;
+    site.run(&["sync"]).success();
     let (embedded, pool) = site.open_database().await;
     let rest = format!(
         "INSERT INTO defender.sync_holes (tenant_id, window_from, window_to, error_class, error_message)
@@ -81,21 +81,21 @@ async fn site() -> Site {
 }
 
 /// Takes the tenant out of the configuration and of the database.
-fn purge(site: &Site) {
+fn purge(site: &Installation) {
     site.configure(&Settings { tenants: vec![2], ..site.settings() });
-    site.does(&["sync"]).good();
-    site.does(&["tenant", "purge", "tenant-1", "--yes"]).good();
+    site.run(&["sync"]).success();
+    site.run(&["tenant", "purge", "tenant-1", "--yes"]).success();
 }
 
-fn export(site: &Site, name: &str) -> std::path::PathBuf {
+fn export(site: &Installation, name: &str) -> std::path::PathBuf {
     let folder = site.path(name);
-    site.does(&["tenant", "export", "tenant-1", "--to", folder.to_str().unwrap()]).good();
+    site.run(&["tenant", "export", "tenant-1", "--to", folder.to_str().unwrap()]).success();
     folder
 }
 
 /// What `tenant import` says when it refuses.
-fn refusal(site: &Site, folder: &Path) -> String {
-    let refused = site.does(&["tenant", "import", folder.to_str().unwrap()]);
+fn refusal(site: &Installation, folder: &Path) -> String {
+    let refused = site.run(&["tenant", "import", folder.to_str().unwrap()]);
     assert!(refused.code().is_some_and(|code| code > 1), "{}", refused.stdout);
     refused.stderr
 }
@@ -108,7 +108,10 @@ async fn what_was_exported_and_purged_comes_back_row_by_row() {
     assert!(before.values().all(|rows| !rows.is_empty()), "every table is tried");
     let position = number(&pool, "SELECT max(change_id) FROM defender.incident_changes").await;
     // What the other tenant has would show in the views.
-    sqlx::query("UPDATE defender.tenants SET removed_at = now() WHERE name = 'tenant-2'").execute(&pool).await.unwrap();
+    sqlx::query("UPDATE defender.tenants SET removed_at = now() WHERE name = 'tenant-2'")
+        .execute(&pool)
+        .await
+        .unwrap();
     let seen = answers(&pool).await;
     pool.close().await;
     embedded.stop().await;
@@ -117,15 +120,24 @@ async fn what_was_exported_and_purged_comes_back_row_by_row() {
     assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
     for entry in fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
-        assert!(!fs::read_to_string(&path).unwrap().contains(&id(2).to_string()), "{}", path.display());
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{}",
+            path.display()
+        );
+        assert!(
+            !fs::read_to_string(&path).unwrap().contains(&id(2).to_string()),
+            "{}",
+            path.display()
+        );
     }
-    let again = site.does(&["tenant", "export", "tenant-1", "--to", folder.to_str().unwrap()]);
+    let again = site.run(&["tenant", "export", "tenant-1", "--to", folder.to_str().unwrap()]);
     assert!(again.code() == Some(2) && again.stderr.contains("is not empty"), "{}", again.stderr);
     assert!(refusal(&site, &folder).contains("tenant purge"));
 
     purge(&site);
-    let restored = site.does(&["tenant", "import", folder.to_str().unwrap(), "--json"]);
+    let restored = site.run(&["tenant", "import", folder.to_str().unwrap(), "--json"]);
     assert_eq!(restored.json()["rows"]["incidents"], 60, "{}", restored.stderr);
     let (embedded, pool) = site.open_database().await;
     let after = rows(&pool, 1).await;
@@ -147,7 +159,7 @@ async fn what_was_exported_and_purged_comes_back_row_by_row() {
     embedded.stop().await;
 
     site.configure(&Settings { tenants: vec![1, 2], ..site.settings() });
-    let next = site.does(&["sync", "--tenant", "tenant-1", "--json"]).json();
+    let next = site.run(&["sync", "--tenant", "tenant-1", "--json"]).json();
     assert_eq!(next["tenants"][0]["incidents_written"], 0, "it goes on where it was: {next}");
 }
 
@@ -191,21 +203,29 @@ async fn an_export_that_is_not_as_it_was_written_restores_nothing() {
     assert!(refusal(&site, &folder).contains("upgrade incident-sync first"));
 
     let folder = copy("column");
-    edit_manifest(&folder, &|manifest| manifest["tables"]["alerts"]["columns"][0] = "title) --".into());
+    edit_manifest(&folder, &|manifest| {
+        manifest["tables"]["alerts"]["columns"][0] = "title) --".into();
+    });
     assert!(refusal(&site, &folder).contains("no column title) --"));
 
     // By a hand that made the checksum fit.
     let folder = copy("foreign");
     let file = folder.join("tenants.jsonl");
-    let foreign = fs::read_to_string(&file).unwrap().replace(&id(1).to_string(), &id(7).to_string());
+    let foreign =
+        fs::read_to_string(&file).unwrap().replace(&id(1).to_string(), &id(7).to_string());
     fs::write(&file, &foreign).unwrap();
     let sum: String = Sha256::digest(&foreign).iter().map(|byte| format!("{byte:02x}")).collect();
-    edit_manifest(&folder, &|manifest| manifest["tables"]["tenants"]["sha256"] = sum.clone().into());
+    edit_manifest(&folder, &|manifest| {
+        manifest["tables"]["tenants"]["sha256"] = sum.clone().into();
+    });
     let told = refusal(&site, &folder);
     assert!(told.contains("tenants.jsonl") && told.contains("row-level security"), "{told}");
 
     let (embedded, pool) = site.open_database().await;
-    assert!(rows(&pool, 1).await.values().all(Vec::is_empty) && rows(&pool, 7).await.values().all(Vec::is_empty));
+    assert!(
+        rows(&pool, 1).await.values().all(Vec::is_empty)
+            && rows(&pool, 7).await.values().all(Vec::is_empty)
+    );
     pool.close().await;
     embedded.stop().await;
 }

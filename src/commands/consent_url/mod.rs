@@ -64,7 +64,7 @@ pub struct ConsentArgs {
 }
 
 /// Whom the link is for and what asks.
-struct Asking {
+struct ConsentRequest {
     app: Arc<App>,
     endpoints: Endpoints,
     /// `None` where the admin's own sign-in decides.
@@ -74,47 +74,65 @@ struct Asking {
 /// Prints the link, or takes the customer on who opens it. `file` is the configuration that the command line named.
 pub async fn run(config: &Config, file: Option<&Path>, args: &ConsentArgs) -> Result<(), Failure> {
     if let Some(listen) = args.listen {
-        return onboard::take_on(config, file, args, listen).await;
+        return onboard::onboard(config, file, args, listen).await;
     }
     let redirect_uri = args.redirect_uri.as_deref().unwrap_or(PORTAL);
     let state = Uuid::new_v4().to_string();
-    let url = Asking::of(config, args)?.link(args.v1, redirect_uri, &state)?;
+    let url = ConsentRequest::of(config, args)?.link(args.v1, redirect_uri, &state)?;
     print(args.json, &json!({ "url": url.as_str(), "state": state }), || url.to_string())
 }
 
-impl Asking {
+impl ConsentRequest {
     fn of(config: &Config, args: &ConsentArgs) -> Result<Self, Failure> {
         let cloud = args.cloud.as_deref().and_then(Cloud::from_name);
         if let Some(tenant) = args.tenant.as_deref().and_then(|name| config.tenant(name)) {
             if cloud.is_some() {
-                let problem = format!("{} is configured, and its cloud with it; leave --cloud out", tenant.name);
+                let problem = format!(
+                    "{} is configured, and its cloud with it; leave --cloud out",
+                    tenant.name
+                );
                 return Err(Failure::Configuration(problem));
             }
             let (app, endpoints) = (Arc::clone(&tenant.app), tenant.endpoints.clone());
             if app.client_id.is_empty() {
-                let problem = format!("{} is disabled and has no application; set client_id in [app]", tenant.name);
+                let problem = format!(
+                    "{} is disabled and has no application; set client_id in [app]",
+                    tenant.name
+                );
                 return Err(Failure::Configuration(problem));
             }
             return Ok(Self { app, endpoints, directory: Some(tenant.id) });
         }
-        let wrong = |name: &str| Failure::Configuration(format!("{name} is neither a configured tenant nor a GUID"));
+        let wrong = |name: &str| {
+            Failure::Configuration(format!("{name} is neither a configured tenant nor a GUID"))
+        };
         let parse = |name: &String| name.parse().map(TenantId).map_err(|_| wrong(name));
         let directory = args.tenant.as_ref().map(parse).transpose()?;
-        let app = config.newcomers.app.clone().ok_or_else(|| {
-            Failure::Configuration("[app] must be configured first: client_id and a credential".to_owned())
+        let app = config.onboarding.app.clone().ok_or_else(|| {
+            Failure::Configuration(
+                "[app] must be configured first: client_id and a credential".to_owned(),
+            )
         })?;
-        Ok(Self { app, endpoints: config.newcomers.endpoints(cloud), directory })
+        Ok(Self { app, endpoints: config.onboarding.endpoints(cloud), directory })
     }
 
     /// The v2 form takes application permissions only by `/.default`, and knows no `common`. Source:
     /// `MicrosoftDocs/entra-docs`, `v2-admin-consent.md` and `v2-oauth2-client-creds-grant-flow.md`.
     fn link(&self, v1: bool, redirect_uri: &str, state: &str) -> Result<Url, Failure> {
-        let (any, path) = if v1 { ("common", "adminconsent") } else { ("organizations", "v2.0/adminconsent") };
+        let (any, path) =
+            if v1 { ("common", "adminconsent") } else { ("organizations", "v2.0/adminconsent") };
         let directory = self.directory.map_or_else(|| any.to_owned(), |id| id.to_string());
         let authority = self.endpoints.authority.as_str().trim_end_matches('/');
         let scope = (!v1).then_some(("scope", self.endpoints.scope.as_str()));
-        let common = [("client_id", self.app.client_id.as_str()), ("redirect_uri", redirect_uri), ("state", state)];
-        let url = Url::parse_with_params(&format!("{authority}/{directory}/{path}"), common.into_iter().chain(scope));
+        let common = [
+            ("client_id", self.app.client_id.as_str()),
+            ("redirect_uri", redirect_uri),
+            ("state", state),
+        ];
+        let url = Url::parse_with_params(
+            &format!("{authority}/{directory}/{path}"),
+            common.into_iter().chain(scope),
+        );
         url.map_err(|error| Failure::Configuration(format!("the link cannot be made: {error}")))
     }
 }
@@ -130,7 +148,11 @@ mod tests {
 
     const CUSTOMER: TenantId = TenantId(Uuid::from_u128(7));
 
-    fn asked(cloud: Cloud, directory: Option<TenantId>, v1: bool) -> (String, BTreeMap<String, String>) {
+    fn asked(
+        cloud: Cloud,
+        directory: Option<TenantId>,
+        v1: bool,
+    ) -> (String, BTreeMap<String, String>) {
         let app = App {
             client_id: "11111111-2222-3333-4444-555555555555".to_owned(),
             credential: Arc::new(Credential::secret("never shown".into())),
@@ -142,9 +164,13 @@ mod tests {
             scope: format!("{}/.default", cloud.base_url()),
             token_version: TokenVersion::V2,
         };
-        let url =
-            Asking { app: Arc::new(app), endpoints, directory }.link(v1, "http://localhost:8765/a?b=c", "s&t").unwrap();
-        let parameters = url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+        let url = ConsentRequest { app: Arc::new(app), endpoints, directory }
+            .link(v1, "http://localhost:8765/a?b=c", "s&t")
+            .unwrap();
+        let parameters = url
+            .query_pairs()
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
+            .collect();
         (url.as_str().split('?').next().unwrap().to_owned(), parameters)
     }
 
@@ -167,7 +193,11 @@ mod tests {
 
     #[test]
     fn a_link_for_any_customer_names_the_directory_that_its_form_knows() {
-        assert!(asked(Cloud::Commercial, None, false).0.ends_with(".com/organizations/v2.0/adminconsent"));
+        assert!(
+            asked(Cloud::Commercial, None, false)
+                .0
+                .ends_with(".com/organizations/v2.0/adminconsent")
+        );
         assert!(asked(Cloud::Commercial, None, true).0.ends_with(".com/common/adminconsent"));
     }
 

@@ -15,19 +15,19 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
 
-use super::callback::{Answer, Receiver};
-use super::{Asking, ConsentArgs, tenant_file};
+use super::callback::{ConsentAnswer, ConsentCallback};
+use super::{ConsentArgs, ConsentRequest, tenant_file};
 use crate::commands::exit::Failure;
 use crate::commands::output::print;
 use crate::config::{self, Config, is_printable_name};
 use crate::daemon::http::server;
 use crate::daemon::signals;
-use crate::defender::Incidents;
+use crate::defender::DefenderClient;
 use crate::defender::paging::Request;
 use crate::doctor::{self, CheckResult, Finding, Group};
-use crate::entra::Tokens;
-use crate::entra::claims::Look;
-use crate::error::{Actor, SyncError, Verdict, Wait};
+use crate::entra::TokenCache;
+use crate::entra::claims::TokenCheck;
+use crate::error::{Diagnosis, Owner, Retry, SyncError};
 use crate::http_client::{self, Deadlines};
 use crate::incident::window::Window;
 use crate::sync::retry;
@@ -42,33 +42,39 @@ const NEVER: i64 = 4_102_444_800;
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(20);
 
 /// Takes a customer on.
-pub(super) async fn take_on(
+pub(super) async fn onboard(
     config: &Config,
     file: Option<&Path>,
     args: &ConsentArgs,
     listen: SocketAddr,
 ) -> Result<(), Failure> {
-    let asking = Asking::of(config, args)?;
+    let request = ConsentRequest::of(config, args)?;
     check_cloud(config, args)?;
     check_confirmable(args)?;
     let name = args.name.as_deref().unwrap_or_default().trim();
     check_name(name)?;
-    asking.directory.map_or(Ok(()), |id| check_unknown(config, id))?;
+    request.directory.map_or(Ok(()), |id| check_unknown(config, id))?;
     let place = free_place(config, name, args.print)?;
     if !listen.ip().is_loopback() {
-        return Err(wrong(format!("{listen} is no address of this machine alone; listen on 127.0.0.1")));
+        return Err(wrong(format!(
+            "{listen} is no address of this machine alone; listen on 127.0.0.1"
+        )));
     }
     let listener = TcpListener::bind(listen).await;
-    let listener =
-        listener.map_err(|error| wrong(format!("cannot listen on {listen}: {error}; choose another port")))?;
+    let listener = listener.map_err(|error| {
+        wrong(format!("cannot listen on {listen}: {error}; choose another port"))
+    })?;
     let address = listener.local_addr().map_err(|error| wrong(error.to_string()))?;
-    let redirect_uri =
-        args.redirect_uri.clone().unwrap_or_else(|| format!("http://localhost:{}{PATH}", address.port()));
-    let parsed = Url::parse(&redirect_uri).map_err(|error| wrong(format!("--redirect-uri: {error}")))?;
-    look_at_the_way(config, &asking, name).await?;
+    let redirect_uri = args
+        .redirect_uri
+        .clone()
+        .unwrap_or_else(|| format!("http://localhost:{}{PATH}", address.port()));
+    let parsed =
+        Url::parse(&redirect_uri).map_err(|error| wrong(format!("--redirect-uri: {error}")))?;
+    check_connectivity(config, &request, name).await?;
     let state = Uuid::new_v4().to_string();
-    let link = asking.link(args.v1, &redirect_uri, &state)?;
-    let mut receiver = Receiver::start(listener, parsed.path(), &state);
+    let link = request.link(args.v1, &redirect_uri, &state)?;
+    let mut callback = ConsentCallback::start(listener, parsed.path(), &state);
     let wait = humantime::format_duration(args.wait);
     eprintln!(
         "Open this link as Global, Privileged Role or Cloud Application Administrator of the customer:\n\n{link}\n"
@@ -79,21 +85,25 @@ pub(super) async fn take_on(
 
     let stop = CancellationToken::new();
     let signals = tokio::spawn(signals::watch(stop.clone()));
-    let admitted = admit(config, &asking, args, name, &mut receiver, &stop).await;
-    receiver.close().await;
+    let admitted = await_consent(config, &request, args, name, &mut callback, &stop).await;
+    callback.close().await;
     signals.abort();
     let tenant = admitted?;
-    let placed = settle(file, args, &tenant, place)?;
+    let placed = write_tenant_file(file, args, &tenant, place)?;
     match placed {
-        Some(place) => tell_whether_it_runs(config, &tenant, &place).await,
+        Some(place) => report_daemon_state(config, &tenant, &place).await,
         None => eprintln!("A running service reads it at: systemctl reload incident-sync"),
     }
     Ok(())
 }
 
 /// What the operator would look for next: whether the service has seen the file.
-async fn tell_whether_it_runs(config: &Config, tenant: &Tenant, place: &Path) {
-    for path in [place.parent(), Some(place)].into_iter().flatten().filter(|path| doctor::is_for_root_alone(path)) {
+async fn report_daemon_state(config: &Config, tenant: &Tenant, place: &Path) {
+    for path in [place.parent(), Some(place)]
+        .into_iter()
+        .flatten()
+        .filter(|path| doctor::is_for_root_alone(path))
+    {
         let path = path.display();
         eprintln!(
             "Warning: {path} can be read by root alone, and the service runs as a user of its own; run chmod go+rX {path}."
@@ -103,7 +113,11 @@ async fn tell_whether_it_runs(config: &Config, tenant: &Tenant, place: &Path) {
     let began = Instant::now();
     loop {
         match server::ask_known(listen, tenant.id).await {
-            None => return eprintln!("No service listens on {listen}; its next start begins with the tenant."),
+            None => {
+                return eprintln!(
+                    "No service listens on {listen}; its next start begins with the tenant."
+                );
+            }
             Some(true) => return eprintln!("The running service has taken it over."),
             Some(false) if began.elapsed() >= TAKEN_OVER_WITHIN => {
                 return eprintln!(
@@ -135,23 +149,32 @@ fn check_name(name: &str) -> Result<(), Failure> {
 }
 
 /// What fails after the click costs the customer's admin another one, so it is looked at before.
-async fn look_at_the_way(config: &Config, asking: &Asking, name: &str) -> Result<(), Failure> {
-    let id = asking.directory.unwrap_or(TenantId(Uuid::nil()));
-    let tenant = Tenant::newcomer(id, name, asking.endpoints.clone(), Arc::clone(&asking.app));
-    let found = doctor::on_the_way(config, &Arc::new(tenant)).await;
+async fn check_connectivity(
+    config: &Config,
+    request: &ConsentRequest,
+    name: &str,
+) -> Result<(), Failure> {
+    let id = request.directory.unwrap_or(TenantId(Uuid::nil()));
+    let tenant =
+        Tenant::with_defaults(id, name, request.endpoints.clone(), Arc::clone(&request.app));
+    let found = doctor::connectivity(config, &Arc::new(tenant)).await;
     let is_of_credential = |finding: &&Finding| finding.group == Group::Credentials;
     // One credential that is good is enough, and a clock that is wrong is made up for.
-    let is_expired = found.iter().filter(is_of_credential).all(|finding| finding.result == CheckResult::Failure);
+    let is_expired =
+        found.iter().filter(is_of_credential).all(|finding| finding.result == CheckResult::Failure);
     let hinders = |finding: &&Finding| {
         finding.result == CheckResult::Failure
             && finding.check != "clock"
             && (finding.group != Group::Credentials || is_expired)
     };
     let told = |finding: &Finding| {
-        let error = finding.error.as_ref().map_or_else(String::new, |error| format!(" ({})", error.text));
+        let error =
+            finding.error.as_ref().map_or_else(String::new, |error| format!(" ({})", error.text));
         format!("{}: {}{error}", finding.about, finding.say)
     };
-    for finding in found.iter().filter(|finding| matches!(finding.result, CheckResult::Failure | CheckResult::Warning))
+    for finding in found
+        .iter()
+        .filter(|finding| matches!(finding.result, CheckResult::Failure | CheckResult::Warning))
     {
         if !hinders(&finding) {
             eprintln!("Warning: {}.", told(finding));
@@ -170,7 +193,7 @@ async fn look_at_the_way(config: &Config, asking: &Asking, name: &str) -> Result
 /// Another national cloud knows nothing of the registration of `[app]`. GCC's customers sign in where commercial ones do.
 fn check_cloud(config: &Config, args: &ConsentArgs) -> Result<(), Failure> {
     let cloud = args.cloud.as_deref().and_then(Cloud::from_name);
-    let (own, other) = (config.newcomers.endpoints(None), config.newcomers.endpoints(cloud));
+    let (own, other) = (config.onboarding.endpoints(None), config.onboarding.endpoints(cloud));
     if own.authority.origin() == other.authority.origin() {
         return Ok(());
     }
@@ -208,7 +231,8 @@ async fn confirmed(id: TenantId, stop: &CancellationToken) -> Result<(), Failure
     if typed.trim().eq_ignore_ascii_case(&id.to_string()) {
         return Ok(());
     }
-    let cure = "the consent stands at Microsoft; if it is your customer's, run it again with --tenant";
+    let cure =
+        "the consent stands at Microsoft; if it is your customer's, run it again with --tenant";
     Err(not_done(format!("the directory was not confirmed, and nothing was written; {cure}")))
 }
 
@@ -222,8 +246,12 @@ fn check_unknown(config: &Config, id: TenantId) -> Result<(), Failure> {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         text.to_ascii_lowercase().contains(&id.to_string())
     };
-    let Some(file) = config.refused.iter().map(|error| error.file.as_str()).find(holds) else { return Ok(()) };
-    Err(wrong(format!("tenant {id} stands in {file}, which is refused; see `config check`, and mend it")))
+    let Some(file) = config.refused.iter().map(|error| error.file.as_str()).find(holds) else {
+        return Ok(());
+    };
+    Err(wrong(format!(
+        "tenant {id} stands in {file}, which is refused; see `config check`, and mend it"
+    )))
 }
 
 /// Where the tenant's file goes, `None` if it is to be printed. Asked before the admin clicks, and before it is written.
@@ -231,54 +259,74 @@ fn free_place(config: &Config, name: &str, is_printed: bool) -> Result<Option<Pa
     if config.tenants.iter().any(|tenant| tenant.name == name) {
         return Err(wrong(format!("another tenant is called {name}; choose another --name")));
     }
-    let Some(dir) = config.newcomers.dir.as_ref().filter(|_| !is_printed) else { return Ok(None) };
-    let place =
-        tenant_file::path(dir, name).ok_or_else(|| wrong(format!("--name: {name} has no letter for a file name")))?;
+    let Some(dir) = config.onboarding.dir.as_ref().filter(|_| !is_printed) else { return Ok(None) };
+    let place = tenant_file::path(dir, name)
+        .ok_or_else(|| wrong(format!("--name: {name} has no letter for a file name")))?;
     if place.exists() {
         return Err(wrong(format!("{} is there already; choose another --name", place.display())));
     }
     access(dir, AccessFlags::W_OK).map_err(|error| {
-        wrong(format!("cannot write to {}: {}; run it as root, or add --print", dir.display(), error.desc()))
+        wrong(format!(
+            "cannot write to {}: {}; run it as root, or add --print",
+            dir.display(),
+            error.desc()
+        ))
     })?;
     Ok(Some(place))
 }
 
 /// Waits for the admin and proves what the browser says.
-async fn admit(
+async fn await_consent(
     config: &Config,
-    asking: &Asking,
+    request: &ConsentRequest,
     args: &ConsentArgs,
     name: &str,
-    receiver: &mut Receiver,
+    callback: &mut ConsentCallback,
     stop: &CancellationToken,
 ) -> Result<Tenant, Failure> {
-    let id = consented(receiver, args.wait, stop).await?;
-    if let Some(asked) = asking.directory.filter(|asked| *asked != id) {
-        return Err(not_done(format!("the answer is for tenant {id}, and {asked} was asked for; nothing was written")));
+    let id = consented(callback, args.wait, stop).await?;
+    if let Some(asked) = request.directory.filter(|asked| *asked != id) {
+        return Err(not_done(format!(
+            "the answer is for tenant {id}, and {asked} was asked for; nothing was written"
+        )));
     }
     check_unknown(config, id)?;
-    if asking.directory.is_none() && !args.any_tenant {
+    if request.directory.is_none() && !args.any_tenant {
         confirmed(id, stop).await?;
     }
     let patience = humantime::format_duration(args.patience);
-    eprintln!("The answer says that tenant {id} has consented. Proving it by a token, for at most {patience}.");
-    let tenant = Tenant::newcomer(id, name, asking.endpoints.clone(), Arc::clone(&asking.app));
-    let look = prove(config, &tenant, args.patience, stop).await.map_err(|error| match error {
-        SyncError::Stopped => not_done(format!("stopped; nothing was written. {}", later(&tenant, args))),
-        // Nothing of it can be believed.
-        error @ SyncError::WrongTenant { .. } => {
-            not_done(format!("tenant {id} is not proven, and nothing was written. {}", told(&error)))
+    eprintln!(
+        "The answer says that tenant {id} has consented. Proving it by a token, for at most {patience}."
+    );
+    let tenant =
+        Tenant::with_defaults(id, name, request.endpoints.clone(), Arc::clone(&request.app));
+    let check =
+        verify_consent(config, &tenant, args.patience, stop).await.map_err(
+            |error| match error {
+                SyncError::Stopped => not_done(format!(
+                    "stopped; nothing was written. {}",
+                    manual_steps(&tenant, args)
+                )),
+                // Nothing of it can be believed.
+                error @ SyncError::WrongTenant { .. } => not_done(format!(
+                    "tenant {id} is not proven, and nothing was written. {}",
+                    told(&error)
+                )),
+                error => not_done(format!(
+                    "tenant {id} is not proven, and nothing was written. {}\n{}",
+                    told(&error),
+                    manual_steps(&tenant, args)
+                )),
+            },
+        )?;
+    let doubt = match check {
+        TokenCheck::Valid => None,
+        TokenCheck::RoleMissing => {
+            Some("the API answers although the token shows no role Incident.Read.All")
         }
-        error => not_done(format!(
-            "tenant {id} is not proven, and nothing was written. {}\n{}",
-            told(&error),
-            later(&tenant, args)
-        )),
-    })?;
-    let doubt = match look {
-        Look::Fine => None,
-        Look::RoleMissing => Some("the API answers although the token shows no role Incident.Read.All"),
-        Look::Opaque => Some("the token cannot be read; that Entra gave it for this tenant is the proof"),
+        TokenCheck::Unreadable => {
+            Some("the token cannot be read; that Entra gave it for this tenant is the proof")
+        }
     };
     if let Some(doubt) = doubt {
         eprintln!("Warning: {doubt}.");
@@ -288,7 +336,7 @@ async fn admit(
 
 /// What is left to do when the proof fails: the admin need not click again. On standard error, so that no script takes the
 /// lines for proven.
-fn later(tenant: &Tenant, args: &ConsentArgs) -> String {
+fn manual_steps(tenant: &Tenant, args: &ConsentArgs) -> String {
     let text = tenant_file::text(tenant.id, &tenant.name, args.cloud.as_deref());
     format!(
         "What the admin has accepted stands at Microsoft. When this is mended, add the lines below to the configuration, \
@@ -297,77 +345,87 @@ fn later(tenant: &Tenant, args: &ConsentArgs) -> String {
     )
 }
 
-async fn consented(receiver: &mut Receiver, wait: Duration, stop: &CancellationToken) -> Result<TenantId, Failure> {
+async fn consented(
+    callback: &mut ConsentCallback,
+    wait: Duration,
+    stop: &CancellationToken,
+) -> Result<TenantId, Failure> {
     let answer = tokio::select! {
         biased;
         () = stop.cancelled() => return Err(not_done("stopped; nothing was written".to_owned())),
-        answer = tokio::time::timeout(wait, receiver.answer()) => answer,
+        answer = tokio::time::timeout(wait, callback.answer()) => answer,
     };
     match answer {
-        Ok(Some(Answer::Consented(id))) => Ok(id),
-        Ok(Some(Answer::Refused(refusal))) => Err(not_done(format!(
+        Ok(Some(ConsentAnswer::Consented(id))) => Ok(id),
+        Ok(Some(ConsentAnswer::Refused(refusal))) => Err(not_done(format!(
             "the consent was not given, and nothing was written. {} Entra said: {}",
             told(&refusal.error),
             refusal.description
         ))),
         Ok(None) => Err(not_done("the listener has ended; nothing was written".to_owned())),
-        Err(_) => Err(not_done("nobody came in time, and the link is worth nothing now; run it again".to_owned())),
+        Err(_) => Err(not_done(
+            "nobody came in time, and the link is worth nothing now; run it again".to_owned(),
+        )),
     }
 }
 
 /// What happened and who must do what.
 fn told(error: &SyncError) -> String {
-    let Verdict { who, say, class, .. } = error.verdict();
+    let Diagnosis { owner: who, advice: say, class, .. } = error.diagnosis();
     let who = match who {
-        Actor::CustomerAdmin if class == "consent_missing" => {
+        Owner::CustomerAdmin if class == "consent_missing" => {
             "The customer must act: a Global, Privileged Role or Cloud Application Administrator can consent."
         }
-        Actor::CustomerAdmin => "The customer's admin must act.",
-        Actor::Operator => "You must act.",
-        Actor::Us => "The developers of incident-sync must act.",
-        Actor::Nobody => "Try it again later.",
+        Owner::CustomerAdmin => "The customer's admin must act.",
+        Owner::Operator => "You must act.",
+        Owner::Developers => "The developers of incident-sync must act.",
+        Owner::Nobody => "Try it again later.",
     };
     format!("{say} ({error}). {who}")
 }
 
 /// A consent takes up to some minutes until all of Entra and the API know of it.
-async fn prove(
+async fn verify_consent(
     config: &Config,
     tenant: &Tenant,
     patience: Duration,
     stop: &CancellationToken,
-) -> Result<Look, SyncError> {
+) -> Result<TokenCheck, SyncError> {
     let client = http_client::client_on(&config.http_client, Deadlines::default());
-    let (tokens, incidents) = (&Tokens::new(client.clone()), &Incidents::new(client));
+    let (tokens, incidents) = (&TokenCache::new(client.clone()), &DefenderClient::new(client));
     let once = || async move {
-        let look = use_token(tenant, tokens, incidents).await;
-        if look.is_err() {
+        let check = use_token(tenant, tokens, incidents).await;
+        if check.is_err() {
             // The next one may have the role that this one lacks.
             tokens.forget(tenant).await;
         }
-        look
+        check
     };
     let spreads = |error: &SyncError| {
-        let Verdict { class, wait, .. } = error.verdict();
+        let Diagnosis { class, retry: wait, .. } = error.diagnosis();
         matches!(class, "consent_missing" | "missing_role" | "forbidden")
-            || matches!(wait, Wait::Soon | Wait::NewToken)
+            || matches!(wait, Retry::Now | Retry::WithNewToken)
             || class == "throttled"
     };
-    retry::patiently(patience, stop, spreads, once).await
+    retry::retry_within(patience, stop, spreads, once).await
 }
 
 /// A token, whose `tid` is compared as for every tenant, and one call with it.
-async fn use_token(tenant: &Tenant, tokens: &Tokens, incidents: &Incidents) -> Result<Look, SyncError> {
+async fn use_token(
+    tenant: &Tenant,
+    tokens: &TokenCache,
+    incidents: &DefenderClient,
+) -> Result<TokenCheck, SyncError> {
     let token = tokens.get(tenant).await?;
     let window = Window { from: DateTime::from_timestamp(NEVER, 0), to: None, status: None };
     let request = Request { window, skip: 0, top: 1, link: None };
     incidents.page(tenant, &token, &request, None).await?;
-    Ok(token.look())
+    Ok(token.check())
 }
 
 /// Writes the file. The configuration may have changed while the admin slept; what cannot be written is printed, so that
 /// nobody has to click again.
-fn settle(
+fn write_tenant_file(
     file: Option<&Path>,
     args: &ConsentArgs,
     tenant: &Tenant,
@@ -380,10 +438,12 @@ fn settle(
     let text = tenant_file::text(tenant.id, &tenant.name, args.cloud.as_deref());
     let written = match &place {
         None => Ok(()),
-        Some(place) => current.and_then(|config| free_place(&config, &tenant.name, false)).and_then(|_| {
-            tenant_file::write(place, &text)
-                .map_err(|error| wrong(format!("cannot write {}: {error}", place.display())))
-        }),
+        Some(place) => {
+            current.and_then(|config| free_place(&config, &tenant.name, false)).and_then(|_| {
+                tenant_file::write(place, &text)
+                    .map_err(|error| wrong(format!("cannot write {}: {error}", place.display())))
+            })
+        }
     };
     let place = place.filter(|_| written.is_ok());
     let block = format!("[[tenants]]\n{text}");

@@ -21,7 +21,8 @@ pub(super) fn text(id: TenantId, name: &str, cloud: Option<&str>) -> String {
 
 /// Where the tenant's file goes: the letters and digits of its name. `None` if it has none.
 pub(super) fn path(dir: &Path, name: &str) -> Option<PathBuf> {
-    let words: Vec<&str> = name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let words: Vec<&str> =
+        name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
     let stem: String = words.join("-").chars().take(STEM_MAX).collect();
     (!stem.is_empty()).then(|| dir.join(format!("{stem}.toml")))
 }
@@ -66,7 +67,8 @@ mod tests {
     fn any_name_comes_back_from_the_file() {
         for name in ["Contoso", r#"a "b" \c"#, "Köln 'x'", r"\u0041"] {
             let text = text(ID, name, Some("gcc"));
-            let parsed = config::Config::builder().add_source(config::File::from_str(&text, config::FileFormat::Toml));
+            let parsed = config::Config::builder()
+                .add_source(config::File::from_str(&text, config::FileFormat::Toml));
             let parsed = parsed.build().unwrap();
             assert_eq!(parsed.get_string("name").unwrap(), name);
             assert_eq!(parsed.get_string("id").unwrap(), ID.to_string());

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::commands::exit::Failure;
 use crate::commands::output::print;
-use crate::commands::tenant::purge::{actor, one, table};
+use crate::commands::tenant::purge::{actor, find_tenant, table};
 use crate::config::Config;
 use crate::context::OpenDatabase;
 use crate::incident::person::Person;
@@ -46,12 +46,15 @@ pub async fn erase(config: &Config, args: EraseArgs) -> Result<(), Failure> {
     }
     database.close().await;
     let (tenant, counts) = erased?;
-    let value =
-        json!({ "tenant_id": tenant.tenant_id, "name": tenant.name, "dry_run": args.dry_run, "changed": counts });
+    let value = json!({ "tenant_id": tenant.tenant_id, "name": tenant.name, "dry_run": args.dry_run, "changed": counts });
     print(args.json, &value, || match (counts.is_empty(), args.dry_run) {
         (true, _) => format!("No row of {} names this person.", tenant.name),
         (false, true) => {
-            format!("These rows of {} name the person; nothing was changed:\n{}", tenant.name, table(&counts))
+            format!(
+                "These rows of {} name the person; nothing was changed:\n{}",
+                tenant.name,
+                table(&counts)
+            )
         }
         (false, false) => format!(
             "The person is erased in these rows of {}:\n{}\nMicrosoft is not asked to forget anything: an incident that changes \
@@ -72,18 +75,24 @@ fn sign_in_name(given: &str) -> Result<String, Failure> {
     let name = name.trim();
     match name.split_once('@') {
         Some((user, domain)) if !user.is_empty() && domain.contains('.') => Ok(name.to_owned()),
-        _ => Err(Failure::Configuration("--upn: not a sign-in name; write it like ann@example.com".to_owned())),
+        _ => Err(Failure::Configuration(
+            "--upn: not a sign-in name; write it like ann@example.com".to_owned(),
+        )),
     }
 }
 
-async fn erase_with(store: &Store, args: &EraseArgs, upn: &str) -> Result<(KnownTenant, RowCounts), Failure> {
-    let tenant = one(store, &args.tenant).await?;
+async fn erase_with(
+    store: &Store,
+    args: &EraseArgs,
+    upn: &str,
+) -> Result<(KnownTenant, RowCounts), Failure> {
+    let tenant = find_tenant(store, &args.tenant).await?;
     let id = TenantId(tenant.tenant_id);
-    let seized = if args.dry_run { None } else { Some(store.seize(id).await?) };
+    let seized = if args.dry_run { None } else { Some(store.take_lease(id).await?) };
     // Another one for each person, so that counts of persons stay what they were.
     let placeholder = format!("erased-{}", &Uuid::new_v4().simple().to_string()[..12]);
-    let person = Person::new(upn, &store.known_of(id, upn).await?, placeholder);
-    let mut rows = store.rows_to_change(id).await?;
+    let person = Person::new(upn, &store.person_ids(id, upn).await?, placeholder);
+    let mut rows = store.locked_rows(id).await?;
     let mut counts = RowCounts::new();
     for at in 0..rows.tables.len() {
         let changed = erase_table(&mut rows, at, &person).await?;
@@ -131,8 +140,12 @@ async fn erase_table(rows: &mut TenantRows, at: usize, person: &Person) -> Resul
 
 /// The row without the person, if they are in it. What was set aside is text that holds JSON.
 fn without(person: &Person, row: &str) -> Result<Option<String>, String> {
-    let mut row: Value = serde_json::from_str(row).map_err(|error| format!("the row cannot be read: {error}"))?;
-    let inner = row.get("payload").and_then(Value::as_str).and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let mut row: Value =
+        serde_json::from_str(row).map_err(|error| format!("the row cannot be read: {error}"))?;
+    let inner = row
+        .get("payload")
+        .and_then(Value::as_str)
+        .and_then(|text| serde_json::from_str::<Value>(text).ok());
     let mut changed = false;
     if let Some(mut inner) = inner
         && person.erase(&mut inner)

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::commands::exit::Failure;
 use crate::commands::output::print;
-use crate::commands::tenant::purge::{actor, one};
+use crate::commands::tenant::purge::{actor, find_tenant};
 use crate::config::Config;
 use crate::context::{OpenDatabase, SetupError};
 use crate::error::SyncError;
@@ -44,10 +44,16 @@ pub async fn park(config: &Config, args: ParkArgs) -> Result<(), Failure> {
     let park = async |store: &Store, id| store.park(id, &actor(), args.reason.as_deref()).await;
     let (tenant, is_parked) = change(config, &args.tenant, park).await?;
     if !is_parked {
-        return Err(Failure::Configuration(format!("{} has left; there is nothing to park", tenant.name)));
+        return Err(Failure::Configuration(format!(
+            "{} has left; there is nothing to park",
+            tenant.name
+        )));
     }
-    print(args.json, &told(&tenant, true), || {
-        format!("{} is parked; to let it go on: incident-sync tenant resume {}", tenant.name, tenant.tenant_id)
+    print(args.json, &describe(&tenant, true), || {
+        format!(
+            "{} is parked; to let it go on: incident-sync tenant resume {}",
+            tenant.name, tenant.tenant_id
+        )
     })
 }
 
@@ -55,7 +61,7 @@ pub async fn park(config: &Config, args: ParkArgs) -> Result<(), Failure> {
 pub async fn resume(config: &Config, args: ResumeArgs) -> Result<(), Failure> {
     let resume = async |store: &Store, id| store.resume(id, &actor()).await;
     let (tenant, was_parked) = change(config, &args.tenant, resume).await?;
-    print(args.json, &told(&tenant, false), || match was_parked {
+    print(args.json, &describe(&tenant, false), || match was_parked {
         true => format!("{} goes on; a daemon that runs tries it within seconds", tenant.name),
         false => format!("{} was not parked", tenant.name),
     })
@@ -68,8 +74,9 @@ async fn change(
 ) -> Result<(KnownTenant, bool), Failure> {
     let database = OpenDatabase::open(&config.database, Hold::Command, false).await?;
     let done = async {
-        let tenant = one(&database.store, name).await?;
-        let is_done = work(&database.store, TenantId(tenant.tenant_id)).await.map_err(SetupError::from)?;
+        let tenant = find_tenant(&database.store, name).await?;
+        let is_done =
+            work(&database.store, TenantId(tenant.tenant_id)).await.map_err(SetupError::from)?;
         Ok((tenant, is_done))
     };
     let done = done.await;
@@ -77,6 +84,6 @@ async fn change(
     done
 }
 
-fn told(tenant: &KnownTenant, is_parked: bool) -> Value {
+fn describe(tenant: &KnownTenant, is_parked: bool) -> Value {
     json!({ "tenant_id": tenant.tenant_id, "name": tenant.name, "parked": is_parked })
 }

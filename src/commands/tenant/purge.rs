@@ -39,10 +39,15 @@ pub async fn purge(config: &Config, args: PurgeArgs) -> Result<(), Failure> {
     print(args.json, &value, || format!("{} is deleted:\n{}", tenant.name, table(&counts)))
 }
 
-async fn purge_with(store: &Store, config: &Config, args: &PurgeArgs) -> Result<(KnownTenant, RowCounts), Failure> {
-    let tenant = one(store, &args.tenant).await?;
+async fn purge_with(
+    store: &Store,
+    config: &Config,
+    args: &PurgeArgs,
+) -> Result<(KnownTenant, RowCounts), Failure> {
+    let tenant = find_tenant(store, &args.tenant).await?;
     let id = TenantId(tenant.tenant_id);
-    let is_configured = config.tenants.iter().any(|configured| configured.id == id && configured.enabled);
+    let is_configured =
+        config.tenants.iter().any(|configured| configured.id == id && configured.enabled);
     if is_configured {
         return Err(Failure::Configuration(format!(
             "{} is configured: its data would come back; remove it or set enabled = false, reload the daemon, and try again",
@@ -72,9 +77,11 @@ async fn purge_with(store: &Store, config: &Config, args: &PurgeArgs) -> Result<
     Ok((tenant, counts))
 }
 
-pub(crate) async fn one(store: &Store, name: &str) -> Result<KnownTenant, Failure> {
+pub(crate) async fn find_tenant(store: &Store, name: &str) -> Result<KnownTenant, Failure> {
     let mut found = grant_reader::find(store, &[name.to_owned()]).await?;
-    found.pop().ok_or_else(|| Failure::Configuration(format!("the database knows no tenant {name}")))
+    found
+        .pop()
+        .ok_or_else(|| Failure::Configuration(format!("the database knows no tenant {name}")))
 }
 
 /// Whether somebody typed the tenant's name.
@@ -82,7 +89,10 @@ fn confirmed(tenant: &KnownTenant) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::Configuration("nobody is there to confirm it; add --yes".to_owned()));
     }
-    eprint!("All data of {} ({}) will be deleted for good. Type its name: ", tenant.name, tenant.tenant_id);
+    eprint!(
+        "All data of {} ({}) will be deleted for good. Type its name: ",
+        tenant.name, tenant.tenant_id
+    );
     drop(std::io::stderr().flush());
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
@@ -92,11 +102,15 @@ fn confirmed(tenant: &KnownTenant) -> Result<bool, Failure> {
 /// Who does it, for the audit.
 pub(crate) fn actor() -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let host = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_default();
     format!("{}@{host}", user.map_or_else(|| nix::unistd::geteuid().to_string(), |user| user.name))
 }
 
 pub(crate) fn table(counts: &RowCounts) -> String {
-    let lines: Vec<String> = counts.iter().map(|(table, count)| format!("{count:>10}  {table}")).collect();
+    let lines: Vec<String> =
+        counts.iter().map(|(table, count)| format!("{count:>10}  {table}")).collect();
     lines.join("\n")
 }

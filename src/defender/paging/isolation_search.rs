@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Drain, PAGE_ROWS, PageFacts, Plan, Request, Scope};
+use super::{PAGE_ROWS, PageSummary, Plan, ReadScope, Request, WindowReader};
 use crate::incident::window::{Window, floor_to_second, to_delta};
 
 /// A page is halved down to this; overlaps and proofs need less.
@@ -17,11 +17,11 @@ const SMALLEST_TOP: usize = PAGE_ROWS / 4;
 /// After so many failures in a row the probe must tell again that it is no outage.
 const FAILURES_PER_PROBE: usize = 8;
 /// So many rows of one second that fail one after the other are no poison but an outage.
-const BAD_CRUMBS_MAX: usize = 8;
+const FAILED_ROWS_MAX: usize = 8;
 /// Requests for the pieces of one second; what is behind them waits with the hole.
-const CRUMB_PAGES_MAX: usize = 100;
+const ROW_BY_ROW_PAGES_MAX: usize = 100;
 /// One run leaves out at most so many holes; more are an outage.
-const HOLES_MAX: usize = 5;
+const GAPS_MAX: usize = 5;
 /// Failures that the searches of one run may cost, in all.
 const FAILURES_MAX: usize = 200;
 /// Nothing is updated after this, so asking for it is answered with an empty page.
@@ -29,7 +29,7 @@ const NEVER: DateTime<Utc> = DateTime::from_timestamp_nanos(4_102_444_800_000_00
 
 /// A range of `lastUpdateTime` that the API could not serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hole {
+pub struct Gap {
     /// First instant inside.
     pub from: DateTime<Utc>,
     /// First instant beyond.
@@ -38,7 +38,7 @@ pub struct Hole {
 
 /// How far the search in a window that fails has come.
 #[derive(Debug, Default)]
-pub(super) struct Search {
+pub(super) struct IsolationSearch {
     /// Whether the next request only asks if the service lives.
     is_probing: bool,
     /// Windows below this edge are parts of one that failed.
@@ -49,17 +49,21 @@ pub(super) struct Search {
     failures: usize,
     /// Time of a row that this run was served, and surely will be again.
     good: Option<DateTime<Utc>>,
-    holes: usize,
-    found: Option<Hole>,
+    gaps: usize,
+    found: Option<Gap>,
 }
 
-impl Search {
+impl IsolationSearch {
     pub(super) fn is_on(&self) -> bool {
         self.is_probing || self.until.is_some()
     }
 
     pub(super) fn probe(&self) -> Option<Request> {
-        let second = |from| Window { from: Some(from), to: Some(from + TimeDelta::seconds(1)), status: None };
+        let second = |from| Window {
+            from: Some(from),
+            to: Some(from + TimeDelta::seconds(1)),
+            status: None,
+        };
         let never = Window { from: Some(NEVER), to: None, status: None };
         let window = self.good.map_or(never, |good| second(floor_to_second(good)));
         self.is_probing.then_some(Request { window, skip: 0, top: 1, link: None })
@@ -72,28 +76,33 @@ impl Search {
     }
 
     /// The row in the middle is the farthest from those that the page could not show.
-    pub(super) fn served(&mut self, page: &PageFacts) {
+    pub(super) fn served(&mut self, page: &PageSummary) {
         self.good = page.rows.get(page.rows.len() / 2).and_then(|row| row.updated).or(self.good);
     }
 
-    pub(super) fn went_on(&mut self, window: Option<Window>) {
+    pub(super) fn window_started(&mut self, window: Option<Window>) {
         let from = window.and_then(|window| window.from);
         self.until = self.until.filter(|until| from.is_some_and(|from| from < *until));
     }
 
     /// More than one hole is believed only of a service that serves something.
     fn has_room(&self) -> bool {
-        self.holes < if self.good.is_some() { HOLES_MAX } else { 1 }
+        self.gaps < if self.good.is_some() { GAPS_MAX } else { 1 }
     }
 }
 
 impl Plan {
-    /// Tries a hole again: its one second whole, and if that fails in pieces. [`Plan::take_hole`] tells if it stays.
-    pub fn of_hole(hole: Hole) -> Self {
-        let scope = Scope { from: Some(hole.from), to: Some(hole.to), lookback: Duration::ZERO, status: None };
+    /// Tries a hole again: its one second whole, and if that fails in pieces. [`Plan::take_gap`] tells if it stays.
+    pub fn of_gap(gap: Gap) -> Self {
+        let scope = ReadScope {
+            from: Some(gap.from),
+            to: Some(gap.to),
+            lookback: Duration::ZERO,
+            status: None,
+        };
         let mut plan = Self::new(scope, &[]);
-        plan.upper = Some(hole.to);
-        plan.search.until = Some(hole.to);
+        plan.upper = Some(gap.to);
+        plan.search.until = Some(gap.to);
         // The first failure asks whether it is an outage: this is how most runs with a hole begin.
         plan.search.in_a_row = FAILURES_PER_PROBE - 1;
         plan
@@ -101,15 +110,15 @@ impl Plan {
 
     /// Whether the next request is part of a search: it is asked once, because the search itself asks again.
     pub fn is_searching(&self) -> bool {
-        self.search.is_on() || self.current.as_ref().is_some_and(|drain| drain.top < PAGE_ROWS)
+        self.search.is_on() || self.current.as_ref().is_some_and(|reader| reader.top < PAGE_ROWS)
     }
 
     /// The API failed to answer the last request. Answers whether there is a smaller one to ask; if not, it is an outage.
     pub fn failed(&mut self) -> bool {
-        let Some(drain) = self.current.as_mut() else { return false };
-        drain.link = None;
-        if !self.search.is_on() && drain.top > SMALLEST_TOP {
-            drain.top /= 2;
+        let Some(reader) = self.current.as_mut() else { return false };
+        reader.link = None;
+        if !self.search.is_on() && reader.top > SMALLEST_TOP {
+            reader.top /= 2;
             return true;
         }
         if self.unbounded || self.search.is_probing || !self.search.has_room() {
@@ -120,15 +129,16 @@ impl Plan {
         if self.search.failures > FAILURES_MAX {
             return false;
         }
-        if drain.is_crumbling {
-            if drain.top > 1 {
-                drain.top = 1;
+        if reader.is_row_by_row {
+            if reader.top > 1 {
+                reader.top = 1;
             } else {
-                drain.skip += 1;
+                reader.skip += 1;
             }
-            return self.search.in_a_row <= BAD_CRUMBS_MAX;
+            return self.search.in_a_row <= FAILED_ROWS_MAX;
         }
-        let may_be_an_outage = !self.search.is_on() || self.search.in_a_row.is_multiple_of(FAILURES_PER_PROBE);
+        let may_be_an_outage =
+            !self.search.is_on() || self.search.in_a_row.is_multiple_of(FAILURES_PER_PROBE);
         match self.upper.filter(|_| !may_be_an_outage) {
             Some(upper) => self.halve(upper),
             None => self.search.is_probing = true,
@@ -137,70 +147,72 @@ impl Plan {
     }
 
     /// The hole that the last page completed: store it before the watermark passes it.
-    pub fn take_hole(&mut self) -> Option<Hole> {
+    pub fn take_gap(&mut self) -> Option<Gap> {
         self.search.found.take()
     }
 
     /// Puts the halves of the window that fails in its place, or begins to read its only second in pieces.
     pub(super) fn halve(&mut self, upper: DateTime<Utc>) {
-        let Some(drain) = self.current.take() else { return };
-        let from = drain.window.from.unwrap_or_else(|| self.oldest(upper));
-        let to = drain.window.to.unwrap_or(upper);
-        let window = Window { from: Some(from), to: Some(to), ..drain.window };
+        let Some(reader) = self.current.take() else { return };
+        let from = reader.window.from.unwrap_or_else(|| self.oldest(upper));
+        let to = reader.window.to.unwrap_or(upper);
+        let window = Window { from: Some(from), to: Some(to), ..reader.window };
         self.search.until = self.search.until.max(Some(to));
         self.current = match middle(from, to) {
             Some(edge) => {
                 let (first, rest) = window.split_at(edge);
                 self.pending.push(rest);
-                Some(Drain::new(first))
+                Some(WindowReader::new(first))
             }
-            None => Some(Drain { is_crumbling: true, top: 1, ..Drain::new(window) }),
+            None => Some(WindowReader { is_row_by_row: true, top: 1, ..WindowReader::new(window) }),
         };
     }
 
     /// Pieces grow while they are served, and begin anew with one row where one is not. Nothing is proven here: the
     /// whole second is read again when the hole is tried again.
-    pub(super) fn accept_crumbs(
+    pub(super) fn accept_row_by_row(
         &mut self,
-        mut drain: Drain,
-        page: &PageFacts,
+        mut reader: WindowReader,
+        page: &PageSummary,
         upper: DateTime<Utc>,
     ) -> Option<DateTime<Utc>> {
-        drain.pages += 1;
-        if page.rows.len() >= drain.top && drain.pages < CRUMB_PAGES_MAX {
-            drain.skip += page.rows.len();
-            drain.top = (drain.top * 2).min(PAGE_ROWS);
-            self.current = Some(drain);
+        reader.pages += 1;
+        if page.rows.len() >= reader.top && reader.pages < ROW_BY_ROW_PAGES_MAX {
+            reader.skip += page.rows.len();
+            reader.top = (reader.top * 2).min(PAGE_ROWS);
+            self.current = Some(reader);
             return None;
         }
-        if let (Some(from), Some(to)) = (drain.window.from, drain.window.to) {
-            self.search.holes += 1;
-            self.search.found = Some(Hole { from, to });
+        if let (Some(from), Some(to)) = (reader.window.from, reader.window.to) {
+            self.search.gaps += 1;
+            self.search.found = Some(Gap { from, to });
         }
-        Some(self.pass_over(drain.window, upper))
+        Some(self.pass_over(reader.window, upper))
     }
 }
 
 /// The whole second in the middle; `None` where no more than one second is left.
 fn middle(from: DateTime<Utc>, to: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    [floor_to_second(from + (to - from) / 2), floor_to_second(to)].into_iter().find(|edge| from < *edge && *edge < to)
+    [floor_to_second(from + (to - from) / 2), floor_to_second(to)]
+        .into_iter()
+        .find(|edge| from < *edge && *edge < to)
 }
 
 /// What lies between the holes of a scope, the oldest on top.
-pub(super) fn around(scope: Scope, holes: &[Hole]) -> Vec<Window> {
-    let mut holes = holes.to_vec();
-    holes.sort_unstable_by_key(|hole| hole.from);
+pub(super) fn around(scope: ReadScope, gaps: &[Gap]) -> Vec<Window> {
+    let mut gaps = gaps.to_vec();
+    gaps.sort_unstable_by_key(|gap| gap.from);
     let mut windows = Vec::new();
     let mut from = scope.from;
-    for hole in holes {
-        let begin = from.unwrap_or_else(|| floor_to_second(hole.from - to_delta(scope.lookback)));
-        if scope.to.is_some_and(|to| to <= hole.from) || hole.to <= begin {
+    for gap in gaps {
+        let begin = from.unwrap_or_else(|| floor_to_second(gap.from - to_delta(scope.lookback)));
+        if scope.to.is_some_and(|to| to <= gap.from) || gap.to <= begin {
             continue;
         }
-        if begin < hole.from {
-            windows.push(Window { from: Some(begin), to: Some(hole.from), status: scope.status });
+        if begin < gap.from {
+            windows.push(Window { from: Some(begin), to: Some(gap.from), status: scope.status });
         }
-        from = Some(hole.to);
+        from = Some(gap.to);
     }
     windows.push(Window { from, to: scope.to, status: scope.status });
     windows.reverse();

@@ -18,8 +18,8 @@ use crate::incident::window::{Window, floor_to_second, to_delta};
 
 mod isolation_search;
 
-pub use isolation_search::Hole;
-use isolation_search::Search;
+pub use isolation_search::Gap;
+use isolation_search::IsolationSearch;
 
 /// The API's page maximum; more is answered with 400 (demisto/content#12434).
 pub const PAGE_ROWS: usize = 100;
@@ -40,13 +40,13 @@ const LEAD_PROOF: usize = 10;
 const RESTARTS_MAX: usize = 3;
 const STEPS_BACK_MAX: usize = 200;
 /// How often one instant with more than a page of rows is read before its rows must all have shown up.
-const SWEEPS_MAX: usize = 40;
+const RESCANS_MAX: usize = 40;
 /// A window with more full pages than this does not end: links that lead on and on, or rows that are made up for each page.
 const PAGES_MAX: usize = 2_000;
 /// So many full pages without one new row are no window that is read, but a server that ignores where we are.
-const STALE_PAGES_MAX: usize = 20;
+const PAGES_WITHOUT_PROGRESS_MAX: usize = 20;
 /// A list in no stable order repeats itself by nature, and is given more time.
-const STALE_SWEEP_PAGES_MAX: usize = 200;
+const RESCAN_PAGES_WITHOUT_PROGRESS_MAX: usize = 200;
 
 /// What the reader must know of a row: which incident, and which version of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub struct Row {
 
 /// What a page held.
 #[derive(Debug, Clone)]
-pub struct PageFacts {
+pub struct PageSummary {
     /// Its rows in the order served.
     pub rows: Vec<Row>,
     /// The server's clock.
@@ -84,21 +84,21 @@ pub struct Request {
 /// One tenant run's reading plan: an open-ended page first, and windows if that was full.
 #[derive(Debug)]
 pub struct Plan {
-    scope: Scope,
+    scope: ReadScope,
     /// Windows still to read, the oldest on top. One without an upper edge gets it from the server's clock.
     pending: Vec<Window>,
-    current: Option<Drain>,
+    current: Option<WindowReader>,
     upper: Option<DateTime<Utc>>,
     newest: Option<DateTime<Utc>>,
     window_length: TimeDelta,
     cutting: bool,
     unbounded: bool,
-    search: Search,
+    search: IsolationSearch,
 }
 
 /// What a run is to read.
 #[derive(Debug, Clone, Copy)]
-pub struct Scope {
+pub struct ReadScope {
     /// From this `lastUpdateTime` on; `None` reads everything that the API retains.
     pub from: Option<DateTime<Utc>>,
     /// Up to this `lastUpdateTime`; `None` reads up to now.
@@ -110,19 +110,19 @@ pub struct Scope {
 }
 
 impl Plan {
-    /// Begins with one open-ended page: nearly every poll ends there, and it tells the server's time. `holes` are known
+    /// Begins with one open-ended page: nearly every poll ends there, and it tells the server's time. `gaps` are known
     /// not to be served and are left out.
-    pub fn new(scope: Scope, holes: &[Hole]) -> Self {
+    pub fn new(scope: ReadScope, gaps: &[Gap]) -> Self {
         let mut plan = Self {
             scope,
-            pending: isolation_search::around(scope, holes),
+            pending: isolation_search::around(scope, gaps),
             current: None,
             upper: None,
             newest: None,
             window_length: FIRST_WINDOW,
             cutting: false,
             unbounded: false,
-            search: Search::default(),
+            search: IsolationSearch::default(),
         };
         plan.current = plan.next_window();
         plan
@@ -130,64 +130,70 @@ impl Plan {
 
     /// The next request, or `None` when everything is read.
     pub fn request(&self) -> Option<Request> {
-        self.search.probe().or_else(|| self.current.as_ref().map(Drain::request))
+        self.search.probe().or_else(|| self.current.as_ref().map(WindowReader::request))
     }
 
     /// Takes a page. When it drains a window, answers the watermark that now holds: store it with this page's rows and
-    /// with what [`Plan::take_hole`] gives.
-    pub fn accept(&mut self, page: &PageFacts) -> Result<Option<DateTime<Utc>>, SyncError> {
+    /// with what [`Plan::take_gap`] gives.
+    pub fn accept(&mut self, page: &PageSummary) -> Result<Option<DateTime<Utc>>, SyncError> {
         let upper = *self.upper.get_or_insert(page.server_time - CONSISTENCY_LAG);
         if self.search.was_probing() {
             self.halve(upper);
             return Ok(None);
         }
         self.newest = self.newest.max(page.rows.iter().filter_map(|row| row.updated).max());
-        let Some(mut drain) = self.current.take() else { return Ok(None) };
-        if drain.window.to.is_none() && !self.unbounded && !drain.fits(page) {
-            self.bound(drain.window, upper);
+        let Some(mut reader) = self.current.take() else { return Ok(None) };
+        if reader.window.to.is_none() && !self.unbounded && !reader.fits(page) {
+            self.bound(reader.window, upper);
             return Ok(None);
         }
-        if drain.is_crumbling {
-            return Ok(self.accept_crumbs(drain, page, upper));
+        if reader.is_row_by_row {
+            return Ok(self.accept_row_by_row(reader, page, upper));
         }
         self.search.served(page);
-        match drain.accept(page) {
-            Progress::Continues if self.cutting && !drain.is_sweeping() && page.next_link.is_none() => {
-                self.cut(&drain, page);
+        match reader.accept(page) {
+            Progress::Continues
+                if self.cutting && !reader.is_rescanning() && page.next_link.is_none() =>
+            {
+                self.cut(&reader, page);
                 Ok(None)
             }
             Progress::Continues => {
-                self.current = Some(drain);
+                self.current = Some(reader);
                 Ok(None)
             }
-            Progress::Endless => Err(SyncError::EndlessListing { window: drain.window.to_string() }),
-            Progress::Disorder if drain.is_sweeping() || self.unbounded || self.cutting => {
-                Err(SyncError::UnstableListing { window: drain.window.to_string() })
+            Progress::Endless => {
+                Err(SyncError::EndlessListing { window: reader.window.to_string() })
+            }
+            Progress::Disorder if reader.is_rescanning() || self.unbounded || self.cutting => {
+                Err(SyncError::UnstableListing { window: reader.window.to_string() })
             }
             Progress::Disorder => {
                 self.cutting = true;
-                self.current = Some(Drain::new(drain.window));
+                self.current = Some(WindowReader::new(reader.window));
                 Ok(None)
             }
-            Progress::Drained => Ok(Some(self.drained(&drain, upper))),
+            Progress::Drained => Ok(Some(self.window_done(&reader, upper))),
         }
     }
 
     /// The API refused the last request as wrong. Answers whether there is another way to ask: a deep `$skip` is avoided
     /// by cutting the window, an upper edge (`lt` is not documented) by reading one open-ended window.
     pub fn refused(&mut self) -> bool {
-        let Some(drain) = self.current.as_ref().filter(|_| !self.search.is_on()) else { return false };
-        if drain.skip > 0 && !self.unbounded && !drain.is_sweeping() {
+        let Some(reader) = self.current.as_ref().filter(|_| !self.search.is_on()) else {
+            return false;
+        };
+        if reader.skip > 0 && !self.unbounded && !reader.is_rescanning() {
             self.cutting = true;
-        } else if drain.skip == 0 && drain.window.to.is_some() {
+        } else if reader.skip == 0 && reader.window.to.is_some() {
             self.unbounded = true;
             self.cutting = false;
             self.pending.clear();
         } else {
             return false;
         }
-        let to = if self.unbounded { None } else { drain.window.to };
-        self.current = Some(Drain::new(Window { to, ..drain.window }));
+        let to = if self.unbounded { None } else { reader.window.to };
+        self.current = Some(WindowReader::new(Window { to, ..reader.window }));
         true
     }
 
@@ -202,28 +208,28 @@ impl Plan {
         floor_to_second(upper - to_delta(self.scope.lookback))
     }
 
-    fn next_window(&mut self) -> Option<Drain> {
+    fn next_window(&mut self) -> Option<WindowReader> {
         let window = self.pending.pop();
-        self.search.went_on(window);
+        self.search.window_started(window);
         let window = window?;
         if let (Some(from), Some(to), false) = (window.from, window.to, self.cutting) {
             let edge = floor_to_second(from + self.window_length);
             if from < edge && edge < to {
                 let (first, rest) = window.split_at(edge);
                 self.pending.push(rest);
-                return Some(Drain::new(first));
+                return Some(WindowReader::new(first));
             }
         }
-        Some(Drain::new(window))
+        Some(WindowReader::new(window))
     }
 
-    fn drained(&mut self, drain: &Drain, upper: DateTime<Utc>) -> DateTime<Utc> {
-        match drain.pages {
+    fn window_done(&mut self, reader: &WindowReader, upper: DateTime<Utc>) -> DateTime<Utc> {
+        match reader.pages {
             0..=2 => self.window_length = (self.window_length * 4).min(LONGEST_WINDOW),
             3..=PAGES_PER_WINDOW => {}
             _ => self.window_length = (self.window_length / 2).max(SHORTEST_WINDOW),
         }
-        self.pass_over(drain.window, upper)
+        self.pass_over(reader.window, upper)
     }
 
     /// Goes on behind a window; answers the watermark that holds there.
@@ -231,22 +237,26 @@ impl Plan {
         self.current = self.next_window();
         match window.to {
             Some(edge) if self.current.is_some() => edge,
-            _ => self
-                .newest
-                .map_or_else(|| self.scope.from.unwrap_or_else(|| self.oldest(upper)), |newest| newest.min(upper)),
+            _ => self.newest.map_or_else(
+                || self.scope.from.unwrap_or_else(|| self.oldest(upper)),
+                |newest| newest.min(upper),
+            ),
         }
     }
 
     /// Puts two parts of a window that did not fit one page in its place, or sweeps an instant that cannot be cut.
-    fn cut(&mut self, drain: &Drain, page: &PageFacts) {
-        match cutting_edge(drain.window, page) {
+    fn cut(&mut self, reader: &WindowReader, page: &PageSummary) {
+        match cutting_edge(reader.window, page) {
             Some(edge) => {
-                let (first, rest) = drain.window.split_at(edge);
+                let (first, rest) = reader.window.split_at(edge);
                 self.pending.push(rest);
                 self.pending.push(first);
                 self.current = self.next_window();
             }
-            None => self.current = Some(Drain { sweeps: Some(0), ..Drain::new(drain.window) }),
+            None => {
+                self.current =
+                    Some(WindowReader { rescans: Some(0), ..WindowReader::new(reader.window) });
+            }
         }
     }
 }
@@ -257,19 +267,20 @@ fn repeated(rows: &[Row]) -> usize {
 }
 
 /// The median of what the page shows, as long as it leaves both parts smaller than the whole.
-fn cutting_edge(window: Window, page: &PageFacts) -> Option<DateTime<Utc>> {
+fn cutting_edge(window: Window, page: &PageSummary) -> Option<DateTime<Utc>> {
     let mut times: Vec<_> = page.rows.iter().filter_map(|row| row.updated).collect();
     times.sort_unstable();
     let median = *times.get(times.len() / 2)?;
-    let inside =
-        |edge: &DateTime<Utc>| window.from.is_none_or(|from| from < *edge) && window.to.is_none_or(|to| *edge < to);
+    let inside = |edge: &DateTime<Utc>| {
+        window.from.is_none_or(|from| from < *edge) && window.to.is_none_or(|to| *edge < to)
+    };
     let after = median + TimeDelta::microseconds(1);
     [floor_to_second(median), median, after].into_iter().find(inside)
 }
 
 /// The reading of one window.
 #[derive(Debug)]
-struct Drain {
+struct WindowReader {
     window: Window,
     /// The version held of each row that an accepted page showed, and its place in the order of reading.
     held: HashMap<i64, (Option<DateTime<Utc>>, usize)>,
@@ -284,13 +295,13 @@ struct Drain {
     restarts: usize,
     pages: usize,
     /// Full pages in a row that showed nothing new.
-    stale: usize,
+    pages_without_progress: usize,
     /// Rows that a page showed twice; they count in `$skip` but are one incident.
     repeated: usize,
     /// Set while one instant in no stable order is read again and again; counts the readings.
-    sweeps: Option<usize>,
+    rescans: Option<usize>,
     /// Set while a window that fails is read in small pieces, see [`isolation_search`].
-    is_crumbling: bool,
+    is_row_by_row: bool,
 }
 
 enum Progress {
@@ -300,7 +311,7 @@ enum Progress {
     Endless,
 }
 
-impl Drain {
+impl WindowReader {
     fn new(window: Window) -> Self {
         Self {
             window,
@@ -314,15 +325,15 @@ impl Drain {
             steps_back: 0,
             restarts: 0,
             pages: 0,
-            stale: 0,
+            pages_without_progress: 0,
             repeated: 0,
-            sweeps: None,
-            is_crumbling: false,
+            rescans: None,
+            is_row_by_row: false,
         }
     }
 
-    fn is_sweeping(&self) -> bool {
-        self.sweeps.is_some()
+    fn is_rescanning(&self) -> bool {
+        self.rescans.is_some()
     }
 
     fn request(&self) -> Request {
@@ -330,38 +341,42 @@ impl Drain {
     }
 
     /// Whether the page shows all that the window holds, as far as its length tells.
-    fn fits(&self, page: &PageFacts) -> bool {
+    fn fits(&self, page: &PageSummary) -> bool {
         page.rows.len() < self.top && page.next_link.is_none()
     }
 
     /// The row's place in the order of reading, if this very version of it is held.
-    fn place(&self, row: &Row) -> Option<usize> {
-        self.held.get(&row.id).filter(|(updated, _)| *updated == row.updated).map(|(_, place)| *place)
+    fn read_index(&self, row: &Row) -> Option<usize> {
+        self.held
+            .get(&row.id)
+            .filter(|(updated, _)| *updated == row.updated)
+            .map(|(_, index)| *index)
     }
 
-    fn accept(&mut self, page: &PageFacts) -> Progress {
+    fn accept(&mut self, page: &PageSummary) -> Progress {
         self.pages += 1;
         if self.pages > PAGES_MAX * PAGE_ROWS / self.top {
             return Progress::Endless;
         }
         let was_linked = self.link.take().is_some();
         let mut lead = 0;
-        if self.skip > 0 && !was_linked && !self.is_sweeping() {
-            let places: Vec<usize> = page.rows.iter().map_while(|row| self.place(row)).collect();
-            lead = places.len();
-            let is_in_order =
-                places.is_sorted_by(|a, b| a < b) && page.rows[lead..].iter().all(|row| self.place(row).is_none());
+        if self.skip > 0 && !was_linked && !self.is_rescanning() {
+            let indexes: Vec<usize> =
+                page.rows.iter().map_while(|row| self.read_index(row)).collect();
+            lead = indexes.len();
+            let is_in_order = indexes.is_sorted_by(|a, b| a < b)
+                && page.rows[lead..].iter().all(|row| self.read_index(row).is_none());
             if !is_in_order {
                 return self.restart();
             }
-            if places.last() != Some(&self.last) && lead < LEAD_PROOF {
+            if indexes.last() != Some(&self.last) && lead < LEAD_PROOF {
                 return self.step_back();
             }
             self.overlap = if self.step == 0 { (self.overlap / 2).max(1) } else { self.overlap };
         }
         self.step = 0;
         self.hold(&page.rows, lead);
-        if !self.fits(page) && self.is_stale() {
+        if !self.fits(page) && self.is_stuck() {
             return if page.next_link.is_some() { Progress::Endless } else { Progress::Disorder };
         }
         let end = self.skip + page.rows.len();
@@ -378,19 +393,28 @@ impl Drain {
         if is_complete { Progress::Drained } else { self.restart() }
     }
 
-    fn is_stale(&self) -> bool {
-        self.stale > if self.is_sweeping() { STALE_SWEEP_PAGES_MAX } else { STALE_PAGES_MAX }
+    fn is_stuck(&self) -> bool {
+        self.pages_without_progress
+            > if self.is_rescanning() {
+                RESCAN_PAGES_WITHOUT_PROGRESS_MAX
+            } else {
+                PAGES_WITHOUT_PROGRESS_MAX
+            }
     }
 
     fn hold(&mut self, rows: &[Row], lead: usize) {
         let before = self.held.len();
         self.repeated += repeated(&rows[lead..]);
         for row in &rows[lead..] {
-            let place = self.held.len() + 1;
-            self.held.entry(row.id).and_modify(|held| held.0 = row.updated).or_insert((row.updated, place));
+            let index = self.held.len() + 1;
+            self.held
+                .entry(row.id)
+                .and_modify(|held| held.0 = row.updated)
+                .or_insert((row.updated, index));
         }
-        self.stale = if self.held.len() > before { 0 } else { self.stale + 1 };
-        self.last = rows.last().and_then(|row| self.place(row)).unwrap_or(self.last);
+        self.pages_without_progress =
+            if self.held.len() > before { 0 } else { self.pages_without_progress + 1 };
+        self.last = rows.last().and_then(|row| self.read_index(row)).unwrap_or(self.last);
     }
 
     fn step_back(&mut self) -> Progress {
@@ -409,9 +433,9 @@ impl Drain {
         self.skip = 0;
         self.step = 0;
         self.repeated = 0;
-        if let Some(sweeps) = self.sweeps.as_mut() {
-            *sweeps += 1;
-            return if *sweeps > SWEEPS_MAX { Progress::Disorder } else { Progress::Continues };
+        if let Some(rescans) = self.rescans.as_mut() {
+            *rescans += 1;
+            return if *rescans > RESCANS_MAX { Progress::Disorder } else { Progress::Continues };
         }
         self.held.clear();
         self.restarts += 1;

@@ -35,7 +35,8 @@ pub(crate) struct Server {
 }
 
 pub(crate) fn time(milliseconds: i64) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(1_767_225_600_000 + milliseconds).expect("the test's times are in range")
+    DateTime::from_timestamp_millis(1_767_225_600_000 + milliseconds)
+        .expect("the test's times are in range")
 }
 
 /// Which stays the same for ever, to keep things simple.
@@ -90,7 +91,7 @@ impl Server {
         }
     }
 
-    pub(crate) fn page(&mut self, request: &Request) -> Option<PageFacts> {
+    pub(crate) fn page(&mut self, request: &Request) -> Option<PageSummary> {
         self.requests += 1;
         let salt = self.next();
         // What the index does not show yet is not in the list, as if it had not changed.
@@ -120,8 +121,15 @@ impl Server {
         if self.is_down || rows.iter().any(|(id, _)| self.poison.contains(id)) {
             return None;
         }
-        let rows = rows.into_iter().map(|(id, updated)| Row { id, updated: Some(time(updated)) }).collect();
-        Some(PageFacts { rows, server_time: time(self.now).trunc_subsecs_down(), next_link: None })
+        let rows = rows
+            .into_iter()
+            .map(|(id, updated)| Row { id, updated: Some(time(updated)) })
+            .collect();
+        Some(PageSummary {
+            rows,
+            server_time: time(self.now).trunc_subsecs_down(),
+            next_link: None,
+        })
     }
 }
 
@@ -139,21 +147,23 @@ impl TruncateDown for DateTime<Utc> {
 struct Client {
     stored: BTreeMap<i64, DateTime<Utc>>,
     watermark: Option<DateTime<Utc>>,
-    holes: Vec<Hole>,
+    gaps: Vec<Gap>,
 }
 
 const OVERLAP: Duration = Duration::from_secs(600);
-const EVERYTHING: Scope = Scope { from: None, to: None, lookback: Duration::from_secs(180 * 86_400), status: None };
+const EVERYTHING: ReadScope =
+    ReadScope { from: None, to: None, lookback: Duration::from_secs(180 * 86_400), status: None };
 
 impl Client {
     /// Answers whether everything was read.
     fn pass(&mut self, server: &mut Server, churn: usize) -> bool {
-        let from = self.watermark.map(|watermark| crate::incident::window::poll_from(watermark, OVERLAP));
-        self.read(server, churn, Scope { from, ..EVERYTHING })
+        let from =
+            self.watermark.map(|watermark| crate::incident::window::poll_from(watermark, OVERLAP));
+        self.read(server, churn, ReadScope { from, ..EVERYTHING })
     }
 
-    fn read(&mut self, server: &mut Server, churn: usize, scope: Scope) -> bool {
-        let mut plan = Plan::new(scope, &self.holes);
+    fn read(&mut self, server: &mut Server, churn: usize, scope: ReadScope) -> bool {
+        let mut plan = Plan::new(scope, &self.gaps);
         while let Some(request) = plan.request() {
             let page = server.page(&request);
             server.churn(churn);
@@ -169,7 +179,7 @@ impl Client {
                 *stored = updated.max(*stored);
             }
             let watermark = plan.accept(&page).expect("the listing can be read");
-            self.holes.extend(plan.take_hole());
+            self.gaps.extend(plan.take_gap());
             if let Some(watermark) = watermark.filter(|_| scope.to.is_none()) {
                 self.watermark = self.watermark.max(Some(watermark));
                 self.check(server);
@@ -181,30 +191,38 @@ impl Client {
 
     /// Tries the holes again.
     fn fill(&mut self, server: &mut Server) {
-        for hole in std::mem::take(&mut self.holes) {
-            let mut plan = Plan::of_hole(hole);
+        for gap in std::mem::take(&mut self.gaps) {
+            let mut plan = Plan::of_gap(gap);
             while let Some(request) = plan.request() {
                 match server.page(&request) {
                     Some(page) => {
-                        self.stored.extend(page.rows.iter().map(|row| (row.id, row.updated.expect("rows have times"))));
+                        self.stored.extend(
+                            page.rows
+                                .iter()
+                                .map(|row| (row.id, row.updated.expect("rows have times"))),
+                        );
                         plan.accept(&page).expect("the hole can be read");
                     }
                     None => assert!(plan.failed(), "an outage?"),
                 }
             }
-            self.holes.extend(plan.take_hole());
+            self.gaps.extend(plan.take_gap());
         }
     }
 
-    fn is_in_a_hole(&self, time: DateTime<Utc>) -> bool {
-        self.holes.iter().any(|hole| hole.from <= time && time < hole.to)
+    fn is_in_a_gap(&self, time: DateTime<Utc>) -> bool {
+        self.gaps.iter().any(|gap| gap.from <= time && time < gap.to)
     }
 
     /// The promise of a watermark: every version that is current and older than it is stored or lies in a known hole.
     fn check(&self, server: &Server) {
         for (id, updated) in &server.updated {
-            if Some(time(*updated)) < self.watermark && !self.is_in_a_hole(time(*updated)) {
-                assert_eq!(self.stored.get(id), Some(&time(*updated)), "incident {id} is missing below the watermark");
+            if Some(time(*updated)) < self.watermark && !self.is_in_a_gap(time(*updated)) {
+                assert_eq!(
+                    self.stored.get(id),
+                    Some(&time(*updated)),
+                    "incident {id} is missing below the watermark"
+                );
             }
         }
     }
@@ -220,7 +238,8 @@ fn run(order: Order, seed: u64, incidents: i64, churn: usize, lag: i64) -> usize
     }
     server.now += 60_000;
     client.pass(&mut server, 0);
-    let truth: BTreeMap<_, _> = server.updated.iter().map(|(id, updated)| (*id, time(*updated))).collect();
+    let truth: BTreeMap<_, _> =
+        server.updated.iter().map(|(id, updated)| (*id, time(*updated))).collect();
     assert_eq!(client.stored, truth, "something was lost");
     server.requests
 }
@@ -260,7 +279,11 @@ fn calm_weather_costs_one_row_a_page() {
         let mut client = Client::default();
         client.pass(&mut server, 0);
         let needed = 10_000 / PAGE_ROWS + 1;
-        assert!(server.requests * 100 <= needed * 105, "{order:?}: {} requests for {needed}", server.requests);
+        assert!(
+            server.requests * 100 <= needed * 105,
+            "{order:?}: {} requests for {needed}",
+            server.requests
+        );
     }
 }
 
@@ -277,10 +300,11 @@ fn a_quiet_poll_is_one_request() {
 #[test]
 fn an_incident_shown_twice_in_a_page_is_no_disorder() {
     let row = |id: i64| Row { id, updated: Some(time(id)) };
-    let mut plan = Plan::new(Scope { lookback: Duration::from_secs(86_400), ..EVERYTHING }, &[]);
+    let mut plan =
+        Plan::new(ReadScope { lookback: Duration::from_secs(86_400), ..EVERYTHING }, &[]);
     let server_time = time(86_400_000);
     let full: Vec<Row> = (1..=100).map(row).collect();
-    let page = |rows: Vec<Row>| PageFacts { rows, server_time, next_link: None };
+    let page = |rows: Vec<Row>| PageSummary { rows, server_time, next_link: None };
     plan.accept(&page(full.clone())).unwrap();
     let mut first = full;
     first[50] = first[49];
@@ -329,8 +353,8 @@ fn a_refused_upper_edge_is_left_out() {
 #[test]
 fn a_next_link_is_followed_to_its_end() {
     let row = |id: i64| Row { id, updated: Some(time(id)) };
-    let mut plan = Plan::new(Scope { from: Some(time(0)), ..EVERYTHING }, &[]);
-    let page = |rows: Vec<Row>, link: Option<&str>| PageFacts {
+    let mut plan = Plan::new(ReadScope { from: Some(time(0)), ..EVERYTHING }, &[]);
+    let page = |rows: Vec<Row>, link: Option<&str>| PageSummary {
         rows,
         server_time: time(86_400_000),
         next_link: link.map(str::to_owned),
@@ -345,9 +369,9 @@ fn a_next_link_is_followed_to_its_end() {
 
 #[test]
 fn a_row_from_the_future_does_not_carry_the_watermark_away() {
-    let mut plan = Plan::new(Scope { from: Some(time(0)), ..EVERYTHING }, &[]);
+    let mut plan = Plan::new(ReadScope { from: Some(time(0)), ..EVERYTHING }, &[]);
     let rows = vec![Row { id: 1, updated: Some(time(90_000_000)) }];
-    let page = PageFacts { rows, server_time: time(60_000), next_link: None };
+    let page = PageSummary { rows, server_time: time(60_000), next_link: None };
     assert_eq!(plan.accept(&page).unwrap(), Some(time(55_000)));
 }
 
@@ -365,10 +389,17 @@ fn run_poisoned(order: Order, seed: u64, incidents: i64, poison: &[i64], churn: 
     let tries = (1..=9).find(|_| client.pass(&mut server, 0));
     assert!(tries.is_some(), "the rest of the list is never read");
     let requests = server.requests;
-    let truth: BTreeMap<_, _> = server.updated.iter().map(|(id, updated)| (*id, time(*updated))).collect();
+    let truth: BTreeMap<_, _> =
+        server.updated.iter().map(|(id, updated)| (*id, time(*updated))).collect();
     let served = |id: &i64| !server.poison.contains(id);
-    for (id, updated) in truth.iter().filter(|(id, updated)| served(id) && !client.is_in_a_hole(**updated)) {
-        assert_eq!(client.stored.get(id), Some(updated), "incident {id} is missing beside the poison");
+    for (id, updated) in
+        truth.iter().filter(|(id, updated)| served(id) && !client.is_in_a_gap(**updated))
+    {
+        assert_eq!(
+            client.stored.get(id),
+            Some(updated),
+            "incident {id} is missing beside the poison"
+        );
     }
     // What moved in the very second of a poison while that was read, or is in no order, is found when it is tried again.
     for _ in 0..60 {
@@ -376,11 +407,15 @@ fn run_poisoned(order: Order, seed: u64, incidents: i64, poison: &[i64], churn: 
     }
     let served = |id: &i64| !server.poison.contains(id);
     for (id, updated) in truth.iter().filter(|(id, _)| served(id)) {
-        assert_eq!(client.stored.get(id), Some(updated), "incident {id} is missing in the second of a poison");
+        assert_eq!(
+            client.stored.get(id),
+            Some(updated),
+            "incident {id} is missing in the second of a poison"
+        );
     }
     server.poison.clear();
     client.fill(&mut server);
-    assert!(client.holes.is_empty(), "a healed hole stays");
+    assert!(client.gaps.is_empty(), "a healed hole stays");
     assert_eq!(client.stored, truth, "something was lost");
     requests
 }
@@ -409,7 +444,7 @@ fn the_search_for_a_poison_costs_few_requests_wherever_it_is() {
             server.poison = [at + 1].into();
             let mut client = Client::default();
             assert!(client.pass(&mut server, 0));
-            assert_eq!((client.stored.len(), client.holes.len()), (599, 1));
+            assert_eq!((client.stored.len(), client.gaps.len()), (599, 1));
             assert!(server.requests < 80, "{order:?} {at}: {} requests", server.requests);
             let before = server.requests;
             assert!(client.pass(&mut server, 0));
@@ -438,11 +473,14 @@ fn an_outage_at_any_request_costs_few_and_leaves_no_hole() {
                     None => is_given_up = !plan.failed(),
                 }
                 failures += usize::from(server.is_down);
-                client.holes.extend(plan.take_hole().filter(|_| server.is_down));
+                client.gaps.extend(plan.take_gap().filter(|_| server.is_down));
             }
-            assert!(is_given_up || server.requests <= at, "{order:?}: the outage after {at} requests was not noticed");
+            assert!(
+                is_given_up || server.requests <= at,
+                "{order:?}: the outage after {at} requests was not noticed"
+            );
             assert!(failures <= 9, "{order:?}: {failures} failures after {at} requests");
-            assert_eq!(client.holes, [], "{order:?}: an outage after {at} requests is no hole");
+            assert_eq!(client.gaps, [], "{order:?}: an outage after {at} requests is no hole");
         }
     }
 }
@@ -453,9 +491,9 @@ fn many_holes_are_an_outage_for_one_run() {
     server.poison = (1..=8).map(|at| at * 100).collect();
     let mut client = Client::default();
     assert!(!client.pass(&mut server, 0), "eight holes are too many for one run");
-    assert_eq!(client.holes.len(), 5);
+    assert_eq!(client.gaps.len(), 5);
     assert!(client.pass(&mut server, 0));
-    assert_eq!((client.holes.len(), client.stored.len()), (8, 892));
+    assert_eq!((client.gaps.len(), client.stored.len()), (8, 892));
 }
 
 #[test]
@@ -465,16 +503,19 @@ fn many_poisons_of_one_second_do_not_hide_what_is_between() {
         server.poison = [20, 137, 138, 260].into();
         let mut client = Client::default();
         assert!(client.pass(&mut server, 0));
-        assert_eq!((client.holes.len(), client.stored.len()), (1, 256), "{order:?}");
+        assert_eq!((client.gaps.len(), client.stored.len()), (1, 256), "{order:?}");
     }
 }
 
 fn endless(link: Option<&str>, mut id: impl FnMut(usize) -> i64) -> (usize, SyncError) {
-    let mut plan = Plan::new(Scope { from: Some(time(0)), ..EVERYTHING }, &[]);
+    let mut plan = Plan::new(ReadScope { from: Some(time(0)), ..EVERYTHING }, &[]);
     for page in 0..100_000 {
-        let rows = (0..100).map(|at| id(page * 100 + at)).map(|id| Row { id, updated: Some(time(id % 10_000)) });
+        let rows = (0..100)
+            .map(|at| id(page * 100 + at))
+            .map(|id| Row { id, updated: Some(time(id % 10_000)) });
         let link = link.map(|link| format!("{link}{}", page % 3));
-        let facts = PageFacts { rows: rows.collect(), server_time: time(86_400_000), next_link: link };
+        let facts =
+            PageSummary { rows: rows.collect(), server_time: time(86_400_000), next_link: link };
         assert!(plan.request().is_some(), "the plan holds an endless list for read");
         if let Err(error) = plan.accept(&facts) {
             return (page, error);
@@ -486,11 +527,20 @@ fn endless(link: Option<&str>, mut id: impl FnMut(usize) -> i64) -> (usize, Sync
 #[test]
 fn a_list_without_end_is_given_up() {
     let (pages, error) = endless(Some("next"), |at| (at % 300) as i64);
-    assert!(pages < 40 && matches!(error, SyncError::EndlessListing { .. }), "links in a loop: {pages} {error}");
+    assert!(
+        pages < 40 && matches!(error, SyncError::EndlessListing { .. }),
+        "links in a loop: {pages} {error}"
+    );
     let (pages, error) = endless(Some("next"), |at| at as i64);
-    assert!(pages <= 2_001 && matches!(error, SyncError::EndlessListing { .. }), "new rows: {pages} {error}");
+    assert!(
+        pages <= 2_001 && matches!(error, SyncError::EndlessListing { .. }),
+        "new rows: {pages} {error}"
+    );
     let (pages, error) = endless(None, |at| (at % 100) as i64);
-    assert!(pages < 400 && matches!(error, SyncError::UnstableListing { .. }), "the same page: {pages} {error}");
+    assert!(
+        pages < 400 && matches!(error, SyncError::UnstableListing { .. }),
+        "the same page: {pages} {error}"
+    );
     let (pages, error) = endless(None, |at| at as i64);
     assert!(pages <= 2_500, "new rows without end: {pages} {error}");
 }
@@ -498,12 +548,12 @@ fn a_list_without_end_is_given_up() {
 #[test]
 fn links_that_never_lead_to_what_the_list_has_are_given_up() {
     let row = |id: i64| Row { id, updated: Some(time(id)) };
-    let mut plan = Plan::new(Scope { from: Some(time(0)), ..EVERYTHING }, &[]);
+    let mut plan = Plan::new(ReadScope { from: Some(time(0)), ..EVERYTHING }, &[]);
     let refused = (0..1_000).find_map(|_| {
         let is_linked = plan.request().expect("the list was not read whole").link.is_some();
         let rows = (1..=if is_linked { 50 } else { 100 }).map(row).collect();
         let next_link = (!is_linked).then(|| "next".to_owned());
-        plan.accept(&PageFacts { rows, server_time: time(86_400_000), next_link }).err()
+        plan.accept(&PageSummary { rows, server_time: time(86_400_000), next_link }).err()
     });
     assert!(matches!(refused, Some(SyncError::UnstableListing { .. })), "{refused:?}");
 }

@@ -2,12 +2,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::network::{Host, Reached, Way};
-use super::tenant::{Seen, Told};
-use super::{CheckResult, DatabaseSeen, Facts, Finding, Group, Said};
-use crate::entra::claims::Look;
-use crate::entra::expiry::Ending;
-use crate::error::{Actor, SyncError};
+use super::network::{Egress, Host, HostFacts};
+use super::tenant::{TenantProbe, TokenFacts};
+use super::{CheckResult, DatabaseFacts, ErrorText, Facts, Finding, Group};
+use crate::entra::claims::TokenCheck;
+use crate::entra::expiry::CredentialExpiry;
+use crate::error::{Owner, SyncError};
 use crate::postgres::programs::OLDEST_MAJOR;
 use crate::store::inspect::{Inspection, SchemaState};
 
@@ -20,29 +20,34 @@ const CLOCK_WARNS: i64 = 60;
 const CERTIFICATE_WARNS: TimeDelta = TimeDelta::days(7);
 
 /// All rows, in the order in which the steps build on one another.
-pub fn judge(facts: &Facts, now: DateTime<Utc>) -> Vec<Finding> {
+pub fn diagnose(facts: &Facts, now: DateTime<Utc>) -> Vec<Finding> {
     let mut rows = configuration(facts);
-    rows.extend(on_the_way(&facts.endings, &facts.way, &facts.hosts, now));
+    rows.extend(connectivity(&facts.expiries, &facts.egress, &facts.hosts, now));
     rows.extend(database(&facts.database));
     rows.extend(facts.tenants.iter().flat_map(|seen| tenant(seen, &facts.tenants)));
     rows
 }
 
 /// Those of the application and of the way to Microsoft.
-pub fn on_the_way(endings: &[Ending], way: &Way, hosts: &[Host], now: DateTime<Utc>) -> Vec<Finding> {
-    let mut rows: Vec<Finding> = endings.iter().map(|ending| ending.finding(now)).collect();
-    rows.extend(proxy(way));
-    rows.extend(hosts.iter().flat_map(|host| host_rows(host, way, now)));
+pub fn connectivity(
+    expiries: &[CredentialExpiry],
+    egress: &Egress,
+    hosts: &[Host],
+    now: DateTime<Utc>,
+) -> Vec<Finding> {
+    let mut rows: Vec<Finding> = expiries.iter().map(|ending| ending.finding(now)).collect();
+    rows.extend(proxy(egress));
+    rows.extend(hosts.iter().flat_map(|host| host_rows(host, egress, now)));
     rows
 }
 
 /// Rows of one part and one subject, a check each.
-struct Rows<'a> {
+struct FindingBuilder<'a> {
     group: Group,
     about: &'a str,
 }
 
-impl Rows<'_> {
+impl FindingBuilder<'_> {
     fn row(
         &self,
         check: &'static str,
@@ -72,13 +77,13 @@ impl Rows<'_> {
 
     /// By the one table of errors. A pause is no fault: it passes, and until then nobody is asked.
     fn error(&self, check: &'static str, error: &SyncError) -> Finding {
-        let verdict = error.verdict();
+        let diagnosis = error.diagnosis();
         let result = match error {
             SyncError::Paused { .. } | SyncError::EntraHold { .. } => CheckResult::NotTried,
-            _ if verdict.class == "throttled" => CheckResult::Warning,
+            _ if diagnosis.class == "throttled" => CheckResult::Warning,
             _ => CheckResult::Failure,
         };
-        let row = self.row(check, result, Some(verdict.who.as_str()), verdict.say);
+        let row = self.row(check, result, Some(diagnosis.owner.as_str()), diagnosis.advice);
         Finding { error: Some(error.into()), ..row }
     }
 }
@@ -87,13 +92,16 @@ const OPERATOR: &str = "operator";
 
 fn configuration(facts: &Facts) -> Vec<Finding> {
     let seen = &facts.configuration;
-    let rows = Rows { group: Group::Configuration, about: &seen.file };
+    let rows = FindingBuilder { group: Group::Configuration, about: &seen.file };
     let mut all = vec![match seen.tenants {
         0 => rows.warning("file", "it names no tenant; add [[tenants]] with id and name"),
         count => rows.ok("file", format!("it is valid and names {count} tenants")),
     }];
     all.push(if seen.open_to_writers.is_empty() {
-        rows.ok("permissions", "nobody else may write it, and files with secrets are closed to others")
+        rows.ok(
+            "permissions",
+            "nobody else may write it, and files with secrets are closed to others",
+        )
     } else {
         let say = "others than the owner may write, and so send secrets elsewhere";
         let paths = seen.open_to_writers.join(" ");
@@ -107,15 +115,17 @@ fn configuration(facts: &Facts) -> Vec<Finding> {
     all
 }
 
-fn proxy(way: &Way) -> Option<Finding> {
-    match way {
-        Way::Direct => None,
-        Way::Environment => Some(
-            Rows { group: Group::Network, about: "environment" }
-                .ok("proxy", "HTTPS_PROXY and NO_PROXY of the environment decide, as http_client.proxy says"),
-        ),
-        Way::Proxy { address, failure } => {
-            let rows = Rows { group: Group::Network, about: address };
+fn proxy(egress: &Egress) -> Option<Finding> {
+    match egress {
+        Egress::Direct => None,
+        Egress::Environment => {
+            Some(FindingBuilder { group: Group::Network, about: "environment" }.ok(
+                "proxy",
+                "HTTPS_PROXY and NO_PROXY of the environment decide, as http_client.proxy says",
+            ))
+        }
+        Egress::Proxy { address, failure } => {
+            let rows = FindingBuilder { group: Group::Network, about: address };
             Some(match failure {
                 None => rows.ok("proxy", "somebody listens there"),
                 Some(why) => Finding {
@@ -130,18 +140,24 @@ fn proxy(way: &Way) -> Option<Finding> {
     }
 }
 
-fn host_rows(host: &Host, way: &Way, now: DateTime<Utc>) -> Vec<Finding> {
-    let rows = Rows { group: Group::Network, about: &host.origin };
+fn host_rows(host: &Host, egress: &Egress, now: DateTime<Utc>) -> Vec<Finding> {
+    let rows = FindingBuilder { group: Group::Network, about: &host.origin };
     let dns = match (&host.looked_up, &host.reached) {
         (None, _) => rows.ok("dns", "the proxy looks the name up"),
         (Some(Ok(count)), _) => rows.ok("dns", addresses(*count)),
-        (Some(Err(_)), Some(Ok(_))) => rows.ok("dns", "this machine does not know the name, the proxy does"),
+        (Some(Err(_)), Some(Ok(_))) => {
+            rows.ok("dns", "this machine does not know the name, the proxy does")
+        }
         (Some(Err(why)), _) => no_name(&rows, why),
     };
     let mut all = vec![dns];
     let reached = match &host.reached {
         None => {
-            let because = if matches!(way, Way::Proxy { .. }) { "the proxy failed" } else { "its name is not known" };
+            let because = if matches!(egress, Egress::Proxy { .. }) {
+                "the proxy failed"
+            } else {
+                "its name is not known"
+            };
             all.extend(["connection", "tls", "clock"].map(|check| rows.not_tried(check, because)));
             return all;
         }
@@ -158,16 +174,20 @@ fn host_rows(host: &Host, way: &Way, now: DateTime<Utc>) -> Vec<Finding> {
 }
 
 fn addresses(count: usize) -> String {
-    if count == 1 { "its name has an address".to_owned() } else { format!("its name has {count} addresses") }
+    if count == 1 {
+        "its name has an address".to_owned()
+    } else {
+        format!("its name has {count} addresses")
+    }
 }
 
-fn no_name(rows: &Rows, why: &str) -> Finding {
+fn no_name(rows: &FindingBuilder, why: &str) -> Finding {
     let say = "its name cannot be looked up; check the address in the configuration, and this machine's DNS (resolvectl query)";
     Finding { error: Some(why.to_owned().into()), ..rows.failure("dns", say) }
 }
 
 /// A host that did not answer: at the connection, or at its certificate.
-fn unreached(rows: &Rows, error: &SyncError) -> [Finding; 3] {
+fn unreached(rows: &FindingBuilder, error: &SyncError) -> [Finding; 3] {
     let clock = rows.not_tried("clock", "the host was not reached");
     let with_error = |row| Finding { error: Some(error.into()), ..row };
     let of_certificate = [
@@ -192,13 +212,20 @@ fn unreached(rows: &Rows, error: &SyncError) -> [Finding; 3] {
             "its certificate is for another name; check the address in the configuration and the network path",
         ),
         ("certificate", "its certificate is not accepted; check the network path"),
-        ("corrupt message", "it does not speak TLS; check the address in the configuration and the network path"),
+        (
+            "corrupt message",
+            "it does not speak TLS; check the address in the configuration and the network path",
+        ),
         ("alert", "it does not agree on TLS with us; check the network path"),
     ];
     if let SyncError::Transport { what, .. } = error
         && let Some((_, say)) = of_certificate.iter().find(|(word, _)| what.contains(word))
     {
-        return [rows.ok("connection", "somebody listens there"), with_error(rows.failure("tls", *say)), clock];
+        return [
+            rows.ok("connection", "somebody listens there"),
+            with_error(rows.failure("tls", *say)),
+            clock,
+        ];
     }
     let connection = match error {
         SyncError::Transport { .. } | SyncError::Timeout { .. } => rows.failure(
@@ -210,43 +237,52 @@ fn unreached(rows: &Rows, error: &SyncError) -> [Finding; 3] {
     [with_error(connection), rows.not_tried("tls", "there is no connection"), clock]
 }
 
-fn tls(rows: &Rows, host: &Host, reached: &Reached, now: DateTime<Utc>) -> Finding {
+fn tls(rows: &FindingBuilder, host: &Host, reached: &HostFacts, now: DateTime<Utc>) -> Finding {
     let Some(certificate) = &reached.certificate else {
         return if host.is_tls {
             // The HTTP library does not hand out what it saw behind a proxy.
-            rows.ok("tls", "its certificate is trusted; behind a proxy its issuer and end cannot be shown")
+            rows.ok(
+                "tls",
+                "its certificate is trusted; behind a proxy its issuer and end cannot be shown",
+            )
         } else {
             rows.ok("tls", "plain http, which is accepted on this machine alone")
         };
     };
     let until = certificate.ends.format("%Y-%m-%d");
-    let told = format!("its certificate is trusted: signed by {}, until {until}", certificate.issuer);
+    let told =
+        format!("its certificate is trusted: signed by {}, until {until}", certificate.issuer);
     if certificate.ends.signed_duration_since(now) < CERTIFICATE_WARNS {
-        return rows.warning("tls", format!("{told}; tell whoever runs the host or the proxy to renew it"));
+        return rows.warning(
+            "tls",
+            format!("{told}; tell whoever runs the host or the proxy to renew it"),
+        );
     }
     rows.ok("tls", told)
 }
 
-fn clock(rows: &Rows, ahead: Option<i64>) -> Finding {
+fn clock(rows: &FindingBuilder, ahead: Option<i64>) -> Finding {
     let Some(ahead) = ahead else {
         return rows.not_tried("clock", "the host does not tell its time");
     };
     let (seconds, side) = (ahead.abs(), if ahead > 0 { "behind" } else { "ahead of" });
     let cure = "set it (timedatectl set-ntp true)";
     let row = if seconds > CLOCK_FAILS {
-        let say = "this machine's clock is wrong; tokens and assertions are refused or kept too long";
+        let say =
+            "this machine's clock is wrong; tokens and assertions are refused or kept too long";
         rows.failure("clock", format!("{say}: {cure}"))
     } else if seconds > CLOCK_WARNS {
         rows.warning("clock", format!("this machine's clock is wrong; {cure}"))
     } else {
         return rows.ok("clock", "this machine's clock is right within a minute");
     };
-    let said = Said { text: format!("it is {seconds} s {side} the host's"), cause: side.to_owned() };
+    let said =
+        ErrorText { text: format!("it is {seconds} s {side} the host's"), cause: side.to_owned() };
     Finding { error: Some(said), ..row }
 }
 
-fn database(seen: &DatabaseSeen) -> Vec<Finding> {
-    let rows = Rows { group: Group::Database, about: &seen.server };
+fn database(seen: &DatabaseFacts) -> Vec<Finding> {
+    let rows = FindingBuilder { group: Group::Database, about: &seen.server };
     let later = [
         "version",
         "encoding",
@@ -277,7 +313,10 @@ fn database(seen: &DatabaseSeen) -> Vec<Finding> {
         Some(Ok(())) => all.push(rows.ok("connection", "somebody listens there")),
         Some(Err(why)) => {
             let say = "nobody answers there; see whether Postgres runs, listens on that address and port (listen_addresses, port), and no firewall stands in between";
-            all.push(Finding { error: Some(why.clone().into()), ..rows.failure("connection", say) });
+            all.push(Finding {
+                error: Some(why.clone().into()),
+                ..rows.failure("connection", say)
+            });
             let rest = ["server"].into_iter().chain(later);
             all.extend(rest.map(|check| rows.not_tried(check, "there is no connection")));
             return all;
@@ -295,12 +334,17 @@ fn database(seen: &DatabaseSeen) -> Vec<Finding> {
     all
 }
 
-fn inspected(rows: &Rows, seen: &Inspection) -> Vec<Finding> {
+fn inspected(rows: &FindingBuilder, seen: &Inspection) -> Vec<Finding> {
     let server = if seen.is_standby {
-        rows.failure("server", "it is a standby, where nothing can be written; database.url must lead to the primary")
+        rows.failure(
+            "server",
+            "it is a standby, where nothing can be written; database.url must lead to the primary",
+        )
     } else if let Some(source) = &seen.read_only_by {
-        let (say, cure) =
-            ("nothing can be written, because default_transaction_read_only is on", writable(seen, source));
+        let (say, cure) = (
+            "nothing can be written, because default_transaction_read_only is on",
+            writable(seen, source),
+        );
         rows.failure("server", format!("{say}; {cure}"))
     } else {
         rows.ok("server", format!("it answers the user {}", seen.user))
@@ -309,17 +353,18 @@ fn inspected(rows: &Rows, seen: &Inspection) -> Vec<Finding> {
     let version = if u32::try_from(major).is_ok_and(|major| major >= OLDEST_MAJOR) {
         rows.ok("version", format!("PostgreSQL {}", seen.version_name))
     } else {
-        let say = format!("PostgreSQL {} is too old; install {OLDEST_MAJOR} or newer", seen.version_name);
+        let say =
+            format!("PostgreSQL {} is too old; install {OLDEST_MAJOR} or newer", seen.version_name);
         rows.failure("version", say)
     };
     let encoding = if seen.encoding == "UTF8" {
         rows.ok("encoding", "UTF8")
     } else {
-        let say =
-            "cannot hold every character; make a database with ENCODING 'UTF8' TEMPLATE template0, and move there";
+        let say = "cannot hold every character; make a database with ENCODING 'UTF8' TEMPLATE template0, and move there";
         rows.failure("encoding", format!("{} {say}", seen.encoding))
     };
-    let mut all = vec![server, version, encoding, roles(rows, seen), owners(rows, seen), create(rows, seen)];
+    let mut all =
+        vec![server, version, encoding, roles(rows, seen), owners(rows, seen), create(rows, seen)];
     if !seen.foreign_owners.is_empty() {
         let because = "tables of another user are not read";
         all.extend(
@@ -330,7 +375,11 @@ fn inspected(rows: &Rows, seen: &Inspection) -> Vec<Finding> {
     }
     all.push(migrations(rows, seen.schema.as_ref()));
     all.push(isolation(rows, seen));
-    let current = seen.schema.as_ref().and_then(|schema| schema.as_ref().ok()).filter(|schema| schema.pending == 0);
+    let current = seen
+        .schema
+        .as_ref()
+        .and_then(|schema| schema.as_ref().ok())
+        .filter(|schema| schema.pending == 0);
     all.push(rights(rows, current));
     all.push(objects(rows, current));
     all.push(grants(rows, current));
@@ -353,12 +402,15 @@ fn writable(seen: &Inspection, source: &str) -> String {
                 .to_owned();
         }
     };
-    format!("run in a transaction that is BEGIN READ WRITE: {by} RESET default_transaction_read_only")
+    format!(
+        "run in a transaction that is BEGIN READ WRITE: {by} RESET default_transaction_read_only"
+    )
 }
 
 /// Made by the first migration; a user that only owns the database has to be given them.
-fn roles(rows: &Rows, seen: &Inspection) -> Finding {
-    let absent: Vec<&str> = seen.roles.iter().filter(|role| !role.exists).map(|role| role.name.as_str()).collect();
+fn roles(rows: &FindingBuilder, seen: &Inspection) -> Finding {
+    let absent: Vec<&str> =
+        seen.roles.iter().filter(|role| !role.exists).map(|role| role.name.as_str()).collect();
     if !absent.is_empty() {
         return if seen.schema.is_none() {
             rows.not_tried("roles", "the first migration makes them")
@@ -377,23 +429,30 @@ fn roles(rows: &Rows, seen: &Inspection) -> Finding {
         return rows.ok("roles", format!("{} may take on the roles of incident-sync", seen.user));
     }
     let (names, user) = (foreign.join(", "), &seen.user);
-    rows.failure("roles", format!("{user} is no member of {names}; let a superuser run: GRANT {names} TO {user}"))
+    rows.failure(
+        "roles",
+        format!("{user} is no member of {names}; let a superuser run: GRANT {names} TO {user}"),
+    )
 }
 
 /// Objects of other users that incident-sync would call run with its rights, or with those of its readers.
-fn owners(rows: &Rows, seen: &Inspection) -> Finding {
+fn owners(rows: &FindingBuilder, seen: &Inspection) -> Finding {
     let check = "owners";
     if seen.foreign_owners.is_empty() {
         return rows.ok(check, "no other user owns an object that incident-sync uses");
     }
     let (list, user) = (seen.foreign_owners.join("; "), &seen.user);
-    let cure = format!("let a superuser drop it, or check its content and run ALTER ... OWNER TO {user}");
-    rows.failure(check, format!("another user owns an object that incident-sync uses: {list}; {cure}"))
+    let cure =
+        format!("let a superuser drop it, or check its content and run ALTER ... OWNER TO {user}");
+    rows.failure(
+        check,
+        format!("another user owns an object that incident-sync uses: {list}; {cure}"),
+    )
 }
 
 /// Whoever creates functions in a schema of somebody's search path can have them run with that user's rights. The
 /// transactions of incident-sync have no such path, but its readers' do.
-fn create(rows: &Rows, seen: &Inspection) -> Finding {
+fn create(rows: &FindingBuilder, seen: &Inspection) -> Finding {
     let check = "create";
     if seen.create_rights.is_empty() {
         return rows.ok(check, "neither PUBLIC nor a reader may create objects in this database");
@@ -402,7 +461,7 @@ fn create(rows: &Rows, seen: &Inspection) -> Finding {
     rows.failure(check, format!("{say}{}", seen.create_rights.join("; ")))
 }
 
-fn migrations(rows: &Rows, schema: Option<&Result<SchemaState, SyncError>>) -> Finding {
+fn migrations(rows: &FindingBuilder, schema: Option<&Result<SchemaState, SyncError>>) -> Finding {
     let check = "migrations";
     let schema = match schema {
         None => {
@@ -415,7 +474,10 @@ fn migrations(rows: &Rows, schema: Option<&Result<SchemaState, SyncError>>) -> F
     let SchemaState { applied, known, pending, oldest_supported, .. } = schema;
     if *pending > 0 {
         let say = "run incident-sync migrate, or restart the service, which does it";
-        return rows.failure(check, format!("behind: the database lacks {pending} migrations up to {known}; {say}"));
+        return rows.failure(
+            check,
+            format!("behind: the database lacks {pending} migrations up to {known}; {say}"),
+        );
     }
     if known < oldest_supported {
         let say = format!(
@@ -432,7 +494,7 @@ fn migrations(rows: &Rows, schema: Option<&Result<SchemaState, SyncError>>) -> F
     rows.ok(check, format!("the schema is current (migration {applied})"))
 }
 
-fn isolation(rows: &Rows, seen: &Inspection) -> Finding {
+fn isolation(rows: &FindingBuilder, seen: &Inspection) -> Finding {
     let check = "isolation";
     let unbound = seen.roles.iter().filter(|role| role.is_unbound);
     let unbound: Vec<&str> = unbound.map(|role| role.name.as_str()).collect();
@@ -440,28 +502,36 @@ fn isolation(rows: &Rows, seen: &Inspection) -> Finding {
         let cure = unbound.iter().map(|role| format!("ALTER ROLE {role} NOSUPERUSER NOBYPASSRLS"));
         let cure = cure.collect::<Vec<_>>().join("; ");
         let say = "row-level security, which keeps customers apart, does not hold for ";
-        return rows.failure(check, format!("{say}{}; let a superuser run: {cure}", unbound.join(", ")));
+        return rows
+            .failure(check, format!("{say}{}; let a superuser run: {cure}", unbound.join(", ")));
     }
     if seen.schema.is_none() {
         return rows.not_tried(check, "there are no tables");
     }
-    let open: Vec<&str> =
-        seen.isolation.iter().filter(|(_, forced)| !forced).map(|(table, _)| table.as_str()).collect();
+    let open: Vec<&str> = seen
+        .isolation
+        .iter()
+        .filter(|(_, forced)| !forced)
+        .map(|(table, _)| table.as_str())
+        .collect();
     if open.is_empty() {
         return rows.ok(
             check,
-            format!("row-level security is forced on all {} tables of customers' data", seen.isolation.len()),
+            format!(
+                "row-level security is forced on all {} tables of customers' data",
+                seen.isolation.len()
+            ),
         );
     }
-    let cure = open
-        .iter()
-        .map(|table| format!("ALTER TABLE defender.{table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"));
+    let cure = open.iter().map(|table| {
+        format!("ALTER TABLE defender.{table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+    });
     let cure = cure.collect::<Vec<_>>().join("; ");
     let say = "row-level security is not forced, so that a customer's reader may see other customers, on: ";
     rows.failure(check, format!("{say}{}; let the owner run: {cure}", open.join(", ")))
 }
 
-fn rights(rows: &Rows, schema: Option<&SchemaState>) -> Finding {
+fn rights(rows: &FindingBuilder, schema: Option<&SchemaState>) -> Finding {
     let check = "rights";
     let Some(schema) = schema else { return rows.not_tried(check, "the schema is not current") };
     if schema.missing_rights.is_empty() && schema.function_rights.is_empty() {
@@ -475,11 +545,12 @@ fn rights(rows: &Rows, schema: Option<&SchemaState>) -> Finding {
     rows.failure(check, format!("{say}{}", schema.missing_rights.join("; ")))
 }
 
-fn objects(rows: &Rows, schema: Option<&SchemaState>) -> Finding {
+fn objects(rows: &FindingBuilder, schema: Option<&SchemaState>) -> Finding {
     let check = "objects";
     let Some(schema) = schema else { return rows.not_tried(check, "the schema is not current") };
     // Those of customers' tables have a row of their own.
-    let missing: Vec<&str> = schema.missing.iter().copied().filter(|line| !line.starts_with("row-level")).collect();
+    let missing: Vec<&str> =
+        schema.missing.iter().copied().filter(|line| !line.starts_with("row-level")).collect();
     if !missing.is_empty() {
         let say = "somebody has taken away from the schema defender, restore it: ";
         return rows.failure(check, format!("{say}{}", missing.join(", ")));
@@ -496,12 +567,17 @@ fn objects(rows: &Rows, schema: Option<&SchemaState>) -> Finding {
 }
 
 /// A grant counts for the role that it was made for. Where that role is gone, nothing leaks, but its successor sees nothing.
-fn grants(rows: &Rows, schema: Option<&SchemaState>) -> Finding {
+fn grants(rows: &FindingBuilder, schema: Option<&SchemaState>) -> Finding {
     let check = "grants";
     let Some(schema) = schema else { return rows.not_tried(check, "the schema is not current") };
     match &schema.dead_grants {
-        None => rows.not_tried(check, "only the user that migrates may read which reader sees which tenant"),
-        Some(readers) if readers.is_empty() => rows.ok(check, "each grant is that of an existing role"),
+        None => rows.not_tried(
+            check,
+            "only the user that migrates may read which reader sees which tenant",
+        ),
+        Some(readers) if readers.is_empty() => {
+            rows.ok(check, "each grant is that of an existing role")
+        }
         Some(readers) => {
             let say = "these readers see no tenant, because the role was dropped, renamed, made again or restored on another server";
             let cure = "run incident-sync grant-reader for each, or DELETE FROM defender.reader_tenants WHERE reader = its name";
@@ -510,79 +586,104 @@ fn grants(rows: &Rows, schema: Option<&SchemaState>) -> Finding {
     }
 }
 
-fn tenant(seen: &Seen, all: &[Seen]) -> Vec<Finding> {
-    let rows = Rows { group: Group::Tenants, about: &seen.name };
+fn tenant(seen: &TenantProbe, all: &[TenantProbe]) -> Vec<Finding> {
+    let rows = FindingBuilder { group: Group::Tenants, about: &seen.name };
     let told = match &seen.token {
         Some(Ok(told)) => told,
         Some(Err(error @ SyncError::WrongTenant { .. })) => {
             let mut found = vec![rows.ok("token", "Entra gives one"), rows.error("tid", error)];
             found.extend(
-                ["roles", "audience", "call"].map(|check| rows.not_tried(check, "the token is another tenant's")),
+                ["roles", "audience", "call"]
+                    .map(|check| rows.not_tried(check, "the token is another tenant's")),
             );
             return found;
         }
         Some(Err(error)) => {
             let mut found = vec![refused_token(&rows, error, all)];
-            found.extend(["tid", "roles", "audience", "call"].map(|check| rows.not_tried(check, "there is no token")));
+            found.extend(
+                ["tid", "roles", "audience", "call"]
+                    .map(|check| rows.not_tried(check, "there is no token")),
+            );
             return found;
         }
         None => {
             let because = "Entra was not reached";
-            return ["token", "tid", "roles", "audience", "call"].map(|check| rows.not_tried(check, because)).into();
+            return ["token", "tid", "roles", "audience", "call"]
+                .map(|check| rows.not_tried(check, because))
+                .into();
         }
     };
     let call = match &seen.call {
         Some(Ok(())) => rows.ok("call", "the API answers"),
-        Some(Err(error)) if error.is_of_the_database() => uncounted(&rows, error),
+        Some(Err(error)) if error.is_database_error() => uncounted(&rows, error),
         Some(Err(error)) => rows.error("call", error),
         None => rows.not_tried("call", "the API was not reached"),
     };
     let answers = matches!(seen.call, Some(Ok(())));
-    let [tid, roles] = claims(&rows, told.look, answers);
-    vec![rows.ok("token", "Entra gives one"), tid, roles, audience(&rows, told, &seen.scope, seen.call.as_ref()), call]
+    let [tid, roles] = claims(&rows, told.check, answers);
+    vec![
+        rows.ok("token", "Entra gives one"),
+        tid,
+        roles,
+        audience(&rows, told, &seen.scope, seen.call.as_ref()),
+        call,
+    ]
 }
 
 /// The API is not called by who cannot count the call.
-fn uncounted(rows: &Rows, error: &SyncError) -> Finding {
+fn uncounted(rows: &FindingBuilder, error: &SyncError) -> Finding {
     let say = "the database, which counts the calls, failed; the rows of the database say more";
     Finding { error: Some(error.into()), ..rows.not_tried("call", say) }
 }
 
 /// A broken credential is one cause for every tenant, also for those for which the breaker did not ask any more.
-fn refused_token(rows: &Rows, error: &SyncError, all: &[Seen]) -> Finding {
+fn refused_token(rows: &FindingBuilder, error: &SyncError, all: &[TenantProbe]) -> Finding {
     let row = rows.error("token", error);
     let SyncError::CredentialBreaker { code } = error else { return row };
     let failures = all.iter().filter_map(|seen| seen.token.as_ref()?.as_ref().err());
-    let cause = failures.into_iter().find(|failure| failure.shared_credential_code() == Some(*code));
-    let say = cause.map_or_else(|| row.say.clone(), |cause| cause.verdict().say);
+    let cause =
+        failures.into_iter().find(|failure| failure.shared_credential_code() == Some(*code));
+    let say = cause.map_or_else(|| row.say.clone(), |cause| cause.diagnosis().advice);
     Finding { say, ..row }
 }
 
-fn claims(rows: &Rows, look: Look, answers: bool) -> [Finding; 2] {
+fn claims(rows: &FindingBuilder, check: TokenCheck, answers: bool) -> [Finding; 2] {
     let opaque = "the token cannot be read, as Microsoft reserves";
-    match look {
-        Look::Fine => [rows.ok("tid", "the token is this tenant's"), rows.ok("roles", "the token may read incidents")],
-        Look::Opaque => [
-            rows.warning("tid", format!("{opaque}, so its tenant is not proven; it is used all the same")),
+    match check {
+        TokenCheck::Valid => [
+            rows.ok("tid", "the token is this tenant's"),
+            rows.ok("roles", "the token may read incidents"),
+        ],
+        TokenCheck::Unreadable => [
+            rows.warning(
+                "tid",
+                format!("{opaque}, so its tenant is not proven; it is used all the same"),
+            ),
             rows.not_tried("roles", opaque),
         ],
-        Look::RoleMissing => {
+        TokenCheck::RoleMissing => {
             let tid = rows.ok("tid", "the token is this tenant's");
             let say = "the token shows no role Incident.Read.All";
             if answers {
                 return [tid, rows.warning("roles", format!("{say}, but the API answers"))];
             }
             let cure = "add the permission to the app registration, then the customer's admin must consent again";
-            let who = Some(Actor::CustomerAdmin.as_str());
+            let who = Some(Owner::CustomerAdmin.as_str());
             [tid, rows.row("roles", CheckResult::Failure, who, format!("{say}; {cure}"))]
         }
     }
 }
 
 /// Ids and names under which the API is known: those of Microsoft Threat Protection, its old name.
-const AUDIENCES: [&str; 2] = ["8ee8fdad-f234-4243-8f3b-15c294843740", "https://security.microsoft.com/mtp"];
+const AUDIENCES: [&str; 2] =
+    ["8ee8fdad-f234-4243-8f3b-15c294843740", "https://security.microsoft.com/mtp"];
 
-fn audience(rows: &Rows, told: &Told, scope: &str, call: Option<&Result<(), SyncError>>) -> Finding {
+fn audience(
+    rows: &FindingBuilder,
+    told: &TokenFacts,
+    scope: &str,
+    call: Option<&Result<(), SyncError>>,
+) -> Finding {
     let check = "audience";
     let Some(audience) = &told.audience else {
         return rows.not_tried(check, "the token cannot be read");
@@ -590,12 +691,15 @@ fn audience(rows: &Rows, told: &Told, scope: &str, call: Option<&Result<(), Sync
     let bare = audience.trim_end_matches('/');
     let asked = scope.trim_end_matches(".default").trim_end_matches('/');
     // A scope of another service is granted as it was asked for, and yet of no use here.
-    let is_foreign =
-        ["graph.microsoft.com", "securitycenter", "management.azure.com"].iter().any(|other| bare.contains(other));
+    let is_foreign = ["graph.microsoft.com", "securitycenter", "management.azure.com"]
+        .iter()
+        .any(|other| bare.contains(other));
     if AUDIENCES.contains(&bare) || (bare == asked && !is_foreign) {
         return rows.ok(check, "the token is for the API");
     }
-    let say = format!("the token is for {audience}, not for the Defender API; check scope, cloud and token_version");
+    let say = format!(
+        "the token is for {audience}, not for the Defender API; check scope, cloud and token_version"
+    );
     match call {
         Some(Ok(())) => rows.warning(check, format!("{say}; the API takes it all the same")),
         _ => rows.failure(check, say),
@@ -603,7 +707,7 @@ fn audience(rows: &Rows, told: &Told, scope: &str, call: Option<&Result<(), Sync
 }
 
 /// What a database that does not answer is told as.
-pub fn unreachable(error: &SyncError) -> (String, Option<Said>) {
+pub fn unreachable(error: &SyncError) -> (String, Option<ErrorText>) {
     let of_connection = [
         (
             "UnknownIssuer",
@@ -627,14 +731,15 @@ pub fn unreachable(error: &SyncError) -> (String, Option<Said>) {
     ];
     let say = match error {
         SyncError::Database { sqlstate: None, what, .. } => {
-            let known = of_connection.iter().find(|(word, _)| what.contains(word)).map(|(_, say)| *say);
+            let known =
+                of_connection.iter().find(|(word, _)| what.contains(word)).map(|(_, say)| *say);
             known
                 .unwrap_or(
                     "Postgres does not answer; see whether it runs, and whether database.url and sslmode are right",
                 )
                 .to_owned()
         }
-        other => other.verdict().say,
+        other => other.diagnosis().advice,
     };
     (say, Some(error.into()))
 }

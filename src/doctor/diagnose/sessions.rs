@@ -1,6 +1,6 @@
 //! Rows on sessions and roles of others that can slow the service down or stop it.
 
-use super::Rows;
+use super::FindingBuilder;
 use crate::doctor::Finding;
 use crate::store::feed::{Feed, FeedHolder, ReaderLimits};
 use crate::store::inspect::SchemaState;
@@ -10,17 +10,27 @@ const HOLDER_WARNS_S: f64 = 60.0;
 /// Named in one row at most.
 const NAMED_MAX: usize = 5;
 
-pub(super) fn change_feed(rows: &Rows, schema: Option<&SchemaState>, user: &str) -> Finding {
+pub(super) fn change_feed(
+    rows: &FindingBuilder,
+    schema: Option<&SchemaState>,
+    user: &str,
+) -> Finding {
     let check = "change_feed";
     let Some(schema) = schema else { return rows.not_tried(check, "the schema is not current") };
     let Feed { holders, hidden_seconds } = &schema.feed;
     // Without its age, a transaction is suspect while a change has been hidden for that long.
-    let is_old = |holder: &&FeedHolder| holder.age_seconds.unwrap_or(*hidden_seconds) > HOLDER_WARNS_S;
-    let holders: Vec<&FeedHolder> = holders.iter().filter(|holder| !holder.is_ours).filter(is_old).collect();
+    let is_old =
+        |holder: &&FeedHolder| holder.age_seconds.unwrap_or(*hidden_seconds) > HOLDER_WARNS_S;
+    let holders: Vec<&FeedHolder> =
+        holders.iter().filter(|holder| !holder.is_ours).filter(is_old).collect();
     if holders.is_empty() {
-        return rows.ok(check, "no transaction of other sessions holds the change feed back for more than a minute");
+        return rows.ok(
+            check,
+            "no transaction of other sessions holds the change feed back for more than a minute",
+        );
     }
-    let named: Vec<String> = holders.iter().take(NAMED_MAX).map(|holder| named(holder, user)).collect();
+    let named: Vec<String> =
+        holders.iter().take(NAMED_MAX).map(|holder| named(holder, user)).collect();
     let more = match holders.len().saturating_sub(NAMED_MAX) {
         0 => String::new(),
         more => format!("; and {more} more"),
@@ -43,7 +53,9 @@ fn named(holder: &FeedHolder, user: &str) -> String {
     match (&holder.gid, holder.pid) {
         (Some(gid), _) => {
             let gid = gid.replace('\'', "''");
-            format!("prepared by {role} in database {database} {age}: run there ROLLBACK PREPARED '{gid}'")
+            format!(
+                "prepared by {role} in database {database} {age}: run there ROLLBACK PREPARED '{gid}'"
+            )
         }
         (None, pid) => {
             let (pid, application) = (pid.unwrap_or_default(), shown(&holder.application));
@@ -54,17 +66,24 @@ fn named(holder: &FeedHolder, user: &str) -> String {
     }
 }
 
-pub(super) fn readers(rows: &Rows, schema: Option<&SchemaState>) -> Finding {
+pub(super) fn readers(rows: &FindingBuilder, schema: Option<&SchemaState>) -> Finding {
     let check = "readers";
     let Some(schema) = schema else { return rows.not_tried(check, "the schema is not current") };
     if schema.readers.is_empty() {
         return rows.ok(check, "there are no reader roles");
     }
     let those = |is_so: fn(&ReaderLimits) -> bool| -> Vec<&str> {
-        schema.readers.iter().filter(|reader| is_so(reader)).map(|reader| reader.role.as_str()).collect()
+        schema
+            .readers
+            .iter()
+            .filter(|reader| is_so(reader))
+            .map(|reader| reader.role.as_str())
+            .collect()
     };
-    let (unlimited, unbounded) =
-        (those(|reader| reader.has_no_connection_limit), those(|reader| reader.has_no_temp_file_limit));
+    let (unlimited, unbounded) = (
+        those(|reader| reader.has_no_connection_limit),
+        those(|reader| reader.has_no_temp_file_limit),
+    );
     let advice = match &unbounded[..] {
         [] => String::new(),
         [first, ..] => format!(

@@ -1,5 +1,5 @@
-use super::super::network::Shown;
-use super::super::{CheckResult, ConfigurationSeen, DatabaseSeen};
+use super::super::network::CertificateFacts;
+use super::super::{CheckResult, ConfigurationFacts, DatabaseFacts};
 use super::*;
 use crate::store::feed::{Feed, FeedHolder, ReaderLimits};
 
@@ -7,23 +7,32 @@ fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap()
 }
 
-fn facts(hosts: Vec<Host>, inspection: Inspection, tenants: Vec<Seen>) -> Facts {
+fn facts(hosts: Vec<Host>, inspection: Inspection, tenants: Vec<TenantProbe>) -> Facts {
     let file = "incident-sync.toml".to_owned();
     let (open_to_writers, closed_to_service, warnings) = (Vec::new(), Vec::new(), Vec::new());
-    let configuration = ConfigurationSeen { file, tenants: 1, open_to_writers, closed_to_service, warnings };
-    let database = DatabaseSeen {
+    let configuration =
+        ConfigurationFacts { file, tenants: 1, open_to_writers, closed_to_service, warnings };
+    let database = DatabaseFacts {
         server: "postgres://db".to_owned(),
         looked_up: None,
         connected: None,
         inspection: Ok(inspection),
     };
-    Facts { configuration, endings: Vec::new(), way: Way::Direct, hosts, database, tenants }
+    Facts { configuration, expiries: Vec::new(), egress: Egress::Direct, hosts, database, tenants }
 }
 
 fn host(ahead: Option<i64>, days: i64) -> Host {
-    let certificate = Some(Shown { issuer: "Company CA".to_owned(), ends: now() + TimeDelta::days(days) });
-    let reached = Some(Ok(Reached { ahead, certificate }));
-    Host { origin: "https://login.example".to_owned(), is_tls: true, looked_up: Some(Ok(2)), reached }
+    let certificate = Some(CertificateFacts {
+        issuer: "Company CA".to_owned(),
+        ends: now() + TimeDelta::days(days),
+    });
+    let reached = Some(Ok(HostFacts { ahead, certificate }));
+    Host {
+        origin: "https://login.example".to_owned(),
+        is_tls: true,
+        looked_up: Some(Ok(2)),
+        reached,
+    }
 }
 
 fn good_database() -> Inspection {
@@ -43,14 +52,19 @@ fn good_database() -> Inspection {
     }
 }
 
-fn seen(name: &str, token: Result<Told, SyncError>, call: Option<Result<(), SyncError>>) -> Seen {
+fn seen(
+    name: &str,
+    token: Result<TokenFacts, SyncError>,
+    call: Option<Result<(), SyncError>>,
+) -> TenantProbe {
     let scope = "https://api.security.microsoft.com/.default".to_owned();
-    Seen { name: name.to_owned(), scope, token: Some(token), call }
+    TenantProbe { name: name.to_owned(), scope, token: Some(token), call }
 }
 
 /// The only row of a check.
 fn row(facts: &Facts, group: Group, check: &str) -> Finding {
-    let mut rows = judge(facts, now()).into_iter().filter(|row| (row.group, row.check) == (group, check));
+    let mut rows =
+        diagnose(facts, now()).into_iter().filter(|row| (row.group, row.check) == (group, check));
     let row = rows.next().unwrap();
     assert!(rows.next().is_none(), "{check} is there twice");
     row
@@ -66,7 +80,11 @@ fn a_clock_warns_beyond_a_minute_and_fails_beyond_five() {
         (301, CheckResult::Failure),
         (-301, CheckResult::Failure),
     ] {
-        let row = row(&facts(vec![host(Some(ahead), 90)], good_database(), Vec::new()), Group::Network, "clock");
+        let row = row(
+            &facts(vec![host(Some(ahead), 90)], good_database(), Vec::new()),
+            Group::Network,
+            "clock",
+        );
         assert_eq!(row.result, result, "{ahead}");
     }
     let untold = facts(vec![host(None, 90)], good_database(), Vec::new());
@@ -76,7 +94,11 @@ fn a_clock_warns_beyond_a_minute_and_fails_beyond_five() {
 #[test]
 fn a_certificate_that_ends_soon_is_told_with_its_issuer() {
     for (days, result) in [(8, CheckResult::Ok), (6, CheckResult::Warning)] {
-        let row = row(&facts(vec![host(Some(0), days)], good_database(), Vec::new()), Group::Network, "tls");
+        let row = row(
+            &facts(vec![host(Some(0), days)], good_database(), Vec::new()),
+            Group::Network,
+            "tls",
+        );
         assert_eq!(row.result, result);
         assert!(row.say.contains("Company CA"), "{row:?}");
     }
@@ -96,7 +118,7 @@ fn a_server_that_is_too_old_or_a_standby_fails() {
 #[test]
 fn a_token_for_somebody_else_fails_unless_the_api_takes_it() {
     let judged = |aud: Option<&str>, call| {
-        let told = Told { look: Look::Fine, audience: aud.map(str::to_owned) };
+        let told = TokenFacts { check: TokenCheck::Valid, audience: aud.map(str::to_owned) };
         let facts = facts(Vec::new(), good_database(), vec![seen("Contoso", Ok(told), Some(call))]);
         row(&facts, Group::Tenants, "audience").result
     };
@@ -104,7 +126,9 @@ fn a_token_for_somebody_else_fails_unless_the_api_takes_it() {
         let (code, target, hint) = (String::new(), String::new(), String::new());
         Err(SyncError::Api { status: 401, code, target, retry_after: None, hint })
     };
-    for good in ["https://api.security.microsoft.com", "https://api.security.microsoft.com/", AUDIENCES[0]] {
+    for good in
+        ["https://api.security.microsoft.com", "https://api.security.microsoft.com/", AUDIENCES[0]]
+    {
         assert_eq!(judged(Some(good), refused()), CheckResult::Ok, "{good}");
     }
     for foreign in ["https://graph.microsoft.com", "https://api.security.microsoft.com.example"] {
@@ -125,7 +149,7 @@ fn the_breaker_says_what_opened_it() {
     };
     let spared = SyncError::CredentialBreaker { code: 7_000_222 };
     let tenants = vec![seen("a", Err(expired), None), seen("b", Err(spared.clone()), None)];
-    let rows = judge(&facts(Vec::new(), good_database(), tenants), now());
+    let rows = diagnose(&facts(Vec::new(), good_database(), tenants), now());
     let tokens: Vec<&Finding> = rows.iter().filter(|row| row.check == "token").collect();
     assert_eq!((tokens.len(), &tokens[0].say), (2, &tokens[1].say));
     assert!(tokens[1].say.contains("has expired"), "{tokens:?}");
@@ -139,33 +163,52 @@ fn with_schema(schema: SchemaState) -> Facts {
 
 fn holder(role: &str, age_seconds: Option<f64>) -> FeedHolder {
     let (pid, role, application) = (Some(4711), Some(role.to_owned()), Some("report".to_owned()));
-    FeedHolder { pid, gid: None, role, application, database: Some("sync".to_owned()), age_seconds, is_ours: false }
+    FeedHolder {
+        pid,
+        gid: None,
+        role,
+        application,
+        database: Some("sync".to_owned()),
+        age_seconds,
+        is_ours: false,
+    }
 }
 
 #[test]
 fn change_feed_warns_of_transactions_older_than_a_minute() {
     let check = |holders: Vec<FeedHolder>, hidden_seconds: f64| {
         let feed = Feed { holders, hidden_seconds };
-        row(&with_schema(SchemaState { feed, ..SchemaState::default() }), Group::Database, "change_feed")
+        row(
+            &with_schema(SchemaState { feed, ..SchemaState::default() }),
+            Group::Database,
+            "change_feed",
+        )
     };
     let ours = FeedHolder { is_ours: true, ..holder("sync", Some(300.0)) };
     assert_eq!(check(vec![ours, holder("bi", Some(59.0))], 300.0).result, CheckResult::Ok);
     assert_eq!(check(vec![holder("bi", None)], 59.0).result, CheckResult::Ok);
     let row = check(vec![holder("bi", Some(75.0))], 0.0);
     assert_eq!((row.result, row.who_must_act), (CheckResult::Warning, Some(OPERATOR)));
-    for word in ["pid 4711 of bi (application report, database sync) for 75 s", "SELECT pg_terminate_backend(4711)"] {
+    for word in [
+        "pid 4711 of bi (application report, database sync) for 75 s",
+        "SELECT pg_terminate_backend(4711)",
+    ] {
         assert!(row.say.contains(word), "{}", row.say);
     }
     let row = check(vec![holder("bi", None)], 75.0);
     assert!(
-        row.say.contains("pg_terminate_backend(4711)") && row.say.contains("GRANT pg_read_all_stats TO sync"),
+        row.say.contains("pg_terminate_backend(4711)")
+            && row.say.contains("GRANT pg_read_all_stats TO sync"),
         "{}",
         row.say
     );
-    let prepared = FeedHolder { pid: None, gid: Some("it's".to_owned()), ..holder("bi", Some(75.0)) };
+    let prepared =
+        FeedHolder { pid: None, gid: Some("it's".to_owned()), ..holder("bi", Some(75.0)) };
     let row = check(vec![prepared], 0.0);
     assert!(
-        row.say.ends_with("prepared by bi in database sync for 75 s: run there ROLLBACK PREPARED 'it''s'"),
+        row.say.ends_with(
+            "prepared by bi in database sync for 75 s: run there ROLLBACK PREPARED 'it''s'"
+        ),
         "{}",
         row.say
     );
@@ -182,19 +225,25 @@ fn readers_without_a_connection_limit_are_a_warning() {
             has_no_temp_file_limit: *files,
         };
         let readers = limits.iter().map(reader).collect();
-        row(&with_schema(SchemaState { readers, ..SchemaState::default() }), Group::Database, "readers")
+        row(
+            &with_schema(SchemaState { readers, ..SchemaState::default() }),
+            Group::Database,
+            "readers",
+        )
     };
     assert_eq!(check(&[]).result, CheckResult::Ok);
     let bounded = check(&[("a", false, true)]);
     assert!(
-        bounded.result == CheckResult::Ok && bounded.say.contains("ALTER ROLE a SET temp_file_limit"),
+        bounded.result == CheckResult::Ok
+            && bounded.say.contains("ALTER ROLE a SET temp_file_limit"),
         "{}",
         bounded.say
     );
     let open = check(&[("a", false, false), ("b", true, false), ("c", true, false)]);
     assert_eq!(open.result, CheckResult::Warning);
     assert!(
-        open.say.contains("b, c may take every connection") && open.say.contains("ALTER ROLE b CONNECTION LIMIT"),
+        open.say.contains("b, c may take every connection")
+            && open.say.contains("ALTER ROLE b CONNECTION LIMIT"),
         "{}",
         open.say
     );

@@ -46,39 +46,54 @@ impl Certificate {
     /// From PEM: the certificate (the rest of its chain may follow) and its key, in one text or in two.
     pub fn from_pem(certificates: &[u8], key: &[u8], algorithm: Algorithm) -> Result<Self, String> {
         let chain = CertificateDer::pem_slice_iter(certificates).collect::<Result<Vec<_>, _>>();
-        let chain =
-            chain.map_err(|_| "the certificate is not PEM; it should begin with -----BEGIN CERTIFICATE-----")?;
+        let chain = chain.map_err(
+            |_| "the certificate is not PEM; it should begin with -----BEGIN CERTIFICATE-----",
+        )?;
         let text = String::from_utf8_lossy(key);
         if text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
-            return Err("the private key is encrypted; write it without a password, with mode 0600".into());
+            return Err(
+                "the private key is encrypted; write it without a password, with mode 0600".into(),
+            );
         }
         let key = match PrivateKeyDer::from_pem_slice(key) {
             Ok(PrivateKeyDer::Pkcs8(key)) => KeyPair::from_pkcs8(key.secret_pkcs8_der()),
             Ok(PrivateKeyDer::Pkcs1(key)) => KeyPair::from_der(key.secret_pkcs1_der()),
             Ok(_) => return Err(NOT_RSA.into()),
             Err(_) => {
-                return Err("there is no private key in PEM; put it behind the certificate or into \
+                return Err(
+                    "there is no private key in PEM; put it behind the certificate or into \
                             client_private_key_file"
-                    .into());
+                        .into(),
+                );
             }
         };
         Self::of(chain, key.map_err(|_| NOT_RSA)?, algorithm)
     }
 
-    fn of(chain: Vec<CertificateDer<'static>>, key: KeyPair, algorithm: Algorithm) -> Result<Self, String> {
+    fn of(
+        chain: Vec<CertificateDer<'static>>,
+        key: KeyPair,
+        algorithm: Algorithm,
+    ) -> Result<Self, String> {
         if chain.is_empty() {
-            return Err("there is no certificate in PEM; it should begin with -----BEGIN CERTIFICATE-----".into());
+            return Err(
+                "there is no certificate in PEM; it should begin with -----BEGIN CERTIFICATE-----"
+                    .into(),
+            );
         }
         for der in chain {
-            let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| "the certificate cannot be read")?;
+            let (_, parsed) =
+                X509Certificate::from_der(&der).map_err(|_| "the certificate cannot be read")?;
             if *parsed.public_key().subject_public_key.data != *key.public().as_ref() {
                 continue;
             }
             let end = parsed.validity().not_after.timestamp();
-            let expires = DateTime::from_timestamp(end, 0).ok_or("the certificate's end cannot be read")?;
+            let expires =
+                DateTime::from_timestamp(end, 0).ok_or("the certificate's end cannot be read")?;
             return Ok(Self { key, der, algorithm, expires });
         }
-        Err("the private key does not belong to the certificate; put both of the same pair there".into())
+        Err("the private key does not belong to the certificate; put both of the same pair there"
+            .into())
     }
 
     /// The certificate's SHA-1 thumbprint in hexadecimal, as the app registration lists it.
@@ -87,13 +102,20 @@ impl Certificate {
     }
 
     /// A signed statement that we are this application, for that token endpoint alone, at that time.
-    pub fn assertion(&self, client_id: &str, endpoint: &str, now: i64) -> Result<String, &'static str> {
+    pub fn assertion(
+        &self,
+        client_id: &str,
+        endpoint: &str,
+        now: i64,
+    ) -> Result<String, &'static str> {
         let header = match self.algorithm {
             Algorithm::Ps256 => {
                 let digest = ring::digest::digest(&ring::digest::SHA256, &self.der);
                 json!({"alg": "PS256", "typ": "JWT", "x5t#S256": URL_SAFE_NO_PAD.encode(digest)})
             }
-            Algorithm::Rs256 => json!({"alg": "RS256", "typ": "JWT", "x5t": URL_SAFE_NO_PAD.encode(sha1(&self.der))}),
+            Algorithm::Rs256 => {
+                json!({"alg": "RS256", "typ": "JWT", "x5t": URL_SAFE_NO_PAD.encode(sha1(&self.der))})
+            }
         };
         let claims = json!({
             "aud": endpoint,
@@ -111,13 +133,15 @@ impl Certificate {
             Algorithm::Ps256 => &RSA_PSS_SHA256,
             Algorithm::Rs256 => &RSA_PKCS1_SHA256,
         };
-        let result = self.key.sign(padding, &SystemRandom::new(), signed.as_bytes(), &mut signature);
+        let result =
+            self.key.sign(padding, &SystemRandom::new(), signed.as_bytes(), &mut signature);
         result.map_err(|_| "the assertion could not be signed")?;
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 }
 
-const NOT_RSA: &str = "the private key is not an RSA key of 2048 to 4096 bits, the only kind that Entra accepts";
+const NOT_RSA: &str =
+    "the private key is not an RSA key of 2048 to 4096 bits, the only kind that Entra accepts";
 
 /// Whether this is a PKCS#12 key store (`.pfx`, `.p12`), in DER or BER: a sequence that begins with version 3 (RFC 7292, section 4).
 pub fn is_pkcs12(bytes: &[u8]) -> bool {

@@ -41,7 +41,9 @@ fn pkcs12_is_recognised_by_its_first_bytes() {
     }
     let key = PrivateKeyDer::from_pem_slice(FIRST_KEY).unwrap();
     let certificate = CertificateDer::from_pem_slice(FIRST).unwrap();
-    for other in [FIRST, FIRST_KEY, key.secret_der(), &certificate, b"", b"0", &[0x30, 0xff], &modern[1..]] {
+    for other in
+        [FIRST, FIRST_KEY, key.secret_der(), &certificate, b"", b"0", &[0x30, 0xff], &modern[1..]]
+    {
         assert!(!is_pkcs12(other));
     }
 }

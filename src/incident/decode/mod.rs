@@ -33,7 +33,8 @@ pub fn split(text: &str) -> Result<Page<'_>, String> {
     if !text.starts_with('{') {
         return Err("it is not a JSON object".to_owned());
     }
-    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| without_content(&error))?;
+    let envelope: Envelope<'_> =
+        serde_json::from_str(text).map_err(|error| without_content(&error))?;
     let Listed(incidents) = envelope.value.ok_or("it has no list named value")?;
     Ok(Page { incidents, next_link: envelope.next_link })
 }
@@ -84,8 +85,11 @@ pub fn check_growth(text: &str) -> Result<(), String> {
             b'"' => at = end_of_string(bytes, at + 1),
             b'-' | b'0'..=b'9' => {
                 let rest = bytes[at..].iter();
-                let length =
-                    rest.take_while(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')).count();
+                let length = rest
+                    .take_while(|byte| {
+                        matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')
+                    })
+                    .count();
                 digits += digits_added(&text[at..at + length])?;
                 at += length - 1;
             }
@@ -126,7 +130,9 @@ fn digits_added(number: &str) -> Result<u64, String> {
         return Err("it holds a number that is too large".to_owned());
     }
     let exponent = exponent.map_or(Ok(0), str::parse::<i64>);
-    exponent.map(i64::unsigned_abs).map_err(|_| "it holds a number with an exponent that is too large".to_owned())
+    exponent
+        .map(i64::unsigned_abs)
+        .map_err(|_| "it holds a number with an exponent that is too large".to_owned())
 }
 
 /// serde's messages may quote the value; the position is enough to find it in the quarantined text.
@@ -136,7 +142,9 @@ fn without_content(error: &serde_json::Error) -> String {
 
 /// The text of an incident with what Postgres cannot store replaced by U+FFFD: `\u0000` and lone surrogates.
 pub fn storable(raw: &str) -> Cow<'_, str> {
-    let Some(first) = memchr::memmem::find(raw.as_bytes(), b"\\u") else { return Cow::Borrowed(raw) };
+    let Some(first) = memchr::memmem::find(raw.as_bytes(), b"\\u") else {
+        return Cow::Borrowed(raw);
+    };
     let mut clean = String::new();
     let mut copied = 0;
     let mut at = first.saturating_sub(preceding_backslashes(raw, first));
@@ -187,7 +195,8 @@ fn escape_at(raw: &str, at: usize) -> Escape {
 
 /// Decodes one incident from its storable text.
 pub fn decode(text: &str) -> Result<Incident<'_>, String> {
-    let incident: Lenient<Incident<'_>> = serde_json::from_str(text).map_err(|error| without_content(&error))?;
+    let incident: Lenient<Incident<'_>> =
+        serde_json::from_str(text).map_err(|error| without_content(&error))?;
     match incident {
         Lenient::Value(incident) => Ok(incident),
         Lenient::Null | Lenient::Mistyped => Err("it is not a JSON object".to_owned()),
@@ -315,7 +324,8 @@ fn time(text: &str) -> Option<DateTime<Utc>> {
     let parsed = match DateTime::parse_from_rfc3339(text) {
         Ok(time) => time.with_timezone(&Utc),
         // No zone was never seen; UTC is the only zone that the API speaks.
-        Err(_) => Utc.from_utc_datetime(&NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok()?),
+        Err(_) => Utc
+            .from_utc_datetime(&NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok()?),
     };
     // A leap second would become the next second in Postgres, later than it was served, and then look changed for ever.
     let parsed = parsed.with_nanosecond(parsed.nanosecond().min(999_999_999))?;
@@ -528,7 +538,7 @@ impl<'a> Device<'a> {
 
 /// The two fields that the reading plan needs, from an incident that is not decoded further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
+pub struct IncidentKey {
     /// `incidentId`.
     pub incident_id: Option<i64>,
     /// `lastUpdateTime`.
@@ -537,8 +547,8 @@ pub struct Head {
 
 /// Reads the head of an incident from its storable text; both fields are `None` where the text is no object. Stops at
 /// the second field, which stands near the front of every text that was seen: nine tenths of the text are not read.
-pub fn head(text: &str) -> Head {
-    struct HeadVisitor<'h>(&'h mut Head);
+pub fn head(text: &str) -> IncidentKey {
+    struct HeadVisitor<'h>(&'h mut IncidentKey);
     impl<'de> Visitor<'de> for HeadVisitor<'_> {
         type Value = ();
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -558,7 +568,7 @@ pub fn head(text: &str) -> Head {
             Ok(())
         }
     }
-    let mut head = Head { incident_id: None, last_update_time: None };
+    let mut head = IncidentKey { incident_id: None, last_update_time: None };
     // Stopping early leaves text behind, which the parser calls an error; what was read is read.
     drop(serde_json::Deserializer::from_str(text).deserialize_map(HeadVisitor(&mut head)));
     head
@@ -575,7 +585,9 @@ pub fn incident_uris(text: &str) -> Vec<String> {
         fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
             while let Some(key) = object.next_key::<Key<'de>>()? {
                 match key.0.as_ref() {
-                    "incidentUri" => self.0.extend(value::<Cow<'_, str>>(object.next_value()?).map(Cow::into_owned)),
+                    "incidentUri" => self
+                        .0
+                        .extend(value::<Cow<'_, str>>(object.next_value()?).map(Cow::into_owned)),
                     _ => drop(object.next_value::<IgnoredAny>()?),
                 }
             }

@@ -25,8 +25,19 @@ fn the_documented_page_splits_and_decodes() {
 
 #[test]
 fn what_is_no_page_is_an_error() {
-    let documented = include_str!("../../../tests/data/defender_docs_list_incidents_INVALID_as_in_docs.txt");
-    for text in ["", "{}", "[]", "\"x\"", "<html>", "{\"value\":null}", "{\"value\":{}}", "{\"value\":[1", documented] {
+    let documented =
+        include_str!("../../../tests/data/defender_docs_list_incidents_INVALID_as_in_docs.txt");
+    for text in [
+        "",
+        "{}",
+        "[]",
+        "\"x\"",
+        "<html>",
+        "{\"value\":null}",
+        "{\"value\":{}}",
+        "{\"value\":[1",
+        documented,
+    ] {
         assert!(split(text).is_err(), "{text:.20}");
     }
     assert_eq!(split("\u{feff} {\"value\":[]}").unwrap().incidents.len(), 0);
@@ -123,9 +134,10 @@ fn every_code_unit_becomes_storable() {
 
 #[test]
 fn a_head_is_read_from_anywhere_in_the_text() {
-    let raw: Box<RawValue> =
-        serde_json::from_str(r#"{"x":[{"incidentId":9}],"lastUpdateTime":"2026-01-01T00:00:00Z","incidentId":3}"#)
-            .unwrap();
+    let raw: Box<RawValue> = serde_json::from_str(
+        r#"{"x":[{"incidentId":9}],"lastUpdateTime":"2026-01-01T00:00:00Z","incidentId":3}"#,
+    )
+    .unwrap();
     let head = head(raw.get());
     assert_eq!(head.incident_id, Some(3));
     assert!(head.last_update_time.is_some());
@@ -136,7 +148,8 @@ fn read_any_page(text: &str) -> usize {
     let Ok(page) = split(text) else { return 0 };
     for raw in &page.incidents {
         let storable = storable(raw.get());
-        let parsed = serde_json::from_str::<&RawValue>(&storable).expect("what was JSON stays JSON");
+        let parsed =
+            serde_json::from_str::<&RawValue>(&storable).expect("what was JSON stays JSON");
         assert_eq!(parsed.get(), storable);
         assert_eq!(super::storable(&storable), storable, "it is storable at once");
         head(&storable);
@@ -171,8 +184,10 @@ fn picoseconds(text: &str, offset_minutes: i128) -> i128 {
     let number = |range: std::ops::Range<usize>| text[range].parse::<i128>().unwrap();
     let (year, month, day) = (number(0..4), number(5..7), number(8..10));
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
-    let seconds = days * 86_400 + number(11..13) * 3_600 + number(14..16) * 60 + number(17..19) - offset_minutes * 60;
+    let days =
+        365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
+    let seconds = days * 86_400 + number(11..13) * 3_600 + number(14..16) * 60 + number(17..19)
+        - offset_minutes * 60;
     let fraction = text[19..].strip_prefix('.').unwrap_or_default();
     let fraction: String = fraction.chars().take_while(char::is_ascii_digit).take(12).collect();
     seconds * 1_000_000_000_000 + format!("{fraction:0<12}").parse::<i128>().unwrap()

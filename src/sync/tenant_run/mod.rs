@@ -8,15 +8,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::defender::ORDINARY_BYTES_MAX;
-use crate::defender::paging::{Hole, PageFacts, Plan, Scope};
-use crate::error::{Actor, SyncError};
-use crate::incident::rows::{self, Element, Hash};
+use crate::defender::paging::{Gap, PageSummary, Plan, ReadScope};
+use crate::error::{Owner, SyncError};
+use crate::incident::rows::{self, Hash, RawIncident};
 use crate::incident::window::{poll_from, to_delta};
 use crate::store::Claim;
 use crate::store::lease::RunKind;
 use crate::store::runs::Counts;
-use crate::store::write_page::{KnownVersions, Mark, Place};
-use crate::sync::page_fetcher::{Pages, Parties};
+use crate::store::write_page::{KnownVersions, LastWrite, PagePosition};
+use crate::sync::page_fetcher::{PageFetcher, Services};
 use crate::sync::retry::with_retries;
 use crate::tenant::Tenant;
 
@@ -24,14 +24,14 @@ use crate::tenant::Tenant;
 pub const PAGES_PER_SLICE: usize = 50;
 
 /// Holes that one run tries again: three calls each while they last.
-const HOLES_PER_RUN: usize = 20;
+const GAPS_PER_RUN: usize = 20;
 
 /// Each may be as large as a page.
 const REJECTED_AT_ONCE: i64 = 10;
 
 /// How far a run reaches.
 #[derive(Debug, Clone, Copy)]
-pub struct Reach {
+pub struct RunOptions {
     /// A poll starts this far before the watermark.
     pub overlap: Duration,
     /// A first synchronisation goes back this far.
@@ -39,22 +39,22 @@ pub struct Reach {
     /// A reconciliation goes back this far before the watermark.
     pub reconcile: Duration,
     /// What a person asked for.
-    pub asked: Asked,
+    pub mode: SyncMode,
     /// Pages after which the run ends at the next move of the watermark.
     pub pages_max: usize,
 }
 
 /// What a person asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum SyncMode {
     /// What is new.
-    News,
+    Incremental,
     /// Everything that the API retains.
-    Everything,
+    Full,
     /// All since a time.
     Since(DateTime<Utc>),
     /// What is in quarantine, once more.
-    Rejected,
+    Quarantine,
 }
 
 /// What a run did, whatever happened.
@@ -76,32 +76,40 @@ pub struct RunReport {
 #[derive(Debug)]
 pub struct TenantRun<'a> {
     /// The parties.
-    pub parties: &'a Parties,
+    pub services: &'a Services,
     /// Whose incidents.
     pub tenant: &'a Tenant,
     /// The right to write them.
     pub claim: &'a Claim,
     /// How far.
-    pub reach: Reach,
+    pub options: RunOptions,
     /// Where its pages come from, and what counts them.
-    pub pages: &'a Pages<'a>,
+    pub pages: &'a PageFetcher<'a>,
     /// What it has written last.
-    pub mark: Mutex<Option<Mark>>,
+    pub last_write: Mutex<Option<LastWrite>>,
 }
 
-impl Reach {
+impl RunOptions {
     /// What a run reads, one after the other: the only place where the kinds of runs differ.
-    pub(crate) fn scopes(&self, claim: &Claim) -> Vec<Scope> {
-        let scope = |from, status| Scope { from, to: None, lookback: self.lookback, status };
+    pub(crate) fn scopes(&self, claim: &Claim) -> Vec<ReadScope> {
+        let scope = |from, status| ReadScope { from, to: None, lookback: self.lookback, status };
         let news = claim.watermark.map(|watermark| poll_from(watermark, self.overlap));
-        match (claim.kind, self.asked) {
-            (RunKind::Open, _) => vec![scope(None, Some("Active")), scope(None, Some("InProgress"))],
-            (RunKind::Reconcile, _) => {
-                vec![scope(claim.watermark.map(|watermark| watermark - to_delta(self.reconcile)), None)]
+        match (claim.kind, self.mode) {
+            (RunKind::Open, _) => {
+                vec![scope(None, Some("Active")), scope(None, Some("InProgress"))]
             }
-            (_, Asked::Everything) => vec![scope(None, None)],
-            (_, Asked::Since(time)) => vec![scope(Some(time), None)],
-            (RunKind::Poll | RunKind::Backfill | RunKind::Manual, Asked::News | Asked::Rejected) => {
+            (RunKind::Reconcile, _) => {
+                vec![scope(
+                    claim.watermark.map(|watermark| watermark - to_delta(self.reconcile)),
+                    None,
+                )]
+            }
+            (_, SyncMode::Full) => vec![scope(None, None)],
+            (_, SyncMode::Since(time)) => vec![scope(Some(time), None)],
+            (
+                RunKind::Poll | RunKind::Backfill | RunKind::Manual,
+                SyncMode::Incremental | SyncMode::Quarantine,
+            ) => {
                 vec![scope(news, None)]
             }
         }
@@ -109,7 +117,7 @@ impl Reach {
 
     /// A watermark may move only if nothing lies between the old one and what is read; and the overlap before the old
     /// one must be read too, because what the API lists late would lie before the overlap of the new one.
-    pub(crate) fn moves_watermark(&self, claim: &Claim, scope: Scope) -> bool {
+    pub(crate) fn moves_watermark(&self, claim: &Claim, scope: ReadScope) -> bool {
         let reaches_back = match (scope.from, claim.watermark) {
             (None, _) => true,
             (Some(_), None) => false,
@@ -121,22 +129,28 @@ impl Reach {
 
 impl RunReport {
     /// Nothing done yet.
-    fn beginning(claim: &Claim) -> Self {
+    fn new(claim: &Claim) -> Self {
         let counts = Counts::default();
-        Self { counts, window_from: None, watermark: claim.watermark, is_drained: true, failure: None }
+        Self {
+            counts,
+            window_from: None,
+            watermark: claim.watermark,
+            is_drained: true,
+            failure: None,
+        }
     }
 
     /// Of a run that could not tell itself what it did.
-    pub fn cut_short(claim: &Claim, failure: SyncError) -> Self {
-        Self { is_drained: false, failure: Some(failure), ..Self::beginning(claim) }
+    pub fn aborted(claim: &Claim, failure: SyncError) -> Self {
+        Self { is_drained: false, failure: Some(failure), ..Self::new(claim) }
     }
 }
 
 impl TenantRun<'_> {
     /// Runs to the end and tells what was done; the counts are left to the pages.
     pub async fn run(self) -> RunReport {
-        let mut report = RunReport::beginning(self.claim);
-        let done = if self.reach.asked == Asked::Rejected {
+        let mut report = RunReport::new(self.claim);
+        let done = if self.options.mode == SyncMode::Quarantine {
             Box::pin(self.retry_rejected()).await
         } else {
             self.read(&mut report).await
@@ -150,55 +164,67 @@ impl TenantRun<'_> {
 
     async fn read(&self, report: &mut RunReport) -> Result<(), SyncError> {
         let (lease, never) = (&self.claim.lease, CancellationToken::new());
-        let mut holes = with_retries(self.parties.pace, &never, || self.parties.store.holes(lease.tenant)).await?;
+        let mut gaps = with_retries(self.services.retry_policy, &never, || {
+            self.services.store.gaps(lease.tenant)
+        })
+        .await?;
         // A poll has no time for what failed an hour ago.
         if !matches!(self.claim.kind, RunKind::Poll | RunKind::Backfill) {
-            Box::pin(self.try_holes(&mut holes)).await?;
+            Box::pin(self.retry_gaps(&mut gaps)).await?;
         }
-        for scope in self.reach.scopes(self.claim) {
+        for scope in self.options.scopes(self.claim) {
             report.window_from = report.window_from.or(scope.from);
-            let plan = Plan::new(scope, &holes);
-            report.is_drained &= Box::pin(self.drain(plan, scope, &mut holes, &mut report.watermark)).await?;
+            let plan = Plan::new(scope, &gaps);
+            report.is_drained &=
+                Box::pin(self.read_scope(plan, scope, &mut gaps, &mut report.watermark)).await?;
         }
         Ok(())
     }
 
     /// Reads again what the API could not serve; what it can serve by now is no hole any more.
-    async fn try_holes(&self, holes: &mut Vec<Hole>) -> Result<(), SyncError> {
+    async fn retry_gaps(&self, gaps: &mut Vec<Gap>) -> Result<(), SyncError> {
         let never = CancellationToken::new();
-        let mut still = holes.split_off(holes.len().min(HOLES_PER_RUN));
+        let mut still = gaps.split_off(gaps.len().min(GAPS_PER_RUN));
         let mut is_outage = false;
-        for hole in std::mem::take(holes) {
+        for gap in std::mem::take(gaps) {
             if is_outage {
-                still.push(hole);
+                still.push(gap);
                 continue;
             }
-            let scope = Scope { from: Some(hole.from), to: Some(hole.to), lookback: Duration::ZERO, status: None };
+            let scope = ReadScope {
+                from: Some(gap.from),
+                to: Some(gap.to),
+                lookback: Duration::ZERO,
+                status: None,
+            };
             let known = still.len();
-            match Box::pin(self.drain(Plan::of_hole(hole), scope, &mut still, &mut None)).await {
+            match Box::pin(self.read_scope(Plan::of_gap(gap), scope, &mut still, &mut None)).await {
                 Ok(_) if still.len() == known => {
-                    let (store, lease) = (&self.parties.store, &self.claim.lease);
-                    with_retries(self.parties.pace, &never, || store.forget_hole(lease, hole)).await?;
+                    let (store, lease) = (&self.services.store, &self.claim.lease);
+                    with_retries(self.services.retry_policy, &never, || {
+                        store.delete_gap(lease, gap)
+                    })
+                    .await?;
                 }
                 Ok(_) => {}
-                Err(error) if error.may_be_the_page() => {
-                    still.push(hole);
+                Err(error) if error.smaller_page_may_help() => {
+                    still.push(gap);
                     is_outage = true;
                 }
                 Err(error) => return Err(error),
             }
         }
-        *holes = still;
+        *gaps = still;
         Ok(())
     }
 
     /// Reads and stores one scope; answers whether all of it. A page is written while the next one is fetched. New holes
-    /// are added to `holes`.
-    async fn drain(
+    /// are added to `gaps`.
+    async fn read_scope(
         &self,
         mut plan: Plan,
-        scope: Scope,
-        holes: &mut Vec<Hole>,
+        scope: ReadScope,
+        gaps: &mut Vec<Gap>,
         reached: &mut Option<DateTime<Utc>>,
     ) -> Result<bool, SyncError> {
         let mut next = self.pages.next(&mut plan).await?;
@@ -206,31 +232,37 @@ impl TenantRun<'_> {
         while let Some(answer) = next {
             pages += 1;
             let elements = rows::elements(answer.incidents());
-            let facts = PageFacts {
+            let facts = PageSummary {
                 rows: rows::plan_rows(&elements),
                 server_time: answer.server_time,
                 next_link: answer.next_link.clone(),
             };
             let edge = plan.accept(&facts)?;
-            if let Some(hole) = plan.take_hole() {
-                self.note_hole(hole).await?;
-                holes.push(hole);
+            if let Some(gap) = plan.take_gap() {
+                self.record_gap(gap).await?;
+                gaps.push(gap);
             }
             // The API's clock may be ahead, and what happens before it comes is not read yet.
-            let settled = edge.map(|edge| answer.asked_at.map_or(edge, |asked_at| edge.min(asked_at)));
-            let watermark =
-                settled.filter(|edge| self.reach.moves_watermark(self.claim, scope) && Some(*edge) > *reached);
+            let settled =
+                edge.map(|edge| answer.asked_at.map_or(edge, |asked_at| edge.min(asked_at)));
+            let watermark = settled.filter(|edge| {
+                self.options.moves_watermark(self.claim, scope) && Some(*edge) > *reached
+            });
             self.pages.count(|counts| counts.incidents_seen += elements.len());
             // Before the next page is asked for, so that a tenant that waits here holds one page, not two.
-            let permit = self.parties.writers.acquire().await;
+            let permit = self.services.writers.acquire().await;
             let store = async {
-                let place = if edge.is_some() { Place::End(watermark) } else { Place::Midway };
-                let stored = self.store_page(elements, place, scope).await;
+                let position = if edge.is_some() {
+                    PagePosition::WindowEnd(watermark)
+                } else {
+                    PagePosition::MidWindow
+                };
+                let stored = self.store_page(elements, position, scope).await;
                 drop(permit);
                 stored
             };
             // Only where the watermark moved: the next run goes on from there, and would begin anew anywhere else.
-            if watermark.is_some() && pages >= self.reach.pages_max && plan.request().is_some() {
+            if watermark.is_some() && pages >= self.options.pages_max && plan.request().is_some() {
                 store.await?;
                 *reached = watermark.or(*reached);
                 return Ok(false);
@@ -253,111 +285,148 @@ impl TenantRun<'_> {
     }
 
     /// Before the watermark passes it.
-    async fn note_hole(&self, hole: Hole) -> Result<(), SyncError> {
-        let (store, lease, never) = (&self.parties.store, &self.claim.lease, CancellationToken::new());
-        let Some(why) = self.pages.why_unserved() else { return Ok(()) };
+    async fn record_gap(&self, gap: Gap) -> Result<(), SyncError> {
+        let (store, lease, never) =
+            (&self.services.store, &self.claim.lease, CancellationToken::new());
+        let Some(why) = self.pages.last_gap_error() else { return Ok(()) };
         tracing::warn!(
-            tenant.id = %self.tenant.id, tenant.name = self.tenant.name, window_from = %hole.from, window_to = %hole.to,
-            class = why.verdict().class, who = Actor::Operator.as_str(), error = %why,
+            tenant.id = %self.tenant.id, tenant.name = self.tenant.name, window_from = %gap.from, window_to = %gap.to,
+            class = why.diagnosis().class, who = Owner::Operator.as_str(), error = %why,
             say = "Open a ticket with Microsoft and give tenant, window and tracking id; the window is tried again every hour",
             "the API fails to serve a part of the list; the rest goes on"
         );
-        with_retries(self.parties.pace, &never, || store.note_hole(lease, hole, &why)).await
+        with_retries(self.services.retry_policy, &never, || store.record_gap(lease, gap, &why))
+            .await
     }
 
-    async fn store_page(&self, elements: Vec<Element<'_>>, place: Place, scope: Scope) -> Result<(), SyncError> {
-        let store = &self.parties.store;
+    async fn store_page(
+        &self,
+        elements: Vec<RawIncident<'_>>,
+        position: PagePosition,
+        scope: ReadScope,
+    ) -> Result<(), SyncError> {
+        let store = &self.services.store;
         let lease = &self.claim.lease;
         let elements = rows::newest_of_each(elements);
         let never = CancellationToken::new();
-        let known = with_retries(self.parties.pace, &never, || store.known_versions(lease.tenant, &elements)).await?;
+        let known = with_retries(self.services.retry_policy, &never, || {
+            store.known_versions(lease.tenant, &elements)
+        })
+        .await?;
         let unknown = known.without_known(elements);
         let late = if scope.to.is_none() { self.found_late(&unknown, &known) } else { 0 };
         let mut rest = unknown.as_slice();
         loop {
             let (part, after) = rest.split_at(part_of(rest));
             if after.is_empty() {
-                self.store_part(part, place).await?;
+                self.store_part(part, position).await?;
                 break;
             }
-            self.store_part(part, Place::Midway).await?;
+            self.store_part(part, PagePosition::MidWindow).await?;
             rest = after;
         }
         self.pages.count(|counts| counts.found_late += late);
         Ok(())
     }
 
-    async fn store_part(&self, elements: &[Element<'_>], place: Place) -> Result<(), SyncError> {
-        match self.write(elements, place).await {
-            Err(error) if is_poison(&error) => {}
+    async fn store_part(
+        &self,
+        elements: &[RawIncident<'_>],
+        position: PagePosition,
+    ) -> Result<(), SyncError> {
+        match self.write(elements, position).await {
+            Err(error) if is_rejected_by_postgres(&error) => {}
             other => return other,
         }
         // Something in it is more than Postgres takes: store what can be stored, and set the rest aside.
         for element in elements {
             let alone = std::slice::from_ref(element);
-            match self.write(alone, Place::Midway).await {
-                Err(error) if is_poison(&error) => self.set_aside(element, &error).await?,
+            match self.write(alone, PagePosition::MidWindow).await {
+                Err(error) if is_rejected_by_postgres(&error) => {
+                    self.quarantine(element, &error).await?;
+                }
                 other => other?,
             }
         }
-        self.write(&[], place).await
+        self.write(&[], position).await
     }
 
     /// What this version can decode and Postgres takes leaves the quarantine.
     async fn retry_rejected(&self) -> Result<(), SyncError> {
-        let (store, lease) = (&self.parties.store, &self.claim.lease);
-        let anywhere = Scope { from: None, to: None, lookback: Duration::ZERO, status: None };
+        let (store, lease) = (&self.services.store, &self.claim.lease);
+        let anywhere = ReadScope { from: None, to: None, lookback: Duration::ZERO, status: None };
         let mut after = 0;
         loop {
             let batch = store.rejected(lease, after, REJECTED_AT_ONCE).await?;
             let Some((last, _)) = batch.last() else { return Ok(()) };
             after = *last;
-            let elements: Vec<Element<'_>> = batch.into_iter().map(|(_, element)| element).collect();
+            let elements: Vec<RawIncident<'_>> =
+                batch.into_iter().map(|(_, element)| element).collect();
             self.pages.count(|counts| counts.incidents_seen += elements.len());
             let known = store.known_versions(lease.tenant, &elements).await?;
-            let (obsolete, elements): (Vec<_>, Vec<_>) =
-                elements.into_iter().partition(|element| element.head.incident_id.is_some() && !known.is_news(element));
+            let (obsolete, elements): (Vec<_>, Vec<_>) = elements
+                .into_iter()
+                .partition(|element| element.head.incident_id.is_some() && !known.is_news(element));
             let hashes: Vec<Hash> = obsolete.iter().map(|element| element.hash).collect();
             if !hashes.is_empty() {
                 store.forget_obsolete(lease, &hashes).await?;
             }
-            self.store_page(elements, Place::Midway, anywhere).await?;
+            self.store_page(elements, PagePosition::MidWindow, anywhere).await?;
         }
     }
 
     /// Versions that lie so far behind the watermark that no poll would look for them any more. Those of a hole were
     /// never thought to be stored.
-    fn found_late(&self, unknown: &[Element<'_>], known: &KnownVersions) -> usize {
+    fn found_late(&self, unknown: &[RawIncident<'_>], known: &KnownVersions) -> usize {
         let looks_back = matches!(self.claim.kind, RunKind::Open | RunKind::Reconcile);
         let Some(watermark) = self.claim.watermark.filter(|_| looks_back) else { return 0 };
-        let polled_from = poll_from(watermark, self.reach.overlap);
-        let is_late = |element: &&Element<'_>| {
-            element.head.last_update_time.is_some_and(|served| served < polled_from) && known.is_news(element)
+        let polled_from = poll_from(watermark, self.options.overlap);
+        let is_late = |element: &&RawIncident<'_>| {
+            element.head.last_update_time.is_some_and(|served| served < polled_from)
+                && known.is_news(element)
         };
         unknown.iter().filter(is_late).count()
     }
 
-    async fn write(&self, elements: &[Element<'_>], place: Place) -> Result<(), SyncError> {
+    async fn write(
+        &self,
+        elements: &[RawIncident<'_>],
+        position: PagePosition,
+    ) -> Result<(), SyncError> {
         let rows = rows::of_page(self.tenant.id, elements)?;
-        self.write_rows(rows, place).await
+        self.write_rows(rows, position).await
     }
 
-    async fn set_aside(&self, element: &Element<'_>, error: &SyncError) -> Result<(), SyncError> {
+    async fn quarantine(
+        &self,
+        element: &RawIncident<'_>,
+        error: &SyncError,
+    ) -> Result<(), SyncError> {
         let rejected = vec![rows::rejected(element, error.to_string())];
-        self.write_rows(rows::PageRows { rejected, ..rows::PageRows::default() }, Place::Midway).await
+        self.write_rows(
+            rows::PageRows { rejected, ..rows::PageRows::default() },
+            PagePosition::MidWindow,
+        )
+        .await
     }
 
-    async fn write_rows(&self, mut rows: rows::PageRows<'_>, place: Place) -> Result<(), SyncError> {
-        let store = &self.parties.store;
+    async fn write_rows(
+        &self,
+        mut rows: rows::PageRows<'_>,
+        position: PagePosition,
+    ) -> Result<(), SyncError> {
+        let store = &self.services.store;
         let lease = &self.claim.lease;
         store.forget_known_rejects(lease, &mut rows).await?;
         // A page that was fetched is written even while we stop: it takes less time than reading it again.
         let never = CancellationToken::new();
-        let before = *self.mark.lock().unwrap_or_else(PoisonError::into_inner);
-        let write = || store.write_page(lease, &rows, place, before);
+        let before = *self.last_write.lock().unwrap_or_else(PoisonError::into_inner);
+        let write = || store.write_page(lease, &rows, position, before);
         let span = tracing::info_span!("store_rows", incidents = rows.incidents.len());
-        let written = Box::pin(with_retries(self.parties.pace, &never, write)).instrument(span).await?;
-        *self.mark.lock().unwrap_or_else(PoisonError::into_inner) = written.mark;
+        let written = Box::pin(with_retries(self.services.retry_policy, &never, write))
+            .instrument(span)
+            .await?;
+        *self.last_write.lock().unwrap_or_else(PoisonError::into_inner) = written.last_write;
         if !rows.mistyped.is_empty() {
             tracing::debug!(tenant.id = %self.tenant.id, fields = ?rows.mistyped, "fields of an unexpected type");
         }
@@ -373,9 +442,9 @@ impl TenantRun<'_> {
 
 /// How many of these incidents are written at once: all of an ordinary page, a few of a large one. On its way to Postgres an
 /// incident takes several times the memory of its text.
-fn part_of(elements: &[Element<'_>]) -> usize {
+fn part_of(elements: &[RawIncident<'_>]) -> usize {
     let mut bytes = 0;
-    let fits = |element: &&Element<'_>| {
+    let fits = |element: &&RawIncident<'_>| {
         bytes += element.text.len();
         bytes <= ORDINARY_BYTES_MAX
     };
@@ -383,7 +452,7 @@ fn part_of(elements: &[Element<'_>]) -> usize {
 }
 
 /// Classes 22 (data), 23 (constraints) and 54 (limits): this very content is refused, now and for ever.
-fn is_poison(error: &SyncError) -> bool {
+fn is_rejected_by_postgres(error: &SyncError) -> bool {
     let refused = |code: &String| ["22", "23", "54"].iter().any(|class| code.starts_with(class));
     matches!(error, SyncError::Database { sqlstate: Some(code), .. } if refused(code))
 }

@@ -76,9 +76,12 @@ pub(crate) async fn tables(database: &PgConnectOptions) -> Result<Vec<String>, s
         schemaname || '.' || tablename, schemaname, tablename, $1::text)
         FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
         AND schemaname NOT LIKE 'pg\\_temp\\_%'";
-    let every: Vec<String> = sqlx::query_scalar(every).bind(pattern).fetch_all(&mut connection).await?;
+    let every: Vec<String> =
+        sqlx::query_scalar(every).bind(pattern).fetch_all(&mut connection).await?;
     assert!(!every.is_empty());
-    let found = sqlx::query_scalar(AssertSqlSafe(every.join(" UNION ALL "))).fetch_all(&mut connection).await?;
+    let found = sqlx::query_scalar(AssertSqlSafe(every.join(" UNION ALL ")))
+        .fetch_all(&mut connection)
+        .await?;
     connection.close().await?;
     Ok(found)
 }
@@ -94,8 +97,9 @@ pub(crate) fn server_files(socket: &Path) -> Vec<String> {
         "data/postmaster.opts",
     ];
     let files = names.map(|name| server.join(name));
-    let tells =
-        |file: &&std::path::PathBuf| std::fs::read(file).is_ok_and(|bytes| tells(&String::from_utf8_lossy(&bytes)));
+    let tells = |file: &&std::path::PathBuf| {
+        std::fs::read(file).is_ok_and(|bytes| tells(&String::from_utf8_lossy(&bytes)))
+    };
     files.iter().filter(tells).map(|file| file.display().to_string()).collect()
 }
 
@@ -111,7 +115,9 @@ pub(crate) fn assert_kept(databases: Vec<PgConnectOptions>, may_be_gone: bool) {
                     Err(_) if may_be_gone => {}
                     Err(error) => panic!("the search for secrets failed: {error}"),
                 }
-                found.extend(database.get_socket().map(|socket| server_files(socket)).unwrap_or_default());
+                found.extend(
+                    database.get_socket().map(|socket| server_files(socket)).unwrap_or_default(),
+                );
             }
             found
         })

@@ -84,7 +84,11 @@ impl Proxy {
         // Not 127.0.0.1, where outgoing connections could take the port while nobody listens.
         let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let wire = Arc::new(Wire { upstream, fault: watch::Sender::new(Fault::None), struck: AtomicUsize::new(0) });
+        let wire = Arc::new(Wire {
+            upstream,
+            fault: watch::Sender::new(Fault::None),
+            struck: AtomicUsize::new(0),
+        });
         let server = tokio::spawn(serve(listener, address, Arc::clone(&wire)));
         Self { address, wire, server }
     }
@@ -174,7 +178,8 @@ async fn pump(
             return Ok(End::Broken);
         }
         let bytes = &mut chunk[..length];
-        let is_commit = way == Way::ToServer && bytes.windows(COMMIT.len()).any(|window| window == COMMIT);
+        let is_commit =
+            way == Way::ToServer && bytes.windows(COMMIT.len()).any(|window| window == COMMIT);
         let fault = *wire.fault.borrow();
         match fault {
             Fault::None | Fault::Freeze => to.write_all(bytes).await?,
@@ -207,7 +212,9 @@ async fn pump(
                     return Ok(End::Broken);
                 }
             }
-            Fault::CutBeforeCommit(_) if is_commit && wire.strikes_commit() => return Ok(End::Broken),
+            Fault::CutBeforeCommit(_) if is_commit && wire.strikes_commit() => {
+                return Ok(End::Broken);
+            }
             Fault::CutAfterCommit(_) if is_commit => {
                 is_doomed.store(wire.strikes_commit(), Ordering::SeqCst);
                 to.write_all(bytes).await?;
@@ -319,7 +326,11 @@ async fn each_fault_does_what_its_name_says() {
     let mut other = fresh().await.unwrap();
     assert_eq!(ask(&mut other).await, (nothing.clone(), Some(TimedOut)));
     proxy.stage(Fault::None);
-    assert_eq!(ask(&mut other).await, (nothing.clone(), Some(TimedOut)), "what was swallowed never arrives");
+    assert_eq!(
+        ask(&mut other).await,
+        (nothing.clone(), Some(TimedOut)),
+        "what was swallowed never arrives"
+    );
 
     let mut third = fresh().await.unwrap();
     assert_eq!(ask(&mut third).await, whole);

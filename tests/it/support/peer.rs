@@ -56,7 +56,9 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) async fn start(script: impl Fn(&Asked) -> Vec<Step> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(
+        script: impl Fn(&Asked) -> Vec<Step> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
         let seen: Arc<Mutex<Vec<Asked>>> = Arc::default();
@@ -88,12 +90,19 @@ impl Drop for Peer {
     }
 }
 
-async fn converse(mut socket: TcpStream, script: &Script, log: &Mutex<Vec<Asked>>) -> std::io::Result<()> {
+async fn converse(
+    mut socket: TcpStream,
+    script: &Script,
+    log: &Mutex<Vec<Asked>>,
+) -> std::io::Result<()> {
     socket.set_nodelay(true)?;
     let asked = read_request(&mut socket).await?;
     let asked = {
         let mut log = log.lock().unwrap();
-        let before = log.iter().filter(|seen| seen.tenant == asked.tenant && seen.method == asked.method).count();
+        let before = log
+            .iter()
+            .filter(|seen| seen.tenant == asked.tenant && seen.method == asked.method)
+            .count();
         let asked = Asked { before, ..asked };
         log.push(asked.clone());
         asked
@@ -143,8 +152,11 @@ async fn read_request(socket: &mut TcpStream) -> std::io::Result<Asked> {
     let (method, path) = (words.next().unwrap(), words.next().unwrap());
     let of_path = path[1..].split('/').next().and_then(|word| word.parse::<uuid::Uuid>().ok());
     let of_path = of_path.map(|tenant| tenant.as_u128() - id(0).as_u128());
-    let of_token = header("authorization").and_then(|value| value.split(TOKEN).nth(1)?.parse().ok());
-    let port = header("host").and_then(|host| Some(host.split_once(':')?.1.to_owned())).unwrap_or_default();
+    let of_token =
+        header("authorization").and_then(|value| value.split(TOKEN).nth(1)?.parse().ok());
+    let port = header("host")
+        .and_then(|host| Some(host.split_once(':')?.1.to_owned()))
+        .unwrap_or_default();
     Ok(Asked { method, path, port, tenant: of_path.or(of_token).unwrap_or_default(), before: 0 })
 }
 
@@ -157,8 +169,9 @@ pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8
 
 /// The head alone.
 pub(crate) fn head(status: u16, headers: &[(&str, &str)]) -> Vec<u8> {
-    let mut text =
-        format!("HTTP/1.1 {status} Scripted\r\nDate: Mon, 23 Nov 2026 12:00:00 GMT\r\nConnection: close\r\n");
+    let mut text = format!(
+        "HTTP/1.1 {status} Scripted\r\nDate: Mon, 23 Nov 2026 12:00:00 GMT\r\nConnection: close\r\n"
+    );
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -168,7 +181,8 @@ pub(crate) fn head(status: u16, headers: &[(&str, &str)]) -> Vec<u8> {
 
 /// A token that only this peer can read.
 pub(crate) fn token(tenant: u128) -> Vec<Step> {
-    let body = format!(r#"{{"token_type":"Bearer","expires_in":3599,"access_token":"{TOKEN}{tenant}"}}"#);
+    let body =
+        format!(r#"{{"token_type":"Bearer","expires_in":3599,"access_token":"{TOKEN}{tenant}"}}"#);
     vec![Step::Say(answer(200, &[("Content-Type", "application/json")], body))]
 }
 
@@ -182,7 +196,8 @@ pub(crate) fn page(incidents: impl IntoIterator<Item = i64>, next_link: Option<&
         )
     };
     let incidents: Vec<String> = incidents.into_iter().map(incident).collect();
-    let link = next_link.map(|link| format!(r#","@odata.nextLink":{}"#, serde_json::Value::from(link)));
+    let link =
+        next_link.map(|link| format!(r#","@odata.nextLink":{}"#, serde_json::Value::from(link)));
     format!(r#"{{"value":[{}]{}}}"#, incidents.join(","), link.unwrap_or_default())
 }
 

@@ -48,7 +48,8 @@ async fn server() -> &'static Server {
     let start = async || {
         remove_abandoned();
         let folder = open_folder(PREFIX);
-        let settings = EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: server_programs() };
+        let settings =
+            EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: server_programs() };
         let embedded = Embedded::start(&settings, Hold::Daemon).await.unwrap();
         let options = embedded.connect_options();
         execute(&options, "CREATE DATABASE template_migrated".to_owned()).await;
@@ -82,5 +83,7 @@ pub(crate) async fn empty_database() -> PgConnectOptions {
 
 /// Whether this is a database of the server that all tests share and none may stop.
 pub(crate) fn is_shared(options: &PgConnectOptions) -> bool {
-    SERVER.get().is_some_and(|server| server.embedded.connect_options().get_socket() == options.get_socket())
+    SERVER.get().is_some_and(|server| {
+        server.embedded.connect_options().get_socket() == options.get_socket()
+    })
 }

@@ -29,10 +29,12 @@ impl OwnServer {
     pub(crate) async fn with(settings: &[&str]) -> Self {
         // Not with the prefix of the shared server's: what nobody holds the lock of is removed there.
         let folder = open_folder("is-own-");
-        let embedded = EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: server_programs() };
+        let embedded =
+            EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: server_programs() };
         let embedded = Embedded::start(&embedded, Hold::Daemon).await.unwrap();
         let pid = std::fs::read_to_string(folder.path().join("pg/data/postmaster.pid")).unwrap();
-        let program = std::fs::read_link(format!("/proc/{}/exe", pid.lines().next().unwrap())).unwrap();
+        let program =
+            std::fs::read_link(format!("/proc/{}/exe", pid.lines().next().unwrap())).unwrap();
         embedded.stop().await;
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
@@ -46,7 +48,12 @@ impl OwnServer {
         let data = self.folder.path().join("pg/data");
         let owner = std::fs::metadata(&data).unwrap();
         let mut command = Command::new(&self.program);
-        command.arg("-D").arg(&data).args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
+        command.arg("-D").arg(&data).args([
+            "-p",
+            &self.port.to_string(),
+            "-c",
+            "listen_addresses=127.0.0.1",
+        ]);
         command.arg("-k").arg(self.folder.path().join("pg/socket"));
         for setting in &self.settings {
             command.args(["-c", setting]);

@@ -45,7 +45,9 @@ fn add_alert(tables: &mut Tables, incident: i64, alert: &Value) {
     fields.insert("incident_id".to_owned(), incident.into());
     tables.alerts.insert(id.clone(), fields);
     for device in list(alert, "devices") {
-        tables.alert_devices.insert((id.clone(), device["mdatpDeviceId"].as_str().unwrap().to_owned()));
+        tables
+            .alert_devices
+            .insert((id.clone(), device["mdatpDeviceId"].as_str().unwrap().to_owned()));
     }
     let mut seen = BTreeSet::new();
     for entity in list(alert, "entities") {
@@ -64,23 +66,39 @@ fn list<'a>(object: &'a Value, key: &str) -> &'a [Value] {
 }
 
 fn row(fields: &Map<String, Value>, without: &[&str]) -> Row {
-    let known = fields.iter().filter(|(key, value)| !without.contains(&key.as_str()) && !value.is_null());
+    let known =
+        fields.iter().filter(|(key, value)| !without.contains(&key.as_str()) && !value.is_null());
     known.map(|(key, value)| (snake_case(key), normal(key, value))).collect()
 }
 
 fn snake_case(key: &str) -> String {
     let key = if key == "mdatpDeviceId" { "deviceId" } else { key };
-    let split =
-        |letter: char| if letter.is_uppercase() { format!("_{}", letter.to_lowercase()) } else { letter.to_string() };
+    let split = |letter: char| {
+        if letter.is_uppercase() {
+            format!("_{}", letter.to_lowercase())
+        } else {
+            letter.to_string()
+        }
+    };
     key.chars().map(split).collect()
 }
 
 /// Times become microseconds, truncated down; all else stays.
 fn normal(key: &str, value: &Value) -> Value {
-    let is_time =
-        ["Time", "_time", "irstActivity", "astActivity", "first_activity", "last_activity", "firstSeen", "first_seen"];
+    let is_time = [
+        "Time",
+        "_time",
+        "irstActivity",
+        "astActivity",
+        "first_activity",
+        "last_activity",
+        "firstSeen",
+        "first_seen",
+    ];
     match value.as_str().filter(|_| is_time.iter().any(|end| key.ends_with(end))) {
-        Some(text) => text.parse::<DateTime<Utc>>().unwrap().trunc_subsecs(6).timestamp_micros().into(),
+        Some(text) => {
+            text.parse::<DateTime<Utc>>().unwrap().trunc_subsecs(6).timestamp_micros().into()
+        }
         None => value.clone(),
     }
 }
@@ -92,12 +110,16 @@ fn text_of(row: &Row) -> String {
 /// What the database holds of a tenant.
 pub(crate) async fn stored(pool: &PgPool, tenant: Uuid) -> Tables {
     let rows = async |table: &str, without: &str| -> Vec<Row> {
-        let query = format!("SELECT to_jsonb(t) - 'tenant_id' {without} FROM defender.{table} t WHERE tenant_id = $1");
+        let query = format!(
+            "SELECT to_jsonb(t) - 'tenant_id' {without} FROM defender.{table} t WHERE tenant_id = $1"
+        );
         let rows = sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(
             query.replacen("to_jsonb(t)", "(to_jsonb(t)", 1).replacen(" FROM", ")::text FROM", 1),
         ));
         let rows = rows.bind(tenant).fetch_all(pool).await.unwrap();
-        rows.iter().map(|text| row(serde_json::from_str::<Value>(text).unwrap().as_object().unwrap(), &[])).collect()
+        rows.iter()
+            .map(|text| row(serde_json::from_str::<Value>(text).unwrap().as_object().unwrap(), &[]))
+            .collect()
     };
     let text = |row: &Row, key: &str| row[key].as_str().unwrap().to_owned();
     let mut tables = Tables::default();
@@ -134,8 +156,12 @@ pub(crate) async fn stored(pool: &PgPool, tenant: Uuid) -> Tables {
 pub(crate) fn assert_same(stored: &Tables, expected: &Tables, tenant: &str) {
     let (held, known): (BTreeSet<_>, BTreeSet<_>) =
         (stored.incidents.keys().collect(), expected.incidents.keys().collect());
-    let (missing, extra): (Vec<_>, Vec<_>) = (known.difference(&held).collect(), held.difference(&known).collect());
-    assert!(missing.is_empty() && extra.is_empty(), "incidents of {tenant}: missing {missing:?}, extra {extra:?}");
+    let (missing, extra): (Vec<_>, Vec<_>) =
+        (known.difference(&held).collect(), held.difference(&known).collect());
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "incidents of {tenant}: missing {missing:?}, extra {extra:?}"
+    );
     for (id, row) in &expected.incidents {
         assert_eq!(&stored.incidents[id], row, "incident {id} of {tenant}");
         assert!(stored.payloads[id] == expected.payloads[id], "payload {id} of {tenant} differs");
@@ -146,7 +172,10 @@ pub(crate) fn assert_same(stored: &Tables, expected: &Tables, tenant: &str) {
     assert_eq!(stored.alerts.len(), expected.alerts.len(), "alerts of {tenant}");
     let missing: Vec<_> = expected.evidence.difference(&stored.evidence).take(2).collect();
     let extra: Vec<_> = stored.evidence.difference(&expected.evidence).take(2).collect();
-    assert!(missing.is_empty() && extra.is_empty(), "evidence of {tenant}: missing {missing:?}, extra {extra:?}");
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "evidence of {tenant}: missing {missing:?}, extra {extra:?}"
+    );
     assert_eq!(stored.alert_devices, expected.alert_devices, "alert_devices of {tenant}");
     assert_eq!(stored.comments, expected.comments, "comments of {tenant}");
 }

@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use incident_sync::commands::progress::Progress;
-use incident_sync::defender::Incidents;
-use incident_sync::entra::Tokens;
+use incident_sync::defender::DefenderClient;
+use incident_sync::entra::TokenCache;
 use incident_sync::entra::credential::{App, Credential};
 use incident_sync::http_client::{self, Deadlines};
 use incident_sync::store::Store;
 use incident_sync::store::quota::Quota;
 use incident_sync::store::runs::Outcome;
-use incident_sync::store::tenants::Left;
-use incident_sync::sync::engine::{Engine, Settings, TenantResult};
-use incident_sync::sync::page_fetcher::{Parties, writers};
-use incident_sync::sync::retry::Pace;
-use incident_sync::sync::run_slots::Slots;
+use incident_sync::store::tenants::RemovedTenants;
+use incident_sync::sync::engine::{SyncEngine, SyncSettings, TenantResult};
+use incident_sync::sync::page_fetcher::{Services, writers};
+use incident_sync::sync::retry::RetryPolicy;
+use incident_sync::sync::run_slots::RunSlots;
 use incident_sync::sync::schedule::Schedule;
-use incident_sync::sync::tenant_run::Asked;
+use incident_sync::sync::tenant_run::SyncMode;
 use incident_sync::tenant::{Endpoints, Retention, Tenant, TenantId, TokenVersion};
 use reqwest::{Client, Url};
 use simulator::{Clock, Encoding, Options, Simulator, TenantSpec, World as Service};
@@ -42,7 +42,7 @@ pub(crate) struct World {
     home: PgConnectOptions,
     pub(crate) database: PgConnectOptions,
     pub(crate) store: Store,
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) engine: Arc<SyncEngine>,
     tenants: Vec<Arc<Tenant>>,
     pub(crate) lease_term: Duration,
 }
@@ -62,25 +62,48 @@ impl World {
     }
 
     /// Whose application proves itself by something else than its secret.
-    pub(crate) async fn with_credentials(specs: Vec<TenantSpec>, first: Credential, next: Option<Credential>) -> Self {
+    pub(crate) async fn with_credentials(
+        specs: Vec<TenantSpec>,
+        first: Credential,
+        next: Option<Credential>,
+    ) -> Self {
         let mut world = Self::with(specs).await;
         world.use_credentials(Arc::new(first), next.map(Arc::new));
         world
     }
 
     /// From now on the application proves itself by these; nothing is known of them yet.
-    pub(crate) fn use_credentials(&mut self, first: Arc<Credential>, next: Option<Arc<Credential>>) {
+    pub(crate) fn use_credentials(
+        &mut self,
+        first: Arc<Credential>,
+        next: Option<Arc<Credential>>,
+    ) {
         let client_id = Options::default().client_id;
         let app = Arc::new(App { client_id, credential: first, next });
-        let by_app = |tenant: &Arc<Tenant>| Arc::new(Tenant { app: Arc::clone(&app), ..Tenant::clone(tenant) });
+        let by_app = |tenant: &Arc<Tenant>| {
+            Arc::new(Tenant { app: Arc::clone(&app), ..Tenant::clone(tenant) })
+        };
         self.tenants = self.tenants.iter().map(by_app).collect();
-        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http_client::client());
+        self.engine = engine_with(
+            self.store.clone(),
+            CONNECTIONS,
+            &self.tenants,
+            CONCURRENCY,
+            http_client::client(),
+        );
     }
 
     /// From now on this tenant's data is kept so long.
     pub(crate) fn keep(&mut self, tenant: usize, retention: Retention) {
-        self.tenants[tenant] = Arc::new(Tenant { retention, ..Tenant::clone(&self.tenants[tenant]) });
-        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http_client::client());
+        self.tenants[tenant] =
+            Arc::new(Tenant { retention, ..Tenant::clone(&self.tenants[tenant]) });
+        self.engine = engine_with(
+            self.store.clone(),
+            CONNECTIONS,
+            &self.tenants,
+            CONCURRENCY,
+            http_client::client(),
+        );
     }
 
     /// The daemon runs what is due until the query counts something.
@@ -93,7 +116,9 @@ impl World {
             self.engine.stop.cancel();
         };
         let both = async { tokio::join!(self.engine.run(&wake), found).0.unwrap() };
-        tokio::time::timeout(Duration::from_secs(60), both).await.expect("the run does what is expected of it");
+        tokio::time::timeout(Duration::from_secs(60), both)
+            .await
+            .expect("the run does what is expected of it");
     }
 
     pub(crate) fn url(&self) -> Url {
@@ -101,7 +126,11 @@ impl World {
     }
 
     /// With its tables in this database, which is migrated.
-    pub(crate) async fn on(database: PgConnectOptions, specs: Vec<TenantSpec>, token_version: TokenVersion) -> Self {
+    pub(crate) async fn on(
+        database: PgConnectOptions,
+        specs: Vec<TenantSpec>,
+        token_version: TokenVersion,
+    ) -> Self {
         canary::watch_the_log();
         let database = database.password(canary::PASSWORD);
         let options = Options {
@@ -112,7 +141,11 @@ impl World {
         };
         let client_id = options.client_id.clone();
         let simulator = Simulator::start(options).await.unwrap();
-        let app = Arc::new(App { client_id, credential: Arc::new(Credential::secret(SECRET.into())), next: None });
+        let app = Arc::new(App {
+            client_id,
+            credential: Arc::new(Credential::secret(SECRET.into())),
+            next: None,
+        });
         let url = simulator.url();
         let scope = format!("{url}.default");
         let endpoints = Endpoints { authority: url.clone(), base_url: url, scope, token_version };
@@ -132,8 +165,9 @@ impl World {
             simulator.world().add_tenant(spec);
         }
         let lease_term = Duration::from_secs(60);
-        let (store, engine) = engine(&database, "test", &tenants, 8, lease_term, http_client::client()).await;
-        store.sync_tenants(&tenants, Left::AllOthers).await.unwrap();
+        let (store, engine) =
+            engine(&database, "test", &tenants, 8, lease_term, http_client::client()).await;
+        store.sync_tenants(&tenants, RemovedTenants::AllOthers).await.unwrap();
         let home = database.clone();
         Self { simulator, home, database, store, engine, tenants, lease_term }
     }
@@ -144,44 +178,81 @@ impl World {
     }
 
     /// Another instance on the same database and service.
-    pub(crate) async fn other_instance(&self, name: &str, concurrency: usize) -> (Store, Arc<Engine>) {
-        engine(&self.database, name, &self.tenants, concurrency, self.lease_term, http_client::client()).await
+    pub(crate) async fn other_instance(
+        &self,
+        name: &str,
+        concurrency: usize,
+    ) -> (Store, Arc<SyncEngine>) {
+        engine(
+            &self.database,
+            name,
+            &self.tenants,
+            concurrency,
+            self.lease_term,
+            http_client::client(),
+        )
+        .await
     }
 
     /// Another instance with so many connections.
-    pub(crate) async fn instance_with_connections(&self, connections: u32) -> Arc<Engine> {
-        let store = Store::open(&self.database, connections, "few".to_owned(), false).await.unwrap();
+    pub(crate) async fn instance_with_connections(&self, connections: u32) -> Arc<SyncEngine> {
+        let store =
+            Store::open(&self.database, connections, "few".to_owned(), false).await.unwrap();
         engine_with(store, connections, &self.tenants, CONCURRENCY, http_client::client())
     }
 
     /// From now on a server that does not answer is given up after so long.
     pub(crate) fn shorten_patience(&mut self, patience: Duration) {
         self.store = self.store.clone().with_patience(patience);
-        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http_client::client());
+        self.engine = engine_with(
+            self.store.clone(),
+            CONNECTIONS,
+            &self.tenants,
+            CONCURRENCY,
+            http_client::client(),
+        );
     }
 
     /// From now on listeners are told of new changes.
     pub(crate) fn notify(&mut self) {
         self.store = self.store.clone().with_notifications(true);
-        self.engine = engine_with(self.store.clone(), CONNECTIONS, &self.tenants, CONCURRENCY, http_client::client());
+        self.engine = engine_with(
+            self.store.clone(),
+            CONNECTIONS,
+            &self.tenants,
+            CONCURRENCY,
+            http_client::client(),
+        );
     }
 
     /// An instance that asks somebody else than the simulator for tokens and incidents.
-    pub(crate) async fn facing(&self, url: &Url, deadlines: Deadlines) -> Arc<Engine> {
+    pub(crate) async fn facing(&self, url: &Url, deadlines: Deadlines) -> Arc<SyncEngine> {
         let client = http_client::client_within(deadlines);
         engine(&self.database, "facing", &self.elsewhere(url), 8, self.lease_term, client).await.1
     }
 
     /// The same with the limit for the service's clock that holds in production.
-    pub(crate) async fn facing_on_time(&self, url: &Url) -> Arc<Engine> {
-        let store = Store::open(&self.database, CONNECTIONS, "on-time".to_owned(), false).await.unwrap();
+    pub(crate) async fn facing_on_time(&self, url: &Url) -> Arc<SyncEngine> {
+        let store =
+            Store::open(&self.database, CONNECTIONS, "on-time".to_owned(), false).await.unwrap();
         let (client, tenants) = (http_client::client(), self.elsewhere(url));
-        engine_of(store, CONNECTIONS, &tenants, CONCURRENCY, client.clone(), Incidents::new(client))
+        engine_of(
+            store,
+            CONNECTIONS,
+            &tenants,
+            CONCURRENCY,
+            client.clone(),
+            DefenderClient::new(client),
+        )
     }
 
     fn elsewhere(&self, url: &Url) -> Vec<Arc<Tenant>> {
         let elsewhere = |tenant: &Arc<Tenant>| {
-            let endpoints = Endpoints { authority: url.clone(), base_url: url.clone(), ..tenant.endpoints.clone() };
+            let endpoints = Endpoints {
+                authority: url.clone(),
+                base_url: url.clone(),
+                ..tenant.endpoints.clone()
+            };
             Arc::new(Tenant { endpoints, ..Tenant::clone(tenant) })
         };
         self.tenants.iter().map(elsewhere).collect()
@@ -201,24 +272,30 @@ impl World {
 
     /// Every tenant once.
     pub(crate) async fn pass(&self) -> Vec<TenantResult> {
-        self.pass_for(Asked::News).await
+        self.pass_for(SyncMode::Incremental).await
     }
 
-    pub(crate) async fn pass_for(&self, asked: Asked) -> Vec<TenantResult> {
+    pub(crate) async fn pass_for(&self, asked: SyncMode) -> Vec<TenantResult> {
         let ids: Vec<Uuid> = self.tenants.iter().map(|tenant| tenant.id.0).collect();
         self.engine.run_once(&ids, asked).await.unwrap()
     }
 
     /// Whoever was parked may run again, as after a reload.
-    pub(crate) async fn unpark(&self) {
+    pub(crate) async fn clear_parking(&self) {
         let ids: Vec<Uuid> = self.tenants.iter().map(|tenant| tenant.id.0).collect();
-        self.store.unpark(&ids).await.unwrap();
+        self.store.clear_parking(&ids).await.unwrap();
     }
 
     /// Every tenant once, which must go well.
     pub(crate) async fn good_pass(&self) {
         for result in self.pass().await {
-            assert_eq!(result.outcome, Outcome::Ok, "{}: {:?}", result.tenant.name, result.report.failure);
+            assert_eq!(
+                result.outcome,
+                Outcome::Ok,
+                "{}: {:?}",
+                result.tenant.name,
+                result.report.failure
+            );
         }
     }
 
@@ -231,7 +308,11 @@ impl World {
     pub(crate) async fn assert_truth(&self) {
         for tenant in &self.tenants {
             let expected = truth::expected(&self.service().truth(tenant.id.0));
-            truth::assert_same(&truth::stored(self.pool(), tenant.id.0).await, &expected, &tenant.name);
+            truth::assert_same(
+                &truth::stored(self.pool(), tenant.id.0).await,
+                &expected,
+                &tenant.name,
+            );
         }
     }
 
@@ -262,7 +343,12 @@ impl World {
             let query = format!(
                 "SELECT md5(string_agg(ctid::text || xmin::text || xmax::text, ',' ORDER BY ctid)) FROM defender.{table}"
             );
-            fingerprints.push(sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(self.pool()).await.unwrap());
+            fingerprints.push(
+                sqlx::query_scalar(sqlx::AssertSqlSafe(query))
+                    .fetch_one(self.pool())
+                    .await
+                    .unwrap(),
+            );
         }
         fingerprints
     }
@@ -270,7 +356,11 @@ impl World {
     /// One value of the tenant's `sync_state`, as text.
     pub(crate) async fn state(&self, tenant: Uuid, column: &str) -> Option<String> {
         let query = format!("SELECT {column}::text FROM defender.sync_state WHERE tenant_id = $1");
-        sqlx::query_scalar(sqlx::AssertSqlSafe(query)).bind(tenant).fetch_one(self.pool()).await.unwrap()
+        sqlx::query_scalar(sqlx::AssertSqlSafe(query))
+            .bind(tenant)
+            .fetch_one(self.pool())
+            .await
+            .unwrap()
     }
 
     /// A count, or any other number.
@@ -306,9 +396,11 @@ async fn engine(
     concurrency: usize,
     lease_term: Duration,
     client: Client,
-) -> (Store, Arc<Engine>) {
-    let store =
-        Store::open(database, CONNECTIONS, instance.to_owned(), false).await.unwrap().with_lease_term(lease_term);
+) -> (Store, Arc<SyncEngine>) {
+    let store = Store::open(database, CONNECTIONS, instance.to_owned(), false)
+        .await
+        .unwrap()
+        .with_lease_term(lease_term);
     (store.clone(), engine_with(store, CONNECTIONS, tenants, concurrency, client))
 }
 
@@ -318,9 +410,9 @@ fn engine_with(
     tenants: &[Arc<Tenant>],
     concurrency: usize,
     client: Client,
-) -> Arc<Engine> {
+) -> Arc<SyncEngine> {
     // Time stands still in these worlds, at another date than the database's.
-    let incidents = Incidents::new(client.clone()).with_clock_skew_max(TimeDelta::MAX);
+    let incidents = DefenderClient::new(client.clone()).with_clock_skew_max(TimeDelta::MAX);
     engine_of(store, connections, tenants, concurrency, client, incidents)
 }
 
@@ -330,18 +422,18 @@ fn engine_of(
     tenants: &[Arc<Tenant>],
     concurrency: usize,
     client: Client,
-    incidents: Incidents,
-) -> Arc<Engine> {
-    let parties = Parties {
-        tokens: Tokens::new(client),
+    incidents: DefenderClient,
+) -> Arc<SyncEngine> {
+    let services = Services {
+        tokens: TokenCache::new(client),
         incidents,
         quota: Quota::new(PLENTY, PLENTY),
         store,
-        pace: Pace { first_pause: Duration::from_millis(1), retries: 3 },
+        retry_policy: RetryPolicy { first_pause: Duration::from_millis(1), retries: 3 },
         writers: writers(connections),
-        slots: Slots::default(),
+        slots: RunSlots::default(),
     };
-    let settings = Settings {
+    let settings = SyncSettings {
         are_all: true,
         tenants: tenants.iter().map(|tenant| (tenant.id.0, Arc::clone(tenant))).collect(),
         concurrency,
@@ -350,5 +442,5 @@ fn engine_of(
         reconcile: Duration::from_secs(7 * 86_400),
         schedule: Schedule::new("0 */5 * * * *", "0 20 * * * *", "0 30 3 * * *").unwrap(),
     };
-    Arc::new(Engine::new(parties, settings, Progress::hidden(), CancellationToken::new()))
+    Arc::new(SyncEngine::new(services, settings, Progress::hidden(), CancellationToken::new()))
 }

@@ -30,20 +30,33 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => made.map_err(|error| cannot("make", &path, &error))?,
         }
-        let refused = |why: &str| Failure::Configuration(format!("{} {why}. Name a new folder", path.display()));
+        let refused = |why: &str| {
+            Failure::Configuration(format!("{} {why}. Name a new folder", path.display()))
+        };
         let about = fs::symlink_metadata(&path).map_err(|error| cannot("read", &path, &error))?;
         if !about.is_dir() {
-            return Err(refused(if about.is_symlink() { "is a symbolic link" } else { "is not a folder" }));
+            return Err(refused(if about.is_symlink() {
+                "is a symbolic link"
+            } else {
+                "is not a folder"
+            }));
         }
         let folder = Self::opened(path.clone(), OFlag::O_NOFOLLOW)?;
-        let about = File::from(folder.opened.try_clone().map_err(|error| cannot("read", &path, &error))?).metadata();
+        let about =
+            File::from(folder.opened.try_clone().map_err(|error| cannot("read", &path, &error))?)
+                .metadata();
         let about = about.map_err(|error| cannot("read", &path, &error))?;
         if about.uid() != geteuid().as_raw() {
-            return Err(refused(&format!("belongs to user {}, who could read the export", about.uid())));
+            return Err(refused(&format!(
+                "belongs to user {}, who could read the export",
+                about.uid()
+            )));
         }
         let mode = about.permissions().mode() & 0o777;
         if mode != 0o700 {
-            return Err(refused(&format!("has mode {mode:04o}: the folder of an export needs mode 0700")));
+            return Err(refused(&format!(
+                "has mode {mode:04o}: the folder of an export needs mode 0700"
+            )));
         }
         match fs::read_dir(&path).map(|mut entries| entries.next().is_some()) {
             Ok(false) => Ok(folder),
@@ -72,7 +85,8 @@ impl Folder {
 
     /// A new file that nobody else may read.
     pub(super) fn create(&self, name: &str) -> io::Result<File> {
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         Ok(File::from(openat(&self.opened, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?))
     }
 

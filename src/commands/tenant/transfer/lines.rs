@@ -31,7 +31,10 @@ impl<R: BufRead> Lines<R> {
         if line.last() == Some(&b'\n') {
             line.pop();
         } else if line.len() > self.bytes_max {
-            return Err(format!("a line is longer than {} bytes, which no export writes", self.bytes_max));
+            return Err(format!(
+                "a line is longer than {} bytes, which no export writes",
+                self.bytes_max
+            ));
         }
         String::from_utf8(line).map(Some).map_err(|_| "a line is not UTF-8".to_owned())
     }

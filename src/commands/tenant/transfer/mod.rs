@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::commands::exit::Failure;
 use crate::commands::output::print;
-use crate::commands::tenant::purge::{actor, one, table};
+use crate::commands::tenant::purge::{actor, find_tenant, table};
 use crate::config::Config;
 use crate::context::OpenDatabase;
 use crate::error::shown;
@@ -112,9 +112,9 @@ fn counts(manifest: &Manifest) -> RowCounts {
 }
 
 async fn export_with(store: &Store, args: &ExportArgs) -> Result<Manifest, Failure> {
-    let tenant = one(store, &args.tenant).await?;
+    let tenant = find_tenant(store, &args.tenant).await?;
     let folder = Folder::prepare(&args.to)?;
-    let mut snapshot = store.rows_of_a_moment(TenantId(tenant.tenant_id)).await?;
+    let mut snapshot = store.snapshot_rows(TenantId(tenant.tenant_id)).await?;
     let mut tables = BTreeMap::new();
     for at in 0..snapshot.tables.len() {
         let name = snapshot.tables[at].name.clone();
@@ -149,7 +149,11 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::Configuration(format!("cannot {what} {}: {error}", path.display()))
 }
 
-async fn write_table(snapshot: &mut TenantRows, at: usize, folder: &Folder) -> Result<Contents, Failure> {
+async fn write_table(
+    snapshot: &mut TenantRows,
+    at: usize,
+    folder: &Folder,
+) -> Result<Contents, Failure> {
     let name = file_of(&snapshot.tables[at].name);
     let failed = |error: io::Error| cannot("write", &folder.path_of(&name), &error);
     let mut file = BufWriter::new(folder.create(&name).map_err(failed)?);
@@ -181,7 +185,9 @@ fn hex(sha256: Sha256) -> String {
 fn read_manifest(folder: &Folder) -> Result<Manifest, Failure> {
     let path = folder.path_of(MANIFEST);
     let mut text = Vec::new();
-    let read = folder.open(MANIFEST).and_then(|file| file.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut text));
+    let read = folder
+        .open(MANIFEST)
+        .and_then(|file| file.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut text));
     read.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Failure::Configuration(format!(
             "{} is missing: the folder is no export, or one that was interrupted. Export again",
@@ -193,8 +199,8 @@ fn read_manifest(folder: &Folder) -> Result<Manifest, Failure> {
     if text.len() as u64 > MANIFEST_BYTES_MAX {
         return Err(refused("it is larger than 1 MiB, which no export writes. Export again"));
     }
-    let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|error| refused(&format!("{error}. Export again")))?;
+    let manifest: Manifest = serde_json::from_slice(&text)
+        .map_err(|error| refused(&format!("{error}. Export again")))?;
     if manifest.format != FORMAT {
         return Err(refused(&format!(
             "format {}, and this version reads {FORMAT}. Import with the version that exported",
@@ -212,22 +218,36 @@ fn read_manifest(folder: &Folder) -> Result<Manifest, Failure> {
 
 /// Fails unless the database has every table and column of the manifest. Before any other file is opened: the names of the
 /// files are made of those of the tables.
-fn check_tables(manifest: &Manifest, folder: &Folder, known: &[TenantTable]) -> Result<(), Failure> {
+fn check_tables(
+    manifest: &Manifest,
+    folder: &Folder,
+    known: &[TenantTable],
+) -> Result<(), Failure> {
     let path = folder.path_of(MANIFEST);
-    let refused = |what: String| Failure::Configuration(format!("{}: {what}; nothing was restored", path.display()));
+    let refused = |what: String| {
+        Failure::Configuration(format!("{}: {what}; nothing was restored", path.display()))
+    };
     for (table, contents) in &manifest.tables {
         let Some(known) = known.iter().find(|known| known.name == *table) else {
             return Err(refused(format!("the database has no table {}", shown(table))));
         };
-        if let Some(unknown) = contents.columns.iter().find(|column| !known.columns.contains(column)) {
-            return Err(refused(format!("the database has no column {} in {table}", shown(unknown))));
+        if let Some(unknown) =
+            contents.columns.iter().find(|column| !known.columns.contains(column))
+        {
+            return Err(refused(format!(
+                "the database has no column {} in {table}",
+                shown(unknown)
+            )));
         }
     }
     Ok(())
 }
 
 /// The open files of the tables, all of them as they were written.
-fn verified<'a>(manifest: &'a Manifest, folder: &Folder) -> Result<Vec<(&'a str, &'a Contents, File)>, Failure> {
+fn verified<'a>(
+    manifest: &'a Manifest,
+    folder: &Folder,
+) -> Result<Vec<(&'a str, &'a Contents, File)>, Failure> {
     let mut files = Vec::new();
     for (table, contents) in &manifest.tables {
         let name = file_of(table);
@@ -261,10 +281,10 @@ fn checksum(file: &mut File) -> io::Result<String> {
 async fn import_with(store: &Store, manifest: &Manifest, folder: &Folder) -> Result<(), Failure> {
     let tenant = TenantId(manifest.tenant_id);
     // In a transaction of its own: checksums of large files take longer than one may stand idle.
-    let tables = store.rows_to_change(tenant).await?.tables;
+    let tables = store.locked_rows(tenant).await?.tables;
     check_tables(manifest, folder, &tables)?;
     let files = verified(manifest, folder)?;
-    let mut restore = store.rows_to_change(tenant).await?;
+    let mut restore = store.locked_rows(tenant).await?;
     if manifest.schema > restore.schema {
         return Err(Failure::Configuration(format!(
             "the export is of schema {} and the database of {}; upgrade incident-sync first",
@@ -281,7 +301,9 @@ async fn import_with(store: &Store, manifest: &Manifest, folder: &Folder) -> Res
     }
     for (table, contents, file) in files {
         let path = folder.path_of(&file_of(table));
-        let place = |what: String| Failure::Configuration(format!("{}: {what}; nothing was restored", path.display()));
+        let place = |what: String| {
+            Failure::Configuration(format!("{}: {what}; nothing was restored", path.display()))
+        };
         let Some(at) = restore.tables.iter().position(|known| known.name == table) else {
             return Err(place("the database has no such table any more".to_owned()));
         };
@@ -304,7 +326,11 @@ struct Columns<'a> {
 }
 
 /// Answers how many rows there were, or what is wrong with them.
-async fn insert_file(restore: &mut TenantRows, into: &Columns<'_>, file: File) -> Result<u64, String> {
+async fn insert_file(
+    restore: &mut TenantRows,
+    into: &Columns<'_>,
+    file: File,
+) -> Result<u64, String> {
     let mut lines = Lines::of(file);
     let (mut rows, mut count, mut batch) = (0, 0, String::new());
     loop {
@@ -324,7 +350,9 @@ async fn insert_file(restore: &mut TenantRows, into: &Columns<'_>, file: File) -
             };
             let inserted = inserted.map_err(|error| error.to_string())?;
             if inserted != count {
-                return Err(format!("{inserted} of {count} rows are valid: a time must have a year of four digits"));
+                return Err(format!(
+                    "{inserted} of {count} rows are valid: a time must have a year of four digits"
+                ));
             }
             rows += inserted;
             count = 0;

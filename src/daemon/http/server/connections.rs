@@ -90,13 +90,21 @@ impl Open {
     /// Makes room for a newcomer: connections without a request must not keep a health check out.
     fn close_oldest_idle(&self) {
         let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(idle) = connections.values().find(|connection| !connection.is_busy.load(Ordering::Relaxed)) {
+        if let Some(idle) =
+            connections.values().find(|connection| !connection.is_busy.load(Ordering::Relaxed))
+        {
             idle.closed.cancel();
         }
     }
 }
 
-async fn converse(socket: TcpStream, router: Router, open: &Open, connection: &Connection, stop: &CancellationToken) {
+async fn converse(
+    socket: TcpStream,
+    router: Router,
+    open: &Open,
+    connection: &Connection,
+    stop: &CancellationToken,
+) {
     let router = TowerToHyperService::new(router);
     let answer = service_fn(|request: hyper::Request<Incoming>| {
         connection.is_busy.store(true, Ordering::Relaxed);

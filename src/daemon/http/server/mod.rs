@@ -19,10 +19,10 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::daemon::http::status_page::{CONTENT_SECURITY_POLICY, Shown, StatusPage};
+use crate::daemon::http::status_page::{CONTENT_SECURITY_POLICY, RenderedPage, StatusPage};
 use crate::store::Store;
 use crate::store::status::Freshness;
-use crate::sync::engine::Engine;
+use crate::sync::engine::SyncEngine;
 use crate::telemetry::tenant_metrics::{FEED_DELAY, MetricKind, TENANT_METRICS, TenantMetric};
 use crate::tenant::TenantId;
 
@@ -45,7 +45,7 @@ struct Shared {
 /// Serves until `stop`. Fails when the address is taken.
 pub async fn start(
     listen: SocketAddr,
-    engine: &Arc<Engine>,
+    engine: &Arc<SyncEngine>,
     metrics: Option<PrometheusHandle>,
     stop: CancellationToken,
 ) -> std::io::Result<SocketAddr> {
@@ -58,7 +58,12 @@ pub async fn start(
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(render))
-        .with_state(Shared { store: engine.parties().store.clone(), metrics, rendered: Arc::default(), page })
+        .with_state(Shared {
+            store: engine.services().store.clone(),
+            metrics,
+            rendered: Arc::default(),
+            page,
+        })
         .layer(middleware::from_fn_with_state(address.ip(), guard));
     tokio::spawn(connections::serve(listener, router, stop));
     Ok(address)
@@ -67,11 +72,13 @@ pub async fn start(
 /// Whoever may look, may only look; and nobody's web page may look through its visitor's browser.
 async fn guard(State(listen): State<IpAddr>, request: Request, next: Next) -> Response {
     let mut response = if !is_for_us(request.headers(), listen) {
-        let told =
-            format!("This is served to localhost, {listen} and other loopback addresses, under no other name.\n");
+        let told = format!(
+            "This is served to localhost, {listen} and other loopback addresses, under no other name.\n"
+        );
         (StatusCode::MISDIRECTED_REQUEST, told).into_response()
     } else if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")], "Only GET and HEAD.\n").into_response()
+        (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")], "Only GET and HEAD.\n")
+            .into_response()
     } else {
         next.run(request).await
     };
@@ -90,13 +97,18 @@ async fn guard(State(listen): State<IpAddr>, request: Request, next: Next) -> Re
 /// browser tells that name. Whoever tells none is no browser.
 fn is_for_us(headers: &HeaderMap, listen: IpAddr) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return !headers.contains_key(header::HOST) };
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return !headers.contains_key(header::HOST);
+    };
     let Ok(host) = host.to_str() else { return false };
     let without_port = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let name = without_port.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(without_port);
+    let name = without_port
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .unwrap_or(without_port);
     let is_ours = |address: IpAddr| address.is_loopback() || address == listen;
     name.trim_end_matches('.').eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_ours)
 }
@@ -106,7 +118,7 @@ async fn fleet(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Respo
 }
 
 /// A page from memory is for people; a probe learns from the status that the database is away.
-fn show(page: Shown) -> Response {
+fn show(page: RenderedPage) -> Response {
     let status = if page.is_current { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Html(page.html)).into_response()
 }
@@ -162,9 +174,10 @@ async fn render(State(shared): State<Shared>) -> Response {
         Some((_, status, text)) => (*status, text.clone()),
         None => {
             let (status, text) = match shared.store.freshness().await {
-                Ok(tenants) => {
-                    (StatusCode::OK, metrics.render() + &tenant_gauges(&tenants) + &feed_gauge(&shared).await)
-                }
+                Ok(tenants) => (
+                    StatusCode::OK,
+                    metrics.render() + &tenant_gauges(&tenants) + &feed_gauge(&shared).await,
+                ),
                 Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("# {error}\n")),
             };
             let text = Bytes::from(text);
@@ -178,7 +191,9 @@ async fn render(State(shared): State<Shared>) -> Response {
 async fn feed_gauge(shared: &Shared) -> String {
     let (name, help) = FEED_DELAY;
     match shared.store.feed().await {
-        Ok(feed) => format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {}\n", feed.delay_seconds()),
+        Ok(feed) => {
+            format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {}\n", feed.delay_seconds())
+        }
         Err(error) => format!("# {error}\n"),
     }
 }
@@ -207,16 +222,29 @@ mod tests {
     fn only_names_of_this_machine_are_served() {
         let listen = "127.0.0.1".parse().unwrap();
         let is_served = |hosts: &[&str]| {
-            let hosts = hosts.iter().map(|host| (header::HOST, HeaderValue::from_str(host).unwrap()));
+            let hosts =
+                hosts.iter().map(|host| (header::HOST, HeaderValue::from_str(host).unwrap()));
             is_for_us(&hosts.collect(), listen)
         };
-        for host in ["localhost", "LOCALHOST:9464", "localhost.", "127.0.0.1:9464", "127.1.2.3", "[::1]:9464", "[::1]"]
-        {
+        for host in [
+            "localhost",
+            "LOCALHOST:9464",
+            "localhost.",
+            "127.0.0.1:9464",
+            "127.1.2.3",
+            "[::1]:9464",
+            "[::1]",
+        ] {
             assert!(is_served(&[host]), "{host}");
         }
-        for host in
-            ["evil.example", "evil.example:9464", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", ""]
-        {
+        for host in [
+            "evil.example",
+            "evil.example:9464",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+            "",
+        ] {
             assert!(!is_served(&[host]), "{host}");
         }
         assert!(is_served(&[]), "HTTP/1.0 of a health check");
@@ -240,7 +268,10 @@ mod tests {
             rejected: 3,
         }];
         let text = tenant_gauges(&tenants);
-        assert!(text.contains("incident_sync_tenant_freshness_seconds{tenant=\"a\\\"b\\\\c\"} 1.5\n"), "{text}");
+        assert!(
+            text.contains("incident_sync_tenant_freshness_seconds{tenant=\"a\\\"b\\\\c\"} 1.5\n"),
+            "{text}"
+        );
         assert!(text.contains("incident_sync_tenant_up{tenant=\"a\\\"b\\\\c\"} 0\n"), "{text}");
         assert!(text.contains("incident_sync_holes{tenant=\"a\\\"b\\\\c\"} 2\n"), "{text}");
     }

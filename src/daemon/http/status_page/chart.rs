@@ -49,12 +49,18 @@ pub(super) fn class(outcome: &str) -> &'static str {
 }
 
 /// Draws runs, which come newest first, up to `now`, when the data was so old.
-pub(super) fn plot(now: DateTime<Utc>, freshness_seconds: Option<f64>, runs: &[RecentRun]) -> Markup {
+pub(super) fn plot(
+    now: DateTime<Utc>,
+    freshness_seconds: Option<f64>,
+    runs: &[RecentRun],
+) -> Markup {
     let begin = runs.last().map_or(now, |run| run.started_at).min(now - SHORTEST);
     let line = freshness(begin, now, freshness_seconds, runs);
     let highest = line.iter().map(|(_, seconds)| *seconds).fold(0.0, f64::max);
-    let ceiling =
-        CEILINGS.into_iter().find(|ceiling| *ceiling >= highest).unwrap_or_else(|| (highest / DAY).ceil() * DAY);
+    let ceiling = CEILINGS
+        .into_iter()
+        .find(|ceiling| *ceiling >= highest)
+        .unwrap_or_else(|| (highest / DAY).ceil() * DAY);
     let span = now.signed_duration_since(begin).as_seconds_f64();
     let x = |time: DateTime<Utc>| {
         let part = time.signed_duration_since(begin).as_seconds_f64() / span;
@@ -63,7 +69,7 @@ pub(super) fn plot(now: DateTime<Utc>, freshness_seconds: Option<f64>, runs: &[R
     let y = |seconds: f64| BASE - seconds / ceiling * (BASE - TOP);
     let points: Vec<String> =
         line.iter().map(|(time, seconds)| format!("{:.1},{:.1}", x(*time), y(*seconds))).collect();
-    let told = told(span, highest, runs);
+    let told = describe(span, highest, runs);
     html! {
         figure {
             svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(told) {
@@ -97,7 +103,9 @@ fn freshness(
 ) -> Vec<(DateTime<Utc>, f64)> {
     let mut line: Vec<(DateTime<Utc>, f64)> = Vec::new();
     let mut success: Option<DateTime<Utc>> = None;
-    let since = |time: DateTime<Utc>, success: DateTime<Utc>| time.signed_duration_since(success).as_seconds_f64();
+    let since = |time: DateTime<Utc>, success: DateTime<Utc>| {
+        time.signed_duration_since(success).as_seconds_f64()
+    };
     for run in runs.iter().rev().filter(|run| run.is_complete) {
         line.extend(success.map(|success| (run.finished_at, since(run.finished_at, success))));
         line.push((run.finished_at, since(run.finished_at, run.started_at)));
@@ -114,16 +122,20 @@ fn freshness(
 }
 
 fn to_delta(seconds: f64) -> TimeDelta {
-    std::time::Duration::try_from_secs_f64(seconds).ok().and_then(|d| TimeDelta::from_std(d).ok()).unwrap_or_default()
+    std::time::Duration::try_from_secs_f64(seconds)
+        .ok()
+        .and_then(|d| TimeDelta::from_std(d).ok())
+        .unwrap_or_default()
 }
 
 /// The same in words.
-fn told(span: f64, highest: f64, runs: &[RecentRun]) -> String {
+fn describe(span: f64, highest: f64, runs: &[RecentRun]) -> String {
     let mut outcomes = BTreeMap::<&str, usize>::new();
     for run in runs {
         *outcomes.entry(&run.outcome).or_default() += 1;
     }
-    let outcomes: Vec<String> = outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
+    let outcomes: Vec<String> =
+        outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
     let outcomes = if outcomes.is_empty() { "no runs".to_owned() } else { outcomes.join(", ") };
     format!(
         "Age of the data (line) and runs (marks) in the last {}: {outcomes}; the data was at most {} old",
@@ -163,7 +175,10 @@ mod tests {
         let line = freshness(at(0), at(900), Some(600.0), &runs);
         assert_eq!(line, [(at(2), 2.0), (at(302), 302.0), (at(302), 2.0), (at(900), 600.0)]);
         // The last success was before the plot begins.
-        assert_eq!(freshness(at(0), at(900), Some(1_000.0), &runs[..1]), [(at(0), 100.0), (at(900), 1_000.0)]);
+        assert_eq!(
+            freshness(at(0), at(900), Some(1_000.0), &runs[..1]),
+            [(at(0), 100.0), (at(900), 1_000.0)]
+        );
         assert_eq!(freshness(at(0), at(900), None, &runs[..1]), [], "there never was data");
     }
 
@@ -172,7 +187,8 @@ mod tests {
         let runs = [run(600, "failed"), run(300, "ok"), run(0, "ok")];
         let drawn = plot(at(900), Some(600.0), &runs).into_string();
         assert!(drawn.contains("1 failed, 2 ok; the data was at most 10m old"), "{drawn}");
-        let points = drawn.split("points=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+        let points =
+            drawn.split("points=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
         for point in points.split(' ') {
             let (x, y) = point.split_once(',').unwrap();
             assert!((LEFT..=WIDTH - RIGHT).contains(&x.parse().unwrap()), "{points}");

@@ -5,30 +5,33 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::{Fleet, Look, badge, grouped, moment, name, trouble, words};
+use super::{Fleet, Snapshot, badge, grouped, moment, name, trouble, words};
 use crate::commands::output::{State, age, data_as_of, last_run, must_act};
 use crate::entra::expiry;
 use crate::store::quota::Quota;
 use crate::store::status::FleetTenant;
-use crate::sync::engine::Engine;
+use crate::sync::engine::SyncEngine;
 
 /// The worst state first, in it what does not pass by itself, then the oldest data.
 pub(super) fn worst_first(left: &FleetTenant, right: &FleetTenant) -> Ordering {
-    let rank = |tenant: &FleetTenant| {
+    let credential_id = |tenant: &FleetTenant| {
         let passes = must_act(&tenant.standing).is_none_or(|(who, _)| who == "nobody");
         (State::of(&tenant.standing), passes)
     };
     let age = |tenant: &FleetTenant| tenant.standing.freshness_seconds.unwrap_or(f64::INFINITY);
     let by_age = age(right).total_cmp(&age(left));
-    rank(left).cmp(&rank(right)).then(by_age).then_with(|| left.standing.name.cmp(&right.standing.name))
+    credential_id(left)
+        .cmp(&credential_id(right))
+        .then(by_age)
+        .then_with(|| left.standing.name.cmp(&right.standing.name))
 }
 
-pub(super) fn body(engine: &Engine, look: &Look, is_repeated: bool) -> Markup {
-    let body = match &look.fleet {
+pub(super) fn body(engine: &SyncEngine, snapshot: &Snapshot, is_repeated: bool) -> Markup {
+    let body = match &snapshot.fleet {
         Some(fleet) => html! {
             (notices(fleet))
             (summary(fleet))
-            (table(fleet, &engine.parties().quota))
+            (table(fleet, &engine.services().quota))
         },
         None => configured(engine),
     };
@@ -37,21 +40,22 @@ pub(super) fn body(engine: &Engine, look: &Look, is_repeated: bool) -> Markup {
             h1 { "Tenants" }
             p.muted {
                 "incident-sync " (env!("CARGO_PKG_VERSION"))
-                @if let Some(fleet) = &look.fleet { " · as of " (moment(fleet.now)) }
+                @if let Some(fleet) = &snapshot.fleet { " · as of " (moment(fleet.now)) }
                 " · "
                 @if is_repeated { "asks again every minute, " a href="/" { "stop that" } }
                 @else { a href="/?refresh" { "ask again every minute" } }
             }
         }
-        (trouble(look))
+        (trouble(snapshot))
         (body)
     }
 }
 
 /// Before the first answer of the database.
-fn configured(engine: &Engine) -> Markup {
+fn configured(engine: &SyncEngine) -> Markup {
     let settings = engine.settings();
-    let mut names: Vec<&str> = settings.tenants.values().map(|tenant| tenant.name.as_str()).collect();
+    let mut names: Vec<&str> =
+        settings.tenants.values().map(|tenant| tenant.name.as_str()).collect();
     names.sort_unstable();
     html! {
         h2 { "Configured tenants: " (names.len()) }
@@ -63,15 +67,15 @@ fn configured(engine: &Engine) -> Markup {
 fn notices(fleet: &Fleet) -> Markup {
     let now = expiry::now();
     html! {
-        @for ending in &fleet.endings {
+        @for ending in &fleet.expiries {
             @if ending.stage(now).is_none() && ending.problem.is_some() {
                 div.notice.warn role="alert" {
-                    p { strong { "A credential cannot be read again." } " " (ending.told(now)) ". Who must act: operator." }
+                    p { strong { "A credential cannot be read again." } " " (ending.describe(now)) ". Who must act: operator." }
                 }
             }
             @if let Some(stage) = ending.stage(now) {
                 div.notice.(if stage == 0 { "bad" } else { "warn" }) role="alert" {
-                    p { strong { "A credential ends." } " " (ending.told(now)) ". Who must act: operator." }
+                    p { strong { "A credential ends." } " " (ending.describe(now)) ". Who must act: operator." }
                 }
             }
         }
@@ -177,7 +181,7 @@ fn row(tenant: &FleetTenant, quota: &Quota) -> Markup {
                 td.number.muted[count == 0] { (grouped(count)) }
             }
             td.number {
-                (grouped(quota.left_in_the_hour(&tenant.line).into()))
+                (grouped(quota.calls_left_in_hour(&tenant.line).into()))
                 @if tenant.line.pause_seconds > 0.0 { ", paused for " (age(tenant.line.pause_seconds)) }
             }
             td { (words(who)) }

@@ -14,10 +14,10 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::commands::output::{State, age};
-use crate::entra::expiry::{self, Ending};
-use crate::error::{Actor, SyncError};
+use crate::entra::expiry::{self, CredentialExpiry};
+use crate::error::{Owner, SyncError};
 use crate::store::status::FleetTenant;
-use crate::sync::engine::Engine;
+use crate::sync::engine::SyncEngine;
 use crate::sync::tenant_run::PAGES_PER_SLICE;
 
 mod chart;
@@ -26,7 +26,7 @@ mod tenant;
 
 const STYLE: &str = include_str!("style.css");
 /// However many people look, the database is asked no more often.
-const LOOK_LASTS: Duration = Duration::from_secs(2);
+const SNAPSHOT_LIFETIME: Duration = Duration::from_secs(2);
 
 /// What passes by itself has passed after so long.
 const LASTING: Duration = Duration::from_secs(300);
@@ -44,13 +44,13 @@ pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| {
 /// The pages, and what they remember of the database for the time when it is away.
 #[derive(Debug)]
 pub struct StatusPage {
-    engine: Arc<Engine>,
-    last: Mutex<Option<Look>>,
+    engine: Arc<SyncEngine>,
+    last: Mutex<Option<Snapshot>>,
 }
 
 /// A page to be shown.
 #[derive(Debug)]
-pub struct Shown {
+pub struct RenderedPage {
     /// HTML.
     pub html: String,
     /// Whether it shows what the database knows now; else the database is away.
@@ -59,7 +59,7 @@ pub struct Shown {
 
 /// The last look at the database.
 #[derive(Debug, Clone)]
-struct Look {
+struct Snapshot {
     at: Instant,
     /// Of the last look that succeeded.
     fleet: Option<Arc<Fleet>>,
@@ -76,12 +76,12 @@ struct Fleet {
     /// The database's clock.
     now: DateTime<Utc>,
     tenants: Vec<FleetTenant>,
-    endings: Vec<Ending>,
+    expiries: Vec<CredentialExpiry>,
 }
 
 impl Fleet {
     /// While nobody can look, data grows older and polls become overdue all the same.
-    fn grown_older(&self) -> Self {
+    fn aged_to_now(&self) -> Self {
         let aged = self.at.elapsed();
         let more = (aged - self.aged).as_secs_f64();
         let mut fleet = Self { aged, ..self.clone() };
@@ -97,64 +97,72 @@ impl Fleet {
 
 impl StatusPage {
     /// Nothing is known yet.
-    pub fn new(engine: Arc<Engine>) -> Self {
+    pub fn new(engine: Arc<SyncEngine>) -> Self {
         Self { engine, last: Mutex::default() }
     }
 
     /// The page of all tenants. `is_repeated` has the browser ask again every minute.
-    pub async fn fleet(&self, is_repeated: bool) -> Shown {
-        let look = self.look().await;
-        let body = fleet::body(&self.engine, &look, is_repeated);
-        shown("Tenants · incident-sync", is_repeated, &body, look.failure.is_none())
+    pub async fn fleet(&self, is_repeated: bool) -> RenderedPage {
+        let snapshot = self.snapshot().await;
+        let body = fleet::body(&self.engine, &snapshot, is_repeated);
+        shown("Tenants · incident-sync", is_repeated, &body, snapshot.failure.is_none())
     }
 
     /// The page of one tenant; `None` when nobody knows it.
-    pub async fn tenant(&self, id: Uuid) -> Option<Shown> {
-        let look = self.look().await;
-        let known = look.fleet.as_ref().and_then(|fleet| {
-            fleet.tenants.iter().find(|tenant| tenant.standing.tenant_id == id).map(|tenant| (fleet, tenant))
+    pub async fn tenant(&self, id: Uuid) -> Option<RenderedPage> {
+        let snapshot = self.snapshot().await;
+        let known = snapshot.fleet.as_ref().and_then(|fleet| {
+            fleet
+                .tenants
+                .iter()
+                .find(|tenant| tenant.standing.tenant_id == id)
+                .map(|tenant| (fleet, tenant))
         });
         let Some((fleet, tenant)) = known else {
             let configured = self.engine.settings().tenants.get(&id).cloned();
-            let name = configured.filter(|_| look.failure.is_some())?.name.clone();
-            return Some(shown(&name, false, &tenant::unknown(&name, &look), false));
+            let name = configured.filter(|_| snapshot.failure.is_some())?.name.clone();
+            return Some(shown(&name, false, &tenant::unknown(&name, &snapshot), false));
         };
-        let runs = self.engine.parties().store.recent_runs(id, PAGES_PER_SLICE).await;
-        let left = self.engine.parties().quota.left_in_the_hour(&tenant.line);
-        let body = tenant::body(fleet, tenant, left, runs.as_deref(), &look);
-        let is_current = look.failure.is_none() && runs.is_ok();
+        let runs = self.engine.services().store.recent_runs(id, PAGES_PER_SLICE).await;
+        let left = self.engine.services().quota.calls_left_in_hour(&tenant.line);
+        let body = tenant::body(fleet, tenant, left, runs.as_deref(), &snapshot);
+        let is_current = snapshot.failure.is_none() && runs.is_ok();
         Some(shown(&format!("{} · incident-sync", tenant.standing.name), false, &body, is_current))
     }
 
     /// One look at a time, and none again too soon after one that failed either.
-    async fn look(&self) -> Look {
+    async fn snapshot(&self) -> Snapshot {
         let mut last = self.last.lock().await;
-        if let Some(look) = &*last
-            && look.at.elapsed() < LOOK_LASTS
+        if let Some(snapshot) = &*last
+            && snapshot.at.elapsed() < SNAPSHOT_LIFETIME
         {
-            return look.clone();
+            return snapshot.clone();
         }
         let settings = self.engine.settings();
-        let endings = expiry::endings(settings.tenants.values());
-        let (endings, fleet) = tokio::join!(endings, self.engine.parties().store.fleet());
+        let expiries = expiry::expiries(settings.tenants.values());
+        let (expiries, fleet) = tokio::join!(expiries, self.engine.services().store.fleet());
         let at = Instant::now();
-        let look = match fleet {
+        let snapshot = match fleet {
             Ok((now, mut tenants)) => {
                 tenants.sort_by(fleet::worst_first);
-                let fleet = Fleet { at, aged: Duration::ZERO, now, tenants, endings };
-                Look { at, fleet: Some(Arc::new(fleet)), failure: None }
+                let fleet = Fleet { at, aged: Duration::ZERO, now, tenants, expiries };
+                Snapshot { at, fleet: Some(Arc::new(fleet)), failure: None }
             }
             Err(error) => {
-                let known = last.take().and_then(|look| look.fleet);
-                Look { at, fleet: known.map(|fleet| Arc::new(fleet.grown_older())), failure: Some(error) }
+                let known = last.take().and_then(|snapshot| snapshot.fleet);
+                Snapshot {
+                    at,
+                    fleet: known.map(|fleet| Arc::new(fleet.aged_to_now())),
+                    failure: Some(error),
+                }
             }
         };
-        *last = Some(look.clone());
-        look
+        *last = Some(snapshot.clone());
+        snapshot
     }
 }
 
-fn shown(title: &str, is_repeated: bool, body: &Markup, is_current: bool) -> Shown {
+fn shown(title: &str, is_repeated: bool, body: &Markup, is_current: bool) -> RenderedPage {
     let document = html! {
         (DOCTYPE)
         html lang="en" {
@@ -169,17 +177,22 @@ fn shown(title: &str, is_repeated: bool, body: &Markup, is_current: bool) -> Sho
             body { main { (body) } }
         }
     };
-    Shown { html: document.into_string(), is_current }
+    RenderedPage { html: document.into_string(), is_current }
 }
 
 /// What stands above everything else while the database is away.
-fn trouble(look: &Look) -> Markup {
-    let Some(error) = &look.failure else { return html! {} };
-    let verdict = error.verdict();
-    let known = look.fleet.as_ref().map(|fleet| fleet.at.elapsed());
+fn trouble(snapshot: &Snapshot) -> Markup {
+    let Some(error) = &snapshot.failure else { return html! {} };
+    let diagnosis = error.diagnosis();
+    let known = snapshot.fleet.as_ref().map(|fleet| fleet.at.elapsed());
     let is_lasting = known.is_some_and(|known| known >= LASTING);
-    let who = if is_lasting && verdict.who == Actor::Nobody { Actor::Operator } else { verdict.who };
-    let is_slow = matches!(error, SyncError::Database { sqlstate: Some(code), .. } if code == QUERY_CANCELED);
+    let who = if is_lasting && diagnosis.owner == Owner::Nobody {
+        Owner::Operator
+    } else {
+        diagnosis.owner
+    };
+    let is_slow =
+        matches!(error, SyncError::Database { sqlstate: Some(code), .. } if code == QUERY_CANCELED);
     html! {
         div.notice.bad role="alert" {
             p {
@@ -187,7 +200,7 @@ fn trouble(look: &Look) -> Markup {
                     @if is_slow { "The database takes too long to answer this page." }
                     @else { "The database does not answer." }
                 }
-                " " (verdict.say) " (" (error) "). Who must act: " (words(who.as_str())) "."
+                " " (diagnosis.advice) " (" (error) "). Who must act: " (words(who.as_str())) "."
             }
             @match known {
                 Some(known) => p {

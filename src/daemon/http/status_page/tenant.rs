@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{Fleet, Look, badge, chart, grouped, moment, name, trouble, words};
+use super::{Fleet, Snapshot, badge, chart, grouped, moment, name, trouble, words};
 use crate::commands::output::{State, age, data_as_of, must_act};
 use crate::error::SyncError;
 use crate::store::status::{FleetTenant, RecentRun};
@@ -10,8 +10,8 @@ use crate::store::status::{FleetTenant, RecentRun};
 /// Rows of the table; the plot shows all that were read.
 const ROWS_MAX: usize = 50;
 
-pub(super) fn unknown(title: &str, look: &Look) -> Markup {
-    html! { (heading(title)) (trouble(look)) }
+pub(super) fn unknown(title: &str, snapshot: &Snapshot) -> Markup {
+    html! { (heading(title)) (trouble(snapshot)) }
 }
 
 pub(super) fn body(
@@ -19,11 +19,11 @@ pub(super) fn body(
     tenant: &FleetTenant,
     calls_left: u32,
     runs: Result<&[RecentRun], &SyncError>,
-    look: &Look,
+    snapshot: &Snapshot,
 ) -> Markup {
     html! {
         (heading(&tenant.standing.name))
-        (trouble(look))
+        (trouble(snapshot))
         (facts(fleet, tenant, calls_left))
         @match runs {
             Ok(runs) => {

@@ -7,8 +7,10 @@ use uuid::Uuid;
 use super::evidence::{self, Scene, Shape};
 use super::json::Object;
 use super::random::{Random, mix};
+use super::sample_data::{
+    ANALYSTS, COMMENTS, CONCLUSIONS, INVESTIGATIONS, PROSE, STORIES, Story, TAGS,
+};
 use super::time;
-use super::words::{ANALYSTS, COMMENTS, CONCLUSIONS, INVESTIGATIONS, PROSE, STORIES, Story, TAGS};
 
 const ALERTS_AN_INCIDENT: usize = 3;
 const ENTITIES_AN_ALERT: usize = 4;
@@ -18,7 +20,7 @@ const FRAME: usize = 650;
 
 /// The writer of one tenant.
 #[derive(Debug)]
-pub(super) struct Author {
+pub(super) struct IncidentGenerator {
     tenant: Uuid,
     domain: String,
     pub(super) random: Random,
@@ -27,24 +29,41 @@ pub(super) struct Author {
     alerts_written: u64,
 }
 
-impl Author {
+impl IncidentGenerator {
     pub(super) fn new(tenant: Uuid, name: &str, seed: u64) -> Self {
-        let label: String =
-            name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let label: String = name
+            .to_lowercase()
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
         let mut random = Random::new(seed);
         let devices = (0..DEVICES_A_TENANT).map(|_| (random.hex(40), 0)).collect();
-        Self { tenant, domain: format!("{}.example", label.trim_matches('-')), random, devices, alerts_written: 0 }
+        Self {
+            tenant,
+            domain: format!("{}.example", label.trim_matches('-')),
+            random,
+            devices,
+            alerts_written: 0,
+        }
     }
 
     /// A new incident.
-    pub(super) fn incident(&mut self, id: i64, created: DateTime<Utc>, updated: DateTime<Utc>) -> Object {
+    pub(super) fn incident(
+        &mut self,
+        id: i64,
+        created: DateTime<Utc>,
+        updated: DateTime<Utc>,
+    ) -> Object {
         let first = self.random.pick_story();
         let mut alerts = Vec::with_capacity(ALERTS_AN_INCIDENT);
         for place in 0..ALERTS_AN_INCIDENT {
             let story = if place == 0 { first } else { self.random.pick_story() };
             // One alert of every other incident is written as the documents show it.
-            let shape =
-                if (id.unsigned_abs() as usize + place).is_multiple_of(6) { Shape::Documented } else { Shape::Real };
+            let shape = if (id.unsigned_abs() as usize + place).is_multiple_of(6) {
+                Shape::Documented
+            } else {
+                Shape::Real
+            };
             let begun = created + (updated - created) / 4 * i32::try_from(place).expect("small");
             // A device may change a moment after a fresh alert, so that one gets no time in the future.
             let changed = if created == updated { updated } else { self.near(updated) };
@@ -60,18 +79,29 @@ impl Author {
         self.alert_of(story, Shape::Real, incident, now - TimeDelta::minutes(2), now)
     }
 
-    fn frame(&mut self, story: &Story, id: i64, created: DateTime<Utc>, updated: DateTime<Utc>) -> Object {
+    fn frame(
+        &mut self,
+        story: &Story,
+        id: i64,
+        created: DateTime<Utc>,
+        updated: DateTime<Utc>,
+    ) -> Object {
         let status = self.random.pick(&["Active", "Active", "InProgress", "Resolved", "Resolved"]);
         let assigned_to = (status != "Active").then(|| self.analyst());
         let (classification, determination) = match status {
             "Resolved" => self.random.pick(CONCLUSIONS),
             _ => ("Unknown", "NotAvailable"),
         };
-        let tags: Vec<&str> = if self.random.chance(30) { vec![self.random.pick(TAGS)] } else { Vec::new() };
-        let comments: Vec<Object> = if self.random.chance(25) { vec![self.comment(updated)] } else { Vec::new() };
+        let tags: Vec<&str> =
+            if self.random.chance(30) { vec![self.random.pick(TAGS)] } else { Vec::new() };
+        let comments: Vec<Object> =
+            if self.random.chance(25) { vec![self.comment(updated)] } else { Vec::new() };
         Object::default()
             .with("incidentId", id)
-            .with("incidentUri", format!("https://security.microsoft.com/incidents/{id}?tid={}", self.tenant))
+            .with(
+                "incidentUri",
+                format!("https://security.microsoft.com/incidents/{id}?tid={}", self.tenant),
+            )
             .with("redirectIncidentId", json!(null))
             .with("incidentName", format!("{} on one endpoint", story.title))
             .with("createdTime", time::format(created))
@@ -96,10 +126,12 @@ impl Author {
         let alert_id = self.alert_id(story.prefix);
         let begun = created - TimeDelta::seconds(30 + self.random.below(7200).cast_signed());
         let place = self.random.index(DEVICES_A_TENANT);
-        let scene = Scene { domain: &self.domain, device_id: &self.devices[place].0, at: created, shape };
+        let scene =
+            Scene { domain: &self.domain, device_id: &self.devices[place].0, at: created, shape };
         let turn = self.random.index(100);
-        let entities: Vec<Object> =
-            (turn..turn + ENTITIES_AN_ALERT).map(|turn| evidence::entity(turn, &scene, &mut self.random)).collect();
+        let entities: Vec<Object> = (turn..turn + ENTITIES_AN_ALERT)
+            .map(|turn| evidence::entity(turn, &scene, &mut self.random))
+            .collect();
         let mut alert = Object::default().with("alertId", &alert_id);
         if shape == Shape::Real {
             alert.set("providerAlertId", &alert_id[2..]);
@@ -114,7 +146,10 @@ impl Author {
             .with("firstActivity", time::format(begun))
             .with("lastActivity", time::format(created))
             .with("title", story.title)
-            .with("description", format!("{} was observed on a device of {}. ", story.title, self.domain))
+            .with(
+                "description",
+                format!("{} was observed on a device of {}. ", story.title, self.domain),
+            )
             .with("category", story.category)
             .with("status", "New")
             .with("severity", story.severity)
@@ -138,7 +173,11 @@ impl Author {
         let mut digits = Random::new(mix(self.alerts_written));
         match prefix {
             "da" | "ea" => {
-                format!("{prefix}{}_{}", 637_000_000_000_000_000 + self.alerts_written, digits.number() as u32)
+                format!(
+                    "{prefix}{}_{}",
+                    637_000_000_000_000_000 + self.alerts_written,
+                    digits.number() as u32
+                )
             }
             _ => format!("{prefix}{}", digits.uuid()),
         }
@@ -206,7 +245,7 @@ mod tests {
     fn an_incident_is_about_ten_kilobytes_and_the_same_from_the_same_seed() {
         let now = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
         let write = || {
-            let mut author = Author::new(Uuid::nil(), "Contoso Ltd.", 7);
+            let mut author = IncidentGenerator::new(Uuid::nil(), "Contoso Ltd.", 7);
             (1..=300).map(|id| author.incident(id, now, now).to_text()).collect::<Vec<_>>()
         };
         let texts = write();

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use incident_sync::postgres::{Embedded, EmbeddedSettings, Hold};
-use incident_sync::store::readers::{GrantError, Sight};
-use incident_sync::store::tenants::Left;
+use incident_sync::store::readers::{GrantError, ReaderAccess};
+use incident_sync::store::tenants::RemovedTenants;
 use incident_sync::store::{Store, apply_migrations};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
@@ -29,14 +29,17 @@ fn named_statements(message: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_user_who_owns_the_database_and_nothing_else_migrates_after_a_superuser_ran_what_he_was_told() {
+async fn a_user_who_owns_the_database_and_nothing_else_migrates_after_a_superuser_ran_what_he_was_told()
+ {
     let folder = open_folder(PREFIX);
-    let settings = EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: server_programs() };
+    let settings =
+        EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: server_programs() };
     let server = Embedded::start(&settings, Hold::Daemon).await.unwrap();
     let admin = server.connect_options();
     let mut told = Vec::new();
     for owner in ["first_owner", "second_owner"] {
-        run(&admin, &format!("CREATE ROLE {owner} LOGIN; CREATE DATABASE {owner} OWNER {owner}")).await;
+        run(&admin, &format!("CREATE ROLE {owner} LOGIN; CREATE DATABASE {owner} OWNER {owner}"))
+            .await;
         let options = admin.clone().username(owner).database(owner);
         let message = apply_migrations(&options).await.unwrap_err().to_string();
         assert!(message.contains(&format!("{owner} may not create the roles")), "{message}");
@@ -74,7 +77,7 @@ pub(crate) async fn owned_by_a_user() -> (World, String) {
 async fn serve(world: &mut World) {
     let (store, engine) = world.other_instance("another user", 4).await;
     (world.store, world.engine) = (store, engine);
-    world.store.sync_tenants(world.tenants(), Left::AllOthers).await.unwrap();
+    world.store.sync_tenants(world.tenants(), RemovedTenants::AllOthers).await.unwrap();
 }
 
 #[tokio::test]
@@ -85,7 +88,7 @@ async fn a_whole_sync_and_the_making_of_readers_work_without_a_superuser() {
     let admin = PgConnectOptions::clone(&world.database).username("incident_sync");
 
     let name = role(&world, "reader");
-    let sight = Sight::Tenants(vec![id(1)]);
+    let sight = ReaderAccess::Tenants(vec![id(1)]);
     let statements = match world.store.grant_reader(&name, &sight).await {
         Err(GrantError::MayNotChangeRoles { statements }) => statements,
         other => panic!("{other:?}"),
@@ -116,7 +119,11 @@ async fn a_daemon_that_does_not_own_the_schema_works_as_a_member_of_three_roles(
     assert_eq!(world.store.tenant_status().await.unwrap().len(), 2);
     // Commands that migrate find nothing to do.
     drop(Store::open(&world.database, 1, "sync".to_owned(), true).await.unwrap());
-    let refused = world.store.grant_reader(&role(&world, "reader"), &Sight::Tenants(vec![id(1)])).await.unwrap_err();
+    let refused = world
+        .store
+        .grant_reader(&role(&world, "reader"), &ReaderAccess::Tenants(vec![id(1)]))
+        .await
+        .unwrap_err();
     assert!(matches!(refused, GrantError::MayNotChangeTenants), "{refused}");
 }
 
@@ -125,7 +132,8 @@ pub(crate) fn program(name: &str) -> PathBuf {
         return program;
     }
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = versions.map(|version| version.path().join("bin").join(name)).collect();
+    let mut found: Vec<PathBuf> =
+        versions.map(|version| version.path().join("bin").join(name)).collect();
     found.retain(|path| path.exists());
     found.sort();
     found.pop().unwrap_or_else(|| name.into())
@@ -133,7 +141,10 @@ pub(crate) fn program(name: &str) -> PathBuf {
 
 fn tool(name: &str, database: &PgConnectOptions, arguments: &[&str]) -> Output {
     let mut command = Command::new(program(name));
-    command.arg("--host").arg(database.get_socket().unwrap()).args(["--username", database.get_username()]);
+    command
+        .arg("--host")
+        .arg(database.get_socket().unwrap())
+        .args(["--username", database.get_username()]);
     command.args(["--dbname", database.get_database().unwrap()]).args(arguments).output().unwrap()
 }
 
@@ -142,7 +153,10 @@ async fn the_owners_dump_is_whole_or_none_and_can_be_restored() {
     let (world, owner) = owned_by_a_user().await;
     world.good_pass().await;
     let admin = PgConnectOptions::clone(&world.database).username("incident_sync");
-    let grants = format!("INSERT INTO defender.reader_tenants VALUES ('{owner}', '{}', '{owner}'::regrole)", id(1));
+    let grants = format!(
+        "INSERT INTO defender.reader_tenants VALUES ('{owner}', '{}', '{owner}'::regrole)",
+        id(1)
+    );
     rows(&mut PgConnection::connect_with(&admin).await.unwrap(), &grants).await.unwrap();
     let folder = open_folder(PREFIX);
     let file = folder.path().join("dump");
@@ -161,12 +175,18 @@ async fn the_owners_dump_is_whole_or_none_and_can_be_restored() {
     assert!(done.status.success(), "{done:?}");
     let mut both = Vec::new();
     for database in [&world.database, &restored] {
-        let mut connection = PgConnection::connect_with(&database.clone().username("incident_sync")).await.unwrap();
+        let mut connection =
+            PgConnection::connect_with(&database.clone().username("incident_sync")).await.unwrap();
         let mut tables = Vec::new();
         for table in TABLES.into_iter().chain(["reader_tenants", "schema_info"]) {
-            let content =
-                format!("SELECT count(*) || md5(string_agg(t::text, ',' ORDER BY t::text)) FROM defender.{table} t");
-            tables.push(texts(&mut connection, &format!("SELECT coalesce(({content}), '')")).await.remove(0));
+            let content = format!(
+                "SELECT count(*) || md5(string_agg(t::text, ',' ORDER BY t::text)) FROM defender.{table} t"
+            );
+            tables.push(
+                texts(&mut connection, &format!("SELECT coalesce(({content}), '')"))
+                    .await
+                    .remove(0),
+            );
         }
         both.push(tables);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use incident_sync::error::SyncError;
 use incident_sync::store::runs::Outcome;
 use incident_sync::tenant::TenantId;
-use simulator::{Behaviour, Endpoint, Reply, TenantSpec};
+use simulator::{Behaviour, Endpoint, ScriptedReply, TenantSpec};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
@@ -20,7 +20,8 @@ async fn rows_of(connection: &mut PgConnection, tenant: Uuid) -> BTreeMap<String
     let mut counts = BTreeMap::new();
     for table in texts(connection, tables).await {
         let count = format!("SELECT count(*) FROM defender.{table} WHERE tenant_id = '{tenant}'");
-        let count: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut *connection).await.unwrap();
+        let count: i64 =
+            sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut *connection).await.unwrap();
         counts.insert(table, count);
     }
     counts
@@ -61,12 +62,18 @@ async fn a_purge_that_is_interrupted_and_repeated_leaves_the_audit_and_the_other
     interrupted.abort();
     drop(interrupted.await);
     let half = rows_of(&mut admin, id(3)).await;
-    assert!(half["tenants"] == 1 && half["sync_state"] == 1 && half["alert_devices"] == 0, "{half:?}");
+    assert!(
+        half["tenants"] == 1 && half["sync_state"] == 1 && half["alert_devices"] == 0,
+        "{half:?}"
+    );
     let watermark = world.state(id(3), "watermark").await;
     assert_eq!(watermark, None, "were it synchronised again, then from the beginning");
 
     let counts = world.store.purge(tenant, "test", |_, _| ()).await.unwrap();
-    assert!(counts["incidents"] > 0 && counts["later"] == 1 && counts["reader_tenants"] == 1, "{counts:?}");
+    assert!(
+        counts["incidents"] > 0 && counts["later"] == 1 && counts["reader_tenants"] == 1,
+        "{counts:?}"
+    );
     assert_only_the_audit_is_left(&rows_of(&mut admin, id(3)).await);
     assert_eq!(rows_of(&mut admin, id(1)).await, before);
     let told = format!(
@@ -103,31 +110,41 @@ async fn summaries_that_are_written_during_a_purge_do_not_outlive_it() {
 #[tokio::test]
 async fn a_run_in_flight_writes_nothing_to_a_tenant_that_was_seized() {
     let world = World::with(vec![spec(1, 300)]).await;
-    let slow = Reply::Delay(Duration::from_secs(2));
-    world.service().script(id(1), Endpoint::Incidents, vec![Reply::Pass, Reply::Pass, slow]);
+    let slow = ScriptedReply::Delay(Duration::from_secs(2));
+    world.service().script(
+        id(1),
+        Endpoint::Incidents,
+        vec![ScriptedReply::Pass, ScriptedReply::Pass, slow],
+    );
     let stored = "SELECT count(*) FROM defender.incidents";
     let (command, _) = world.other_instance("command", 1).await;
-    let seize = async {
+    let take_lease = async {
         while world.number(stored).await == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let lease = command.seize(TenantId(id(1))).await.unwrap();
+        let lease = command.take_lease(TenantId(id(1))).await.unwrap();
         assert_eq!(lease.tenant, TenantId(id(1)));
         world.number(stored).await
     };
-    let (results, then) = tokio::join!(world.pass(), seize);
+    let (results, then) = tokio::join!(world.pass(), take_lease);
     assert_eq!(results[0].outcome, Outcome::Stopped);
     assert_eq!(world.number(stored).await, then);
     assert!(world.pass().await.is_empty(), "nor does another run begin");
 }
 
 #[tokio::test]
-async fn a_run_in_flight_writes_nothing_to_a_tenant_that_is_parked_and_the_next_one_goes_on_there() {
+async fn a_run_in_flight_writes_nothing_to_a_tenant_that_is_parked_and_the_next_one_goes_on_there()
+{
     let world = World::with(vec![spec(1, 300)]).await;
-    let slow = Reply::Delay(Duration::from_secs(2));
-    world.service().script(id(1), Endpoint::Incidents, vec![Reply::Pass, Reply::Pass, slow]);
+    let slow = ScriptedReply::Delay(Duration::from_secs(2));
+    world.service().script(
+        id(1),
+        Endpoint::Incidents,
+        vec![ScriptedReply::Pass, ScriptedReply::Pass, slow],
+    );
     let stored = "SELECT count(*) FROM defender.incidents";
-    let (tenant, until_resumed) = (TenantId(id(1)), "SELECT count(*) FROM defender.sync_state WHERE parked_by IS NULL");
+    let (tenant, until_resumed) =
+        (TenantId(id(1)), "SELECT count(*) FROM defender.sync_state WHERE parked_by IS NULL");
     let park = async {
         while world.number(stored).await == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -139,7 +156,7 @@ async fn a_run_in_flight_writes_nothing_to_a_tenant_that_is_parked_and_the_next_
     assert_eq!(results[0].outcome, Outcome::Stopped);
     assert_eq!(world.number(stored).await, then);
     assert_eq!(world.state(id(1), "error_message").await.as_deref(), Some("parked by ann@host"));
-    world.unpark().await;
+    world.clear_parking().await;
     assert!(world.pass().await.is_empty(), "neither a reload nor a command starts another run");
     assert!(world.store.claim_due(&[id(1)], 1).await.unwrap().is_empty(), "nor does the schedule");
     assert_eq!(world.number(until_resumed).await, 0);
@@ -169,13 +186,13 @@ async fn who_lost_a_seized_tenant_changes_nothing() {
     let tenant = TenantId(id(1));
     let (first, _) = world.other_instance("first", 1).await;
     let (second, _) = world.other_instance("second", 1).await;
-    let lease = first.seize(tenant).await.unwrap();
-    let mut rows = first.rows_to_change(tenant).await.unwrap();
+    let lease = first.take_lease(tenant).await.unwrap();
+    let mut rows = first.locked_rows(tenant).await.unwrap();
     let incidents = rows.tables.iter().position(|table| table.name == "incidents").unwrap();
     rows.open(incidents).await.unwrap();
     let changed = rows.next().await.unwrap()[0].replace("Active", "Resolved");
     assert_eq!(rows.update(incidents, &format!("[{changed}]")).await.unwrap(), 1);
-    second.seize(tenant).await.unwrap();
+    second.take_lease(tenant).await.unwrap();
     let before = truth(&world).await;
     let lost = rows.finish("person erased", "test", &BTreeMap::new(), Some(lease)).await;
     assert!(matches!(lost, Err(SyncError::LeaseLost)), "{lost:?}");
@@ -185,18 +202,30 @@ async fn who_lost_a_seized_tenant_changes_nothing() {
 
 /// Every stored incident.
 async fn truth(world: &World) -> Vec<String> {
-    sqlx::query_scalar("SELECT i::text FROM defender.incidents i ORDER BY 1").fetch_all(world.pool()).await.unwrap()
+    sqlx::query_scalar("SELECT i::text FROM defender.incidents i ORDER BY 1")
+        .fetch_all(world.pool())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
 async fn a_run_in_flight_brings_nothing_of_a_purged_tenant_back() {
     let world = World::with(vec![spec(1, 300), spec(2, 30)]).await;
-    let slow = Reply::Delay(Duration::from_secs(2));
-    world.service().script(id(1), Endpoint::Incidents, vec![Reply::Pass, Reply::Pass, slow]);
+    let slow = ScriptedReply::Delay(Duration::from_secs(2));
+    world.service().script(
+        id(1),
+        Endpoint::Incidents,
+        vec![ScriptedReply::Pass, ScriptedReply::Pass, slow],
+    );
     let purge = async {
         let stored = "SELECT count(*) FROM defender.incidents WHERE tenant_id = '00000000-0000-0000-0000-000000000000'";
         let stored = stored.replace("00000000-0000-0000-0000-000000000000", &id(1).to_string());
-        while sqlx::query_scalar::<_, i64>(AssertSqlSafe(stored.as_str())).fetch_one(world.pool()).await.unwrap() == 0 {
+        while sqlx::query_scalar::<_, i64>(AssertSqlSafe(stored.as_str()))
+            .fetch_one(world.pool())
+            .await
+            .unwrap()
+            == 0
+        {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         world.store.purge(TenantId(id(1)), "test", |_, _| ()).await.unwrap()

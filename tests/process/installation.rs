@@ -12,7 +12,7 @@ use incident_sync::postgres::{Embedded, EmbeddedSettings, Hold};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use simulator::{Clock, Endpoint, Options, Reply, Simulator, TenantSpec, World};
+use simulator::{Clock, Endpoint, Options, ScriptedReply, Simulator, TenantSpec, World};
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
@@ -55,7 +55,8 @@ pub(crate) fn open_folder() -> TempDir {
 pub(crate) fn write_secret(path: &Path, content: &[u8]) {
     let draft = path.with_extension("secret-draft");
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&draft).unwrap();
+    let mut file =
+        options.create(true).write(true).truncate(true).mode(0o600).open(&draft).unwrap();
     file.write_all(content).unwrap();
     std::fs::rename(draft, path).unwrap();
 }
@@ -81,12 +82,12 @@ pub(crate) struct Settings {
     pub(crate) more: String,
 }
 
-pub(crate) struct Site {
+pub(crate) struct Installation {
     pub(crate) simulator: Simulator,
     pub(crate) folder: TempDir,
 }
 
-impl Site {
+impl Installation {
     /// Serves these tenants and configures them all.
     pub(crate) async fn with(specs: Vec<TenantSpec>) -> Self {
         Self::at(Clock::Real, specs).await
@@ -94,7 +95,11 @@ impl Site {
 
     /// The same by another clock than the machine's.
     pub(crate) async fn at(clock: Clock, specs: Vec<TenantSpec>) -> Self {
-        let simulator = Simulator::start(Options { client_secret: SECRET.to_owned(), clock, ..Options::default() });
+        let simulator = Simulator::start(Options {
+            client_secret: SECRET.to_owned(),
+            clock,
+            ..Options::default()
+        });
         let site = Self { simulator: simulator.await.unwrap(), folder: open_folder() };
         write_secret(&site.path("secret"), format!("{SECRET}\n").as_bytes());
         let tenants = specs.iter().map(|spec| spec.id.as_u128() - id(0).as_u128()).collect();
@@ -118,7 +123,10 @@ impl Site {
     /// The private server as somebody else's, which several instances can share; the test starts and ends it.
     pub(crate) fn shared_database(&self) -> String {
         let socket = self.path("pg/socket");
-        format!("url = \"postgres://incident_sync:{PASSWORD}@localhost/incident_sync?host={}\"", socket.display())
+        format!(
+            "url = \"postgres://incident_sync:{PASSWORD}@localhost/incident_sync?host={}\"",
+            socket.display()
+        )
     }
 
     pub(crate) fn configure(&self, settings: &Settings) {
@@ -131,7 +139,10 @@ impl Site {
              [sync]\ncalls_per_minute = {PLENTY}\ncalls_per_hour = {PLENTY}\n"
         );
         for number in tenants {
-            text.push_str(&format!("[[tenants]]\nid = \"{}\"\nname = \"tenant-{number}\"\n", id(*number)));
+            text.push_str(&format!(
+                "[[tenants]]\nid = \"{}\"\nname = \"tenant-{number}\"\n",
+                id(*number)
+            ));
         }
         std::fs::write(self.config(), text + more).unwrap();
     }
@@ -150,29 +161,36 @@ impl Site {
 
     /// The next pages of a tenant arrive that much later.
     pub(crate) fn slow_down(&self, number: u128, pause: Duration) {
-        let slowly = std::iter::repeat_with(|| Reply::Delay(pause)).take(1_000).collect();
+        let slowly = std::iter::repeat_with(|| ScriptedReply::Delay(pause)).take(1_000).collect();
         self.world().script(id(number), Endpoint::Incidents, slowly);
     }
 
     /// Pages that the tenant was asked for so far.
     pub(crate) fn pages(&self, number: u128) -> usize {
         let calls = self.world().calls(id(number));
-        calls.iter().filter(|call| call.endpoint == Endpoint::Incidents && call.status == 200).count()
+        calls
+            .iter()
+            .filter(|call| call.endpoint == Endpoint::Incidents && call.status == 200)
+            .count()
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_incident-sync"));
-        command.arg("--config").arg(self.config()).args(arguments).env("STATE_DIRECTORY", self.path("state"));
+        command
+            .arg("--config")
+            .arg(self.config())
+            .args(arguments)
+            .env("STATE_DIRECTORY", self.path("state"));
         command
     }
 
     /// Starts the daemon with its log as JSON.
-    pub(crate) fn run(&self) -> Running {
+    pub(crate) fn start_daemon(&self) -> Running {
         Running::start(self.command(&["run", "--log-format", "json"]), self.folder.path())
     }
 
     /// Runs a command to its end.
-    pub(crate) fn does(&self, arguments: &[&str]) -> Done {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Done {
         Running::start(self.command(arguments), self.folder.path()).ends()
     }
 
@@ -191,13 +209,20 @@ impl Site {
     pub(crate) async fn connect(&self) -> PgPool {
         let options = PgConnectOptions::new_without_pgpass().socket(self.path("pg/socket"));
         let options = options.username("incident_sync").database("incident_sync");
-        eventually("the private Postgres answers", async || PgPool::connect_with(options.clone()).await.ok()).await
+        eventually("the private Postgres answers", async || {
+            PgPool::connect_with(options.clone()).await.ok()
+        })
+        .await
     }
 
     /// The tables hold what the service knows: ids, times, alerts, entities and payloads.
     pub(crate) async fn assert_truth(&self, pool: &PgPool, number: u128) {
         let expected = truth::expected(&self.world().truth(id(number)));
-        truth::assert_same(&truth::stored(pool, id(number)).await, &expected, &format!("tenant-{number}"));
+        truth::assert_same(
+            &truth::stored(pool, id(number)).await,
+            &expected,
+            &format!("tenant-{number}"),
+        );
     }
 
     /// Processes that work in the private Postgres's directories.
@@ -206,7 +231,7 @@ impl Site {
     }
 }
 
-impl Drop for Site {
+impl Drop for Installation {
     /// What a failed test left running. Everything below this folder was started by us.
     fn drop(&mut self) {
         let started = Instant::now();
@@ -272,9 +297,14 @@ impl Running {
     /// The same with this keyboard.
     pub(crate) fn start_on(mut command: Command, folder: &Path, keyboard: Stdio) -> Self {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let (stdout, stderr) = (folder.join(format!("stdout-{number}")), folder.join(format!("stderr-{number}")));
-        command.stdin(keyboard).stdout(File::create(&stdout).unwrap()).stderr(File::create(&stderr).unwrap());
-        for name in ["RUST_LOG", "JOURNAL_STREAM", "INCIDENT_SYNC_CONFIG", "CREDENTIALS_DIRECTORY"] {
+        let (stdout, stderr) =
+            (folder.join(format!("stdout-{number}")), folder.join(format!("stderr-{number}")));
+        command
+            .stdin(keyboard)
+            .stdout(File::create(&stdout).unwrap())
+            .stderr(File::create(&stderr).unwrap());
+        for name in ["RUST_LOG", "JOURNAL_STREAM", "INCIDENT_SYNC_CONFIG", "CREDENTIALS_DIRECTORY"]
+        {
             if !command.get_envs().any(|(set, _)| set == name) {
                 command.env_remove(name);
             }
@@ -282,7 +312,9 @@ impl Running {
         let mut started = Self { child: command.spawn().unwrap(), stdout, stderr };
         // The kernel lets us go on before it has laid out the new program's arguments and environment.
         while started.is_alive()
-            && std::fs::read(format!("/proc/{}/environ", started.pid())).unwrap_or_default().is_empty()
+            && std::fs::read(format!("/proc/{}/environ", started.pid()))
+                .unwrap_or_default()
+                .is_empty()
         {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -313,7 +345,8 @@ impl Running {
 
     /// The first event with this message, once it is there.
     pub(crate) async fn logs(&self, message: &str) -> Value {
-        let written = async || events(&self.stderr()).into_iter().find(|event| event["message"] == message);
+        let written =
+            async || events(&self.stderr()).into_iter().find(|event| event["message"] == message);
         eventually(&format!("in the log: {message}"), written).await
     }
 
@@ -321,7 +354,11 @@ impl Running {
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         let started = self.logs("started").await;
         let address = started["listen"].as_str().unwrap();
-        let answer = incident_sync::http_client::client().get(format!("http://{address}{path}")).send().await.unwrap();
+        let answer = incident_sync::http_client::client()
+            .get(format!("http://{address}{path}"))
+            .send()
+            .await
+            .unwrap();
         let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
         assert_keeps_secrets(&text, path);
         (status, text)
@@ -336,8 +373,11 @@ impl Running {
                 let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
                 assert_keeps_secrets(&String::from_utf8_lossy(&bytes), file);
             }
-            for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-                let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            for task in
+                std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten()
+            {
+                let children =
+                    std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
                 processes.extend(children.split_whitespace().map(str::to_owned));
             }
         }
@@ -365,7 +405,11 @@ impl Running {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return Done { status, stdout: self.stdout(), stderr: self.stderr() };
             }
-            assert!(started.elapsed() < limit, "no end within {limit:?}; standard error:\n{}", self.stderr());
+            assert!(
+                started.elapsed() < limit,
+                "no end within {limit:?}; standard error:\n{}",
+                self.stderr()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -394,12 +438,13 @@ impl Done {
     /// Standard output, which must be one JSON value and nothing else.
     pub(crate) fn json(&self) -> Value {
         let parsed = serde_json::from_str(&self.stdout);
-        parsed
-            .unwrap_or_else(|error| panic!("{error} in standard output:\n{}\nand error:\n{}", self.stdout, self.stderr))
+        parsed.unwrap_or_else(|error| {
+            panic!("{error} in standard output:\n{}\nand error:\n{}", self.stdout, self.stderr)
+        })
     }
 
     /// Standard output of a command that must have gone well.
-    pub(crate) fn good(self) -> String {
+    pub(crate) fn success(self) -> String {
         assert!(self.status.success(), "{}\n{}\n{}", self.status, self.stdout, self.stderr);
         self.stdout
     }
@@ -409,8 +454,9 @@ impl Done {
 pub(crate) fn events(log: &str) -> Vec<Value> {
     // The last line may be half written.
     let whole = log.rfind('\n').map_or("", |end| &log[..end]);
-    let parse =
-        |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in the log line {line}"));
+    let parse = |line: &str| {
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in the log line {line}"))
+    };
     whole.lines().map(parse).collect()
 }
 
@@ -452,7 +498,9 @@ pub(crate) async fn number(pool: &PgPool, query: &'static str) -> i64 {
 
 /// Incidents stored of a tenant.
 pub(crate) async fn stored(pool: &PgPool, tenant: u128) -> usize {
-    let query = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM defender.incidents WHERE tenant_id = $1");
+    let query = sqlx::query_scalar::<_, i64>(
+        "SELECT count(*) FROM defender.incidents WHERE tenant_id = $1",
+    );
     let count = query.bind(id(tenant)).fetch_one(pool).await;
     count.map_or(0, |count| usize::try_from(count).unwrap())
 }

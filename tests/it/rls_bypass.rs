@@ -1,7 +1,7 @@
 //! A reader of one tenant tries every way that we know to learn something of the others.
 
 use futures::TryStreamExt;
-use incident_sync::store::readers::Sight;
+use incident_sync::store::readers::ReaderAccess;
 use sqlx::migrate::Migrate;
 use sqlx::{Connection, PgConnection, Row};
 
@@ -19,7 +19,9 @@ fn assert_silent(what: &str, said: &str) {
 /// All that a statement says: rows and errors as one text.
 async fn said(connection: &mut PgConnection, statement: &str) -> String {
     match rows(connection, statement).await {
-        Ok(rows) => rows.iter().map(|row| row.try_get::<String, _>(0).unwrap_or_default() + "\n").collect(),
+        Ok(rows) => {
+            rows.iter().map(|row| row.try_get::<String, _>(0).unwrap_or_default() + "\n").collect()
+        }
         Err(error) => format!("{error:?}"),
     }
 }
@@ -48,7 +50,10 @@ async fn no_setting_shows_a_reader_more() {
     assert_sees(&mut reader, &[], &world).await;
     rows(&mut reader, "RESET ROLE; SET row_security = off").await.unwrap();
     for table in TABLES {
-        assert_eq!(refused(&mut reader, &format!("SELECT count(tenant_id) FROM defender.{table}")).await, "42501");
+        assert_eq!(
+            refused(&mut reader, &format!("SELECT count(tenant_id) FROM defender.{table}")).await,
+            "42501"
+        );
     }
 }
 
@@ -58,7 +63,7 @@ async fn a_reader_is_refused_other_roles_our_bookkeeping_and_the_servers_files()
     let mut reader = reader(&world, "roles", &[1]).await;
     let owner = world.database.get_username();
     let neighbour = role(&world, "neighbour");
-    world.store.grant_reader(&neighbour, &Sight::Tenants(vec![id(2)])).await.unwrap();
+    world.store.grant_reader(&neighbour, &ReaderAccess::Tenants(vec![id(2)])).await.unwrap();
     for statement in [
         "SET ROLE incident_sync_reader",
         "SET ROLE incident_sync_writer",
@@ -175,9 +180,18 @@ async fn no_function_operator_or_name_of_his_own_shows_a_reader_a_foreign_value(
     assert!(!seen.is_empty());
     assert_silent("his own function", &seen.join("\n"));
     for probe in [
-        format!("SELECT title FROM defender.alerts WHERE 1 / (CASE tenant_id WHEN '{}' THEN 1 ELSE 0 END) = 1", id(1)),
-        format!("SELECT title FROM defender.alerts WHERE title = 'secret of {}' OR title::integer = 1", id(1)),
-        format!("SELECT title FROM defender.alerts WHERE title LIKE '%{}' OR ('x' || title)::xml IS DOCUMENT", id(1)),
+        format!(
+            "SELECT title FROM defender.alerts WHERE 1 / (CASE tenant_id WHEN '{}' THEN 1 ELSE 0 END) = 1",
+            id(1)
+        ),
+        format!(
+            "SELECT title FROM defender.alerts WHERE title = 'secret of {}' OR title::integer = 1",
+            id(1)
+        ),
+        format!(
+            "SELECT title FROM defender.alerts WHERE title LIKE '%{}' OR ('x' || title)::xml IS DOCUMENT",
+            id(1)
+        ),
     ] {
         let answer = said(&mut reader, &probe).await;
         assert!(answer.starts_with("secret of"), "a condition met a foreign row: {answer}");
@@ -189,29 +203,42 @@ async fn no_function_operator_or_name_of_his_own_shows_a_reader_a_foreign_value(
 async fn copies_cursors_and_prepared_statements_show_what_the_reader_sees_and_no_more() {
     let world = crowded().await;
     let mut connection = reader(&world, "copies", &[1]).await;
-    for table in ["defender.alerts", "(TABLE defender.alerts)", "(SELECT * FROM defender.incident_payloads)"] {
+    for table in
+        ["defender.alerts", "(TABLE defender.alerts)", "(SELECT * FROM defender.incident_payloads)"]
+    {
         let copy = connection.copy_out_raw(&format!("COPY {table} TO STDOUT")).await.unwrap();
         let bytes: Vec<_> = copy.try_collect().await.unwrap();
-        let text: String = bytes.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+        let text: String =
+            bytes.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
         assert!(text.contains(&id(1).to_string()));
         assert_silent(table, &text);
     }
     let whose = "SELECT DISTINCT tenant_id::text FROM defender.alerts ORDER BY 1";
     rows(&mut connection, &format!("PREPARE whose AS {whose}")).await.unwrap();
-    rows(&mut connection, &format!("BEGIN; DECLARE held CURSOR WITH HOLD FOR {whose}; COMMIT")).await.unwrap();
+    rows(&mut connection, &format!("BEGIN; DECLARE held CURSOR WITH HOLD FOR {whose}; COMMIT"))
+        .await
+        .unwrap();
     assert_silent("a held cursor", &said(&mut connection, "FETCH ALL FROM held").await);
     let name = role(&world, "copies");
     for tenants in [vec![id(2)], vec![id(1), id(2)], vec![], vec![id(1)]] {
-        world.store.grant_reader(&name, &Sight::Tenants(tenants.clone())).await.unwrap();
+        world.store.grant_reader(&name, &ReaderAccess::Tenants(tenants.clone())).await.unwrap();
         let expected: String = tenants.iter().map(|tenant| format!("{tenant}\n")).collect();
         assert_eq!(said(&mut connection, "EXECUTE whose").await, expected);
     }
 
     // A connection of ours, as a pooler hands it on from one transaction to the next.
     let mut ours = PgConnection::connect_with(&world.database).await.unwrap();
-    rows(&mut ours, &format!("SET ROLE incident_sync_reader; PREPARE whose AS {whose}; EXECUTE whose")).await.unwrap();
+    rows(
+        &mut ours,
+        &format!("SET ROLE incident_sync_reader; PREPARE whose AS {whose}; EXECUTE whose"),
+    )
+    .await
+    .unwrap();
     for tenant in [2, 1] {
-        let writer = format!("SET ROLE incident_sync_writer; SET incident_sync.tenant_id = '{}'", id(tenant));
+        let writer = format!(
+            "SET ROLE incident_sync_writer; SET incident_sync.tenant_id = '{}'",
+            id(tenant)
+        );
         rows(&mut ours, &writer).await.unwrap();
         assert_eq!(said(&mut ours, "EXECUTE whose").await, format!("{}\n", id(tenant)));
     }
@@ -221,7 +248,8 @@ async fn copies_cursors_and_prepared_statements_show_what_the_reader_sees_and_no
 
 /// The rows that the planner expects.
 async fn expected_rows(connection: &mut PgConnection, condition: &str) -> String {
-    let plan = said(connection, &format!("EXPLAIN SELECT FROM defender.alerts WHERE {condition}")).await;
+    let plan =
+        said(connection, &format!("EXPLAIN SELECT FROM defender.alerts WHERE {condition}")).await;
     plan.split("rows=").nth(1).unwrap().split(' ').next().unwrap().to_owned()
 }
 
@@ -244,19 +272,27 @@ async fn plans_and_statistics_hold_no_value_of_another_tenant() {
     ] {
         assert_silent(statement, &said(&mut reader, statement).await);
     }
-    assert!(texts(&mut reader, "SELECT attname::text FROM pg_stats WHERE schemaname = 'defender'").await.is_empty());
+    assert!(
+        texts(&mut reader, "SELECT attname::text FROM pg_stats WHERE schemaname = 'defender'")
+            .await
+            .is_empty()
+    );
 
     // What others run at this moment is hidden.
     let mut other = PgConnection::connect_with(&world.database).await.unwrap();
     rows(&mut other, &format!("SELECT '{}'", id(2))).await.unwrap();
     let activity = "SELECT string_agg(a::text, '') FROM pg_stat_activity a";
     assert_silent(activity, &said(&mut reader, activity).await);
-    let for_superusers = said(&mut other, "SELECT string_agg(query, '') FROM pg_stat_activity").await;
+    let for_superusers =
+        said(&mut other, "SELECT string_agg(query, '') FROM pg_stat_activity").await;
     assert!(for_superusers.contains(&id(2).to_string()), "the question works");
 
     // An expectation that depends on whether others have a value would tell who guesses.
     let unknown = expected_rows(&mut reader, "title = 'nowhere'").await;
-    assert_eq!(expected_rows(&mut reader, &format!("title = 'secret of {}'", id(3))).await, unknown);
+    assert_eq!(
+        expected_rows(&mut reader, &format!("title = 'secret of {}'", id(3))).await,
+        unknown
+    );
     let low = expected_rows(&mut reader, "title < 'a'").await;
     assert_eq!(expected_rows(&mut reader, "title < 'zzz'").await, low);
     let collected =
@@ -266,7 +302,10 @@ async fn plans_and_statistics_hold_no_value_of_another_tenant() {
     let collected = texts(&mut other, collected).await;
     for word in collected {
         let column = word.rsplit('.').next().unwrap();
-        assert!(COLLECTED.contains(&column), "{word} tells readers about other tenants; see 0004_statistics.sql");
+        assert!(
+            COLLECTED.contains(&column),
+            "{word} tells readers about other tenants; see 0004_statistics.sql"
+        );
     }
 }
 
@@ -304,7 +343,9 @@ const COLLECTED: [&str; 26] = [
 async fn a_reader_cannot_keep_the_daemon_from_starting_or_writing() {
     let world = World::of(20).await;
     let mut reader = reader(&world, "blocker", &[1]).await;
-    rows(&mut reader, "BEGIN; LOCK TABLE defender.alerts, defender.incidents IN ACCESS SHARE MODE").await.unwrap();
+    rows(&mut reader, "BEGIN; LOCK TABLE defender.alerts, defender.incidents IN ACCESS SHARE MODE")
+        .await
+        .unwrap();
     // The very lock that the migrator takes.
     reader.lock().await.unwrap();
     let started = incident_sync::store::Store::open(&world.database, 2, "blocked".to_owned(), true);

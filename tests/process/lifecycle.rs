@@ -10,7 +10,9 @@ use nix::unistd::Pid;
 use simulator::{Behaviour, TenantSpec};
 use sqlx::{Connection, PgConnection};
 
-use crate::site::{PROMISED_END, Running, Settings, Site, id, number, spec, stored, until};
+use crate::installation::{
+    Installation, PROMISED_END, Running, Settings, id, number, spec, stored, until,
+};
 use crate::systemd::Systemd;
 
 /// What design.md section 6 names, as far as a calm day shows it.
@@ -31,7 +33,7 @@ const METRICS: [&str; 12] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_daemon_tells_systemd_serves_every_tenant_and_ends_on_sigterm() {
-    let site = Site::with(vec![spec(1, 150), spec(2, 30), spec(3, 7)]).await;
+    let site = Installation::with(vec![spec(1, 150), spec(2, 30), spec(3, 7)]).await;
     let mut systemd = Systemd::listen(site.path("notify"));
     let mut command = site.command(&["run", "--log-format", "json"]);
     command.env("NOTIFY_SOCKET", systemd.address()).env("WATCHDOG_USEC", "600000");
@@ -39,19 +41,24 @@ async fn the_daemon_tells_systemd_serves_every_tenant_and_ends_on_sigterm() {
 
     systemd.hears("READY=1");
     // Not "eventually": whoever was told READY may connect.
-    let options = sqlx::postgres::PgConnectOptions::new_without_pgpass().socket(site.path("pg/socket"));
+    let options =
+        sqlx::postgres::PgConnectOptions::new_without_pgpass().socket(site.path("pg/socket"));
     let options = options.username("incident_sync").database("incident_sync");
     let mut connection = PgConnection::connect_with(&options).await.unwrap();
-    let tenants = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM defender.tenants").fetch_one(&mut connection);
+    let tenants = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM defender.tenants")
+        .fetch_one(&mut connection);
     assert_eq!(tenants.await.unwrap(), 3);
     connection.close().await.unwrap();
-    assert!(systemd.heard.iter().any(|line| line == "STATUS=synchronising 3 tenants"), "{:?}", systemd.heard);
+    let heard = &systemd.heard;
+    assert!(heard.iter().any(|line| line == "STATUS=synchronising 3 tenants"), "{heard:?}");
     systemd.hears("WATCHDOG=1");
     systemd.hears("WATCHDOG=1");
 
     let pool = site.connect().await;
     until("every tenant's history", async || {
-        number(&pool, "SELECT count(*) FROM defender.sync_state WHERE backfilled_at IS NOT NULL").await == 3
+        number(&pool, "SELECT count(*) FROM defender.sync_state WHERE backfilled_at IS NOT NULL")
+            .await
+            == 3
     })
     .await;
     assert!(site.world().update(id(2), 7));
@@ -80,9 +87,10 @@ async fn the_daemon_tells_systemd_serves_every_tenant_and_ends_on_sigterm() {
     let good = std::fs::read_to_string(site.config()).unwrap();
     std::fs::write(site.config(), "[shedule]\nno toml").unwrap();
     assert_eq!(asks_health().code(), Some(0), "the daemon goes on without a file that it refuses");
-    assert_eq!(site.does(&["health", "--address", listen]).code(), Some(0));
-    std::fs::write(site.config(), format!("[shedule]\n[http]\nlisten = {listen:?}\nlissen = 1\n")).unwrap();
-    assert_eq!(site.does(&["health"]).code(), Some(0));
+    assert_eq!(site.run(&["health", "--address", listen]).code(), Some(0));
+    std::fs::write(site.config(), format!("[shedule]\n[http]\nlisten = {listen:?}\nlissen = 1\n"))
+        .unwrap();
+    assert_eq!(site.run(&["health"]).code(), Some(0));
     std::fs::write(site.config(), good).unwrap();
     let (_, metrics) = daemon.get("/metrics").await;
     for name in METRICS {
@@ -102,7 +110,7 @@ async fn the_daemon_tells_systemd_serves_every_tenant_and_ends_on_sigterm() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_systemd_that_does_not_listen_holds_nothing_up() {
-    let site = Site::with(vec![spec(1, 20)]).await;
+    let site = Installation::with(vec![spec(1, 20)]).await;
     let _deaf = std::os::unix::net::UnixDatagram::bind(site.path("notify")).unwrap();
     let mut command = site.command(&["run", "--log-format", "json"]);
     command.env("NOTIFY_SOCKET", site.path("notify")).env("WATCHDOG_USEC", "2000");
@@ -114,14 +122,18 @@ async fn a_systemd_that_does_not_listen_holds_nothing_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_in_a_backfill_beside_a_hanging_tenant_ends_in_time_and_the_next_start_completes() {
-    let hanging = TenantSpec { behaviour: Behaviour { hang: true, ..Behaviour::default() }, ..spec(2, 40) };
-    let site = Site::with(vec![spec(1, 700), hanging]).await;
+    let hanging =
+        TenantSpec { behaviour: Behaviour { hang: true, ..Behaviour::default() }, ..spec(2, 40) };
+    let site = Installation::with(vec![spec(1, 700), hanging]).await;
     site.slow_down(1, Duration::from_millis(150));
     let mut systemd = Systemd::listen(site.path("notify"));
     let mut command = site.command(&["run", "--log-format", "json"]);
     command.env("NOTIFY_SOCKET", systemd.address());
     let daemon = Running::start(command, site.folder.path());
-    until("the middle of the backfill", async || site.pages(1) > 2 && !site.world().calls(id(2)).is_empty()).await;
+    until("the middle of the backfill", async || {
+        site.pages(1) > 2 && !site.world().calls(id(2)).is_empty()
+    })
+    .await;
     daemon.signal(Signal::SIGTERM);
     systemd.hears("STOPPING=1");
     let done = daemon.ends_in_time();
@@ -137,10 +149,12 @@ async fn sigterm_in_a_backfill_beside_a_hanging_tenant_ends_in_time_and_the_next
     embedded.stop().await;
 
     site.world().set_behaviour(id(2), Behaviour::default());
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     let pool = site.connect().await;
     until("both histories", async || {
-        number(&pool, "SELECT count(*) FROM defender.sync_state WHERE backfilled_at IS NOT NULL").await == 2
+        number(&pool, "SELECT count(*) FROM defender.sync_state WHERE backfilled_at IS NOT NULL")
+            .await
+            == 2
     })
     .await;
     site.assert_truth(&pool, 1).await;
@@ -151,15 +165,22 @@ async fn sigterm_in_a_backfill_beside_a_hanging_tenant_ends_in_time_and_the_next
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_waits_for_a_database_that_comes_later_and_work_goes_on_after_it_was_away() {
-    let site = Site::with(vec![spec(1, 20)]).await;
+    let site = Installation::with(vec![spec(1, 20)]).await;
     let (embedded, pool) = site.open_database().await; // Makes the database.
     pool.close().await;
     embedded.stop().await;
-    site.configure(&Settings { database: site.shared_database(), tenants: vec![1], ..site.settings() });
+    site.configure(&Settings {
+        database: site.shared_database(),
+        tenants: vec![1],
+        ..site.settings()
+    });
     let mut systemd = Systemd::listen(site.path("notify"));
     let mut command = site.command(&["run", "--log-format", "json"]);
     // The watchdog of another process is none of ours.
-    command.env("NOTIFY_SOCKET", systemd.address()).env("WATCHDOG_USEC", "100000").env("WATCHDOG_PID", "1");
+    command
+        .env("NOTIFY_SOCKET", systemd.address())
+        .env("WATCHDOG_USEC", "100000")
+        .env("WATCHDOG_PID", "1");
     let daemon = Running::start(command, site.folder.path());
     systemd.hears("STATUS=waiting for the database");
     daemon.signal(Signal::SIGHUP);
@@ -177,7 +198,8 @@ async fn ready_waits_for_a_database_that_comes_later_and_work_goes_on_after_it_w
 
     let embedded = Embedded::start(&site.embedded(), Hold::Daemon).await.unwrap();
     let pool = site.connect().await;
-    until("the row that came while the database was away", async || stored(&pool, 1).await == 21).await;
+    until("the row that came while the database was away", async || stored(&pool, 1).await == 21)
+        .await;
     assert_eq!(daemon.get("/readyz").await.0, 200);
     pool.close().await;
     let done = daemon.ends_on(Signal::SIGTERM);
@@ -188,17 +210,17 @@ async fn ready_waits_for_a_database_that_comes_later_and_work_goes_on_after_it_w
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_a_start_that_still_waits_for_its_database() {
-    let site = Site::with(vec![spec(1, 1)]).await;
+    let site = Installation::with(vec![spec(1, 1)]).await;
     let database = "url = \"postgres://nobody@127.0.0.1:1/none\"".to_owned();
     site.configure(&Settings { database, tenants: vec![1], ..site.settings() });
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     daemon.logs("waiting for the database").await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_postgres_holds_the_end_up_no_longer_than_promised() {
-    let site = Site::with(vec![spec(1, 700)]).await;
+    let site = Installation::with(vec![spec(1, 700)]).await;
     site.slow_down(1, Duration::from_millis(50));
     let mut systemd = Systemd::listen(site.path("notify"));
     let mut command = site.command(&["run", "--log-format", "json"]);
@@ -218,7 +240,7 @@ async fn a_frozen_postgres_holds_the_end_up_no_longer_than_promised() {
     assert_eq!(done.code(), Some(0));
     until("that Postgres is gone", async || site.servers().is_empty()).await;
 
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     let pool = site.connect().await;
     until("the whole history", async || stored(&pool, 1).await == 700).await;
     pool.close().await;
@@ -227,7 +249,7 @@ async fn a_frozen_postgres_holds_the_end_up_no_longer_than_promised() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_the_daemon_at_once() {
-    let site = Site::with(vec![spec(1, 700)]).await;
+    let site = Installation::with(vec![spec(1, 700)]).await;
     site.slow_down(1, Duration::from_millis(50));
     let mut systemd = Systemd::listen(site.path("notify"));
     let mut command = site.command(&["run", "--log-format", "json"]);
@@ -256,7 +278,7 @@ pub(crate) fn signal_all(servers: &[i32], signal: Signal) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_server_that_never_answers_holds_the_end_up_no_longer_than_promised() {
     let Ok(silent) = UdpSocket::bind("127.0.0.77:53") else { return }; // Only root can be a name server.
-    let site = Site::with(vec![]).await;
+    let site = Installation::with(vec![]).await;
     let tenant = "[[tenants]]\nid = \"bbbb0000-0000-4000-8000-000000000001\"\nname = \"tenant-1\"\n\
         authority = \"https://login.example.com\"\n";
     site.configure(&Settings { more: tenant.to_owned(), ..site.settings() });
@@ -274,8 +296,8 @@ async fn a_name_server_that_never_answers_holds_the_end_up_no_longer_than_promis
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_whose_postgres_dies_says_so_and_ends() {
-    let site = Site::with(vec![spec(1, 5)]).await;
-    let daemon = site.run();
+    let site = Installation::with(vec![spec(1, 5)]).await;
+    let daemon = site.start_daemon();
     daemon.logs("started").await;
     let pid = std::fs::read_to_string(site.path("pg/data/postmaster.pid")).unwrap();
     let pid = Pid::from_raw(pid.lines().next().unwrap().parse().unwrap());
@@ -283,21 +305,30 @@ async fn a_daemon_whose_postgres_dies_says_so_and_ends() {
     let done = daemon.ends();
     assert_eq!(done.code(), Some(3), "{}", done.stderr);
     assert!(done.stderr.contains("embedded Postgres ended by itself"), "{}", done.stderr);
-    let daemon = site.run();
+    let daemon = site.start_daemon();
     daemon.logs("started").await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_taken_address_ends_the_start_and_leaves_no_postgres() {
-    let site = Site::with(vec![spec(1, 5)]).await;
-    let daemon = site.run();
+    let site = Installation::with(vec![spec(1, 5)]).await;
+    let daemon = site.start_daemon();
     let taken = daemon.logs("started").await["listen"].as_str().unwrap().to_owned();
     let mut other = site.command(&["run", "--log-format", "json"]);
-    other.env("INCIDENT_SYNC__DATABASE__EMBEDDED_DIR", site.path("other")).env("INCIDENT_SYNC__HTTP__LISTEN", &taken);
+    other
+        .env("INCIDENT_SYNC__DATABASE__EMBEDDED_DIR", site.path("other"))
+        .env("INCIDENT_SYNC__HTTP__LISTEN", &taken);
     let done = Running::start(other, site.folder.path()).ends();
     assert_eq!(done.code(), Some(2), "{}", done.stderr);
-    assert!(done.stderr.contains("http.listen") && done.stderr.contains("choose another port"), "{}", done.stderr);
-    until("that its Postgres is gone", async || crate::site::servers_below(&site.path("other")).is_empty()).await;
+    assert!(
+        done.stderr.contains("http.listen") && done.stderr.contains("choose another port"),
+        "{}",
+        done.stderr
+    );
+    until("that its Postgres is gone", async || {
+        crate::installation::servers_below(&site.path("other")).is_empty()
+    })
+    .await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }

@@ -13,12 +13,13 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use futures::stream;
 use uuid::Uuid;
 
-use super::fault::{Endpoint, Reply, defender_error};
+use super::fault::{Endpoint, ScriptedReply, defender_error};
 use super::tenant::Tenant;
 use super::{Encoding, Service};
 
 /// The real service's content type, parameters and all, which a client may not compare as a whole.
-const ODATA_JSON: &str = "application/json; odata.metadata=minimal; odata.streaming=true; charset=utf-8";
+const ODATA_JSON: &str =
+    "application/json; odata.metadata=minimal; odata.streaming=true; charset=utf-8";
 
 /// What an endpoint has to say.
 #[derive(Debug)]
@@ -74,22 +75,22 @@ impl Service {
         });
         let reply = next.unwrap_or_else(throttled);
         let (answer, delivery) = match reply {
-            Reply::Pass => (normal(), Delivery::Whole),
-            Reply::CutBody { after_bytes } => (normal(), Delivery::Cut(after_bytes)),
-            Reply::Drip { bytes, every } => (normal(), Delivery::Drip(bytes, every)),
-            Reply::Delay(pause) => {
+            ScriptedReply::Pass => (normal(), Delivery::Whole),
+            ScriptedReply::CutBody { after_bytes } => (normal(), Delivery::Cut(after_bytes)),
+            ScriptedReply::Drip { bytes, every } => (normal(), Delivery::Drip(bytes, every)),
+            ScriptedReply::Delay(pause) => {
                 tokio::time::sleep(pause).await;
                 (normal(), Delivery::Whole)
             }
-            Reply::Body(body) => (Answer::odata(body.into_bytes()), Delivery::Whole),
-            Reply::Status { code, body, headers } => {
+            ScriptedReply::Body(body) => (Answer::odata(body.into_bytes()), Delivery::Whole),
+            ScriptedReply::Status { code, body, headers } => {
                 (Answer { status: code, body: body.into_bytes(), headers }, Delivery::Whole)
             }
-            Reply::ExpireToken => {
+            ScriptedReply::ExpireToken => {
                 self.world.revoke_tokens(tenant);
                 (unauthorized(), Delivery::Whole)
             }
-            Reply::Hang => {
+            ScriptedReply::Hang => {
                 self.shutdown.cancelled().await;
                 return self.send(Answer::new(503, ""), request, &Delivery::Whole);
             }
@@ -107,7 +108,8 @@ impl Service {
 
     fn send(&self, answer: Answer, request: &HeaderMap, delivery: &Delivery) -> Response {
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::from_u16(answer.status).expect("a script gives valid statuses");
+        *response.status_mut() =
+            StatusCode::from_u16(answer.status).expect("a script gives valid statuses");
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::DATE, text(&httpdate::fmt_http_date(self.world.now().into())));
@@ -138,36 +140,43 @@ impl Service {
 
     fn drip(&self, body: Bytes, bytes: usize, every: Duration) -> Body {
         let shutdown = self.shutdown.clone();
-        Body::from_stream(stream::try_unfold((body, shutdown), move |(mut rest, shutdown)| async move {
-            if rest.is_empty() {
-                return Ok(None);
-            }
-            let ended = shutdown.run_until_cancelled(tokio::time::sleep(every)).await.is_none();
-            if ended {
-                return Err(broken());
-            }
-            let piece = rest.split_to(bytes.min(rest.len()));
-            Ok(Some((piece, (rest, shutdown))))
-        }))
+        Body::from_stream(stream::try_unfold(
+            (body, shutdown),
+            move |(mut rest, shutdown)| async move {
+                if rest.is_empty() {
+                    return Ok(None);
+                }
+                let ended = shutdown.run_until_cancelled(tokio::time::sleep(every)).await.is_none();
+                if ended {
+                    return Err(broken());
+                }
+                let piece = rest.split_to(bytes.min(rest.len()));
+                Ok(Some((piece, (rest, shutdown))))
+            },
+        ))
     }
 }
 
 /// What a request gets, or after how many seconds it may come again. Every request counts against the quota, whatever
 /// becomes of it; one beyond the quota takes no scripted reply.
-fn next_step(tenant: &mut Tenant, endpoint: Endpoint, now: DateTime<Utc>) -> Result<Reply, i64> {
+fn next_step(
+    tenant: &mut Tenant,
+    endpoint: Endpoint,
+    now: DateTime<Utc>,
+) -> Result<ScriptedReply, i64> {
     if endpoint == Endpoint::Incidents {
         if tenant.spec.behaviour.hang {
-            return Ok(Reply::Hang);
+            return Ok(ScriptedReply::Hang);
         }
         tenant.traffic.admit(now)?;
     }
     let scripted = tenant.traffic.script(endpoint).pop_front();
-    Ok(scripted.unwrap_or(Reply::Pass))
+    Ok(scripted.unwrap_or(ScriptedReply::Pass))
 }
 
-fn throttled(seconds: i64) -> Reply {
+fn throttled(seconds: i64) -> ScriptedReply {
     let text = format!("You have sent too many requests. Try again in {seconds} seconds.");
-    Reply::Status {
+    ScriptedReply::Status {
         code: 429,
         body: defender_error("TooManyRequests", &text),
         headers: vec![("Retry-After".to_owned(), seconds.to_string())],

@@ -6,10 +6,10 @@ use incident_sync::commands::output::State;
 use incident_sync::commands::progress::Progress;
 use incident_sync::store::runs::Outcome;
 use incident_sync::sync::engine::TenantResult;
-use incident_sync::sync::tenant_run::Asked;
-use incident_sync::sync::verify::{self, Span};
+use incident_sync::sync::tenant_run::SyncMode;
+use incident_sync::sync::verify::{self, VerifyRange};
 use serde_json::Value;
-use simulator::{Endpoint, Order, Reply, TenantSpec};
+use simulator::{Endpoint, Order, ScriptedReply, TenantSpec};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -27,7 +27,13 @@ async fn assert_all_but(world: &World, tenant: Uuid, poison: i64) {
 
 fn assert_good(results: &[TenantResult]) {
     for result in results {
-        assert_eq!(result.outcome, Outcome::Ok, "{}: {:?}", result.tenant.name, result.report.failure);
+        assert_eq!(
+            result.outcome,
+            Outcome::Ok,
+            "{}: {:?}",
+            result.tenant.name,
+            result.report.failure
+        );
     }
 }
 
@@ -37,7 +43,10 @@ fn calls(result: &TenantResult) -> usize {
 
 async fn states(world: &World) -> Vec<(&'static str, i64)> {
     let tenants = world.store.tenant_status().await.unwrap();
-    tenants.iter().map(|tenant| (State::of(&tenant.standing).as_str(), tenant.standing.holes)).collect()
+    tenants
+        .iter()
+        .map(|tenant| (State::of(&tenant.standing).as_str(), tenant.standing.holes))
+        .collect()
 }
 
 async fn holes(world: &World) -> i64 {
@@ -59,8 +68,15 @@ async fn a_poison_in_a_first_sync_leaves_a_hole_and_the_rest_goes_on() {
     for (tenant, place) in (1..).zip(places) {
         assert_all_but(&world, id(tenant), place).await;
     }
-    assert!(first[..3].iter().all(|result| calls(result) < 110), "{:?}", first.iter().map(calls).collect::<Vec<_>>());
-    assert_eq!(states(&world).await, [("incomplete", 1), ("incomplete", 1), ("incomplete", 1), ("ok", 0)]);
+    assert!(
+        first[..3].iter().all(|result| calls(result) < 110),
+        "{:?}",
+        first.iter().map(calls).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        states(&world).await,
+        [("incomplete", 1), ("incomplete", 1), ("incomplete", 1), ("ok", 0)]
+    );
     let precise = "SELECT count(*) FROM defender.sync_holes WHERE window_to - window_from <= interval '1 second'
         AND error_class = 'upstream' AND error_message LIKE '%InternalServerError (tracking id 43f4cb08-%'";
     assert_eq!(world.number(precise).await, 3);
@@ -71,7 +87,11 @@ async fn a_poison_in_a_first_sync_leaves_a_hole_and_the_rest_goes_on() {
     world.later();
     let second = world.pass().await;
     assert_good(&second);
-    assert!(second.iter().all(|result| calls(result) <= 6), "{:?}", second.iter().map(calls).collect::<Vec<_>>());
+    assert!(
+        second.iter().all(|result| calls(result) <= 6),
+        "{:?}",
+        second.iter().map(calls).collect::<Vec<_>>()
+    );
     assert_eq!(holes(&world).await, 3);
 
     for tenant in 1..=3 {
@@ -125,14 +145,20 @@ async fn daemon_until(world: &World, query: &'static str) {
         engine.stop.cancel();
     };
     let both = async { tokio::join!(engine.run(&wake), done) };
-    tokio::time::timeout(Duration::from_secs(60), both).await.expect("the run ends well").0.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), both)
+        .await
+        .expect("the run ends well")
+        .0
+        .unwrap();
 }
 
 #[tokio::test]
 async fn the_reading_of_open_incidents_finds_a_hole_and_later_closes_it_and_a_poll_goes_around() {
     let world = World::of(60).await;
     world.good_pass().await;
-    let open = world.number("SELECT max(incident_id) FROM defender.incidents WHERE status = 'Active'").await;
+    let open = world
+        .number("SELECT max(incident_id) FROM defender.incidents WHERE status = 'Active'")
+        .await;
     world.service().poison(id(1), open);
     let make_due = async |kind: &str| {
         let due = "UPDATE defender.sync_state SET poll_due_at = now() + CASE WHEN $1 = 'poll' THEN '0 h' ELSE '1 h' END::interval,
@@ -141,24 +167,40 @@ async fn the_reading_of_open_incidents_finds_a_hole_and_later_closes_it_and_a_po
         sqlx::query(due).bind(kind).execute(world.pool()).await.unwrap();
     };
     make_due("open").await;
-    daemon_until(&world, "SELECT count(*) FROM defender.sync_runs WHERE kind = 'open' AND outcome = 'ok'").await;
+    daemon_until(
+        &world,
+        "SELECT count(*) FROM defender.sync_runs WHERE kind = 'open' AND outcome = 'ok'",
+    )
+    .await;
     assert_eq!(holes(&world).await, 1);
 
     // As if the watermark stood right behind the hole: each poll begins before it.
-    let back = "UPDATE defender.sync_state SET watermark = (SELECT window_to FROM defender.sync_holes)";
+    let back =
+        "UPDATE defender.sync_state SET watermark = (SELECT window_to FROM defender.sync_holes)";
     sqlx::query(back).execute(world.pool()).await.unwrap();
     world.service().clear_calls(id(1));
     make_due("poll").await;
-    daemon_until(&world, "SELECT count(*) FROM defender.sync_runs WHERE kind = 'poll' AND outcome = 'ok'").await;
+    daemon_until(
+        &world,
+        "SELECT count(*) FROM defender.sync_runs WHERE kind = 'poll' AND outcome = 'ok'",
+    )
+    .await;
     let asked = world.service().calls(id(1));
-    let statuses: Vec<u16> =
-        asked.iter().filter(|call| call.endpoint == Endpoint::Incidents).map(|call| call.status).collect();
+    let statuses: Vec<u16> = asked
+        .iter()
+        .filter(|call| call.endpoint == Endpoint::Incidents)
+        .map(|call| call.status)
+        .collect();
     assert_eq!(statuses, [200, 200], "one page before the hole, one behind it, none into it");
     assert_eq!(holes(&world).await, 1);
 
     world.service().heal(id(1));
     make_due("reconcile").await;
-    daemon_until(&world, "SELECT count(*) FROM defender.sync_runs WHERE kind = 'reconcile' AND outcome = 'ok'").await;
+    daemon_until(
+        &world,
+        "SELECT count(*) FROM defender.sync_runs WHERE kind = 'reconcile' AND outcome = 'ok'",
+    )
+    .await;
     assert_eq!(holes(&world).await, 0);
     assert_eq!(world.number("SELECT sum(found_late)::bigint FROM defender.sync_state").await, 0);
     world.assert_truth().await;
@@ -168,14 +210,19 @@ async fn the_reading_of_open_incidents_finds_a_hole_and_later_closes_it_and_a_po
 async fn an_outage_of_the_api_is_no_hole_and_costs_few_calls() {
     let world = World::with((1..=4).map(|at| spec(at, 600)).collect()).await;
     for (tenant, pages) in (1..).zip([0, 1, 3, 7]) {
-        let outage = std::iter::repeat_with(|| Reply::defender(502, "")).take(60);
-        let script = std::iter::repeat_with(|| Reply::Pass).take(pages).chain(outage).collect();
+        let outage = std::iter::repeat_with(|| ScriptedReply::defender(502, "")).take(60);
+        let script =
+            std::iter::repeat_with(|| ScriptedReply::Pass).take(pages).chain(outage).collect();
         world.service().script(id(tenant), Endpoint::Incidents, script);
     }
     for (result, pages) in world.pass().await.iter().zip([0, 1, 3, 7]) {
-        let verdict = result.verdict.as_ref().expect("the run failed");
-        assert_eq!((result.outcome, verdict.class), (Outcome::Failed, "upstream"));
-        assert_eq!(calls(result) - pages, 7, "four tries, two smaller pages, one look whether anything is served");
+        let diagnosis = result.diagnosis.as_ref().expect("the run failed");
+        assert_eq!((result.outcome, diagnosis.class), (Outcome::Failed, "upstream"));
+        assert_eq!(
+            calls(result) - pages,
+            7,
+            "four tries, two smaller pages, one look whether anything is served"
+        );
     }
     assert_eq!(holes(&world).await, 0);
 }
@@ -194,9 +241,15 @@ async fn a_comparison_tells_a_hole_from_drift() {
     let world = World::of(60).await;
     world.good_pass().await;
     let stop = CancellationToken::new();
-    let span = Span { since: None, lookback: Duration::from_secs(180 * 86_400), overlap: Duration::from_secs(600) };
+    let span = VerifyRange {
+        since: None,
+        lookback: Duration::from_secs(180 * 86_400),
+        overlap: Duration::from_secs(600),
+    };
     let compare = async || {
-        verify::all(world.engine.parties(), world.tenants(), span, 1, &stop, &Progress::hidden()).await.remove(0)
+        verify::all(world.engine.services(), world.tenants(), span, 1, &stop, &Progress::hidden())
+            .await
+            .remove(0)
     };
     world.later();
     world.service().poison(id(1), 30);
@@ -205,8 +258,11 @@ async fn a_comparison_tells_a_hole_from_drift() {
         assert_eq!(holes(&world).await, known);
         let drift = compare().await;
         assert_eq!((drift.holes, drift.failure.as_deref(), drift.is_clean()), (1, None, false));
-        assert!(drift.missing.is_empty() && drift.older.is_empty() && drift.extra.is_empty(), "{drift:?}");
-        for result in world.pass_for(Asked::Everything).await {
+        assert!(
+            drift.missing.is_empty() && drift.older.is_empty() && drift.extra.is_empty(),
+            "{drift:?}"
+        );
+        for result in world.pass_for(SyncMode::Full).await {
             assert_eq!(result.outcome, Outcome::Ok);
         }
     }
@@ -230,5 +286,8 @@ async fn incidents_too_large_for_one_page_are_read_a_few_at_a_time() {
     assert_good(&world.pass().await);
     let whole = "SELECT count(*) FROM defender.incident_payloads WHERE length(payload->>'padding') = 12 * 1024 * 1024";
     assert_eq!(world.number(whole).await, 6);
-    assert_eq!((world.number("SELECT count(*) FROM defender.incidents").await, holes(&world).await), (36, 0));
+    assert_eq!(
+        (world.number("SELECT count(*) FROM defender.incidents").await, holes(&world).await),
+        (36, 0)
+    );
 }

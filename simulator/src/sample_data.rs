@@ -50,7 +50,13 @@ pub(super) const STORIES: &[Story] = &[
         family: Some("Mimikatz"),
         ..story("'Mimikatz' hacktool was detected", "Malware", ANTIVIRUS, "Low", &["T1003.001"])
     },
-    story("Email reported by user as malware or phish", "InitialAccess", OFFICE, "Informational", &[]),
+    story(
+        "Email reported by user as malware or phish",
+        "InitialAccess",
+        OFFICE,
+        "Informational",
+        &[],
+    ),
     story(
         "Email messages containing malicious URL removed after delivery",
         "InitialAccess",
@@ -58,9 +64,21 @@ pub(super) const STORIES: &[Story] = &[
         "Informational",
         &["T1566.002"],
     ),
-    story("Unfamiliar sign-in properties", "InitialAccess", IDENTITY, "Medium", &["T1078", "T1078.004"]),
+    story(
+        "Unfamiliar sign-in properties",
+        "InitialAccess",
+        IDENTITY,
+        "Medium",
+        &["T1078", "T1078.004"],
+    ),
     story("Suspicious PowerShell command line", "Execution", ENDPOINT, "Medium", &["T1059.001"]),
-    story("Suspected credential theft activity", "CredentialAccess", ENDPOINT, "High", &["T1003", "T1110"]),
+    story(
+        "Suspected credential theft activity",
+        "CredentialAccess",
+        ENDPOINT,
+        "High",
+        &["T1003", "T1110"],
+    ),
     Story {
         actor: Some("BORON"),
         ..story(
@@ -71,15 +89,45 @@ pub(super) const STORIES: &[Story] = &[
             &["T1071.001", "T1105"],
         )
     },
-    story("Suspicious inbox manipulation rule", "DefenseEvasion", CLOUD_APPS, "Medium", &["T1564.008"]),
-    story("Anomalous token used from an unusual location", "CredentialAccess", IDENTITY, "High", &["T1528"]),
+    story(
+        "Suspicious inbox manipulation rule",
+        "DefenseEvasion",
+        CLOUD_APPS,
+        "Medium",
+        &["T1564.008"],
+    ),
+    story(
+        "Anomalous token used from an unusual location",
+        "CredentialAccess",
+        IDENTITY,
+        "High",
+        &["T1528"],
+    ),
     Story {
         family: Some("Emotet"),
-        ..story("'Emotet' malware was prevented", "Malware", ANTIVIRUS, "Informational", &["T1204.002"])
+        ..story(
+            "'Emotet' malware was prevented",
+            "Malware",
+            ANTIVIRUS,
+            "Informational",
+            &["T1204.002"],
+        )
     },
-    story("Possible lateral movement involving multiple users", "LateralMovement", ENDPOINT, "High", &["T1021.002"]),
+    story(
+        "Possible lateral movement involving multiple users",
+        "LateralMovement",
+        ENDPOINT,
+        "High",
+        &["T1021.002"],
+    ),
     story("Registry run key set by an unsigned process", "Persistence", XDR, "Low", &["T1547.001"]),
-    story("Mass download by a departing user", "Exfiltration", CLOUD_APPS, "Medium", &["T1567.002"]),
+    story(
+        "Mass download by a departing user",
+        "Exfiltration",
+        CLOUD_APPS,
+        "Medium",
+        &["T1567.002"],
+    ),
 ];
 
 /// The descriptions are cut from this, at the length that gives an incident its size.
@@ -92,8 +140,8 @@ Check the device for the files and processes named below, isolate it if they are
 If a legitimate administrative tool caused the alert, classify it as an expected activity so that the model learns from it. ";
 
 pub(super) const FIRST_NAMES: &[&str] = &[
-    "amara", "bruno", "chiara", "dmitri", "elif", "farid", "greta", "hana", "ivan", "jonas", "keiko", "liam", "maya",
-    "noor", "olga", "pablo",
+    "amara", "bruno", "chiara", "dmitri", "elif", "farid", "greta", "hana", "ivan", "jonas",
+    "keiko", "liam", "maya", "noor", "olga", "pablo",
 ];
 pub(super) const LAST_NAMES: &[&str] = &[
     "okafor",
@@ -114,7 +162,8 @@ pub(super) const LAST_NAMES: &[&str] = &[
     "garcia",
 ];
 pub(super) const ANALYSTS: &[&str] = &["soc.tier1", "soc.tier2", "j.doe", "night.shift"];
-pub(super) const TAGS: &[&str] = &["Ransomware", "VIP", "Credential Phish", "escalated", "customer informed", "Tier 0"];
+pub(super) const TAGS: &[&str] =
+    &["Ransomware", "VIP", "Credential Phish", "escalated", "customer informed", "Tier 0"];
 pub(super) const COMMENTS: &[&str] = &[
     "Called the user: the sign-in was not theirs. Sessions revoked.",
     "Device isolated, waiting for the customer's answer.",

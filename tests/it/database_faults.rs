@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use incident_sync::commands::progress::Progress;
-use incident_sync::defender::Incidents;
-use incident_sync::entra::Tokens;
+use incident_sync::defender::DefenderClient;
+use incident_sync::entra::TokenCache;
 use incident_sync::http_client;
 use incident_sync::store::quota::Quota;
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::{Store, apply_migrations};
-use incident_sync::sync::engine::{Engine, Settings};
-use incident_sync::sync::page_fetcher::{Parties, writers};
-use incident_sync::sync::retry::Pace;
-use incident_sync::sync::run_slots::Slots;
+use incident_sync::sync::engine::{SyncEngine, SyncSettings};
+use incident_sync::sync::page_fetcher::{Services, writers};
+use incident_sync::sync::retry::RetryPolicy;
+use incident_sync::sync::run_slots::RunSlots;
 use incident_sync::sync::schedule::Schedule;
-use incident_sync::sync::tenant_run::Asked;
+use incident_sync::sync::tenant_run::SyncMode;
 use incident_sync::tenant::TokenVersion;
 use simulator::TenantSpec;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -48,19 +48,24 @@ pub(crate) async fn proxied(database: &PgConnectOptions) -> (Proxy, PgConnectOpt
 }
 
 /// An instance that reaches the database this way, and tries again after pauses like these.
-async fn engine(world: &World, database: &PgConnectOptions, connections: u32, pace: Pace) -> Arc<Engine> {
+async fn engine(
+    world: &World,
+    database: &PgConnectOptions,
+    connections: u32,
+    retry_policy: RetryPolicy,
+) -> Arc<SyncEngine> {
     let client = http_client::client();
     let store = Store::open(database, connections, "troubled".to_owned(), false).await.unwrap();
-    let parties = Parties {
-        tokens: Tokens::new(client.clone()),
-        incidents: Incidents::new(client).with_clock_skew_max(TimeDelta::MAX),
+    let services = Services {
+        tokens: TokenCache::new(client.clone()),
+        incidents: DefenderClient::new(client).with_clock_skew_max(TimeDelta::MAX),
         quota: Quota::new(1_000_000, 1_000_000),
         store: store.with_patience(Duration::from_secs(3)),
-        pace,
+        retry_policy,
         writers: writers(connections),
-        slots: Slots::default(),
+        slots: RunSlots::default(),
     };
-    let settings = Settings {
+    let settings = SyncSettings {
         are_all: true,
         tenants: world.tenants().iter().map(|tenant| (tenant.id.0, Arc::clone(tenant))).collect(),
         concurrency: 8,
@@ -69,7 +74,7 @@ async fn engine(world: &World, database: &PgConnectOptions, connections: u32, pa
         reconcile: Duration::from_secs(7 * 86_400),
         schedule: Schedule::new("* * * * * *", "0 20 * * * *", "0 30 3 * * *").unwrap(),
     };
-    Arc::new(Engine::new(parties, settings, Progress::hidden(), CancellationToken::new()))
+    Arc::new(SyncEngine::new(services, settings, Progress::hidden(), CancellationToken::new()))
 }
 
 /// Nothing was stored twice, and no run was recorded twice.
@@ -86,7 +91,7 @@ async fn whichever_commit_is_cut_off_nothing_is_lost_or_doubled() {
     let tenants: Vec<TenantSpec> = (1..=40).map(|tenant| spec(tenant, 12)).collect();
     let world = World::with(tenants).await;
     let (proxy, through) = proxied(&world.database).await;
-    let quick = Pace { first_pause: Duration::from_millis(1), retries: 3 };
+    let quick = RetryPolicy { first_pause: Duration::from_millis(1), retries: 3 };
     let engine = engine(&world, &through, 4, quick).await;
     let mut tenants = 1..=40;
     let faults: [fn(usize) -> Fault; 2] = [Fault::CutBeforeCommit, Fault::CutAfterCommit];
@@ -96,12 +101,18 @@ async fn whichever_commit_is_cut_off_nothing_is_lost_or_doubled() {
             let (tenant, struck) = ([id(tenants.next().unwrap())], proxy.struck());
             proxy.stage(fault(commits));
             // An operator's command may fail, and is given once more.
-            let mut results = match engine.run_once(&tenant, Asked::News).await {
+            let mut results = match engine.run_once(&tenant, SyncMode::Incremental).await {
                 Ok(results) => results,
-                Err(_) => engine.run_once(&tenant, Asked::News).await.unwrap(),
+                Err(_) => engine.run_once(&tenant, SyncMode::Incremental).await.unwrap(),
             };
-            let result = results.pop().expect("the tenant is not left to a lease that nobody knows of");
-            assert_eq!(result.outcome, Outcome::Ok, "commit {commits}: {:?}", result.report.failure);
+            let result =
+                results.pop().expect("the tenant is not left to a lease that nobody knows of");
+            assert_eq!(
+                result.outcome,
+                Outcome::Ok,
+                "commit {commits}: {:?}",
+                result.report.failure
+            );
             if proxy.struck() == struck {
                 break;
             }
@@ -112,7 +123,7 @@ async fn whichever_commit_is_cut_off_nothing_is_lost_or_doubled() {
         proxy.stage(Fault::None);
     }
     let ids: Vec<_> = world.tenants().iter().map(|tenant| tenant.id.0).collect();
-    for result in engine.run_once(&ids, Asked::News).await.unwrap() {
+    for result in engine.run_once(&ids, SyncMode::Incremental).await.unwrap() {
         assert_eq!(result.outcome, Outcome::Ok, "{:?}", result.report.failure);
     }
     world.assert_truth().await;
@@ -126,7 +137,7 @@ const PROMISED_RETURN: Duration = Duration::from_secs(30);
 async fn whatever_the_network_does_work_goes_on_soon_after_it() {
     let world = World::of(20).await;
     let (proxy, through) = proxied(&world.database).await;
-    let engine = engine(&world, &through, 4, Pace::default()).await;
+    let engine = engine(&world, &through, 4, RetryPolicy::default()).await;
     let wake = Notify::new();
     let ticks = async {
         while !engine.stop.is_cancelled() {
@@ -136,7 +147,13 @@ async fn whatever_the_network_does_work_goes_on_soon_after_it() {
     };
     let story = async {
         let one_at_a_time = Fault::Drip(100, Duration::from_millis(1));
-        for fault in [Fault::Refuse, Fault::Swallow, Fault::Freeze, Fault::Cut(Way::ToClient, 2_000), one_at_a_time] {
+        for fault in [
+            Fault::Refuse,
+            Fault::Swallow,
+            Fault::Freeze,
+            Fault::Cut(Way::ToClient, 2_000),
+            one_at_a_time,
+        ] {
             world.service().create(id(1));
             world.later();
             proxy.stage(fault);
@@ -148,7 +165,9 @@ async fn whatever_the_network_does_work_goes_on_soon_after_it() {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             };
-            tokio::time::timeout(PROMISED_RETURN, is_stored).await.unwrap_or_else(|_| panic!("not after {fault:?}"));
+            tokio::time::timeout(PROMISED_RETURN, is_stored)
+                .await
+                .unwrap_or_else(|_| panic!("not after {fault:?}"));
         }
         engine.stop.cancel();
     };
@@ -167,8 +186,9 @@ struct Pooler {
 impl Pooler {
     /// Nothing where it is not installed.
     fn before(server: &PgConnectOptions) -> Option<Self> {
-        let program =
-            ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].into_iter().find(|path| Path::new(path).exists())?;
+        let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"]
+            .into_iter()
+            .find(|path| Path::new(path).exists())?;
         let folder = open_folder("is-pooler-");
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (settings, server_port) = (folder.path().join("pgbouncer.ini"), server.get_port());
@@ -212,18 +232,18 @@ async fn a_pooler_in_transaction_mode_may_stand_in_between() {
     // Nothing is pending, so nothing is locked for the session.
     apply_migrations(&through).await.unwrap();
     world.pool().close().await;
-    let engine = engine(&world, &through, 6, Pace::default()).await;
+    let engine = engine(&world, &through, 6, RetryPolicy::default()).await;
     let ids: Vec<_> = world.tenants().iter().map(|tenant| tenant.id.0).collect();
     for _ in 0..2 {
         for tenant in &ids {
             world.service().create(*tenant);
         }
         world.later();
-        for result in engine.run_once(&ids, Asked::News).await.unwrap() {
+        for result in engine.run_once(&ids, SyncMode::Incremental).await.unwrap() {
             assert_eq!(result.outcome, Outcome::Ok, "{:?}", result.report.failure);
         }
     }
-    let (ours, servers) = (engine.parties().store.pool().size(), server.backends().await.len());
+    let (ours, servers) = (engine.services().store.pool().size(), server.backends().await.len());
     assert!(ours > 2 && servers <= 2, "{ours} connections of ours on {servers}");
     let direct = PgPool::connect_with(server.options()).await.unwrap();
     for tenant in world.tenants() {
