@@ -169,8 +169,9 @@ impl Store {
         if !self.notifies {
             return Ok(());
         }
+        // A plan is of no use to NOTIFY: no connection needs to keep one.
         let notify = async |connection: &mut PgConnection| {
-            sqlx::query("NOTIFY incident_sync_changes").execute(connection).await
+            sqlx::query("NOTIFY incident_sync_changes").persistent(false).execute(connection).await
         };
         self.transact("notifying listeners", DbRole::Dispatcher, notify).await.map(drop)
     }

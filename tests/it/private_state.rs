@@ -90,7 +90,10 @@ const ANALYSED: &str = "
 async fn migrate_until_statistics_end(connection: &mut PgConnection) {
     let before =
         MIGRATIONS.iter().filter(|migration| migration.version < WITHOUT_STATISTICS).cloned();
-    Migrator::with_migrations(before.collect()).run(connection).await.unwrap();
+    let mut migrator = Migrator::with_migrations(before.collect());
+    // The migrations set a search_path that does not hold sqlx's table.
+    migrator.dangerous_set_table_name("public._sqlx_migrations");
+    migrator.run(connection).await.unwrap();
 }
 
 const COLLECTED: &str =
@@ -171,7 +174,7 @@ async fn runs_are_recorded_while_the_notification_queue_is_full() {
     }
     world.later();
     world.good_pass().await;
-    assert!(proxy.struck() > refused || refused >= 4, "it is tried again");
+    assert!(proxy.struck() > refused, "NOTIFY is tried again");
     assert_ne!(world.state(id(1), "last_success_at").await, before, "the data grows no older");
     let warnings = canary::warnings("NOTIFY incident_sync_changes failed");
     assert_eq!(warnings.len(), 1, "one cause is one warning: {warnings:#?}");
