@@ -239,7 +239,7 @@ COMMENT ON COLUMN defender.sync_state.watermark IS 'Every incident version with 
 COMMENT ON COLUMN defender.sync_state.backfilled_at IS 'When the first synchronisation was complete; NULL while history is still being read';
 COMMENT ON COLUMN defender.sync_state.next_attempt_at IS 'No request for this tenant before this time (back-off, Retry-After, parked)';
 COMMENT ON COLUMN defender.sync_state.parked_reason IS 'Why the tenant waits for a person; it is still tried once an hour';
-COMMENT ON COLUMN defender.sync_state.who_must_act IS 'us, operator, customer_admin or nobody (waiting helps)';
+COMMENT ON COLUMN defender.sync_state.who_must_act IS 'developers, operator, customer_admin or nobody (waiting helps)';
 COMMENT ON COLUMN defender.sync_state.lease_fence IS 'Grows with each claim; every write transaction checks it';
 
 CREATE TABLE defender.sync_runs (

@@ -154,5 +154,5 @@ COMMENT ON VIEW reporting.tenant_freshness IS 'How old the data of each tenant i
 COMMENT ON COLUMN reporting.tenant_freshness.data_as_of IS 'Every incident version with an earlier lastUpdateTime is stored';
 COMMENT ON COLUMN reporting.tenant_freshness.lag_seconds IS 'Seconds since everything up to then was stored; NULL before the first success';
 COMMENT ON COLUMN reporting.tenant_freshness.history_complete IS 'Whether the first synchronisation is complete';
-COMMENT ON COLUMN reporting.tenant_freshness.who_must_act IS 'us, operator, customer_admin or nobody (waiting helps); NULL when all is well';
+COMMENT ON COLUMN reporting.tenant_freshness.who_must_act IS 'developers, operator, customer_admin or nobody (waiting helps); NULL when all is well';
 GRANT SELECT ON reporting.tenant_freshness TO incident_sync_reader, incident_sync_tenant_reader;

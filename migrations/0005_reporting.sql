@@ -107,7 +107,7 @@ SELECT t.tenant_id, t.name AS tenant_name, t.labels, t.enabled, s.watermark AS d
     s.who_must_act,
     CASE WHEN s.last_attempt_at IS NULL THEN 'never run' WHEN s.parked_reason IS NOT NULL THEN 'parked'
         WHEN s.consecutive_failures > 0 THEN 'failed' ELSE 'ok' END AS last_outcome,
-    (SELECT count(*) FROM defender.sync_holes h WHERE h.tenant_id = t.tenant_id) AS unreadable_ranges
+    (SELECT count(*) FROM defender.sync_gaps h WHERE h.tenant_id = t.tenant_id) AS gaps
 FROM defender.tenants t
 LEFT JOIN defender.sync_state s USING (tenant_id)
 WHERE t.removed_at IS NULL;
@@ -335,9 +335,9 @@ BEGIN
             ('consecutive_failures', 'Runs that failed since the last success'),
             ('error_class', 'What is wrong, as the README lists it; NULL when all is well'),
             ('error_message', 'What is wrong, in words'),
-            ('who_must_act', 'us, operator, customer_admin or nobody (waiting helps); NULL when all is well'),
+            ('who_must_act', 'developers, operator, customer_admin or nobody (waiting helps); NULL when all is well'),
             ('last_outcome', 'ok, failed, parked (waits for a person) or never run'),
-            ('unreadable_ranges', 'Ranges of time that the API fails to serve: their incidents may be missing or old'),
+            ('gaps', 'Ranges of time that the API fails to serve: their incidents may be missing or old'),
             ('incident_id', 'Microsoft''s number of the incident, unique within its tenant only'),
             ('incident_name', 'Microsoft''s title of the incident'),
             ('severity', 'High, Medium, Low, Informational or UnSpecified, as it is now'),

@@ -22,7 +22,7 @@ ALTER TABLE defender.audit ALTER COLUMN action SET STATISTICS 0, ALTER COLUMN ac
     ALTER COLUMN row_counts SET STATISTICS 0;
 
 -- A purge deletes a tenant everywhere, and restoring puts it back; the policies hold both to one tenant.
-GRANT SELECT, INSERT, UPDATE, DELETE ON defender.tenants, defender.sync_state, defender.sync_runs, defender.sync_holes
+GRANT SELECT, INSERT, UPDATE, DELETE ON defender.tenants, defender.sync_state, defender.sync_runs, defender.sync_gaps
     TO incident_sync_writer;
 -- Who sees which tenant is the migrator's table; a purge ends what was granted of its tenant and sees nothing of the rest.
 CREATE FUNCTION defender.forget_readers() RETURNS bigint

@@ -128,7 +128,7 @@ ALTER TABLE defender.sync_runs
         CHECK (started_at BETWEEN '0001-01-01 00:00Z' AND '9999-12-31 23:59:59.999999Z') NOT VALID,
     ADD CONSTRAINT finished_at_is_bounded
         CHECK (finished_at BETWEEN '0001-01-01 00:00Z' AND '9999-12-31 23:59:59.999999Z') NOT VALID;
-ALTER TABLE defender.sync_holes
+ALTER TABLE defender.sync_gaps
     ADD CONSTRAINT window_from_is_bounded
         CHECK (window_from BETWEEN '0001-01-01 00:00Z' AND '9999-12-31 23:59:59.999999Z') NOT VALID,
     ADD CONSTRAINT window_to_is_bounded

@@ -127,7 +127,7 @@ SELECT t.tenant_id, t.name AS tenant_name, t.labels, t.enabled, s.watermark AS d
     s.who_must_act,
     CASE WHEN s.last_attempt_at IS NULL THEN 'never run' WHEN d.is_parked THEN 'parked'
         WHEN s.consecutive_failures > 0 THEN 'failed' ELSE 'ok' END AS last_outcome,
-    (SELECT count(*) FROM defender.sync_holes h WHERE h.tenant_id = t.tenant_id) AS unreadable_ranges,
+    (SELECT count(*) FROM defender.sync_gaps h WHERE h.tenant_id = t.tenant_id) AS gaps,
     d.internal_labels
 FROM defender.tenants t
 LEFT JOIN defender.sync_state s USING (tenant_id)

@@ -323,11 +323,11 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let is_told_by_command =
         matches!(cli.command, Command::Config { command: ConfigCommand::Check { .. } });
     for warning in config.warnings.iter().filter(|_| !is_told_by_command) {
-        tracing::warn!(who = "operator", "{warning}");
+        tracing::warn!(owner = "operator", "{warning}");
     }
     if !matches!(cli.command, Command::Run { .. }) && !is_told_by_command {
         for error in &config.refused {
-            tracing::error!(who = "operator", error = %error, "a file of tenants_dir is refused; all other tenants go on");
+            tracing::error!(owner = "operator", error = %error, "a file of tenants_dir is refused; all other tenants go on");
         }
     }
     match cli.command {

@@ -113,7 +113,7 @@ pub fn sync_json(results: &[TenantResult], left_out: &[&str], took: Duration) ->
             "seconds": result.took.as_secs_f64(),
             "error_class": result.diagnosis.as_ref().map(|diagnosis| diagnosis.class),
             "who_must_act": result.diagnosis.as_ref().map(|diagnosis| diagnosis.owner.as_str()),
-            "say": result.diagnosis.as_ref().map(|diagnosis| diagnosis.advice.as_str()),
+            "advice": result.diagnosis.as_ref().map(|diagnosis| diagnosis.advice.as_str()),
             "error": result.report.failure.as_ref().map(ToString::to_string),
         })
     };
@@ -136,7 +136,7 @@ pub fn status_json(
         let mut value = json!(tenant);
         value["state"] = State::of(&tenant.standing).as_str().into();
         value["must_act"] = must_act(&tenant.standing)
-            .map(|(who, what)| json!({ "who": who, "what": what }))
+            .map(|(who, what)| json!({ "owner": who, "what": what }))
             .into();
         value["credentials"] = expiry::of_tenant(configured, tenant.standing.tenant_id, expiries);
         value
@@ -155,7 +155,7 @@ pub fn status_table(tenants: &[TenantStatus]) -> String {
         "open",
         "rejected",
         "late",
-        "holes",
+        "gaps",
         "failures",
         "who must act",
         "what",
@@ -171,7 +171,7 @@ pub fn status_table(tenants: &[TenantStatus]) -> String {
             open_incidents.to_string(),
             standing.rejected.to_string(),
             standing.found_late.unwrap_or(0).to_string(),
-            standing.holes.to_string(),
+            standing.gaps.to_string(),
             standing.consecutive_failures.unwrap_or(0).to_string(),
             who.to_owned(),
             what.to_owned(),
@@ -204,8 +204,8 @@ pub fn must_act(tenant: &Standing) -> Option<(&str, &str)> {
         }
         State::Stale => Some((Owner::Operator.as_str(), OF_STALE)),
         State::NeverRun => Some((Owner::Operator.as_str(), OF_NEVER_RUN)),
-        State::Incomplete | State::FirstSync if tenant.holes > 0 => {
-            Some((Owner::Operator.as_str(), OF_HOLES))
+        State::Incomplete | State::FirstSync if tenant.gaps > 0 => {
+            Some((Owner::Operator.as_str(), OF_GAPS))
         }
         State::Incomplete | State::FirstSync if tenant.rejected > 0 => {
             Some((Owner::Operator.as_str(), OF_REJECTED))
@@ -214,8 +214,8 @@ pub fn must_act(tenant: &Standing) -> Option<(&str, &str)> {
     }
 }
 
-/// What an operator does about a hole.
-const OF_HOLES: &str = "The API fails to serve a part of the list; open a ticket with Microsoft with what defender.sync_holes says of it";
+/// What an operator does about a gap.
+const OF_GAPS: &str = "The API fails to serve a part of the list; open a ticket with Microsoft with what defender.sync_gaps says of it";
 /// What an operator does about the quarantine.
 const OF_REJECTED: &str = "Incidents could not be decoded and wait in defender.rejected_payloads; install the newest version and run \
     incident-sync retry-rejected, else report the reason that stands there";
@@ -269,7 +269,7 @@ impl State {
             }
             Standing { backfilled_at: None, .. } => Self::FirstSync,
             Standing { overdue_seconds: Some(OVERDUE_SECONDS..), .. } => Self::Stale,
-            Standing { holes: 1.., .. } | Standing { rejected: 1.., .. } => Self::Incomplete,
+            Standing { gaps: 1.., .. } | Standing { rejected: 1.., .. } => Self::Incomplete,
             _ => Self::Ok,
         }
     }
@@ -310,7 +310,7 @@ pub fn drift_table(drifts: &[Drift]) -> String {
         "extra",
         "alerts",
         "rejected",
-        "holes",
+        "gaps",
         "who must act",
         "what",
     ]);
@@ -324,7 +324,7 @@ pub fn drift_table(drifts: &[Drift]) -> String {
             told(&drift.extra),
             told(&drift.alerts),
             drift.rejected.to_string(),
-            drift.holes.to_string(),
+            drift.gaps.to_string(),
             drift.who_must_act.unwrap_or_default().to_owned(),
             drift.failure.clone().unwrap_or_default(),
         ]);
@@ -445,7 +445,7 @@ pub fn check_table(findings: &[Finding]) -> String {
             first.result.as_str(),
             first.who_must_act.unwrap_or_default(),
             &about,
-            &format!("{}{error}", first.say),
+            &format!("{}{error}", first.advice),
         ]);
     }
     let of = |result| count(findings, result);
@@ -468,7 +468,7 @@ mod tests {
             about,
             result,
             who_must_act: Some("nobody"),
-            say: error.diagnosis().advice,
+            advice: error.diagnosis().advice,
             error: Some((&error).into()),
         };
         let api = |status, seconds| {

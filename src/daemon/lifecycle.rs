@@ -219,7 +219,7 @@ async fn watch_password(store: Store, file: Option<PathBuf>) {
         match config::load_apart(file.clone()).await {
             Ok(config) => reconnect(&store, &config),
             Err(errors) => {
-                tracing::error!(who = "operator", error = %errors, "the password cannot be read again");
+                tracing::error!(owner = "operator", error = %errors, "the password cannot be read again");
             }
         }
     }

@@ -204,7 +204,7 @@ impl Reloader {
             None => {
                 gauge.set(1.0);
                 tracing::error!(
-                    who = "operator",
+                    owner = "operator",
                     "a file of the configuration does not answer; the old one goes on"
                 );
                 return ReloadOutcome::RetryLater;
@@ -236,7 +236,7 @@ impl Reloader {
         }
         if scope == ReloadScope::All {
             for warning in &config.warnings {
-                tracing::warn!(who = "operator", "{warning}");
+                tracing::warn!(owner = "operator", "{warning}");
             }
         }
         let taken = if config.refused.is_empty() {
@@ -294,7 +294,7 @@ impl Reloader {
 
     fn log_refused(&mut self, refused: &[ConfigError], what: &'static str) {
         for error in refused.iter().filter(|error| !self.refused.contains(error)) {
-            tracing::error!(who = "operator", error = %error, "{what}");
+            tracing::error!(owner = "operator", error = %error, "{what}");
         }
         self.refused = refused.to_vec();
     }

@@ -26,7 +26,7 @@ pub(crate) async fn feed_watchdog(engine: Arc<SyncEngine>) {
         let is_fresh = engine.beat().is_fresh();
         if was_fresh && !is_fresh {
             tracing::error!(
-                who = "us",
+                owner = "developers",
                 "the dispatcher makes no progress; the watchdog of systemd is not fed until it does, and will restart the service"
             );
         }

@@ -97,7 +97,7 @@ pub struct Finding {
     /// Nobody where there is nothing to do.
     pub who_must_act: Option<&'static str>,
     /// The cause in plain words, and what to do.
-    pub say: String,
+    pub advice: String,
     /// What was said by whoever failed.
     pub error: Option<ErrorText>,
 }
@@ -148,7 +148,7 @@ impl Finding {
             (self.group, self.check, self.result) == (other.group, other.check, other.result);
         let is_same_cause = match (&self.error, &other.error) {
             (Some(ours), Some(theirs)) => ours.cause == theirs.cause,
-            (None, None) => self.say == other.say,
+            (None, None) => self.advice == other.advice,
             _ => false,
         };
         is_same_check && self.who_must_act == other.who_must_act && is_same_cause
@@ -279,7 +279,7 @@ pub fn of_refused(errors: &ConfigErrors) -> Vec<Finding> {
         about: String::new(),
         result: CheckResult::NotTried,
         who_must_act: None,
-        say: "the configuration is refused".to_owned(),
+        advice: "the configuration is refused".to_owned(),
         error: None,
     });
     errors.0.iter().map(refusal).chain(rest).collect()
@@ -292,7 +292,7 @@ fn refusal(error: &ConfigError) -> Finding {
         about: error.file.clone(),
         result: CheckResult::Failure,
         who_must_act: Some("operator"),
-        say: if error.key.is_empty() {
+        advice: if error.key.is_empty() {
             error.problem.clone()
         } else {
             format!("{}: {}", error.key, error.problem)

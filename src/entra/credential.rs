@@ -286,7 +286,7 @@ impl Credential {
                 let problem = format!("{}: {problem}", self.settings.key);
                 if loaded.problem.as_ref() != Some(&problem) {
                     tracing::warn!(
-                        who = "operator",
+                        owner = "operator",
                         app,
                         credential,
                         tenant.name = owner,

@@ -91,7 +91,7 @@ impl CredentialExpiry {
             about,
             result,
             who_must_act,
-            say,
+            advice: say,
             error: None,
         }
     }
@@ -208,7 +208,7 @@ fn log_expiry(
     let what = expiry.describe(now);
     if stage == 0 {
         tracing::error!(
-            who = "operator",
+            owner = "operator",
             app,
             credential,
             tenant.name = owner,
@@ -217,7 +217,7 @@ fn log_expiry(
         );
     } else {
         tracing::warn!(
-            who = "operator",
+            owner = "operator",
             app,
             credential,
             tenant.name = owner,

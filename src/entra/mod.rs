@@ -330,7 +330,7 @@ impl TokenCache {
                     if error.is_transient() { "cannot be used for now" } else { "is refused" };
                 tracing::error!(
                     app = credential_id.client_id, credential = name, tenant.name = credential_id.owner, kind = by.kind(),
-                    class = diagnosis.class, who = diagnosis.owner.as_str(), say = diagnosis.advice, error = %error,
+                    class = diagnosis.class, owner = diagnosis.owner.as_str(), advice = diagnosis.advice, error = %error,
                     "{whose} credential {what}: {name} ({kind})", kind = by.kind()
                 );
             }
@@ -380,7 +380,7 @@ impl TokenCache {
             && learned.abs_diff(skew) > SKEW_WORTH_A_TRY
         {
             tracing::warn!(
-                who = "operator",
+                owner = "operator",
                 seconds = learned,
                 "this machine's clock differs from Entra's; assertions are made by Entra's"
             );

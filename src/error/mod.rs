@@ -255,7 +255,7 @@ impl Owner {
     /// The word used in the database, in metrics and in `--json`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Developers => "us",
+            Self::Developers => "developers",
             Self::Operator => "operator",
             Self::CustomerAdmin => "customer_admin",
             Self::Nobody => "nobody",

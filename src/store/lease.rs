@@ -128,9 +128,9 @@ fn decoded(rows: &[PgRow]) -> Vec<Claim> {
                 let tenant = row.try_get::<Uuid, _>("tenant_id").unwrap_or_default();
                 let error = SyncError::StateOutOfBounds { columns: column };
                 let diagnosis = error.diagnosis();
-                let (class, who, say) =
+                let (class, owner, advice) =
                     (diagnosis.class, diagnosis.owner.as_str(), diagnosis.advice);
-                tracing::error!(tenant.id = %tenant, error = %error, class, who, say, "a tenant was not claimed");
+                tracing::error!(tenant.id = %tenant, error = %error, class, owner, advice, "a tenant was not claimed");
             }
         }
     }

@@ -48,11 +48,11 @@ impl Store {
     pub(super) async fn check_objects(&self) -> Result<(), SyncError> {
         let MissingObjects { needed: missing, indexes, views } = self.missing_objects().await?;
         for view in views {
-            tracing::warn!(who = "operator", "the {view} is missing; reports that ask it fail");
+            tracing::warn!(owner = "operator", "the {view} is missing; reports that ask it fail");
         }
         for index in indexes {
             tracing::warn!(
-                who = "operator",
+                owner = "operator",
                 "{index} of the schema defender is missing; queries will be slow"
             );
         }

@@ -95,7 +95,10 @@ pub(super) async fn restore_function_rights(
         .execute(&mut *transaction)
         .await?;
     for statement in ours_of(function_rights(&mut transaction).await?) {
-        tracing::warn!(who = "operator", "restoring the privileges of the migrations: {statement}");
+        tracing::warn!(
+            owner = "operator",
+            "restoring the privileges of the migrations: {statement}"
+        );
         sqlx::query(AssertSqlSafe(statement)).persistent(false).execute(&mut *transaction).await?;
     }
     transaction.commit().await

@@ -98,7 +98,7 @@ pub struct Freshness {
     /// Incident versions that no poll had found and a later reading did.
     pub found_late: i64,
     /// Ranges that the API fails to serve.
-    pub holes: i64,
+    pub gaps: i64,
     /// Incidents in quarantine.
     pub rejected: i64,
 }
@@ -147,7 +147,7 @@ pub struct Standing {
     /// Incident versions that no poll had found and a later reading did.
     pub found_late: Option<i64>,
     /// Ranges of `lastUpdateTime` that the API fails to serve.
-    pub holes: i64,
+    pub gaps: i64,
     /// Columns that hold a value which is out of bounds; shown as a failure.
     #[serde(skip)]
     pub out_of_bounds: Vec<String>,

@@ -35,7 +35,7 @@ use crate::sync::tenant_run::{PAGES_PER_SLICE, RunOptions, RunReport, SyncMode, 
 use crate::tenant::{Tenant, TenantId};
 
 /// The metric of how long runs took.
-pub(crate) const PASS_DURATION: &str = "incident_sync_pass_duration_seconds";
+pub(crate) const RUN_DURATION: &str = "incident_sync_run_duration_seconds";
 
 /// Its buckets, in seconds: a poll without news, up to a first synchronisation.
 pub(crate) const DURATION_BOUNDS: [f64; 11] =
@@ -286,9 +286,10 @@ impl SyncEngine {
             let name = settings.tenants.get(tenant).map_or("", |tenant| tenant.name.as_str());
             let error = SyncError::StateOutOfBounds { columns: columns.join(", ") };
             let diagnosis = error.diagnosis();
-            let (class, who, say) = (diagnosis.class, diagnosis.owner.as_str(), diagnosis.advice);
+            let (class, owner, advice) =
+                (diagnosis.class, diagnosis.owner.as_str(), diagnosis.advice);
             tracing::error!(
-                tenant.id = %tenant, tenant.name = name, error = %error, class, who, say,
+                tenant.id = %tenant, tenant.name = name, error = %error, class, owner, advice,
                 "a tenant's state is out of bounds; other tenants are read as always"
             );
         }
@@ -366,12 +367,12 @@ impl SyncEngine {
         }
         *told = Some(Instant::now());
         let diagnosis = error.diagnosis();
-        let (class, who, say) =
+        let (class, owner, advice) =
             (diagnosis.class, diagnosis.owner.as_str(), diagnosis.advice.as_str());
         if diagnosis.owner == Owner::Nobody {
-            tracing::warn!(error = %error, class, who, say, "no tenant could be claimed");
+            tracing::warn!(error = %error, class, owner, advice, "no tenant could be claimed");
         } else {
-            tracing::error!(error = %error, class, who, say, "no tenant could be claimed");
+            tracing::error!(error = %error, class, owner, advice, "no tenant could be claimed");
         }
     }
 
@@ -492,7 +493,7 @@ impl SyncEngine {
             "Check Postgres"
         };
         tracing::warn!(
-            who = Owner::Operator.as_str(), say, error = %error,
+            owner = Owner::Operator.as_str(), advice = say, error = %error,
             "NOTIFY incident_sync_changes failed; the run is recorded, and pipelines that only LISTEN do not see its changes yet"
         );
     }
@@ -615,20 +616,20 @@ fn log_run(claim: &Claim, result: &TenantResult) {
     let TenantResult { tenant, report, outcome, diagnosis, took } = result;
     let counts = &report.counts;
     let name = tenant.name.clone();
-    metrics::counter!("incident_sync_passes_total", "outcome" => outcome.as_str(), "kind" => claim.kind.as_str())
+    metrics::counter!("incident_sync_runs_total", "outcome" => outcome.as_str(), "kind" => claim.kind.as_str())
         .increment(1);
     metrics::counter!("incident_sync_incidents_written_total", "tenant" => name.clone())
         .increment(counts.incidents_written as u64);
     metrics::counter!("incident_sync_rejected_total", "tenant" => name.clone())
         .increment(counts.rejected as u64);
-    metrics::histogram!(PASS_DURATION).record(took.as_secs_f64());
+    metrics::histogram!(RUN_DURATION).record(took.as_secs_f64());
     if counts.found_late > 0 {
         tracing::error!(
-            tenant.id = %tenant.id, tenant.name = name, found_late = counts.found_late, who = "operator",
+            tenant.id = %tenant.id, tenant.name = name, found_late = counts.found_late, owner = "operator",
             "incidents behind the watermark had not been found by a poll; they are stored now. The API lists changes later than sync.overlap: make it longer"
         );
     }
-    let (class, who, say) = diagnosis.as_ref().map_or(("", "", ""), |diagnosis| {
+    let (class, owner, advice) = diagnosis.as_ref().map_or(("", "", ""), |diagnosis| {
         (diagnosis.class, diagnosis.owner.as_str(), diagnosis.advice.as_str())
     });
     let error = report.failure.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -656,9 +657,9 @@ fn log_run(claim: &Claim, result: &TenantResult) {
             .as_ref()
             .is_some_and(|diagnosis| diagnosis.owner != Owner::Nobody && !diagnosis.shared) =>
         {
-            tell!(error, class, who, say, error,);
+            tell!(error, class, owner, advice, error,);
         }
-        _ => tell!(warn, class, who, say, error,),
+        _ => tell!(warn, class, owner, advice, error,),
     }
 }
 

@@ -47,7 +47,7 @@ pub struct Drift {
     /// In quarantine instead of stored.
     pub rejected: usize,
     /// Parts of the list that the API fails to serve, which cannot be compared.
-    pub holes: usize,
+    pub gaps: usize,
     /// Why the comparison is not complete.
     pub failure: Option<String>,
     /// Who can mend that.
@@ -66,7 +66,7 @@ impl Drift {
             extra: Vec::new(),
             alerts: Vec::new(),
             rejected: 0,
-            holes: 0,
+            gaps: 0,
             failure: None,
             who_must_act: None,
         }
@@ -74,10 +74,10 @@ impl Drift {
 
     /// Whether database and API agree as far as they were compared, and all was compared.
     pub fn is_clean(&self) -> bool {
-        let Self { missing, older, extra, alerts, rejected, holes, failure, .. } = self;
+        let Self { missing, older, extra, alerts, rejected, gaps, failure, .. } = self;
         let lists_are_empty =
             missing.is_empty() && older.is_empty() && extra.is_empty() && alerts.is_empty();
-        lists_are_empty && *rejected == 0 && *holes == 0 && failure.is_none()
+        lists_are_empty && *rejected == 0 && *gaps == 0 && failure.is_none()
     }
 }
 
@@ -119,7 +119,7 @@ async fn tenant(
         tenant,
         drift: Drift::none(tenant),
         listed: HashMap::new(),
-        holes: Vec::new(),
+        gaps: Vec::new(),
     };
     let compared = match services.store.clock().await {
         Ok(clock) => {
@@ -145,7 +145,7 @@ struct Comparison<'a> {
     drift: Drift,
     /// The newest version that the API listed of each incident.
     listed: HashMap<i64, Option<DateTime<Utc>>>,
-    holes: Vec<Gap>,
+    gaps: Vec<Gap>,
 }
 
 impl Comparison<'_> {
@@ -156,8 +156,8 @@ impl Comparison<'_> {
             return Ok(());
         };
         let edge = poll_from(watermark, span.overlap);
-        self.holes = store.gaps(self.tenant.id).await?;
-        self.drift.holes = self.holes.len();
+        self.gaps = store.gaps(self.tenant.id).await?;
+        self.drift.gaps = self.gaps.len();
         let scope = |from| ReadScope { from, to: None, lookback: span.lookback, status: None };
         let began = self.read(pages, scope(span.since), edge).await?;
         let Some(began) = began else { return Ok(()) };
@@ -177,7 +177,7 @@ impl Comparison<'_> {
         to: DateTime<Utc>,
     ) -> Result<Vec<i64>, SyncError> {
         let listed: Vec<i64> = self.listed.keys().copied().collect();
-        self.services.store.unlisted_incidents(self.tenant.id, from, to, &listed, &self.holes).await
+        self.services.store.unlisted_incidents(self.tenant.id, from, to, &listed, &self.gaps).await
     }
 
     /// Reads one scope and compares what is older than `edge`; answers the server's time at its beginning.
@@ -187,7 +187,7 @@ impl Comparison<'_> {
         scope: ReadScope,
         edge: DateTime<Utc>,
     ) -> Result<Option<DateTime<Utc>>, SyncError> {
-        let mut plan = Plan::new(scope, &self.holes);
+        let mut plan = Plan::new(scope, &self.gaps);
         let mut began = None;
         while let Some(answer) = pages.next(&mut plan).await? {
             began = began.or(Some(answer.server_time));
@@ -198,8 +198,8 @@ impl Comparison<'_> {
                 next_link: answer.next_link.clone(),
             };
             plan.accept(&facts)?;
-            self.holes.extend(plan.take_gap());
-            self.drift.holes = self.holes.len();
+            self.gaps.extend(plan.take_gap());
+            self.drift.gaps = self.gaps.len();
             pages.count(|counts| counts.incidents_seen += elements.len());
             self.compare(rows::newest_of_each(elements), edge).await?;
         }

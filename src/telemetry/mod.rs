@@ -15,7 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::error::panic_message;
-use crate::sync::engine::{DURATION_BOUNDS, PASS_DURATION};
+use crate::sync::engine::{DURATION_BOUNDS, RUN_DURATION};
 #[cfg(feature = "otlp")]
 use crate::telemetry::otlp::Export;
 
@@ -52,12 +52,12 @@ pub fn start(format: LogFormat, level: &str, exports: bool) -> Telemetry {
     std::panic::set_hook(Box::new(tell_panic));
     #[cfg(feature = "otlp")]
     if let Some(error) = failure {
-        tracing::error!(who = "operator", error = %error, "nothing is sent to the collector; mend the OTEL_ variables and restart");
+        tracing::error!(owner = "operator", error = %error, "nothing is sent to the collector; mend the OTEL_ variables and restart");
     }
     #[cfg(not(feature = "otlp"))]
     if exports && std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() {
         tracing::warn!(
-            who = "operator",
+            owner = "operator",
             "OTEL_EXPORTER_OTLP_ENDPOINT is set, but this build sends nothing: it lacks the feature otlp"
         );
     }
@@ -96,7 +96,7 @@ fn tell_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let what = panic_message(panic.payload_as_str().unwrap_or_default());
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     tracing::error!(
-        who = "us",
+        owner = "developers",
         error = what,
         place,
         "a task panicked; this is a defect of incident-sync"
@@ -117,7 +117,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// # Panics
 /// Never: the buckets are constants.
 pub fn start_metrics() -> Option<PrometheusHandle> {
-    let of_runs = Matcher::Full(PASS_DURATION.to_owned());
+    let of_runs = Matcher::Full(RUN_DURATION.to_owned());
     let builder = PrometheusBuilder::new().set_buckets_for_metric(of_runs, &DURATION_BOUNDS);
     let recorder = builder.expect("there are buckets").build_recorder();
     let handle = recorder.handle();
@@ -132,7 +132,7 @@ pub fn start_metrics() -> Option<PrometheusHandle> {
             upkeep.run_upkeep();
         }
     });
-    metrics::describe_counter!("incident_sync_passes_total", "Tenant runs by outcome and kind");
+    metrics::describe_counter!("incident_sync_runs_total", "Tenant runs by outcome and kind");
     metrics::describe_counter!(
         "incident_sync_api_calls_total",
         "Calls to the Defender API by HTTP status"
@@ -157,10 +157,9 @@ pub fn start_metrics() -> Option<PrometheusHandle> {
         "incident_sync_credential_expiry_timestamp_seconds",
         "When an application's credential ends, in seconds since 1970"
     );
-    metrics::describe_histogram!(PASS_DURATION, "Duration of tenant runs");
+    metrics::describe_histogram!(RUN_DURATION, "Duration of tenant runs");
     // A counter that begins with the first run would show none of it, and none at all where no run ever ends.
-    metrics::counter!("incident_sync_passes_total", "outcome" => "ok", "kind" => "poll")
-        .absolute(0);
+    metrics::counter!("incident_sync_runs_total", "outcome" => "ok", "kind" => "poll").absolute(0);
     metrics::gauge!("incident_sync_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Some(handle)
 }

@@ -27,7 +27,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::http_client;
 use crate::store::Store;
 use crate::store::status::Freshness;
-use crate::sync::engine::{DURATION_BOUNDS, PASS_DURATION};
+use crate::sync::engine::{DURATION_BOUNDS, RUN_DURATION};
 use crate::telemetry::tenant_metrics::{MetricKind, TENANT_METRICS};
 
 const SERVICE: &str = "incident-sync";
@@ -152,7 +152,7 @@ fn resource() -> Resource {
 pub(crate) fn beside(prometheus: PrometheusRecorder) -> Fanout {
     let mut recorder =
         OpenTelemetryRecorder::new(OpenTelemetryMetrics::new(global::meter(SERVICE)));
-    recorder.set_histogram_bounds_mut([PASS_DURATION].into_iter(), &DURATION_BOUNDS);
+    recorder.set_histogram_bounds_mut([RUN_DURATION].into_iter(), &DURATION_BOUNDS);
     FanoutBuilder::default().add_recorder(prometheus).add_recorder(recorder).build()
 }
 

@@ -56,9 +56,9 @@ pub(crate) const TENANT_METRICS: [TenantMetric; 6] = [
         value: |tenant| tenant.found_late as f64,
     },
     TenantMetric {
-        name: "incident_sync_holes",
+        name: "incident_sync_gaps",
         kind: MetricKind::Gauge,
         help: "Ranges of lastUpdateTime that the API fails to serve; should be 0",
-        value: |tenant| tenant.holes as f64,
+        value: |tenant| tenant.gaps as f64,
     },
 ];

@@ -199,12 +199,12 @@ async fn schema_refuses_each_value_out_of_bounds() {
     let elsewhere = ELSEWHERE.map(|(table, column, value)| (table, column, value));
     let states = STATES.iter().map(|(column, value, _)| ("sync_state", *column, *value));
     for (table, column, value) in
-        states.chain(elsewhere).chain([("sync_holes", "window_to", "'infinity'")])
+        states.chain(elsewhere).chain([("sync_gaps", "window_to", "'infinity'")])
     {
-        if table == "sync_holes" {
-            let hole = "INSERT INTO defender.sync_holes (tenant_id, window_from, window_to, error_class, error_message)
+        if table == "sync_gaps" {
+            let gap = "INSERT INTO defender.sync_gaps (tenant_id, window_from, window_to, error_class, error_message)
                 SELECT tenant_id, now(), now(), '', '' FROM defender.tenants";
-            execute(&world, hole).await;
+            execute(&world, gap).await;
         }
         let update =
             format!("UPDATE defender.{table} SET {column} = {value} WHERE tenant_id = '{}'", id(1));

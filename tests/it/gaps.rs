@@ -45,12 +45,12 @@ async fn states(world: &World) -> Vec<(&'static str, i64)> {
     let tenants = world.store.tenant_status().await.unwrap();
     tenants
         .iter()
-        .map(|tenant| (State::of(&tenant.standing).as_str(), tenant.standing.holes))
+        .map(|tenant| (State::of(&tenant.standing).as_str(), tenant.standing.gaps))
         .collect()
 }
 
-async fn holes(world: &World) -> i64 {
-    world.number("SELECT count(*) FROM defender.sync_holes").await
+async fn gaps(world: &World) -> i64 {
+    world.number("SELECT count(*) FROM defender.sync_gaps").await
 }
 
 #[tokio::test]
@@ -77,13 +77,13 @@ async fn a_poison_in_a_first_sync_leaves_a_hole_and_the_rest_goes_on() {
         states(&world).await,
         [("incomplete", 1), ("incomplete", 1), ("incomplete", 1), ("ok", 0)]
     );
-    let precise = "SELECT count(*) FROM defender.sync_holes WHERE window_to - window_from <= interval '1 second'
+    let precise = "SELECT count(*) FROM defender.sync_gaps WHERE window_to - window_from <= interval '1 second'
         AND error_class = 'upstream' AND error_message LIKE '%InternalServerError (tracking id 43f4cb08-%'";
     assert_eq!(world.number(precise).await, 3);
     let metrics = world.store.freshness().await.unwrap();
-    assert_eq!(metrics.iter().map(|tenant| tenant.holes).collect::<Vec<_>>(), [1, 1, 1, 0]);
+    assert_eq!(metrics.iter().map(|tenant| tenant.gaps).collect::<Vec<_>>(), [1, 1, 1, 0]);
 
-    // A hole is tried again, not searched for again.
+    // A gap is tried again, not searched for again.
     world.later();
     let second = world.pass().await;
     assert_good(&second);
@@ -92,7 +92,7 @@ async fn a_poison_in_a_first_sync_leaves_a_hole_and_the_rest_goes_on() {
         "{:?}",
         second.iter().map(calls).collect::<Vec<_>>()
     );
-    assert_eq!(holes(&world).await, 3);
+    assert_eq!(gaps(&world).await, 3);
 
     for tenant in 1..=3 {
         world.service().heal(id(tenant));
@@ -129,7 +129,7 @@ async fn a_poison_among_the_news_of_a_poll_leaves_a_hole_and_the_rest_goes_on() 
         world.service().heal(id(tenant));
     }
     assert_good(&world.pass().await);
-    assert_eq!(holes(&world).await, 0);
+    assert_eq!(gaps(&world).await, 0);
     world.assert_settled().await;
 }
 
@@ -172,11 +172,11 @@ async fn the_reading_of_open_incidents_finds_a_hole_and_later_closes_it_and_a_po
         "SELECT count(*) FROM defender.sync_runs WHERE kind = 'open' AND outcome = 'ok'",
     )
     .await;
-    assert_eq!(holes(&world).await, 1);
+    assert_eq!(gaps(&world).await, 1);
 
-    // As if the watermark stood right behind the hole: each poll begins before it.
+    // As if the watermark stood right behind the gap: each poll begins before it.
     let back =
-        "UPDATE defender.sync_state SET watermark = (SELECT window_to FROM defender.sync_holes)";
+        "UPDATE defender.sync_state SET watermark = (SELECT window_to FROM defender.sync_gaps)";
     sqlx::query(back).execute(world.pool()).await.unwrap();
     world.service().clear_calls(id(1));
     make_due("poll").await;
@@ -191,8 +191,8 @@ async fn the_reading_of_open_incidents_finds_a_hole_and_later_closes_it_and_a_po
         .filter(|call| call.endpoint == Endpoint::Incidents)
         .map(|call| call.status)
         .collect();
-    assert_eq!(statuses, [200, 200], "one page before the hole, one behind it, none into it");
-    assert_eq!(holes(&world).await, 1);
+    assert_eq!(statuses, [200, 200], "one page before the gap, one behind it, none into it");
+    assert_eq!(gaps(&world).await, 1);
 
     world.service().heal(id(1));
     make_due("reconcile").await;
@@ -201,7 +201,7 @@ async fn the_reading_of_open_incidents_finds_a_hole_and_later_closes_it_and_a_po
         "SELECT count(*) FROM defender.sync_runs WHERE kind = 'reconcile' AND outcome = 'ok'",
     )
     .await;
-    assert_eq!(holes(&world).await, 0);
+    assert_eq!(gaps(&world).await, 0);
     assert_eq!(world.number("SELECT sum(found_late)::bigint FROM defender.sync_state").await, 0);
     world.assert_truth().await;
 }
@@ -224,7 +224,7 @@ async fn an_outage_of_the_api_is_no_hole_and_costs_few_calls() {
             "four tries, two smaller pages, one look whether anything is served"
         );
     }
-    assert_eq!(holes(&world).await, 0);
+    assert_eq!(gaps(&world).await, 0);
 }
 
 #[tokio::test]
@@ -255,9 +255,9 @@ async fn a_comparison_tells_a_hole_from_drift() {
     world.service().poison(id(1), 30);
     // Stored long ago, and now the API cannot list it: neither extra nor missing, but nobody can tell.
     for known in [0, 1] {
-        assert_eq!(holes(&world).await, known);
+        assert_eq!(gaps(&world).await, known);
         let drift = compare().await;
-        assert_eq!((drift.holes, drift.failure.as_deref(), drift.is_clean()), (1, None, false));
+        assert_eq!((drift.gaps, drift.failure.as_deref(), drift.is_clean()), (1, None, false));
         assert!(
             drift.missing.is_empty() && drift.older.is_empty() && drift.extra.is_empty(),
             "{drift:?}"
@@ -287,7 +287,7 @@ async fn incidents_too_large_for_one_page_are_read_a_few_at_a_time() {
     let whole = "SELECT count(*) FROM defender.incident_payloads WHERE length(payload->>'padding') = 12 * 1024 * 1024";
     assert_eq!(world.number(whole).await, 6);
     assert_eq!(
-        (world.number("SELECT count(*) FROM defender.incidents").await, holes(&world).await),
+        (world.number("SELECT count(*) FROM defender.incidents").await, gaps(&world).await),
         (36, 0)
     );
 }

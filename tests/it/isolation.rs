@@ -29,7 +29,7 @@ pub(crate) const TABLES: [&str; 20] = [
     "incidents",
     "rejected_payloads",
     "summaries",
-    "sync_holes",
+    "sync_gaps",
     "sync_runs",
     "sync_state",
     "technique_months",
@@ -78,8 +78,8 @@ pub(crate) async fn crowded() -> World {
     world.good_pass().await;
     world.store.summarise(world.tenants()[2].id).await.unwrap();
     let mut admin = world.pool().acquire().await.unwrap();
-    let holes = format!(
-        "INSERT INTO defender.sync_holes (tenant_id, window_from, window_to, error_class, error_message)
+    let gaps = format!(
+        "INSERT INTO defender.sync_gaps (tenant_id, window_from, window_to, error_class, error_message)
          VALUES ('{0}', now(), now(), 'upstream', 'of its own');
          INSERT INTO defender.rejected_payloads (tenant_id, reason, payload, content_hash) VALUES ('{0}', 'r', 'p', 'h');
          INSERT INTO defender.audit (tenant_id, action, actor, row_counts) VALUES ('{0}', 'retention', 'test', '{{}}');
@@ -87,7 +87,7 @@ pub(crate) async fn crowded() -> World {
          SELECT '{0}', 1, 'h', 'c' ON CONFLICT DO NOTHING",
         id(3)
     );
-    rows(&mut admin, &holes).await.unwrap();
+    rows(&mut admin, &gaps).await.unwrap();
     for table in TABLES
         .into_iter()
         .filter(|table| !["tenants", "sync_state", "sync_runs", "summaries"].contains(table))

@@ -285,7 +285,7 @@ async fn a_reader_of_one_customer_sees_that_customer_in_every_view() {
             all.iter().copied().filter(|line| line.starts_with("Fabrikam,")).collect();
         assert_eq!(rows(&mut reader, query).await, expected, "{query}");
     }
-    let freshness = "SELECT tenant_name, unreadable_ranges FROM reporting.tenant_freshness";
+    let freshness = "SELECT tenant_name, gaps FROM reporting.tenant_freshness";
     assert_eq!(rows(&mut reader, freshness).await, ["Fabrikam,0"]);
     let views = "SELECT relname FROM pg_class WHERE relnamespace = 'reporting'::regnamespace AND relkind = 'v'
         AND NOT (reloptions @> '{security_invoker=true,security_barrier=true}'

@@ -40,7 +40,7 @@ async fn sync_prints_its_result_and_nothing_else_and_its_status_says_how_it_went
         (&bad["outcome"], &bad["who_must_act"]),
         (&json!("parked"), &json!("customer_admin"))
     );
-    assert!(bad["say"].as_str().is_some_and(|say| say.contains("consent")), "{bad}");
+    assert!(bad["advice"].as_str().is_some_and(|say| say.contains("consent")), "{bad}");
     assert!(!events(&some_failed.stderr).is_empty(), "the log is on standard error");
 
     let text = site.run(&["sync", "--tenant", "tenant-1"]);
@@ -315,13 +315,13 @@ async fn what_only_looks_makes_no_database() {
     assert_eq!(check.code(), Some(3), "{}", check.stderr);
     let server = found(&check.json(), "server")[0].clone();
     assert_eq!((&server["group"], &server["result"]), (&json!("database"), &json!("failure")));
-    assert!(server["say"].as_str().unwrap().contains("there is no database in"), "{server}");
+    assert!(server["advice"].as_str().unwrap().contains("there is no database in"), "{server}");
     assert!(!site.path("pg").exists(), "nothing was made");
 
     site.run(&["migrate"]).success();
     let unknown = site.run(&["status", "--json"]).json()[0].take();
     assert_eq!(
-        (&unknown["state"], &unknown["must_act"]["who"]),
+        (&unknown["state"], &unknown["must_act"]["owner"]),
         (&json!("never run"), &json!("operator"))
     );
     let status = site.run(&["status"]);
@@ -381,7 +381,7 @@ async fn the_reports_tell_people_and_scripts_how_every_tenant_is() {
     );
     assert_eq!((&first["state"], &first["must_act"]), (&json!("ok"), &Value::Null), "{first}");
     assert_eq!(
-        (&second["state"], &second["must_act"]["who"]),
+        (&second["state"], &second["must_act"]["owner"]),
         (&json!("parked"), &json!("customer_admin")),
         "{second}"
     );

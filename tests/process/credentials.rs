@@ -144,7 +144,7 @@ async fn a_replaced_secret_file_mends_all_tenants_without_a_restart_and_its_refu
     let alarms = alarms(&daemon);
     assert_eq!(alarms.len(), 1, "{alarms:?}");
     assert_eq!(
-        (&alarms[0]["level"], &alarms[0]["who"]),
+        (&alarms[0]["level"], &alarms[0]["owner"]),
         (&Value::from("ERROR"), &Value::from("operator"))
     );
     let soon: Vec<_> =
@@ -377,10 +377,13 @@ async fn an_identity_service_that_is_not_there_is_one_alarm_for_the_operator() {
     assert_eq!(loud.len(), 1, "{loud:#?}");
     let message = "the application's credential cannot be used for now: first (managed identity)";
     assert_eq!(
-        (&loud[0]["message"], &loud[0]["who"]),
+        (&loud[0]["message"], &loud[0]["owner"]),
         (&Value::from(message), &Value::from("operator"))
     );
-    assert!(loud[0]["say"].as_str().unwrap().contains("only Azure machines have one"), "{loud:?}");
+    assert!(
+        loud[0]["advice"].as_str().unwrap().contains("only Azure machines have one"),
+        "{loud:?}"
+    );
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }

@@ -30,7 +30,7 @@ fn result<'a>(report: &'a Value, check: &str) -> &'a str {
 fn assert_told(report: &Value, check: &str, result: &str, who: &str, words: &[&str]) {
     let [row] = found(report, check)[..] else { panic!("one row of {check} in {report:#}") };
     assert_eq!((&row["result"], &row["who_must_act"]), (&json!(result), &json!(who)), "{row:#}");
-    let told = format!("{} {}", row["say"].as_str().unwrap(), row["error"]);
+    let told = format!("{} {}", row["advice"].as_str().unwrap(), row["error"]);
     for word in words {
         assert!(told.contains(word), "{word} is missing in {row:#}");
     }
@@ -88,7 +88,7 @@ async fn where_nothing_is_wrong_every_check_says_so() {
         );
     }
     let keys: Vec<&String> = report["findings"][0].as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["about", "check", "error", "group", "result", "say", "who_must_act"]);
+    assert_eq!(keys, ["about", "advice", "check", "error", "group", "result", "who_must_act"]);
     // The site of these tests allows itself more calls than Microsoft does, by the minute and by the hour.
     let table = site.run(&["check"]).success();
     assert!(
@@ -199,12 +199,12 @@ async fn behind_a_proxy_the_names_are_its_business_and_its_refusal_is_told() {
         let (ended, report) = checked(&site);
         assert_eq!((ended, result(&report, "proxy")), (Some(code), "ok"), "{report:#}");
         assert!(
-            found(&report, "dns")[0]["say"].as_str().unwrap().contains("the proxy looks"),
+            found(&report, "dns")[0]["advice"].as_str().unwrap().contains("the proxy looks"),
             "{report:#}"
         );
         let connection = found(&report, "connection")[0];
         assert_eq!(connection["result"], told, "{connection:#}");
-        assert!(connection["say"].as_str().unwrap().contains(words), "{connection:#}");
+        assert!(connection["advice"].as_str().unwrap().contains(words), "{connection:#}");
         assert_eq!(result(&report, "tls"), if code == 0 { "ok" } else { "not_tried" });
     }
 }
@@ -233,7 +233,10 @@ async fn a_certificate_is_judged_by_issuer_end_and_name() {
     elsewhere(&site, &format!("https://127.0.0.1:{port}"), &trusted);
     let report = checked(&site).1;
     assert_eq!(result(&report, "tls"), "ok");
-    assert!(found(&report, "tls")[0]["say"].as_str().unwrap().contains("signed by "), "{report:#}");
+    assert!(
+        found(&report, "tls")[0]["advice"].as_str().unwrap().contains("signed by "),
+        "{report:#}"
+    );
     assert_eq!(result(&report, "clock"), "not_tried", "this server tells no time: {report:#}");
     assert_told(&report, "token", "failure", "nobody", &["not Microsoft's service"]);
 }
@@ -292,7 +295,7 @@ async fn what_is_wrong_with_the_database_is_told_with_its_cure_and_ends_with_sta
         let (ended, report) = checked(&site);
         let row = found(&report, check)[0];
         assert_eq!(row["result"], told, "{report:#}");
-        assert!(row["say"].as_str().unwrap().contains(words), "{row:#}");
+        assert!(row["advice"].as_str().unwrap().contains(words), "{row:#}");
         assert_eq!(ended, Some(if told == "failure" { 3 } else { 0 }), "{report:#}");
     }
     let objects = checked(&site).1;
@@ -353,7 +356,7 @@ async fn a_database_that_would_refuse_our_work_is_told_with_its_cure_and_nobody_
         assert_eq!(failed.count(), 1, "{breaks}: {report:#}");
         let row = found(&report, check)[0];
         assert!(
-            row["result"] == "failure" && row["say"].as_str().unwrap().contains(words),
+            row["result"] == "failure" && row["advice"].as_str().unwrap().contains(words),
             "{row:#}"
         );
         if breaks.contains("read_only") || breaks.contains("sync_state") {
@@ -439,7 +442,7 @@ async fn a_server_with_the_wrong_encoding_or_a_user_without_roles_is_told() {
     let (_, report) = on("stranger", "incident_sync");
     let database = |check: &str| {
         let rows = found(&report, check).into_iter().filter(|row| row["group"] == "database");
-        rows.map(|row| format!("{} {}", row["result"], row["say"])).collect::<String>()
+        rows.map(|row| format!("{} {}", row["result"], row["advice"])).collect::<String>()
     };
     let told = database("roles");
     assert!(
@@ -456,7 +459,8 @@ async fn a_server_with_the_wrong_encoding_or_a_user_without_roles_is_told() {
     let (code, report) = checked(&site);
     let dns = found(&report, "dns").into_iter().find(|row| row["group"] == "database").unwrap();
     assert!(
-        dns["result"] == "failure" && dns["say"].as_str().unwrap().contains("cannot be looked up"),
+        dns["result"] == "failure"
+            && dns["advice"].as_str().unwrap().contains("cannot be looked up"),
         "{dns:#}"
     );
     assert_eq!((code, result(&report, "server")), (Some(3), "not_tried"));
@@ -536,7 +540,7 @@ async fn a_database_that_is_not_reached_is_told_by_the_step_at_which_it_fails() 
             (Some(3), 1, &json!("failure")),
             "{report:#}"
         );
-        let told = format!("{} {}", rows[0]["say"], rows[0]["error"]);
+        let told = format!("{} {}", rows[0]["advice"], rows[0]["error"]);
         assert!(words.iter().all(|word| told.contains(word)), "{words:?}: {told}");
         assert_eq!(result(&report, "encoding"), "not_tried");
     }
@@ -598,7 +602,7 @@ async fn each_tenant_is_told_by_the_step_at_which_it_fails() {
     ] {
         let row = row(tenant, step);
         assert_eq!(row["who_must_act"], who, "{row:#}");
-        assert!(row["say"].as_str().unwrap().contains(word), "{word}: {row:#}");
+        assert!(row["advice"].as_str().unwrap().contains(word), "{word}: {row:#}");
     }
     let calls = site.world().calls(id(2));
     assert!(
@@ -713,7 +717,7 @@ async fn a_broken_credential_of_a_hundred_tenants_is_one_row_and_a_few_requests(
     );
     let report = checked(&site).1;
     let says: std::collections::BTreeSet<_> =
-        found(&report, "token").iter().map(|row| row["say"].as_str()).collect();
+        found(&report, "token").iter().map(|row| row["advice"].as_str()).collect();
     assert_eq!((says.len(), found(&report, "token").len()), (1, 100), "{says:?}");
 }
 

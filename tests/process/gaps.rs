@@ -22,12 +22,12 @@ async fn an_operator_is_told_of_a_hole_until_it_is_closed() {
     });
     let warned = warned.expect("the log warns");
     assert_eq!(
-        (&warned["level"], &warned["who"]),
+        (&warned["level"], &warned["owner"]),
         (&json!("WARN"), &json!("operator")),
         "{warned}"
     );
     for (field, told) in
-        [("window_from", "202"), ("window_to", "202"), ("error", "43f4cb08-"), ("say", "ticket")]
+        [("window_from", "202"), ("window_to", "202"), ("error", "43f4cb08-"), ("advice", "ticket")]
     {
         assert!(
             warned[field].as_str().is_some_and(|text| text.contains(told)),
@@ -35,7 +35,7 @@ async fn an_operator_is_told_of_a_hole_until_it_is_closed() {
         );
     }
     let (table, tenant) = status(&site);
-    assert_eq!((&tenant["holes"], &tenant["incidents"]), (&json!(1), &json!(129)), "{tenant}");
+    assert_eq!((&tenant["gaps"], &tenant["incidents"]), (&json!(1), &json!(129)), "{tenant}");
     assert!(
         table.contains("incomplete") && table.contains("operator") && table.contains("ticket"),
         "{table}"
@@ -44,6 +44,6 @@ async fn an_operator_is_told_of_a_hole_until_it_is_closed() {
     site.world().heal(id(1));
     site.run(&["sync"]).success();
     let (table, tenant) = status(&site);
-    assert_eq!((&tenant["holes"], &tenant["incidents"]), (&json!(0), &json!(130)), "{tenant}");
+    assert_eq!((&tenant["gaps"], &tenant["incidents"]), (&json!(0), &json!(130)), "{tenant}");
     assert!(!table.contains("incomplete") && !table.contains("operator"), "{table}");
 }

@@ -19,16 +19,16 @@ use crate::systemd::Systemd;
 const METRICS: [&str; 12] = [
     "incident_sync_tenant_freshness_seconds{tenant=\"tenant-1\"}",
     "incident_sync_tenant_up{tenant=\"tenant-2\"} 1",
-    "incident_sync_passes_total{outcome=\"ok\"",
+    "incident_sync_runs_total{outcome=\"ok\"",
     "incident_sync_api_calls_total{status=\"200\"",
     "incident_sync_incidents_written_total{tenant=\"tenant-1\"}",
     "incident_sync_rejected_total{tenant=\"tenant-1\"} 0",
-    "incident_sync_pass_duration_seconds_bucket{le=\"0.05\"}",
+    "incident_sync_run_duration_seconds_bucket{le=\"0.05\"}",
     "incident_sync_rejected_payloads{tenant=\"tenant-1\"} 0",
     "incident_sync_tenant_backfilled{tenant=\"tenant-1\"} 1",
     "incident_sync_token_requests_total{result=\"ok\"",
     "incident_sync_build_info{version=",
-    "# HELP incident_sync_passes_total",
+    "# HELP incident_sync_runs_total",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -65,10 +65,10 @@ async fn every_line_is_json_and_each_run_leaves_one_that_says_whose_it_was_and_h
     );
     let bad = of(&done.stderr, 2).unwrap();
     assert_eq!(
-        (&bad["level"], &bad["outcome"], &bad["who"]),
+        (&bad["level"], &bad["outcome"], &bad["owner"]),
         (&"ERROR".into(), &"parked".into(), &"customer_admin".into())
     );
-    assert!(bad["say"].as_str().is_some_and(|say| !say.is_empty()), "{bad}");
+    assert!(bad["advice"].as_str().is_some_and(|say| !say.is_empty()), "{bad}");
 }
 
 /// The other tests look for the secret and for tokens too; here every library may say all that it knows.

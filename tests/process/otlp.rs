@@ -181,8 +181,8 @@ async fn runs_and_numbers_reach_a_collector_as_they_reach_the_log_and_prometheus
         collector.spans().into_iter().find(of_tenant)
     };
     let wanted = [
-        "incident_sync_passes_total",
-        "incident_sync_pass_duration_seconds",
+        "incident_sync_runs_total",
+        "incident_sync_run_duration_seconds",
         "incident_sync_tenant_freshness_seconds",
     ];
     until("spans and metrics", async || {

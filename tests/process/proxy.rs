@@ -169,7 +169,7 @@ async fn a_proxy_that_refuses_says_who_must_act_and_its_password_stays_secret() 
             (&"proxy".into(), &"operator".into()),
             "{result}"
         );
-        assert!(result["say"].as_str().unwrap().contains(say), "{result}");
+        assert!(result["advice"].as_str().unwrap().contains(say), "{result}");
     }
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     route(&site, &url, &format!("proxy = \"http://{free}\""));

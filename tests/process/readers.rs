@@ -102,7 +102,7 @@ async fn check_names_readers_whose_grants_have_no_effect() {
     let [row] = found(&report, "grants")[..] else { panic!("one row in {report:#}") };
     assert_eq!(row["result"], "warning", "{row:#}");
     assert!(
-        row["say"]
+        row["advice"]
             .as_str()
             .unwrap()
             .contains("restored on another server: bi; run incident-sync grant-reader"),

@@ -21,7 +21,7 @@ const TABLES: [&str; 13] = [
     "incident_payloads",
     "incidents",
     "rejected_payloads",
-    "sync_holes",
+    "sync_gaps",
     "sync_runs",
     "sync_state",
     "tenants",
@@ -66,7 +66,7 @@ async fn site() -> Installation {
     site.run(&["sync"]).success();
     let (embedded, pool) = site.open_database().await;
     let rest = format!(
-        "INSERT INTO defender.sync_holes (tenant_id, window_from, window_to, error_class, error_message)
+        "INSERT INTO defender.sync_gaps (tenant_id, window_from, window_to, error_class, error_message)
          VALUES ('{0}', now(), now(), 'upstream', 'of its own');
          INSERT INTO defender.rejected_payloads (tenant_id, reason, payload, content_hash)
          VALUES ('{0}', E'two\\nlines', '{{\"a\":1}}', '\\x00ff'), ('{0}', 'r', repeat('x', 9000000), '\\x01');

@@ -170,7 +170,7 @@ async fn check_connectivity(
     let told = |finding: &Finding| {
         let error =
             finding.error.as_ref().map_or_else(String::new, |error| format!(" ({})", error.text));
-        format!("{}: {}{error}", finding.about, finding.say)
+        format!("{}: {}{error}", finding.about, finding.advice)
     };
     for finding in found
         .iter()

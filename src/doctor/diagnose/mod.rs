@@ -56,7 +56,7 @@ impl FindingBuilder<'_> {
         say: impl Into<String>,
     ) -> Finding {
         let (group, about, say) = (self.group, self.about.to_owned(), say.into());
-        Finding { group, check, about, result, who_must_act: who, say, error: None }
+        Finding { group, check, about, result, who_must_act: who, advice: say, error: None }
     }
 
     fn ok(&self, check: &'static str, say: impl Into<String>) -> Finding {
@@ -643,8 +643,8 @@ fn refused_token(rows: &FindingBuilder, error: &SyncError, all: &[TenantProbe]) 
     let failures = all.iter().filter_map(|seen| seen.token.as_ref()?.as_ref().err());
     let cause =
         failures.into_iter().find(|failure| failure.shared_credential_code() == Some(*code));
-    let say = cause.map_or_else(|| row.say.clone(), |cause| cause.diagnosis().advice);
-    Finding { say, ..row }
+    let say = cause.map_or_else(|| row.advice.clone(), |cause| cause.diagnosis().advice);
+    Finding { advice: say, ..row }
 }
 
 fn claims(rows: &FindingBuilder, check: TokenCheck, answers: bool) -> [Finding; 2] {

@@ -100,7 +100,7 @@ fn a_certificate_that_ends_soon_is_told_with_its_issuer() {
             "tls",
         );
         assert_eq!(row.result, result);
-        assert!(row.say.contains("Company CA"), "{row:?}");
+        assert!(row.advice.contains("Company CA"), "{row:?}");
     }
 }
 
@@ -109,9 +109,9 @@ fn a_server_that_is_too_old_or_a_standby_fails() {
     let old = Inspection { version: 140_011, version_name: "14.11".to_owned(), ..good_database() };
     let told = row(&facts(Vec::new(), old, Vec::new()), Group::Database, "version");
     assert_eq!((told.result, told.who_must_act), (CheckResult::Failure, Some("operator")));
-    assert!(told.say.contains("14.11") && told.say.contains("15 or newer"), "{told:?}");
+    assert!(told.advice.contains("14.11") && told.advice.contains("15 or newer"), "{told:?}");
     let standby = facts(Vec::new(), Inspection { is_standby: true, ..good_database() }, Vec::new());
-    assert!(row(&standby, Group::Database, "server").say.contains("primary"));
+    assert!(row(&standby, Group::Database, "server").advice.contains("primary"));
     assert_eq!(row(&standby, Group::Database, "version").result, CheckResult::Ok);
 }
 
@@ -151,10 +151,10 @@ fn the_breaker_says_what_opened_it() {
     let tenants = vec![seen("a", Err(expired), None), seen("b", Err(spared.clone()), None)];
     let rows = diagnose(&facts(Vec::new(), good_database(), tenants), now());
     let tokens: Vec<&Finding> = rows.iter().filter(|row| row.check == "token").collect();
-    assert_eq!((tokens.len(), &tokens[0].say), (2, &tokens[1].say));
-    assert!(tokens[1].say.contains("has expired"), "{tokens:?}");
+    assert_eq!((tokens.len(), &tokens[0].advice), (2, &tokens[1].advice));
+    assert!(tokens[1].advice.contains("has expired"), "{tokens:?}");
     let alone = facts(Vec::new(), good_database(), vec![seen("b", Err(spared), None)]);
-    assert!(row(&alone, Group::Tenants, "token").say.contains("7000222"));
+    assert!(row(&alone, Group::Tenants, "token").advice.contains("7000222"));
 }
 
 fn with_schema(schema: SchemaState) -> Facts {
@@ -193,27 +193,27 @@ fn change_feed_warns_of_transactions_older_than_a_minute() {
         "pid 4711 of bi (application report, database sync) for 75 s",
         "SELECT pg_terminate_backend(4711)",
     ] {
-        assert!(row.say.contains(word), "{}", row.say);
+        assert!(row.advice.contains(word), "{}", row.advice);
     }
     let row = check(vec![holder("bi", None)], 75.0);
     assert!(
-        row.say.contains("pg_terminate_backend(4711)")
-            && row.say.contains("GRANT pg_read_all_stats TO sync"),
+        row.advice.contains("pg_terminate_backend(4711)")
+            && row.advice.contains("GRANT pg_read_all_stats TO sync"),
         "{}",
-        row.say
+        row.advice
     );
     let prepared =
         FeedHolder { pid: None, gid: Some("it's".to_owned()), ..holder("bi", Some(75.0)) };
     let row = check(vec![prepared], 0.0);
     assert!(
-        row.say.ends_with(
+        row.advice.ends_with(
             "prepared by bi in database sync for 75 s: run there ROLLBACK PREPARED 'it''s'"
         ),
         "{}",
-        row.say
+        row.advice
     );
     let many = check((0..7).map(|_| holder("bi", Some(75.0))).collect(), 0.0);
-    assert!(many.say.ends_with("; and 2 more"), "{}", many.say);
+    assert!(many.advice.ends_with("; and 2 more"), "{}", many.advice);
 }
 
 #[test]
@@ -235,17 +235,17 @@ fn readers_without_a_connection_limit_are_a_warning() {
     let bounded = check(&[("a", false, true)]);
     assert!(
         bounded.result == CheckResult::Ok
-            && bounded.say.contains("ALTER ROLE a SET temp_file_limit"),
+            && bounded.advice.contains("ALTER ROLE a SET temp_file_limit"),
         "{}",
-        bounded.say
+        bounded.advice
     );
     let open = check(&[("a", false, false), ("b", true, false), ("c", true, false)]);
     assert_eq!(open.result, CheckResult::Warning);
     assert!(
-        open.say.contains("b, c may take every connection")
-            && open.say.contains("ALTER ROLE b CONNECTION LIMIT"),
+        open.advice.contains("b, c may take every connection")
+            && open.advice.contains("ALTER ROLE b CONNECTION LIMIT"),
         "{}",
-        open.say
+        open.advice
     );
-    assert!(!open.say.contains("temp_file_limit"), "{}", open.say);
+    assert!(!open.advice.contains("temp_file_limit"), "{}", open.advice);
 }

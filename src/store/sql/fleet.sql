@@ -10,7 +10,7 @@ SELECT t.tenant_id, t.name, t.enabled, t.removed_at, b.backfilled_at, b.last_suc
     -- Set by a wrong clock; the next claim does not believe it.
     coalesce(s.watermark > now() + interval '1 hour', false) AS is_watermark_ahead,
     r.kind AS last_kind, r.outcome AS last_outcome, r.finished_at AS last_finished_at,
-    coalesce(q.rejected, 0) AS rejected, b.found_late, coalesce(h.holes, 0) AS holes,
+    coalesce(q.rejected, 0) AS rejected, b.found_late, coalesce(g.gaps, 0) AS gaps,
     coalesce(extract(epoch FROM greatest(b.minute_quota_at, now()) - now()), 0)::double precision AS minute_seconds,
     coalesce(extract(epoch FROM greatest(b.hour_quota_at, now()) - now()), 0)::double precision AS hour_seconds,
     coalesce(extract(epoch FROM greatest(b.no_calls_before, now()) - now()), 0)::double precision AS pause_seconds,
@@ -44,6 +44,6 @@ LEFT JOIN (
     GROUP BY tenant_id
 ) low USING (tenant_id)
 LEFT JOIN (SELECT tenant_id, count(*) AS rejected FROM defender.rejected_payloads GROUP BY tenant_id) q USING (tenant_id)
-LEFT JOIN (SELECT tenant_id, count(*) AS holes FROM defender.sync_holes GROUP BY tenant_id) h USING (tenant_id)
+LEFT JOIN (SELECT tenant_id, count(*) AS gaps FROM defender.sync_gaps GROUP BY tenant_id) g USING (tenant_id)
 WHERE t.removed_at IS NULL
 ORDER BY t.name, t.tenant_id

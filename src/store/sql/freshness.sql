@@ -6,7 +6,7 @@ SELECT t.name,
     s.last_attempt_at IS NOT NULL AND s.error_class IS NULL AND b.out_of_bounds = '{}' AS is_up,
     s.backfilled_at IS NOT NULL AS is_backfilled,
     b.found_late,
-    (SELECT count(*) FROM defender.sync_holes h WHERE h.tenant_id = t.tenant_id) AS holes,
+    (SELECT count(*) FROM defender.sync_gaps g WHERE g.tenant_id = t.tenant_id) AS gaps,
     (SELECT count(*) FROM defender.rejected_payloads r WHERE r.tenant_id = t.tenant_id) AS rejected
 FROM defender.tenants t
 JOIN defender.sync_state s USING (tenant_id)

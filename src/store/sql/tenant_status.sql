@@ -10,7 +10,7 @@ SELECT t.tenant_id, t.name, t.enabled, t.removed_at, b.watermark, b.backfilled_a
     -- Set by a wrong clock; the next claim does not believe it.
     coalesce(s.watermark > now() + interval '1 hour', false) AS is_watermark_ahead,
     r.kind AS last_kind, r.outcome AS last_outcome, r.finished_at AS last_finished_at,
-    i.incidents, i.open_incidents, q.rejected, b.found_late, h.holes
+    i.incidents, i.open_incidents, q.rejected, b.found_late, g.gaps
 FROM defender.tenants t
 LEFT JOIN defender.sync_state s USING (tenant_id)
 LEFT JOIN defender.bounded_state b USING (tenant_id)
@@ -26,6 +26,6 @@ LEFT JOIN LATERAL (
     SELECT count(*) AS rejected FROM defender.rejected_payloads WHERE tenant_id = t.tenant_id
 ) q ON true
 LEFT JOIN LATERAL (
-    SELECT count(*) AS holes FROM defender.sync_holes WHERE tenant_id = t.tenant_id
-) h ON true
+    SELECT count(*) AS gaps FROM defender.sync_gaps WHERE tenant_id = t.tenant_id
+) g ON true
 ORDER BY t.name, t.tenant_id

@@ -291,8 +291,8 @@ impl TenantRun<'_> {
         let Some(why) = self.pages.last_gap_error() else { return Ok(()) };
         tracing::warn!(
             tenant.id = %self.tenant.id, tenant.name = self.tenant.name, window_from = %gap.from, window_to = %gap.to,
-            class = why.diagnosis().class, who = Owner::Operator.as_str(), error = %why,
-            say = "Open a ticket with Microsoft and give tenant, window and tracking id; the window is tried again every hour",
+            class = why.diagnosis().class, owner = Owner::Operator.as_str(), error = %why,
+            advice = "Open a ticket with Microsoft and give tenant, window and tracking id; the window is tried again every hour",
             "the API fails to serve a part of the list; the rest goes on"
         );
         with_retries(self.services.retry_policy, &never, || store.record_gap(lease, gap, &why))

@@ -264,7 +264,7 @@ mod tests {
             is_up: false,
             is_backfilled: true,
             found_late: 0,
-            holes: 2,
+            gaps: 2,
             rejected: 3,
         }];
         let text = tenant_gauges(&tenants);
@@ -273,6 +273,6 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("incident_sync_tenant_up{tenant=\"a\\\"b\\\\c\"} 0\n"), "{text}");
-        assert!(text.contains("incident_sync_holes{tenant=\"a\\\"b\\\\c\"} 2\n"), "{text}");
+        assert!(text.contains("incident_sync_gaps{tenant=\"a\\\"b\\\\c\"} 2\n"), "{text}");
     }
 }

@@ -83,7 +83,7 @@ fn facts(fleet: &Fleet, tenant: &FleetTenant, calls_left: u32) -> Markup {
             }
             dt { "In quarantine" } dd { (grouped(standing.rejected)) }
             dt { "Found late" } dd { (standing.found_late.unwrap_or(0)) }
-            dt { "Holes" } dd { (standing.holes) }
+            dt { "Gaps" } dd { (standing.gaps) }
             dt { "Tenant id" } dd { code { (standing.tenant_id) } }
             dt { "As of" } dd { (moment(fleet.now)) }
         }

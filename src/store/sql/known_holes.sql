@@ -1,2 +1,0 @@
--- known_holes
-SELECT window_from, window_to FROM defender.sync_holes WHERE tenant_id = $1 ORDER BY last_tried_at, window_from
