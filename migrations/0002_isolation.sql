@@ -38,40 +38,79 @@ EXCEPTION WHEN insufficient_privilege THEN
         MESSAGE = format('%I may not create the roles of incident-sync; let a superuser run once: %s', current_user, hint);
 END $$;
 
+-- A grant counts for the role that it was made for. By oid and name: a role made again under the same name has another
+-- oid, one that was renamed has another name, and a dump that is restored into another server meets other oids there. Each
+-- of these sees nothing until grant-reader runs.
 CREATE TABLE defender.reader_tenants (
-    reader    name NOT NULL,
-    tenant_id uuid NOT NULL,
+    reader     name NOT NULL,
+    tenant_id  uuid NOT NULL,
+    reader_oid oid NOT NULL,
     PRIMARY KEY (reader, tenant_id)
 );
 COMMENT ON TABLE defender.reader_tenants IS 'Which tenants a role sees that is a member of incident_sync_tenant_reader; written by grant-reader';
+COMMENT ON COLUMN defender.reader_tenants.reader IS 'Name of the role when the grant was made; the grant counts while oid and name are both the role''s';
+COMMENT ON COLUMN defender.reader_tenants.tenant_id IS 'The customer''s Entra tenant';
+COMMENT ON COLUMN defender.reader_tenants.reader_oid IS 'oid of the role when the grant was made; 0 where the role did not exist at the migration, and the grant never counts';
+ALTER TABLE defender.reader_tenants ALTER COLUMN tenant_id SET STATISTICS 0;
 
+-- Names inside functions mean what they meant when the function was written, whatever search_path its caller has.
+-- A role that may create functions in a schema of the caller's path (public in an upgraded cluster; "$user", which after
+-- SET ROLE is a schema named like one of the roles of incident-sync) could otherwise provide an overload that fits better
+-- than the built-in function, and it would run with the caller's rights. SET keeps the planner from inlining a function.
+-- Those that it inlines have a body that Postgres parses when the function is defined.
 CREATE FUNCTION defender.current_tenant() RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE
--- Empty after a transaction that had set it, and absent in a new session: both are no tenant.
-AS $$ SELECT nullif(current_setting('incident_sync.tenant_id', true), '')::uuid $$;
+-- Empty after a transaction that had set it, and absent in a new session: both mean no tenant.
+RETURN nullif(current_setting('incident_sync.tenant_id', true), '')::uuid;
 COMMENT ON FUNCTION defender.current_tenant IS 'The one tenant that the writer''s transaction may touch';
 REVOKE EXECUTE ON FUNCTION defender.current_tenant FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION defender.current_tenant TO incident_sync_writer;
 
--- By the role that logged in, which no SET changes. The owner of this function reads reader_tenants, its callers cannot.
+-- The owner of this function reads reader_tenants, its callers cannot.
+--
+-- SET ROLE narrows: a tool that logs in once and acts as one reader for each of its users shows that reader's tenants only.
+-- A role set with SET ROLE need not be inherited by the login (NOINHERIT), so membership is enough there. The setting `role`
+-- is the only trace of SET ROLE that a SECURITY DEFINER function has; no role can be called "none". It keeps the name that
+-- was set: of a role that was dropped or renamed since, no row is found and nothing is shown.
 CREATE FUNCTION defender.my_tenants() RETURNS SETOF uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT granted.tenant_id
     FROM defender.reader_tenants granted
-    JOIN pg_catalog.pg_roles role ON role.rolname = granted.reader
-    WHERE pg_catalog.pg_has_role(session_user, role.oid, 'USAGE')
+    JOIN pg_catalog.pg_roles reader ON reader.oid = granted.reader_oid AND reader.rolname = granted.reader
+    JOIN pg_catalog.pg_roles acting ON acting.rolname = CASE pg_catalog.current_setting('role')
+        WHEN 'none' THEN session_user ELSE pg_catalog.current_setting('role')::pg_catalog.name END
+    WHERE pg_catalog.pg_has_role(session_user, reader.oid, 'MEMBER')
+        AND pg_catalog.pg_has_role(acting.oid, reader.oid, 'USAGE')
 $$;
-COMMENT ON FUNCTION defender.my_tenants IS 'The tenants that the role that logged in may read';
+COMMENT ON FUNCTION defender.my_tenants IS 'The tenants that the role of SET ROLE may read, or else the role that logged in';
 REVOKE EXECUTE ON FUNCTION defender.my_tenants FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION defender.my_tenants TO incident_sync_tenant_reader;
 
+CREATE FUNCTION defender.forget_readers() RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH gone AS (
+        DELETE FROM defender.reader_tenants
+        WHERE tenant_id = nullif(current_setting('incident_sync.tenant_id', true), '')::uuid
+        RETURNING 1
+    )
+    SELECT count(*) FROM gone
+$$;
+COMMENT ON FUNCTION defender.forget_readers IS 'Ends all grants of the tenant of the writer''s transaction';
+REVOKE EXECUTE ON FUNCTION defender.forget_readers FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION defender.forget_readers TO incident_sync_writer;
+
 -- Each policy names its role: one for PUBLIC would hold for all others too.
+--
+-- EXPLAIN shows every role what the planner expects. With statistics on tenant_id it is the number of rows of any tenant id
+-- that a reader guesses, and directory ids are public. Without them it is the same number for every id.
 CREATE FUNCTION defender.protect(unprotected regclass) RETURNS void
-LANGUAGE plpgsql
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', unprotected);
+    EXECUTE format('ALTER TABLE %s ALTER COLUMN tenant_id SET STATISTICS 0', unprotected);
     EXECUTE format('CREATE POLICY reader ON %s FOR SELECT TO incident_sync_reader USING (true)', unprotected);
     EXECUTE format('CREATE POLICY tenant_reader ON %s FOR SELECT TO incident_sync_tenant_reader '
         'USING (tenant_id = ANY (ARRAY(SELECT defender.my_tenants())))', unprotected);
@@ -80,79 +119,91 @@ BEGIN
         'WITH CHECK (tenant_id = (SELECT defender.current_tenant()))', unprotected);
     EXECUTE format('GRANT SELECT ON %s TO incident_sync_reader', unprotected);
 END $$;
-COMMENT ON FUNCTION defender.protect IS 'Forces row-level security on a table with tenant_id; for migrations';
+COMMENT ON FUNCTION defender.protect IS 'Forces row-level security on a table with tenant_id and collects no statistics on tenant_id; for migrations';
 REVOKE EXECUTE ON FUNCTION defender.protect FROM PUBLIC;
 
 SELECT defender.protect(unprotected::regclass)
 FROM unnest(ARRAY['defender.tenants', 'defender.incidents', 'defender.alerts', 'defender.devices',
     'defender.alert_devices', 'defender.evidence', 'defender.incident_comments', 'defender.incident_changes',
-    'defender.incident_payloads', 'defender.rejected_payloads', 'defender.sync_state', 'defender.sync_runs'])
-    AS unprotected;
+    'defender.incident_payloads', 'defender.rejected_payloads', 'defender.sync_state', 'defender.sync_runs',
+    'defender.sync_gaps', 'defender.audit', 'defender.summaries', 'defender.incident_days', 'defender.incident_months',
+    'defender.technique_months', 'defender.devices_open', 'defender.users_open']) AS unprotected;
 
 ALTER TABLE defender.reader_tenants ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY owner ON defender.reader_tenants TO CURRENT_USER USING (true) WITH CHECK (true);
+ALTER TABLE defender.feed_server ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY owner ON defender.feed_server TO CURRENT_USER USING (true) WITH CHECK (true);
+
 CREATE POLICY dispatcher ON defender.tenants TO incident_sync_dispatcher USING (true) WITH CHECK (true);
 CREATE POLICY dispatcher ON defender.sync_state TO incident_sync_dispatcher USING (true) WITH CHECK (true);
+-- Which tenants are due, and nothing of what is summarised.
+CREATE POLICY dispatcher ON defender.summaries FOR SELECT TO incident_sync_dispatcher USING (true);
 
 GRANT USAGE ON SCHEMA defender
     TO incident_sync_writer, incident_sync_dispatcher, incident_sync_reader, incident_sync_tenant_reader;
-GRANT SELECT, INSERT, UPDATE ON defender.tenants, defender.sync_state TO incident_sync_dispatcher;
-GRANT SELECT, INSERT, UPDATE, DELETE ON
-    defender.incidents, defender.alerts, defender.devices, defender.alert_devices, defender.evidence,
-    defender.incident_comments, defender.incident_changes, defender.incident_payloads, defender.rejected_payloads
-    TO incident_sync_writer;
-GRANT SELECT, UPDATE ON defender.sync_state TO incident_sync_writer;
-GRANT SELECT, INSERT ON defender.sync_runs TO incident_sync_writer;
--- Which host works on a tenant is nobody's business but the operator's.
-GRANT SELECT ON
-    defender.tenants, defender.incidents, defender.alerts, defender.devices, defender.alert_devices, defender.evidence,
-    defender.incident_comments, defender.incident_changes, defender.incident_payloads, defender.rejected_payloads
-    TO incident_sync_tenant_reader;
-GRANT SELECT (tenant_id, watermark, backfilled_at, last_attempt_at, last_success_at, consecutive_failures,
-    next_attempt_at, parked_reason, error_class, error_message, who_must_act)
-    ON defender.sync_state TO incident_sync_tenant_reader;
-
--- Quotas hold for all instances together and over restarts: each call takes its place in line here.
-ALTER TABLE defender.sync_state
-    ADD COLUMN minute_quota_at timestamptz NOT NULL DEFAULT '-infinity',
-    ADD COLUMN hour_quota_at   timestamptz NOT NULL DEFAULT '-infinity',
-    ADD COLUMN no_calls_before timestamptz NOT NULL DEFAULT '-infinity',
-    ADD COLUMN found_late      bigint NOT NULL DEFAULT 0;
-COMMENT ON COLUMN defender.sync_state.minute_quota_at IS 'When the calls made so far are used up at the steady rate of the minute''s quota';
-COMMENT ON COLUMN defender.sync_state.hour_quota_at IS 'The same for the hour''s quota';
-COMMENT ON COLUMN defender.sync_state.no_calls_before IS 'The service asked for a pause until then (Retry-After)';
-COMMENT ON COLUMN defender.sync_state.found_late IS 'Incident versions behind the watermark that no poll had stored and a later reading found; should stay 0';
-ALTER TABLE defender.sync_runs ADD COLUMN found_late integer NOT NULL DEFAULT 0;
-COMMENT ON COLUMN defender.sync_runs.found_late IS 'Incident versions that this run found and an earlier poll should have';
-
-CREATE TABLE defender.schema_info (
-    only_row         boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    oldest_supported bigint NOT NULL
-);
-COMMENT ON TABLE defender.schema_info IS 'Which releases may work with this schema';
-COMMENT ON COLUMN defender.schema_info.oldest_supported IS 'A binary whose newest migration is older than this one stops; a migration that an older binary cannot live with raises it';
-INSERT INTO defender.schema_info (oldest_supported) VALUES (2);
-GRANT SELECT ON defender.schema_info TO incident_sync_dispatcher, incident_sync_reader;
--- The migrator's own table: a daemon that does not own the schema looks there for the schema's version.
-GRANT SELECT ON _sqlx_migrations TO incident_sync_dispatcher, incident_sync_reader;
-
-CREATE SCHEMA IF NOT EXISTS reporting;
-COMMENT ON SCHEMA reporting IS 'Views for reports: what dashboards and pipelines bind to';
 GRANT USAGE ON SCHEMA reporting TO incident_sync_reader, incident_sync_tenant_reader;
 
--- With the reader's own rights (else the view's owner would see for everybody), and with nothing of the reader's evaluated
--- before the policies are.
-CREATE VIEW reporting.tenant_freshness WITH (security_invoker = true, security_barrier = true) AS
-SELECT t.tenant_id, t.name AS tenant_name, t.labels, t.enabled, s.watermark AS data_as_of,
-    s.last_success_at, extract(epoch FROM now() - s.last_success_at)::double precision AS lag_seconds,
-    s.backfilled_at IS NOT NULL AS history_complete, s.consecutive_failures, s.error_class, s.error_message,
-    s.who_must_act
-FROM defender.tenants t
-LEFT JOIN defender.sync_state s USING (tenant_id)
-WHERE t.removed_at IS NULL;
-COMMENT ON VIEW reporting.tenant_freshness IS 'How old the data of each tenant is and who must act: what every dashboard should show beside its numbers';
-COMMENT ON COLUMN reporting.tenant_freshness.data_as_of IS 'Every incident version with an earlier lastUpdateTime is stored';
-COMMENT ON COLUMN reporting.tenant_freshness.lag_seconds IS 'Seconds since everything up to then was stored; NULL before the first success';
-COMMENT ON COLUMN reporting.tenant_freshness.history_complete IS 'Whether the first synchronisation is complete';
-COMMENT ON COLUMN reporting.tenant_freshness.who_must_act IS 'developers, operator, customer_admin or nobody (waiting helps); NULL when all is well';
-GRANT SELECT ON reporting.tenant_freshness TO incident_sync_reader, incident_sync_tenant_reader;
+GRANT SELECT, INSERT, UPDATE ON defender.tenants, defender.sync_state TO incident_sync_dispatcher;
+GRANT SELECT ON defender.summaries TO incident_sync_dispatcher;
+GRANT SELECT ON defender.bounded_state TO incident_sync_dispatcher, incident_sync_reader;
+GRANT SELECT ON defender.schema_info TO incident_sync_dispatcher, incident_sync_reader, incident_sync_tenant_reader;
+-- The migrator's own table: a daemon that does not own the schema looks there for the schema's version.
+GRANT SELECT ON public._sqlx_migrations TO incident_sync_dispatcher, incident_sync_reader;
+
+-- A purge deletes a tenant everywhere, and an import puts it back; the policies hold both to one tenant.
+GRANT SELECT, INSERT, UPDATE, DELETE ON
+    defender.tenants, defender.incidents, defender.alerts, defender.devices, defender.alert_devices, defender.evidence,
+    defender.incident_comments, defender.incident_changes, defender.incident_payloads, defender.rejected_payloads,
+    defender.sync_state, defender.sync_runs, defender.sync_gaps, defender.summaries, defender.incident_days,
+    defender.incident_months, defender.technique_months, defender.devices_open, defender.users_open
+    TO incident_sync_writer;
+GRANT SELECT, INSERT ON defender.audit TO incident_sync_writer;
+
+GRANT SELECT ON
+    defender.incidents, defender.alerts, defender.devices, defender.alert_devices, defender.evidence,
+    defender.incident_comments, defender.incident_changes, defender.incident_payloads, defender.rejected_payloads,
+    defender.sync_gaps, defender.summaries, defender.incident_days, defender.incident_months, defender.technique_months,
+    defender.devices_open, defender.users_open
+    TO incident_sync_tenant_reader;
+-- Internal labels, the instance that works on a tenant, the reason for which it is parked, the person who parked it and the
+-- partner's own errors are for operators. The customer sees who must act, and the message where that is its own admin.
+GRANT SELECT (tenant_id, name, labels, enabled, first_seen_at, removed_at) ON defender.tenants TO incident_sync_tenant_reader;
+GRANT SELECT (tenant_id, watermark, backfilled_at, last_attempt_at, last_success_at, consecutive_failures,
+    next_attempt_at, who_must_act) ON defender.sync_state TO incident_sync_tenant_reader;
+
+-- With its owner's rights, because a customer-scoped reader may not read these columns: hence the condition on the tenant.
+CREATE FUNCTION defender.diagnoses_for_customers()
+RETURNS TABLE (tenant_id uuid, is_parked boolean, error_class text, error_message text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp ROWS 10
+AS $$
+    SELECT s.tenant_id, s.parked_reason IS NOT NULL,
+        CASE WHEN s.who_must_act = 'customer_admin' THEN s.error_class ELSE s.who_must_act END,
+        CASE WHEN s.who_must_act = 'customer_admin' THEN s.error_message END
+    FROM defender.sync_state s
+    WHERE s.tenant_id = ANY (ARRAY(SELECT defender.my_tenants()))
+$$;
+COMMENT ON FUNCTION defender.diagnoses_for_customers IS 'Of the tenants that the role that logged in may read: whether each is parked, and what its own admin must know';
+REVOKE EXECUTE ON FUNCTION defender.diagnoses_for_customers FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION defender.diagnoses_for_customers TO incident_sync_tenant_reader;
+
+-- With its caller's rights. PL/pgSQL plans a statement when it reaches it, so that a role without the right to the columns
+-- of the first one does not fail by them.
+CREATE FUNCTION defender.diagnoses()
+RETURNS TABLE (tenant_id uuid, is_parked boolean, error_class text, error_message text, internal_labels jsonb)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp ROWS 100
+AS $$
+BEGIN
+    IF has_column_privilege('defender.sync_state', 'error_message', 'SELECT') THEN
+        RETURN QUERY
+            SELECT t.tenant_id, s.parked_reason IS NOT NULL, s.error_class, s.error_message, t.internal_labels
+            FROM defender.tenants t
+            LEFT JOIN defender.sync_state s ON s.tenant_id = t.tenant_id;
+    ELSE
+        RETURN QUERY
+            SELECT d.tenant_id, d.is_parked, d.error_class, d.error_message, NULL::jsonb
+            FROM defender.diagnoses_for_customers() d;
+    END IF;
+END $$;
+COMMENT ON FUNCTION defender.diagnoses IS 'What is wrong with each tenant, as far as the current role may know it';
+REVOKE EXECUTE ON FUNCTION defender.diagnoses FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION defender.diagnoses TO incident_sync_reader, incident_sync_tenant_reader;

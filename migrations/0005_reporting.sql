@@ -1,78 +1,24 @@
--- What analysts read: views, the milestones of an incident that they show, and the two indexes that they need.
+-- What analysts read: the milestones of an incident, and the views. reporting.incident_changes is in 0003_change_feed.sql.
 --
--- Every view runs with its reader's own rights (row-level security holds) and behind a barrier, past which only leakproof
--- conditions travel: =, <, > on uuid, text, bigint, date, timestamptz and boolean columns do, LIKE and JSON operators do not and are applied
--- to what the others left. Counts are scalar subqueries: the planner drops those that a query does not ask for, which it
--- cannot do with a join.
-
--- When an incident was taken on and resolved stands in its row: at a million incidents, looking it up in incident_changes
--- for every one of them is what no dashboard can wait for.
-ALTER TABLE defender.incidents
-    ADD COLUMN acknowledged_at          timestamptz,
-    ADD COLUMN acknowledged_at_is_exact boolean NOT NULL DEFAULT false,
-    ADD COLUMN resolved_at              timestamptz,
-    ADD COLUMN resolved_at_is_exact     boolean NOT NULL DEFAULT false,
-    ADD COLUMN reopened_count           integer NOT NULL DEFAULT 0,
-    ADD COLUMN is_merged                boolean NOT NULL DEFAULT false;
-COMMENT ON COLUMN defender.incidents.acknowledged_at IS 'lastUpdateTime of the first version that we saw in which somebody had taken the incident on: a status other than Active, New and Redirected, or assigned to anybody but Automation';
-COMMENT ON COLUMN defender.incidents.acknowledged_at_is_exact IS 'Whether we saw the incident before it was acknowledged; if not, acknowledged_at is the latest time at which that can have happened';
-COMMENT ON COLUMN defender.incidents.resolved_at IS 'lastUpdateTime of the version that showed the incident resolved; of the last such change, and NULL again when it is reopened';
-COMMENT ON COLUMN defender.incidents.resolved_at_is_exact IS 'Whether we saw the incident before it was resolved; if not, resolved_at is the latest time at which that can have happened';
-COMMENT ON COLUMN defender.incidents.is_merged IS 'Whether the incident became part of another one: it is redirected to another id, or its status is Redirected';
-COMMENT ON COLUMN defender.incidents.reopened_count IS 'How often a resolved incident was seen open again, merges not counted';
+-- Every view runs with its reader's own rights (row-level security holds; the view's owner would see all tenants) and behind
+-- a barrier, past which only leakproof conditions travel: =, <, > on uuid, text, bigint, date, timestamptz and boolean
+-- columns do, LIKE and JSON operators do not and are applied to what the others left. Counts are scalar subqueries: the
+-- planner drops those that a query does not ask for, which it cannot do with a join.
+--
+-- A column name means the same in each view.
 
 CREATE FUNCTION defender.is_acknowledged(status text, assigned_to text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$
-    SELECT coalesce(status NOT IN ('Active', 'New', 'Redirected'), false)
-        OR coalesce(lower(assigned_to) NOT IN ('', 'automation'), false)
-$$;
+RETURN coalesce(status NOT IN ('Active', 'New', 'Redirected'), false)
+    OR coalesce(lower(assigned_to) NOT IN ('', 'automation'), false);
 COMMENT ON FUNCTION defender.is_acknowledged IS 'Whether an incident in this state has been taken on by somebody';
 REVOKE EXECUTE ON FUNCTION defender.is_acknowledged FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION defender.is_acknowledged TO incident_sync_writer;
 
--- Rows that were there before this migration, from their changes. What held at first sight held at the latest when the
--- incident was first synchronised, and not after its newest version. The tables' owner is stopped by the policies too.
-ALTER TABLE defender.incidents NO FORCE ROW LEVEL SECURITY;
-ALTER TABLE defender.incident_changes NO FORCE ROW LEVEL SECURITY;
-UPDATE defender.incidents SET is_merged = true WHERE redirect_incident_id <> incident_id OR status = 'Redirected';
-WITH history AS (
-    SELECT tenant_id, incident_id,
-        max(new_value) FILTER (WHERE field = 'created') AS first_status,
-        (array_agg(old_value ORDER BY change_id) FILTER (WHERE field = 'assigned_to'))[1] AS first_assigned_to,
-        bool_or(field = 'assigned_to') AS was_reassigned,
-        min(changed_at) FILTER (WHERE field = 'status' AND defender.is_acknowledged(new_value, NULL)
-            OR field = 'assigned_to' AND defender.is_acknowledged(NULL, new_value)) AS acknowledged_at,
-        max(changed_at) FILTER (WHERE field = 'status' AND new_value = 'Resolved') AS resolved_at,
-        count(*) FILTER (WHERE field = 'status' AND old_value = 'Resolved'
-            AND new_value NOT IN ('Resolved', 'Redirected')) AS reopened_count
-    FROM defender.incident_changes
-    GROUP BY tenant_id, incident_id
-),
-milestones AS (
-    SELECT i.tenant_id, i.incident_id, h.acknowledged_at, h.resolved_at, h.reopened_count,
-        least(i.first_synced_at, i.last_update_time) AS at_first_sight,
-        defender.is_acknowledged(h.first_status,
-            CASE WHEN h.was_reassigned THEN h.first_assigned_to ELSE i.assigned_to END) AS acknowledged_before,
-        i.status = 'Resolved' OR i.status = 'Redirected' AND h.resolved_at IS NOT NULL AS is_resolved
-    FROM defender.incidents i
-    JOIN history h USING (tenant_id, incident_id)
-)
-UPDATE defender.incidents i SET
-    acknowledged_at = CASE WHEN m.acknowledged_before THEN m.at_first_sight ELSE m.acknowledged_at END,
-    acknowledged_at_is_exact = NOT m.acknowledged_before AND m.acknowledged_at IS NOT NULL,
-    resolved_at = CASE WHEN m.is_resolved THEN coalesce(m.resolved_at, m.at_first_sight) END,
-    resolved_at_is_exact = coalesce(m.is_resolved, false) AND m.resolved_at IS NOT NULL,
-    reopened_count = m.reopened_count
-FROM milestones m
-WHERE i.tenant_id = m.tenant_id AND i.incident_id = m.incident_id;
-ALTER TABLE defender.incident_changes FORCE ROW LEVEL SECURITY;
-ALTER TABLE defender.incidents FORCE ROW LEVEL SECURITY;
-
--- A trigger, so that an older binary keeps the milestones too. It sees the same transitions as incident_changes: both
--- go by versions that are accepted as newer. A status that the API left out says nothing about a resolution.
+-- A trigger, so that statements written by hand keep the milestones too. It sees the same transitions as incident_changes:
+-- both go by versions that are accepted as newer. A status that the API left out says nothing about a resolution.
 CREATE FUNCTION defender.note_milestones() RETURNS trigger
-LANGUAGE plpgsql
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     -- An incident that names itself is none that was merged.
@@ -94,23 +40,43 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION defender.note_milestones IS 'Keeps is_merged, acknowledged_at, resolved_at and reopened_count of an incident';
 REVOKE EXECUTE ON FUNCTION defender.note_milestones FROM PUBLIC;
-CREATE TRIGGER note_milestones BEFORE INSERT OR UPDATE ON defender.incidents
+-- The setting of the path is paid for with each row. Rows whose milestones cannot change, as when counts are written, do not
+-- call the function: these are the columns that it reads and writes.
+CREATE TRIGGER note_milestones
+    BEFORE INSERT OR UPDATE OF incident_id, redirect_incident_id, status, assigned_to, last_update_time, is_merged,
+        acknowledged_at, acknowledged_at_is_exact, resolved_at, resolved_at_is_exact, reopened_count
+    ON defender.incidents
     FOR EACH ROW EXECUTE FUNCTION defender.note_milestones();
 
-CREATE INDEX incidents_open ON defender.incidents (tenant_id, incident_id) WHERE resolved_at IS NULL AND NOT is_merged;
-CREATE INDEX alerts_by_incident ON defender.alerts (tenant_id, incident_id);
-
-CREATE OR REPLACE VIEW reporting.tenant_freshness WITH (security_invoker = true, security_barrier = true) AS
+CREATE VIEW reporting.tenant_freshness WITH (security_invoker = true, security_barrier = true) AS
 SELECT t.tenant_id, t.name AS tenant_name, t.labels, t.enabled, s.watermark AS data_as_of,
     s.last_success_at, extract(epoch FROM now() - s.last_success_at)::double precision AS lag_seconds,
-    s.backfilled_at IS NOT NULL AS history_complete, s.consecutive_failures, s.error_class, s.error_message,
+    s.backfilled_at IS NOT NULL AS history_complete, s.consecutive_failures, d.error_class, d.error_message,
     s.who_must_act,
-    CASE WHEN s.last_attempt_at IS NULL THEN 'never run' WHEN s.parked_reason IS NOT NULL THEN 'parked'
+    CASE WHEN s.last_attempt_at IS NULL THEN 'never run' WHEN d.is_parked THEN 'parked'
         WHEN s.consecutive_failures > 0 THEN 'failed' ELSE 'ok' END AS last_outcome,
-    (SELECT count(*) FROM defender.sync_gaps h WHERE h.tenant_id = t.tenant_id) AS gaps
+    (SELECT count(*) FROM defender.sync_gaps g WHERE g.tenant_id = t.tenant_id) AS gaps,
+    d.internal_labels
 FROM defender.tenants t
 LEFT JOIN defender.sync_state s USING (tenant_id)
+LEFT JOIN defender.diagnoses() d ON d.tenant_id = t.tenant_id
 WHERE t.removed_at IS NULL;
+COMMENT ON VIEW reporting.tenant_freshness IS 'One row a tenant: how old its data is and who must act: what every dashboard should show beside its numbers';
+COMMENT ON COLUMN reporting.tenant_freshness.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON COLUMN reporting.tenant_freshness.tenant_name IS 'The operator''s name for the customer';
+COMMENT ON COLUMN reporting.tenant_freshness.labels IS 'Labels of the tenant from the configuration';
+COMMENT ON COLUMN reporting.tenant_freshness.enabled IS 'Whether the tenant is synchronised';
+COMMENT ON COLUMN reporting.tenant_freshness.data_as_of IS 'Every incident version with an earlier lastUpdateTime is stored';
+COMMENT ON COLUMN reporting.tenant_freshness.last_success_at IS 'When the last run that succeeded ended';
+COMMENT ON COLUMN reporting.tenant_freshness.lag_seconds IS 'Seconds since everything up to then was stored; NULL before the first success';
+COMMENT ON COLUMN reporting.tenant_freshness.history_complete IS 'Whether the first synchronisation is complete';
+COMMENT ON COLUMN reporting.tenant_freshness.consecutive_failures IS 'Runs that failed since the last success';
+COMMENT ON COLUMN reporting.tenant_freshness.error_class IS 'What is wrong, as docs/errors.md lists it; NULL when all is well. A customer-scoped role sees the owner of the problem instead, unless that is customer_admin';
+COMMENT ON COLUMN reporting.tenant_freshness.error_message IS 'What is wrong, in words. A customer-scoped role sees it only where the customer''s admin must act';
+COMMENT ON COLUMN reporting.tenant_freshness.who_must_act IS 'developers, operator, customer_admin or nobody (waiting helps); NULL when all is well';
+COMMENT ON COLUMN reporting.tenant_freshness.last_outcome IS 'ok, failed, parked (waits for a person) or never run';
+COMMENT ON COLUMN reporting.tenant_freshness.gaps IS 'Ranges of time that the API fails to serve: their incidents may be missing or old';
+COMMENT ON COLUMN reporting.tenant_freshness.internal_labels IS 'Labels from the configuration whose keys begin with internal.; NULL for a customer-scoped role';
 
 CREATE VIEW reporting.incidents WITH (security_invoker = true, security_barrier = true) AS
 SELECT i.tenant_id, t.name AS tenant_name, t.labels AS tenant_labels, i.incident_id, i.incident_name,
@@ -140,22 +106,48 @@ SELECT i.tenant_id, t.name AS tenant_name, t.labels AS tenant_labels, i.incident
         THEN extract(epoch FROM i.acknowledged_at - i.created_time)::double precision END AS time_to_acknowledge_seconds,
     CASE WHEN i.resolved_at_is_exact
         THEN extract(epoch FROM i.resolved_at - i.created_time)::double precision END AS time_to_resolve_seconds,
-    (SELECT count(*) FROM defender.alerts a
-        WHERE a.tenant_id = i.tenant_id AND a.incident_id = i.incident_id AND a.last_seen >= i.last_update_time
-    ) AS alert_count,
-    (SELECT count(DISTINCT d.device_id) FROM defender.alerts a JOIN defender.alert_devices d USING (tenant_id, alert_id)
-        WHERE a.tenant_id = i.tenant_id AND a.incident_id = i.incident_id AND a.last_seen >= i.last_update_time
-    ) AS device_count,
-    (SELECT count(DISTINCT lower(coalesce(e.user_principal_name, e.aad_user_id, e.user_sid, e.account_name)))
-        FROM defender.alerts a JOIN defender.evidence e USING (tenant_id, alert_id)
-        WHERE a.tenant_id = i.tenant_id AND a.incident_id = i.incident_id AND a.last_seen >= i.last_update_time
-            AND lower(e.entity_type) = 'user'
-    ) AS user_count,
+    CASE WHEN s.is_current THEN i.alert_count ELSE (SELECT n.alert_count FROM defender.incident_counts_now n
+        WHERE n.tenant_id = i.tenant_id AND n.incident_id = i.incident_id) END AS alert_count,
+    CASE WHEN s.is_current THEN i.device_count ELSE (SELECT n.device_count FROM defender.incident_counts_now n
+        WHERE n.tenant_id = i.tenant_id AND n.incident_id = i.incident_id) END AS device_count,
+    CASE WHEN s.is_current THEN i.user_count ELSE (SELECT n.user_count FROM defender.incident_counts_now n
+        WHERE n.tenant_id = i.tenant_id AND n.incident_id = i.incident_id) END AS user_count,
     coalesce(i.incident_uri,
         format('https://security.microsoft.com/incidents/%s?tid=%s', i.incident_id, i.tenant_id)) AS portal_url
 FROM defender.incidents i
 JOIN defender.tenants t USING (tenant_id)
+LEFT JOIN defender.summaries s ON s.tenant_id = i.tenant_id
 WHERE t.removed_at IS NULL;
+COMMENT ON VIEW reporting.incidents IS 'One row an incident, merged ones included and marked: count only rows that are not is_merged';
+COMMENT ON COLUMN reporting.incidents.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON COLUMN reporting.incidents.tenant_name IS 'The operator''s name for the customer';
+COMMENT ON COLUMN reporting.incidents.tenant_labels IS 'Labels of the tenant from the configuration';
+COMMENT ON COLUMN reporting.incidents.incident_id IS 'Microsoft''s number of the incident, unique within its tenant only';
+COMMENT ON COLUMN reporting.incidents.incident_name IS 'Microsoft''s title of the incident';
+COMMENT ON COLUMN reporting.incidents.severity IS 'High, Medium, Low, Informational or UnSpecified, as it is now';
+COMMENT ON COLUMN reporting.incidents.status IS 'Microsoft''s status as it is now: Active, InProgress, Resolved, Redirected; alerts have New, InProgress, Resolved';
+COMMENT ON COLUMN reporting.incidents.classification IS 'TruePositive, FalsePositive and others, once somebody decided';
+COMMENT ON COLUMN reporting.incidents.determination IS 'What it was found to be: Malware, Phishing, SecurityTesting and others';
+COMMENT ON COLUMN reporting.incidents.assigned_to IS 'Who works on it; may be Automation';
+COMMENT ON COLUMN reporting.incidents.detection_source IS 'Which product or sensor detected it';
+COMMENT ON COLUMN reporting.incidents.tags IS 'Custom tags of the incident';
+COMMENT ON COLUMN reporting.incidents.created_time IS 'When Microsoft created the incident';
+COMMENT ON COLUMN reporting.incidents.last_update_time IS 'When Microsoft last changed the incident';
+COMMENT ON COLUMN reporting.incidents.acknowledged_at IS 'When somebody took the incident on: the first change of its status away from Active, New or Redirected, or its first assignment to anybody but Automation, whichever came first; NULL if not yet. As exact as the polls are frequent';
+COMMENT ON COLUMN reporting.incidents.acknowledged_at_is_exact IS 'Whether we saw the incident before it was acknowledged; if not, acknowledged_at is the latest time at which that can have happened';
+COMMENT ON COLUMN reporting.incidents.resolved_at IS 'When the incident was last resolved; NULL when it is not, or open again';
+COMMENT ON COLUMN reporting.incidents.resolved_at_is_exact IS 'Whether we saw the incident before it was resolved; if not, resolved_at is the latest time at which that can have happened';
+COMMENT ON COLUMN reporting.incidents.is_open IS 'Neither resolved nor merged';
+COMMENT ON COLUMN reporting.incidents.is_merged IS 'Whether the incident became part of another one and must not be counted';
+COMMENT ON COLUMN reporting.incidents.merged_into_incident_id IS 'The incident at the end of the chain of merges, which may not be stored; NULL when not merged, and when the chain is a loop';
+COMMENT ON COLUMN reporting.incidents.reopened_count IS 'How often the resolved incident was seen open again';
+COMMENT ON COLUMN reporting.incidents.age_seconds IS 'Seconds from its creation until it was resolved, or until now';
+COMMENT ON COLUMN reporting.incidents.time_to_acknowledge_seconds IS 'Seconds from its creation to acknowledged_at; NULL unless that is exact';
+COMMENT ON COLUMN reporting.incidents.time_to_resolve_seconds IS 'Seconds from its creation to resolved_at, all its reopened life included; NULL unless that is exact';
+COMMENT ON COLUMN reporting.incidents.alert_count IS 'Distinct alerts that the newest version of their incident lists; in mitre_coverage all alerts';
+COMMENT ON COLUMN reporting.incidents.device_count IS 'Distinct devices that these alerts name';
+COMMENT ON COLUMN reporting.incidents.user_count IS 'Distinct users in the evidence of these alerts';
+COMMENT ON COLUMN reporting.incidents.portal_url IS 'The incident in Microsoft''s portal; made for the commercial cloud where the API gave no link';
 
 CREATE VIEW reporting.open_incidents WITH (security_invoker = true, security_barrier = true) AS
 SELECT v.tenant_id, v.tenant_name, v.tenant_labels, v.incident_id, v.incident_name, v.severity, v.status,
@@ -164,6 +156,30 @@ SELECT v.tenant_id, v.tenant_name, v.tenant_labels, v.incident_id, v.incident_na
     v.alert_count, v.device_count, v.user_count, v.portal_url
 FROM reporting.incidents v
 WHERE v.resolved_at IS NULL AND NOT v.is_merged;
+COMMENT ON VIEW reporting.open_incidents IS 'One row an incident that is neither resolved nor merged';
+COMMENT ON COLUMN reporting.open_incidents.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON COLUMN reporting.open_incidents.tenant_name IS 'The operator''s name for the customer';
+COMMENT ON COLUMN reporting.open_incidents.tenant_labels IS 'Labels of the tenant from the configuration';
+COMMENT ON COLUMN reporting.open_incidents.incident_id IS 'Microsoft''s number of the incident, unique within its tenant only';
+COMMENT ON COLUMN reporting.open_incidents.incident_name IS 'Microsoft''s title of the incident';
+COMMENT ON COLUMN reporting.open_incidents.severity IS 'High, Medium, Low, Informational or UnSpecified, as it is now';
+COMMENT ON COLUMN reporting.open_incidents.status IS 'Microsoft''s status as it is now: Active, InProgress, Resolved, Redirected; alerts have New, InProgress, Resolved';
+COMMENT ON COLUMN reporting.open_incidents.classification IS 'TruePositive, FalsePositive and others, once somebody decided';
+COMMENT ON COLUMN reporting.open_incidents.determination IS 'What it was found to be: Malware, Phishing, SecurityTesting and others';
+COMMENT ON COLUMN reporting.open_incidents.assigned_to IS 'Who works on it; may be Automation';
+COMMENT ON COLUMN reporting.open_incidents.detection_source IS 'Which product or sensor detected it';
+COMMENT ON COLUMN reporting.open_incidents.tags IS 'Custom tags of the incident';
+COMMENT ON COLUMN reporting.open_incidents.created_time IS 'When Microsoft created the incident';
+COMMENT ON COLUMN reporting.open_incidents.last_update_time IS 'When Microsoft last changed the incident';
+COMMENT ON COLUMN reporting.open_incidents.acknowledged_at IS 'When somebody took the incident on: the first change of its status away from Active, New or Redirected, or its first assignment to anybody but Automation, whichever came first; NULL if not yet. As exact as the polls are frequent';
+COMMENT ON COLUMN reporting.open_incidents.acknowledged_at_is_exact IS 'Whether we saw the incident before it was acknowledged; if not, acknowledged_at is the latest time at which that can have happened';
+COMMENT ON COLUMN reporting.open_incidents.reopened_count IS 'How often the resolved incident was seen open again';
+COMMENT ON COLUMN reporting.open_incidents.age_seconds IS 'Seconds from its creation until it was resolved, or until now';
+COMMENT ON COLUMN reporting.open_incidents.time_to_acknowledge_seconds IS 'Seconds from its creation to acknowledged_at; NULL unless that is exact';
+COMMENT ON COLUMN reporting.open_incidents.alert_count IS 'Distinct alerts that the newest version of their incident lists; in mitre_coverage all alerts';
+COMMENT ON COLUMN reporting.open_incidents.device_count IS 'Distinct devices that these alerts name';
+COMMENT ON COLUMN reporting.open_incidents.user_count IS 'Distinct users in the evidence of these alerts';
+COMMENT ON COLUMN reporting.open_incidents.portal_url IS 'The incident in Microsoft''s portal; made for the commercial cloud where the API gave no link';
 
 CREATE VIEW reporting.alerts WITH (security_invoker = true, security_barrier = true) AS
 SELECT a.tenant_id, t.name AS tenant_name, a.alert_id, a.incident_id, a.title, a.category, a.severity, a.status,
@@ -179,89 +195,32 @@ FROM defender.alerts a
 JOIN defender.tenants t USING (tenant_id)
 JOIN defender.incidents i ON i.tenant_id = a.tenant_id AND i.incident_id = a.incident_id
 WHERE t.removed_at IS NULL AND NOT i.is_merged;
-
-CREATE VIEW reporting.devices_at_risk WITH (security_invoker = true, security_barrier = true) AS
-SELECT r.tenant_id, t.name AS tenant_name, r.device_id, d.device_dns_name, d.os_platform, d.health_status,
-    d.risk_score, d.rbac_group_name, r.open_incident_count, r.alert_count,
-    CASE r.highest WHEN 4 THEN 'High' WHEN 3 THEN 'Medium' WHEN 2 THEN 'Low' WHEN 1 THEN 'Informational'
-        ELSE 'UnSpecified' END AS highest_severity, r.last_activity
-FROM (
-    SELECT i.tenant_id, x.device_id, count(DISTINCT i.incident_id) AS open_incident_count, count(*) AS alert_count,
-        max(CASE i.severity WHEN 'High' THEN 4 WHEN 'Medium' THEN 3 WHEN 'Low' THEN 2 WHEN 'Informational' THEN 1
-            ELSE 0 END) AS highest, max(a.last_activity) AS last_activity
-    FROM defender.incidents i
-    JOIN defender.alerts a ON a.tenant_id = i.tenant_id AND a.incident_id = i.incident_id
-        AND a.last_seen >= i.last_update_time
-    JOIN defender.alert_devices x ON x.tenant_id = a.tenant_id AND x.alert_id = a.alert_id
-    WHERE i.resolved_at IS NULL AND NOT i.is_merged
-    GROUP BY i.tenant_id, x.device_id
-) r
-JOIN defender.tenants t ON t.tenant_id = r.tenant_id
-LEFT JOIN defender.devices d ON d.tenant_id = r.tenant_id AND d.device_id = r.device_id
-WHERE t.removed_at IS NULL;
-
-CREATE VIEW reporting.mttr_by_tenant_month WITH (security_invoker = true, security_barrier = true) AS
-SELECT m.tenant_id, t.name AS tenant_name, m.month,
-    count(*) FILTER (WHERE m.kind = 'acknowledged' AND m.is_exact) AS acknowledged_count,
-    percentile_cont(0.5) WITHIN GROUP (ORDER BY m.seconds) FILTER (WHERE m.kind = 'acknowledged' AND m.is_exact)
-        AS time_to_acknowledge_median_seconds,
-    percentile_cont(0.9) WITHIN GROUP (ORDER BY m.seconds) FILTER (WHERE m.kind = 'acknowledged' AND m.is_exact)
-        AS time_to_acknowledge_p90_seconds,
-    count(*) FILTER (WHERE m.kind = 'acknowledged' AND NOT m.is_exact) AS acknowledged_unobserved_count,
-    count(*) FILTER (WHERE m.kind = 'resolved' AND m.is_exact) AS resolved_count,
-    percentile_cont(0.5) WITHIN GROUP (ORDER BY m.seconds) FILTER (WHERE m.kind = 'resolved' AND m.is_exact)
-        AS time_to_resolve_median_seconds,
-    percentile_cont(0.9) WITHIN GROUP (ORDER BY m.seconds) FILTER (WHERE m.kind = 'resolved' AND m.is_exact)
-        AS time_to_resolve_p90_seconds,
-    count(*) FILTER (WHERE m.kind = 'resolved' AND NOT m.is_exact) AS resolved_unobserved_count
-FROM (
-    SELECT i.tenant_id, v.kind, v.is_exact, date_trunc('month', v.at AT TIME ZONE 'UTC')::date AS month,
-        extract(epoch FROM v.at - i.created_time)::double precision AS seconds
-    FROM defender.incidents i
-    CROSS JOIN LATERAL (VALUES ('acknowledged', i.acknowledged_at, i.acknowledged_at_is_exact),
-        ('resolved', i.resolved_at, i.resolved_at_is_exact)) AS v(kind, at, is_exact)
-    WHERE v.at IS NOT NULL AND NOT i.is_merged
-) m
-JOIN defender.tenants t ON t.tenant_id = m.tenant_id
-WHERE t.removed_at IS NULL
-GROUP BY m.tenant_id, t.name, m.month;
-
--- Read once and gaps filled from one day with news to the next. Only conditions on the partition travel below a window:
--- hence the tenant's name in it.
-CREATE VIEW reporting.incident_trend_daily WITH (security_invoker = true, security_barrier = true) AS
-SELECT s.tenant_id, s.tenant_name, s.severity, d.day::date AS day,
-    CASE WHEN d.day = s.day THEN s.opened ELSE 0 END AS opened,
-    CASE WHEN d.day = s.day THEN s.resolved ELSE 0 END AS resolved,
-    s.backlog
-FROM (
-    SELECT c.*, (sum(c.opened - c.resolved) OVER one_line)::bigint AS backlog,
-        lead(c.day, 1, (now() AT TIME ZONE 'UTC')::date + 1) OVER one_line AS next_day
-    FROM (
-        SELECT i.tenant_id, t.name AS tenant_name, coalesce(i.severity, 'UnSpecified') AS severity,
-            (v.at AT TIME ZONE 'UTC')::date AS day,
-            count(*) FILTER (WHERE v.opens) AS opened, count(*) FILTER (WHERE NOT v.opens) AS resolved
-        FROM defender.incidents i
-        JOIN defender.tenants t ON t.tenant_id = i.tenant_id
-        CROSS JOIN LATERAL (VALUES (coalesce(i.created_time, i.first_synced_at), true),
-            -- Nothing is resolved before it is opened, or a backlog would fall below zero.
-            (CASE WHEN i.resolved_at IS NOT NULL
-                THEN greatest(i.resolved_at, coalesce(i.created_time, i.first_synced_at)) END, false)) AS v(at, opens)
-        WHERE v.at IS NOT NULL AND NOT i.is_merged AND t.removed_at IS NULL
-        GROUP BY 1, 2, 3, 4
-    ) c
-    WINDOW one_line AS (PARTITION BY c.tenant_id, c.tenant_name, c.severity ORDER BY c.day)
-) s
-CROSS JOIN LATERAL generate_series(s.day::timestamp, s.next_day - interval '1 day', interval '1 day') AS d(day);
-
-CREATE VIEW reporting.mitre_coverage WITH (security_invoker = true, security_barrier = true) AS
-SELECT a.tenant_id, t.name AS tenant_name, u.technique, date_trunc('month', a.creation_time AT TIME ZONE 'UTC')::date AS month,
-    count(*) AS alert_count, count(DISTINCT a.incident_id) AS incident_count
-FROM defender.alerts a
-JOIN defender.tenants t ON t.tenant_id = a.tenant_id
-JOIN defender.incidents i ON i.tenant_id = a.tenant_id AND i.incident_id = a.incident_id
-CROSS JOIN LATERAL (SELECT DISTINCT technique FROM unnest(a.mitre_techniques) AS listed(technique)) u
-WHERE t.removed_at IS NULL AND NOT i.is_merged AND a.creation_time IS NOT NULL
-GROUP BY 1, 2, 3, 4;
+COMMENT ON VIEW reporting.alerts IS 'One row an alert, but not of merged incidents: Microsoft moves their alerts to the incident that remains';
+COMMENT ON COLUMN reporting.alerts.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON COLUMN reporting.alerts.tenant_name IS 'The operator''s name for the customer';
+COMMENT ON COLUMN reporting.alerts.alert_id IS 'Microsoft''s id of the alert, unique within its tenant only';
+COMMENT ON COLUMN reporting.alerts.incident_id IS 'Microsoft''s number of the incident, unique within its tenant only';
+COMMENT ON COLUMN reporting.alerts.title IS 'Microsoft''s title of the alert';
+COMMENT ON COLUMN reporting.alerts.category IS 'Microsoft''s category of the alert, mostly a MITRE tactic';
+COMMENT ON COLUMN reporting.alerts.severity IS 'High, Medium, Low, Informational or UnSpecified, as it is now';
+COMMENT ON COLUMN reporting.alerts.status IS 'Microsoft''s status as it is now: Active, InProgress, Resolved, Redirected; alerts have New, InProgress, Resolved';
+COMMENT ON COLUMN reporting.alerts.service_source IS 'Which Microsoft product raised the alert; old and new names of one product both occur';
+COMMENT ON COLUMN reporting.alerts.detection_source IS 'Which product or sensor detected it';
+COMMENT ON COLUMN reporting.alerts.classification IS 'TruePositive, FalsePositive and others, once somebody decided';
+COMMENT ON COLUMN reporting.alerts.determination IS 'What it was found to be: Malware, Phishing, SecurityTesting and others';
+COMMENT ON COLUMN reporting.alerts.assigned_to IS 'Who works on it; may be Automation';
+COMMENT ON COLUMN reporting.alerts.creation_time IS 'When Microsoft created the alert';
+COMMENT ON COLUMN reporting.alerts.last_updated_time IS 'When Microsoft last changed the alert';
+COMMENT ON COLUMN reporting.alerts.resolved_time IS 'When the alert was resolved';
+COMMENT ON COLUMN reporting.alerts.first_activity IS 'The first activity that the alert is about';
+COMMENT ON COLUMN reporting.alerts.last_activity IS 'The last activity that the alerts are about';
+COMMENT ON COLUMN reporting.alerts.investigation_state IS 'State of Microsoft''s automated investigation';
+COMMENT ON COLUMN reporting.alerts.actor_name IS 'Activity group, where Microsoft names one';
+COMMENT ON COLUMN reporting.alerts.threat_family_name IS 'Threat family, where Microsoft names one';
+COMMENT ON COLUMN reporting.alerts.mitre_techniques IS 'MITRE ATT&CK techniques, such as T1078.004';
+COMMENT ON COLUMN reporting.alerts.is_listed IS 'Whether the newest version of the incident still lists the alert';
+COMMENT ON COLUMN reporting.alerts.device_count IS 'Distinct devices that these alerts name';
+COMMENT ON COLUMN reporting.alerts.evidence_count IS 'Rows of evidence of the alert';
 
 CREATE VIEW reporting.evidence WITH (security_invoker = true, security_barrier = true) AS
 SELECT e.tenant_id, t.name AS tenant_name, e.alert_id, a.incident_id, encode(e.evidence_hash, 'hex') AS evidence_key,
@@ -283,143 +242,152 @@ JOIN defender.tenants t ON t.tenant_id = e.tenant_id
 JOIN defender.alerts a ON a.tenant_id = e.tenant_id AND a.alert_id = e.alert_id
 JOIN defender.incidents i ON i.tenant_id = a.tenant_id AND i.incident_id = a.incident_id
 WHERE t.removed_at IS NULL AND NOT i.is_merged;
+COMMENT ON VIEW reporting.evidence IS 'One row an entity of an alert (user, device address, file, process, mail...) with one readable subject; not of merged incidents';
+COMMENT ON COLUMN reporting.evidence.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON COLUMN reporting.evidence.tenant_name IS 'The operator''s name for the customer';
+COMMENT ON COLUMN reporting.evidence.alert_id IS 'Microsoft''s id of the alert, unique within its tenant only';
+COMMENT ON COLUMN reporting.evidence.incident_id IS 'Microsoft''s number of the incident, unique within its tenant only';
+COMMENT ON COLUMN reporting.evidence.evidence_key IS 'Tells apart the entities of one alert';
+COMMENT ON COLUMN reporting.evidence.entity_type IS 'User, Ip, Url, File, Process, MailBox, MailMessage, MailCluster, Registry, SecurityGroup; spelt as served';
+COMMENT ON COLUMN reporting.evidence.subject IS 'What the entity is, in one readable text';
+COMMENT ON COLUMN reporting.evidence.evidence_creation_time IS 'When the entity was added to the alert';
+COMMENT ON COLUMN reporting.evidence.verdict IS 'Microsoft''s verdict on the entity';
+COMMENT ON COLUMN reporting.evidence.remediation_status IS 'What became of the entity';
+COMMENT ON COLUMN reporting.evidence.device_id IS 'Microsoft''s id of the device (mdatpDeviceId)';
+COMMENT ON COLUMN reporting.evidence.user_principal_name IS 'The user''s sign-in name';
+COMMENT ON COLUMN reporting.evidence.ip_address IS 'IP address';
+COMMENT ON COLUMN reporting.evidence.url IS 'URL';
+COMMENT ON COLUMN reporting.evidence.file_name IS 'Name of the file';
+COMMENT ON COLUMN reporting.evidence.file_path IS 'Folder of the file';
+COMMENT ON COLUMN reporting.evidence.sha1 IS 'SHA-1 of the file';
+COMMENT ON COLUMN reporting.evidence.sha256 IS 'SHA-256 of the file';
+COMMENT ON COLUMN reporting.evidence.process_command_line IS 'Command line of the process';
+COMMENT ON COLUMN reporting.evidence.sender IS 'Sender of the mail';
+COMMENT ON COLUMN reporting.evidence.recipient IS 'Recipient of the mail';
+
+-- Views on summaries. Tenants whose summaries are not current are few: OFFSET 0 asks for one after the other, where a join
+-- would count all.
+CREATE VIEW reporting.incident_trend_daily WITH (security_invoker = true, security_barrier = true) AS
+SELECT d.tenant_id, t.name AS tenant_name, d.severity, d.day, d.opened, d.resolved, d.backlog
+FROM (
+    SELECT d.* FROM defender.summaries s JOIN defender.incident_days d ON d.tenant_id = s.tenant_id WHERE s.is_current
+    UNION ALL
+    -- The days since, on which nothing has happened.
+    SELECT d.tenant_id, later.day::date, d.severity, 0, 0, d.backlog
+    FROM defender.summaries s
+    JOIN defender.incident_days d ON d.tenant_id = s.tenant_id AND d.day = s.through
+    CROSS JOIN LATERAL generate_series(s.through + 1, (now() AT TIME ZONE 'UTC')::date, interval '1 day') AS later(day)
+    WHERE s.is_current
+    UNION ALL
+    SELECT n.* FROM defender.tenants t LEFT JOIN defender.summaries s ON s.tenant_id = t.tenant_id
+    CROSS JOIN LATERAL (SELECT * FROM defender.incident_days_now WHERE tenant_id = t.tenant_id OFFSET 0) n
+    WHERE s.is_current IS NOT TRUE
+) d
+JOIN defender.tenants t ON t.tenant_id = d.tenant_id
+WHERE t.removed_at IS NULL;
+COMMENT ON VIEW reporting.incident_trend_daily IS 'One row a tenant, severity and day (UTC), from the first incident of that tenant and severity until today, days without incidents included; merged incidents are left out, from the day on which they merge also in the past. By the severity of now. A reopened incident counts as open since its creation. What was resolved before we saw it counts as resolved on the latest day on which that can have happened';
+COMMENT ON COLUMN reporting.incident_trend_daily.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON COLUMN reporting.incident_trend_daily.tenant_name IS 'The operator''s name for the customer';
+COMMENT ON COLUMN reporting.incident_trend_daily.severity IS 'High, Medium, Low, Informational or UnSpecified, as it is now';
+COMMENT ON COLUMN reporting.incident_trend_daily.day IS 'Day (UTC)';
+COMMENT ON COLUMN reporting.incident_trend_daily.opened IS 'Incidents created on the day';
+COMMENT ON COLUMN reporting.incident_trend_daily.resolved IS 'Incidents resolved on the day';
+COMMENT ON COLUMN reporting.incident_trend_daily.backlog IS 'Incidents open at the end of the day; today: now';
+
+CREATE VIEW reporting.mttr_by_tenant_month WITH (security_invoker = true, security_barrier = true) AS
+SELECT m.tenant_id, t.name AS tenant_name, m.month, m.acknowledged_count, m.time_to_acknowledge_median_seconds,
+    m.time_to_acknowledge_p90_seconds, m.acknowledged_unobserved_count, m.resolved_count,
+    m.time_to_resolve_median_seconds, m.time_to_resolve_p90_seconds, m.resolved_unobserved_count
+FROM (
+    SELECT m.* FROM defender.summaries s JOIN defender.incident_months m ON m.tenant_id = s.tenant_id WHERE s.is_current
+    UNION ALL
+    SELECT n.* FROM defender.tenants t LEFT JOIN defender.summaries s ON s.tenant_id = t.tenant_id
+    CROSS JOIN LATERAL (SELECT * FROM defender.incident_months_now WHERE tenant_id = t.tenant_id OFFSET 0) n
+    WHERE s.is_current IS NOT TRUE
+) m
+JOIN defender.tenants t ON t.tenant_id = m.tenant_id
+WHERE t.removed_at IS NULL;
+COMMENT ON VIEW reporting.mttr_by_tenant_month IS 'One row a tenant and month (UTC) in which an incident was acknowledged or resolved, each counted in the month in which that happened; merged incidents are left out. Times count from the creation of the incident. What had happened before we saw the incident has no exact time: it is counted as unobserved and is in no median. Much of it is what was closed within minutes, so that with many of them the medians are too high';
+COMMENT ON COLUMN reporting.mttr_by_tenant_month.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON COLUMN reporting.mttr_by_tenant_month.tenant_name IS 'The operator''s name for the customer';
+COMMENT ON COLUMN reporting.mttr_by_tenant_month.month IS 'First day of the month (UTC)';
+COMMENT ON COLUMN reporting.mttr_by_tenant_month.acknowledged_count IS 'Incidents acknowledged in the month, observed exactly';
+COMMENT ON COLUMN reporting.mttr_by_tenant_month.time_to_acknowledge_median_seconds IS 'Median of their time_to_acknowledge_seconds';
+COMMENT ON COLUMN reporting.mttr_by_tenant_month.time_to_acknowledge_p90_seconds IS '90th percentile of the same';
+COMMENT ON COLUMN reporting.mttr_by_tenant_month.acknowledged_unobserved_count IS 'Incidents that had been acknowledged before we saw them, in no median';
+COMMENT ON COLUMN reporting.mttr_by_tenant_month.resolved_count IS 'Incidents resolved in the month, observed exactly';
+COMMENT ON COLUMN reporting.mttr_by_tenant_month.time_to_resolve_median_seconds IS 'Median of their time_to_resolve_seconds';
+COMMENT ON COLUMN reporting.mttr_by_tenant_month.time_to_resolve_p90_seconds IS '90th percentile of the same';
+COMMENT ON COLUMN reporting.mttr_by_tenant_month.resolved_unobserved_count IS 'Incidents that had been resolved before we saw them, in no median';
+
+CREATE VIEW reporting.mitre_coverage WITH (security_invoker = true, security_barrier = true) AS
+SELECT c.tenant_id, t.name AS tenant_name, c.technique, c.month, c.alert_count, c.incident_count
+FROM (
+    SELECT m.* FROM defender.summaries s JOIN defender.technique_months m ON m.tenant_id = s.tenant_id WHERE s.is_current
+    UNION ALL
+    SELECT n.* FROM defender.tenants t LEFT JOIN defender.summaries s ON s.tenant_id = t.tenant_id
+    CROSS JOIN LATERAL (SELECT * FROM defender.technique_months_now WHERE tenant_id = t.tenant_id OFFSET 0) n
+    WHERE s.is_current IS NOT TRUE
+) c
+JOIN defender.tenants t ON t.tenant_id = c.tenant_id
+WHERE t.removed_at IS NULL;
+COMMENT ON VIEW reporting.mitre_coverage IS 'One row a tenant, MITRE ATT&CK technique and month (UTC) of the creation of alerts; not of merged incidents';
+COMMENT ON COLUMN reporting.mitre_coverage.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON COLUMN reporting.mitre_coverage.tenant_name IS 'The operator''s name for the customer';
+COMMENT ON COLUMN reporting.mitre_coverage.technique IS 'MITRE ATT&CK technique';
+COMMENT ON COLUMN reporting.mitre_coverage.month IS 'First day of the month (UTC)';
+COMMENT ON COLUMN reporting.mitre_coverage.alert_count IS 'Distinct alerts that the newest version of their incident lists; in mitre_coverage all alerts';
+COMMENT ON COLUMN reporting.mitre_coverage.incident_count IS 'Distinct incidents of these alerts';
+
+CREATE VIEW reporting.devices_at_risk WITH (security_invoker = true, security_barrier = true) AS
+SELECT r.tenant_id, t.name AS tenant_name, r.device_id, d.device_dns_name, d.os_platform, d.health_status,
+    d.risk_score, d.rbac_group_name, r.open_incident_count, r.alert_count, r.highest_severity, r.last_activity
+FROM (
+    SELECT o.* FROM defender.summaries s JOIN defender.devices_open o ON o.tenant_id = s.tenant_id WHERE s.is_current
+    UNION ALL
+    SELECT n.* FROM defender.tenants t LEFT JOIN defender.summaries s ON s.tenant_id = t.tenant_id
+    CROSS JOIN LATERAL (SELECT * FROM defender.devices_open_now WHERE tenant_id = t.tenant_id OFFSET 0) n
+    WHERE s.is_current IS NOT TRUE
+) r
+JOIN defender.tenants t ON t.tenant_id = r.tenant_id
+LEFT JOIN defender.devices d ON d.tenant_id = r.tenant_id AND d.device_id = r.device_id
+WHERE t.removed_at IS NULL;
+COMMENT ON VIEW reporting.devices_at_risk IS 'One row a device that an alert of an open incident names';
+COMMENT ON COLUMN reporting.devices_at_risk.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON COLUMN reporting.devices_at_risk.tenant_name IS 'The operator''s name for the customer';
+COMMENT ON COLUMN reporting.devices_at_risk.device_id IS 'Microsoft''s id of the device (mdatpDeviceId)';
+COMMENT ON COLUMN reporting.devices_at_risk.device_dns_name IS 'Name of the device; its case may differ from alert to alert';
+COMMENT ON COLUMN reporting.devices_at_risk.os_platform IS 'Operating system';
+COMMENT ON COLUMN reporting.devices_at_risk.health_status IS 'Health of the device''s sensor';
+COMMENT ON COLUMN reporting.devices_at_risk.risk_score IS 'Microsoft''s risk of the device: None, Informational, Low, Medium, High';
+COMMENT ON COLUMN reporting.devices_at_risk.rbac_group_name IS 'Device group';
+COMMENT ON COLUMN reporting.devices_at_risk.open_incident_count IS 'Distinct open incidents';
+COMMENT ON COLUMN reporting.devices_at_risk.alert_count IS 'Distinct alerts that the newest version of their incident lists; in mitre_coverage all alerts';
+COMMENT ON COLUMN reporting.devices_at_risk.highest_severity IS 'The highest severity among these incidents';
+COMMENT ON COLUMN reporting.devices_at_risk.last_activity IS 'The last activity that the alerts are about';
 
 CREATE VIEW reporting.users_at_risk WITH (security_invoker = true, security_barrier = true) AS
-SELECT i.tenant_id, t.name AS tenant_name, u.user_key, max(e.user_principal_name) AS user_principal_name,
-    max(e.account_name) AS account_name, max(e.aad_user_id) AS aad_user_id,
-    count(DISTINCT i.incident_id) AS open_incident_count, count(DISTINCT a.alert_id) AS alert_count,
-    CASE max(CASE i.severity WHEN 'High' THEN 4 WHEN 'Medium' THEN 3 WHEN 'Low' THEN 2 WHEN 'Informational' THEN 1
-            ELSE 0 END)
-        WHEN 4 THEN 'High' WHEN 3 THEN 'Medium' WHEN 2 THEN 'Low' WHEN 1 THEN 'Informational' ELSE 'UnSpecified'
-    END AS highest_severity,
-    max(a.last_activity) AS last_activity
-FROM defender.incidents i
-JOIN defender.tenants t ON t.tenant_id = i.tenant_id
-JOIN defender.alerts a ON a.tenant_id = i.tenant_id AND a.incident_id = i.incident_id
-    AND a.last_seen >= i.last_update_time
-JOIN defender.evidence e ON e.tenant_id = a.tenant_id AND e.alert_id = a.alert_id
-CROSS JOIN LATERAL (SELECT lower(coalesce(e.user_principal_name, e.aad_user_id, e.user_sid, e.account_name))) AS u(user_key)
-WHERE t.removed_at IS NULL AND i.resolved_at IS NULL AND NOT i.is_merged
-    AND lower(e.entity_type) = 'user' AND u.user_key IS NOT NULL
-GROUP BY i.tenant_id, t.name, u.user_key;
-
-COMMENT ON VIEW reporting.incidents IS 'One row an incident, merged ones included and marked: count only rows that are not is_merged';
-COMMENT ON VIEW reporting.open_incidents IS 'One row an incident that is neither resolved nor merged';
-COMMENT ON VIEW reporting.alerts IS 'One row an alert, but not of merged incidents: Microsoft moves their alerts to the incident that remains';
-COMMENT ON VIEW reporting.evidence IS 'One row an entity of an alert (user, device address, file, process, mail...) with one readable subject; not of merged incidents';
-COMMENT ON VIEW reporting.devices_at_risk IS 'One row a device that an alert of an open incident names';
+SELECT u.tenant_id, t.name AS tenant_name, u.user_key, u.user_principal_name, u.account_name, u.aad_user_id,
+    u.open_incident_count, u.alert_count, u.highest_severity, u.last_activity
+FROM (
+    SELECT o.* FROM defender.summaries s JOIN defender.users_open o ON o.tenant_id = s.tenant_id WHERE s.is_current
+    UNION ALL
+    SELECT n.* FROM defender.tenants t LEFT JOIN defender.summaries s ON s.tenant_id = t.tenant_id
+    CROSS JOIN LATERAL (SELECT * FROM defender.users_open_now WHERE tenant_id = t.tenant_id OFFSET 0) n
+    WHERE s.is_current IS NOT TRUE
+) u
+JOIN defender.tenants t ON t.tenant_id = u.tenant_id
+WHERE t.removed_at IS NULL;
 COMMENT ON VIEW reporting.users_at_risk IS 'One row a user that the evidence of an open incident names';
-COMMENT ON VIEW reporting.mttr_by_tenant_month IS 'One row a tenant and month (UTC) in which an incident was acknowledged or resolved, each counted in the month in which that happened; merged incidents are left out. Times count from the creation of the incident. What had happened before we saw the incident has no exact time: it is counted as unobserved and is in no median. Much of it is what was closed within minutes, so that with many of them the medians are too high';
-COMMENT ON VIEW reporting.incident_trend_daily IS 'One row a tenant, severity and day (UTC), from the first incident of that tenant and severity until today, days without incidents included; merged incidents are left out, from the day on which they merge also in the past. By the severity of now. A reopened incident counts as open since its creation. What was resolved before we saw it counts as resolved on the latest day on which that can have happened';
-COMMENT ON VIEW reporting.mitre_coverage IS 'One row a tenant, MITRE ATT&CK technique and month (UTC) of the creation of alerts; not of merged incidents';
-COMMENT ON VIEW reporting.tenant_freshness IS 'One row a tenant: how old its data is and who must act: what every dashboard should show beside its numbers';
-
--- A name means the same in each view. A column that nobody described stops the migration.
-DO $$
-DECLARE
-    described record;
-BEGIN
-    FOR described IN
-        SELECT c.table_name, c.column_name, d.meaning
-        FROM information_schema.columns c
-        LEFT JOIN (VALUES
-            ('tenant_id', 'The customer''s Entra tenant. Tenants that left the configuration are in no view'),
-            ('tenant_name', 'The operator''s name for the customer'),
-            ('labels', 'Labels of the tenant from the configuration'),
-            ('tenant_labels', 'Labels of the tenant from the configuration'),
-            ('enabled', 'Whether the tenant is synchronised'),
-            ('data_as_of', 'Every incident version with an earlier lastUpdateTime is stored'),
-            ('last_success_at', 'When the last run that succeeded ended'),
-            ('lag_seconds', 'Seconds since everything up to then was stored; NULL before the first success'),
-            ('history_complete', 'Whether the first synchronisation is complete'),
-            ('consecutive_failures', 'Runs that failed since the last success'),
-            ('error_class', 'What is wrong, as the README lists it; NULL when all is well'),
-            ('error_message', 'What is wrong, in words'),
-            ('who_must_act', 'developers, operator, customer_admin or nobody (waiting helps); NULL when all is well'),
-            ('last_outcome', 'ok, failed, parked (waits for a person) or never run'),
-            ('gaps', 'Ranges of time that the API fails to serve: their incidents may be missing or old'),
-            ('incident_id', 'Microsoft''s number of the incident, unique within its tenant only'),
-            ('incident_name', 'Microsoft''s title of the incident'),
-            ('severity', 'High, Medium, Low, Informational or UnSpecified, as it is now'),
-            ('status', 'Microsoft''s status as it is now: Active, InProgress, Resolved, Redirected; alerts have New, InProgress, Resolved'),
-            ('classification', 'TruePositive, FalsePositive and others, once somebody decided'),
-            ('determination', 'What it was found to be: Malware, Phishing, SecurityTesting and others'),
-            ('assigned_to', 'Who works on it; may be Automation'),
-            ('detection_source', 'Which product or sensor detected it'),
-            ('tags', 'Custom tags of the incident'),
-            ('created_time', 'When Microsoft created the incident'),
-            ('last_update_time', 'When Microsoft last changed the incident'),
-            ('acknowledged_at', 'When somebody took the incident on: the first change of its status away from Active, New or Redirected, or its first assignment to anybody but Automation, whichever came first; NULL if not yet. As exact as the polls are frequent'),
-            ('acknowledged_at_is_exact', 'Whether we saw the incident before it was acknowledged; if not, acknowledged_at is the latest time at which that can have happened'),
-            ('resolved_at', 'When the incident was last resolved; NULL when it is not, or open again'),
-            ('resolved_at_is_exact', 'Whether we saw the incident before it was resolved; if not, resolved_at is the latest time at which that can have happened'),
-            ('is_open', 'Neither resolved nor merged'),
-            ('is_merged', 'Whether the incident became part of another one and must not be counted'),
-            ('merged_into_incident_id', 'The incident at the end of the chain of merges, which may not be stored; NULL when not merged, and when the chain is a loop'),
-            ('reopened_count', 'How often the resolved incident was seen open again'),
-            ('age_seconds', 'Seconds from its creation until it was resolved, or until now'),
-            ('time_to_acknowledge_seconds', 'Seconds from its creation to acknowledged_at; NULL unless that is exact'),
-            ('time_to_resolve_seconds', 'Seconds from its creation to resolved_at, all its reopened life included; NULL unless that is exact'),
-            ('alert_count', 'Distinct alerts that the newest version of their incident lists; in mitre_coverage all alerts'),
-            ('device_count', 'Distinct devices that these alerts name'),
-            ('user_count', 'Distinct users in the evidence of these alerts'),
-            ('portal_url', 'The incident in Microsoft''s portal; made for the commercial cloud where the API gave no link'),
-            ('alert_id', 'Microsoft''s id of the alert, unique within its tenant only'),
-            ('title', 'Microsoft''s title of the alert'),
-            ('category', 'Microsoft''s category of the alert, mostly a MITRE tactic'),
-            ('service_source', 'Which Microsoft product raised the alert; old and new names of one product both occur'),
-            ('creation_time', 'When Microsoft created the alert'),
-            ('last_updated_time', 'When Microsoft last changed the alert'),
-            ('resolved_time', 'When the alert was resolved'),
-            ('first_activity', 'The first activity that the alert is about'),
-            ('last_activity', 'The last activity that the alerts are about'),
-            ('investigation_state', 'State of Microsoft''s automated investigation'),
-            ('actor_name', 'Activity group, where Microsoft names one'),
-            ('threat_family_name', 'Threat family, where Microsoft names one'),
-            ('mitre_techniques', 'MITRE ATT&CK techniques, such as T1078.004'),
-            ('is_listed', 'Whether the newest version of the incident still lists the alert'),
-            ('evidence_count', 'Rows of evidence of the alert'),
-            ('evidence_key', 'Tells apart the entities of one alert'),
-            ('entity_type', 'User, Ip, Url, File, Process, MailBox, MailMessage, MailCluster, Registry, SecurityGroup; spelt as served'),
-            ('subject', 'What the entity is, in one readable text'),
-            ('evidence_creation_time', 'When the entity was added to the alert'),
-            ('verdict', 'Microsoft''s verdict on the entity'),
-            ('remediation_status', 'What became of the entity'),
-            ('device_id', 'Microsoft''s id of the device (mdatpDeviceId)'),
-            ('user_principal_name', 'The user''s sign-in name'),
-            ('ip_address', 'IP address'), ('url', 'URL'), ('file_name', 'Name of the file'), ('file_path', 'Folder of the file'),
-            ('sha1', 'SHA-1 of the file'), ('sha256', 'SHA-256 of the file'),
-            ('process_command_line', 'Command line of the process'),
-            ('sender', 'Sender of the mail'), ('recipient', 'Recipient of the mail'),
-            ('device_dns_name', 'Name of the device; its case may differ from alert to alert'),
-            ('os_platform', 'Operating system'), ('health_status', 'Health of the device''s sensor'),
-            ('risk_score', 'Microsoft''s risk of the device: None, Informational, Low, Medium, High'),
-            ('rbac_group_name', 'Device group'),
-            ('open_incident_count', 'Distinct open incidents'),
-            ('highest_severity', 'The highest severity among these incidents'),
-            ('user_key', 'Sign-in name in small letters, or else Entra object id, SID or account name: the first that the evidence has. One user whose alerts carry different ones has several rows'),
-            ('account_name', 'Account name without domain'), ('aad_user_id', 'Entra object id of the user'),
-            ('month', 'First day of the month (UTC)'),
-            ('acknowledged_count', 'Incidents acknowledged in the month, observed exactly'),
-            ('time_to_acknowledge_median_seconds', 'Median of their time_to_acknowledge_seconds'),
-            ('time_to_acknowledge_p90_seconds', '90th percentile of the same'),
-            ('acknowledged_unobserved_count', 'Incidents that had been acknowledged before we saw them, in no median'),
-            ('resolved_count', 'Incidents resolved in the month, observed exactly'),
-            ('time_to_resolve_median_seconds', 'Median of their time_to_resolve_seconds'),
-            ('time_to_resolve_p90_seconds', '90th percentile of the same'),
-            ('resolved_unobserved_count', 'Incidents that had been resolved before we saw them, in no median'),
-            ('day', 'Day (UTC)'), ('opened', 'Incidents created on the day'), ('resolved', 'Incidents resolved on the day'),
-            ('backlog', 'Incidents open at the end of the day; today: now'),
-            ('technique', 'MITRE ATT&CK technique'),
-            ('incident_count', 'Distinct incidents of these alerts')
-        ) AS d(column_name, meaning) USING (column_name)
-        WHERE c.table_schema = 'reporting'
-    LOOP
-        IF described.meaning IS NULL THEN
-            RAISE EXCEPTION 'reporting.%.% has no description', described.table_name, described.column_name;
-        END IF;
-        EXECUTE format('COMMENT ON COLUMN reporting.%I.%I IS %L', described.table_name, described.column_name, described.meaning);
-    END LOOP;
-END $$;
+COMMENT ON COLUMN reporting.users_at_risk.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON COLUMN reporting.users_at_risk.tenant_name IS 'The operator''s name for the customer';
+COMMENT ON COLUMN reporting.users_at_risk.user_key IS 'Sign-in name in small letters, or else Entra object id, SID or account name: the first that the evidence has. One user whose alerts carry different ones has several rows';
+COMMENT ON COLUMN reporting.users_at_risk.user_principal_name IS 'The user''s sign-in name';
+COMMENT ON COLUMN reporting.users_at_risk.account_name IS 'Account name without domain';
+COMMENT ON COLUMN reporting.users_at_risk.aad_user_id IS 'Entra object id of the user';
+COMMENT ON COLUMN reporting.users_at_risk.open_incident_count IS 'Distinct open incidents';
+COMMENT ON COLUMN reporting.users_at_risk.alert_count IS 'Distinct alerts that the newest version of their incident lists; in mitre_coverage all alerts';
+COMMENT ON COLUMN reporting.users_at_risk.highest_severity IS 'The highest severity among these incidents';
+COMMENT ON COLUMN reporting.users_at_risk.last_activity IS 'The last activity that the alerts are about';
 
 GRANT SELECT ON ALL TABLES IN SCHEMA reporting TO incident_sync_reader, incident_sync_tenant_reader;

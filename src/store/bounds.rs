@@ -8,7 +8,7 @@ use super::{DbRole, Store};
 use crate::error::SyncError;
 
 /// Microseconds from Postgres's epoch, the beginning of the year 2000, to the first and the last moment of the years with four
-/// digits: the bounds of `migrations/0017_bounds.sql`. Beyond chrono's range, sqlx panics; infinity is beyond it.
+/// digits: the bounds of `migrations/0001_tables.sql`. Beyond chrono's range, sqlx panics; infinity is beyond it.
 const EARLIEST_US: i64 = -63_082_281_600_000_000;
 const LATEST_US: i64 = 252_455_615_999_999_999;
 

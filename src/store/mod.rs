@@ -287,19 +287,15 @@ impl Store {
     pub async fn check_schema(&self) -> Result<(), SyncError> {
         let step = "looking for the schema";
         let look = async |connection: &mut PgConnection| {
-            let tables = "SELECT to_regclass('defender.sync_state') IS NOT NULL, to_regclass('defender.schema_info') IS NOT NULL";
-            sqlx::query_as::<_, (bool, bool)>(tables).fetch_one(connection).await
+            let table = "SELECT to_regclass('defender.schema_info') IS NOT NULL";
+            sqlx::query_scalar::<_, bool>(table).fetch_one(connection).await
         };
-        let (has_tables, has_info) = self.transact(step, DbRole::Login, look).await?;
+        let has_tables = self.transact(step, DbRole::Login, look).await?;
         search_path::no_foreign_owners(&self.foreign_owners().await?)?;
-        match (has_tables, has_info) {
-            (false, _) => {
-                return Err(SyncError::Schema {
-                    what: "there are no tables of incident-sync".to_owned(),
-                });
-            }
-            (true, false) => return Err(older_than(2)),
-            (true, true) => {}
+        if !has_tables {
+            return Err(SyncError::Schema {
+                what: "there are no tables of incident-sync".to_owned(),
+            });
         }
         let read = async |connection: &mut PgConnection| {
             let info = "SELECT oldest_supported, (SELECT max(version) FROM public._sqlx_migrations WHERE success) FROM defender.schema_info";

@@ -21,12 +21,8 @@ const APPLIED_TABLE: &str = "public._sqlx_migrations";
 /// The migrations, each with the safe path in its own transaction. The checksum stays that of the file.
 pub(super) fn guarded(migrator: &Migrator) -> Migrator {
     let guard = |migration: &Migration| {
-        // The second one names sqlx's table without its schema, and a file that some database has applied never changes.
-        let sql =
-            migration.sql.as_str().replace(" ON _sqlx_migrations ", " ON public._sqlx_migrations ");
-        let sql =
-            AssertSqlSafe(format!("SET LOCAL search_path = {SEARCH_PATH};\n{sql}")).into_sql_str();
-        Migration { sql, ..migration.clone() }
+        let sql = format!("SET LOCAL search_path = {SEARCH_PATH};\n{}", migration.sql.as_str());
+        Migration { sql: AssertSqlSafe(sql).into_sql_str(), ..migration.clone() }
     };
     let mut guarded = Migrator::with_migrations(migrator.iter().map(guard).collect());
     guarded.dangerous_set_table_name(APPLIED_TABLE);

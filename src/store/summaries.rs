@@ -1,4 +1,4 @@
-//! Summaries of a tenant, from which the views answer questions about all tenants; `migrations/0007_summaries.sql` says how.
+//! Summaries of a tenant, from which the views answer questions about all tenants; `migrations/0004_summaries.sql` says how.
 
 use sqlx::PgConnection;
 use uuid::Uuid;

@@ -3,15 +3,11 @@
 use std::collections::BTreeMap;
 
 use incident_sync::error::SyncError;
-use incident_sync::store::MIGRATIONS;
 use incident_sync::store::runs::Outcome;
 use incident_sync::tenant::TenantId;
 use simulator::{Behaviour, TenantSpec};
-use sqlx::migrate::Migrator;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::AssertSqlSafe;
 
-use crate::isolation::texts;
-use crate::support::postgres;
 use crate::support::world::{World, id, spec};
 
 /// The largest fence that the schema allows.
@@ -54,7 +50,7 @@ async fn execute(world: &World, statements: impl Into<String>) {
     sqlx::raw_sql(AssertSqlSafe(statements.into())).execute(world.pool()).await.unwrap();
 }
 
-/// As in a database that an older release has filled, or whose administrator has taken the constraints away.
+/// As in a database whose administrator has removed the constraints.
 async fn without_constraints(world: &World) {
     execute(
         world,
@@ -269,34 +265,4 @@ async fn counters_at_their_limit_do_not_keep_a_run_from_ending() {
     let ended = "SELECT count(*) FROM defender.sync_state WHERE consecutive_failures = 1000000 AND lease_owner IS NULL
         AND error_class IS NOT NULL";
     assert_eq!(world.number(ended).await, 1);
-}
-
-#[tokio::test]
-async fn migration_corrects_rows_that_are_out_of_bounds() {
-    let options = postgres::empty_database().await;
-    let mut connection = PgConnection::connect_with(&options).await.unwrap();
-    let before: Vec<_> =
-        MIGRATIONS.iter().filter(|migration| migration.version < 17).cloned().collect();
-    let mut migrator = Migrator::with_migrations(before);
-    // The migrations set a search_path that does not hold it.
-    migrator.dangerous_set_table_name("public._sqlx_migrations");
-    migrator.run(&mut connection).await.unwrap();
-    let rows = "INSERT INTO defender.tenants (tenant_id, name, enabled, removed_at) VALUES
-            ('00000000-0000-0000-0000-00000000000a', 'bad', true, 'infinity'),
-            ('00000000-0000-0000-0000-00000000000b', 'good', true, NULL);
-        INSERT INTO defender.sync_state (tenant_id, watermark, backfilled_at, last_success_at, next_attempt_at, open_due_at,
-            lease_fence, lease_owner, lease_expires_at, consecutive_failures)
-        VALUES ('00000000-0000-0000-0000-00000000000a', 'infinity', now(), 'infinity', 'infinity', 'infinity',
-                9223372036854775807, 'x', 'infinity', -7),
-            ('00000000-0000-0000-0000-00000000000b', '2026-01-01 00:00Z', '2026-01-01 00:00Z', NULL, '2026-01-02 00:00Z',
-                '2026-01-03 00:00Z', 7, 'y', '2026-01-04 00:00Z', 2)";
-    sqlx::raw_sql(rows).execute(&mut connection).await.unwrap();
-    MIGRATIONS.run(&mut connection).await.unwrap();
-    let held =
-        "SELECT concat_ws(' ', t.name, t.removed_at = now(), s.watermark AT TIME ZONE 'UTC', s.backfilled_at IS NULL,
-            s.last_success_at, isfinite(s.next_attempt_at), isfinite(s.open_due_at), s.lease_fence, s.lease_owner,
-            s.lease_expires_at IS NULL, s.consecutive_failures)
-        FROM defender.tenants t JOIN defender.sync_state s USING (tenant_id) ORDER BY t.name";
-    let held = texts(&mut connection, held).await;
-    assert_eq!(held, ["bad f t t t 0 t 0", "good 2026-01-01 00:00:00 f t t 7 y f 2"]);
 }

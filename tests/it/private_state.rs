@@ -5,25 +5,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use incident_sync::store::Store;
 use incident_sync::store::feed::Feed;
 use incident_sync::store::tenants::RemovedTenants;
-use incident_sync::store::{MIGRATIONS, Store, apply_migrations};
 use incident_sync::tenant::{Tenant, TenantId};
 use simulator::{Behaviour, Endpoint, ScriptedReply, TenantSpec};
-use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use crate::database::world_on;
 use crate::database_faults::proxied;
 use crate::isolation::{crowded, log_in, reader, role, rows, superuser, texts};
+use crate::support::canary;
 use crate::support::fault_proxy::Fault;
 use crate::support::server::OwnServer;
 use crate::support::world::{World, id, spec};
-use crate::support::{canary, postgres};
-
-/// The migration that ends statistics on tenant ids.
-const WITHOUT_STATISTICS: i64 = 19;
 
 /// Every relation with a tenant that the role may ask about.
 const RELATIONS: &str = "SELECT c.oid::regclass::text FROM pg_class c
@@ -77,80 +73,6 @@ async fn plans_expect_the_same_of_foreign_and_unknown_tenants() {
     ] {
         assert_eq!(texts(&mut admin, query).await, Vec::<String>::new(), "{found}");
     }
-}
-
-/// A schema just before [`WITHOUT_STATISTICS`], with two tenants, analysed.
-const ANALYSED: &str = "
-    INSERT INTO defender.tenants (tenant_id, name, enabled) SELECT gen_random_uuid(), 'Customer ' || n, true
-    FROM generate_series(1, 2) n;
-    INSERT INTO defender.incidents (tenant_id, incident_id, last_update_time) SELECT tenant_id, n, now()
-    FROM defender.tenants, generate_series(1, 50) n;
-    ANALYZE defender.incidents";
-
-async fn migrate_until_statistics_end(connection: &mut PgConnection) {
-    let before =
-        MIGRATIONS.iter().filter(|migration| migration.version < WITHOUT_STATISTICS).cloned();
-    let mut migrator = Migrator::with_migrations(before.collect());
-    // The migrations set a search_path that does not hold sqlx's table.
-    migrator.dangerous_set_table_name("public._sqlx_migrations");
-    migrator.run(connection).await.unwrap();
-}
-
-const COLLECTED: &str =
-    "SELECT attname::text FROM pg_stats WHERE schemaname = 'defender' AND tablename = 'incidents'
-    AND attname = 'tenant_id'";
-
-#[tokio::test]
-async fn migration_deletes_statistics_collected_before() {
-    let options = postgres::empty_database().await;
-    let mut connection = PgConnection::connect_with(&options).await.unwrap();
-    migrate_until_statistics_end(&mut connection).await;
-    rows(&mut connection, ANALYSED).await.unwrap();
-    assert_eq!(texts(&mut connection, COLLECTED).await, ["tenant_id"]);
-    apply_migrations(&options).await.unwrap();
-    assert!(texts(&mut connection, COLLECTED).await.is_empty());
-    rows(&mut connection, "ANALYZE").await.unwrap();
-    assert!(texts(&mut connection, COLLECTED).await.is_empty());
-}
-
-#[tokio::test]
-async fn migration_of_an_owner_names_the_statement_for_statistics() {
-    let admin = postgres::database().await;
-    let owner = format!("{}_statistics", admin.get_database().unwrap());
-    let mut connection = PgConnection::connect_with(&admin).await.unwrap();
-    let groups = "incident_sync_writer, incident_sync_dispatcher, incident_sync_reader";
-    for made in [
-        format!("CREATE ROLE {owner} LOGIN"),
-        format!("GRANT {groups} TO {owner}"),
-        format!("CREATE DATABASE {owner} OWNER {owner}"),
-    ] {
-        rows(&mut connection, &made).await.unwrap();
-    }
-    let admin = admin.database(&owner);
-    let options = admin.clone().username(&owner);
-    let mut owned = PgConnection::connect_with(&options).await.unwrap();
-    migrate_until_statistics_end(&mut owned).await;
-    let mut connection = PgConnection::connect_with(&admin).await.unwrap();
-    rows(&mut connection, ANALYSED).await.unwrap();
-
-    let version =
-        texts(&mut connection, "SELECT current_setting('server_version_num')").await.remove(0);
-    if version.parse::<i32>().unwrap() < 180_000 {
-        let message = apply_migrations(&options).await.unwrap_err().to_string();
-        let cure = message.split("then repeat: ").nth(1).unwrap_or_else(|| panic!("{message}"));
-        assert_eq!(
-            texts(&mut connection, COLLECTED).await,
-            ["tenant_id"],
-            "nothing is done by half"
-        );
-        rows(&mut connection, cure).await.unwrap();
-    }
-    apply_migrations(&options).await.unwrap();
-    assert!(texts(&mut connection, COLLECTED).await.is_empty());
-    let open =
-        "SELECT relname::text FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attname = 'tenant_id'
-        WHERE relnamespace = 'defender'::regnamespace AND relkind = 'r' AND NOT relforcerowsecurity";
-    assert!(texts(&mut connection, open).await.is_empty(), "row-level security is forced again");
 }
 
 #[tokio::test]

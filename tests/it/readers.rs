@@ -1,15 +1,13 @@
 //! Readers: what `grant-reader` says is what the role sees, whoever granted it before, whatever it acts as and whatever
 //! becomes of its name.
 
+use incident_sync::store::Store;
 use incident_sync::store::readers::{GrantError, ReaderAccess};
-use incident_sync::store::{MIGRATIONS, Store};
-use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
 use crate::database_owner::{owned_by_a_user, run};
 use crate::isolation::{log_in, refused, role, rows, superuser, texts};
-use crate::support::postgres;
 use crate::support::world::{World, id, spec};
 
 const WHOSE: &str = "SELECT DISTINCT tenant_name FROM reporting.incidents ORDER BY 1";
@@ -301,32 +299,6 @@ async fn restored_grant_never_counts_for_another_role() {
     for (name, seen) in [(&one, "tenant-1"), (&two, "tenant-2")] {
         assert_eq!(whose(&mut log_in(&world.database, name).await).await, [seen]);
     }
-}
-
-#[tokio::test]
-async fn migration_binds_each_grant_to_the_role_of_its_name() {
-    let options = postgres::empty_database().await;
-    let mut connection = PgConnection::connect_with(&options).await.unwrap();
-    let earlier = MIGRATIONS.iter().filter(|step| step.version < 16).cloned().collect::<Vec<_>>();
-    let mut migrator = Migrator::with_migrations(earlier);
-    // The migrations set a search_path that does not hold sqlx's table.
-    migrator.dangerous_set_table_name("public._sqlx_migrations");
-    migrator.run(&mut connection).await.unwrap();
-    let name = format!("{}_reader", options.get_database().unwrap());
-    let before = format!(
-        "CREATE ROLE {name} LOGIN; INSERT INTO defender.reader_tenants VALUES ('{name}', '{0}'), ('nobody_is_called_so', '{0}')",
-        id(1)
-    );
-    rows(&mut connection, &before).await.unwrap();
-    MIGRATIONS.run(&mut connection).await.unwrap();
-    let after = format!(
-        "SELECT concat_ws(' ', reader, CASE reader_oid WHEN 0 THEN 'none' WHEN '{name}'::regrole THEN 'its own' END)
-         FROM defender.reader_tenants ORDER BY reader"
-    );
-    assert_eq!(
-        texts(&mut connection, &after).await,
-        ["nobody_is_called_so none".to_owned(), format!("{name} its own")]
-    );
 }
 
 #[tokio::test]

@@ -304,7 +304,7 @@ async fn plans_and_statistics_hold_no_value_of_another_tenant() {
         let column = word.rsplit('.').next().unwrap();
         assert!(
             COLLECTED.contains(&column),
-            "{word} tells readers about other tenants; see 0004_statistics.sql"
+            "{word} tells readers about other tenants; see 0001_tables.sql"
         );
     }
 }

@@ -285,7 +285,7 @@ async fn what_is_wrong_with_the_database_is_told_with_its_cure_and_ends_with_sta
             "cannot go on",
         ),
         (
-            "DELETE FROM _sqlx_migrations WHERE version > 11",
+            "DELETE FROM _sqlx_migrations WHERE version > 1",
             "migrations",
             "failure",
             "run incident-sync migrate",

@@ -5,25 +5,9 @@
 -- read. The offset is raised when the server may number transactions anew that somebody has read changes of: after a crash,
 -- a failover or a restore.
 
-ALTER TABLE defender.incident_changes ALTER COLUMN change_id DROP IDENTITY;
 CREATE SEQUENCE defender.incident_changes_number AS integer MINVALUE 0 MAXVALUE 1048575 CYCLE;
 COMMENT ON SEQUENCE defender.incident_changes_number IS 'Tells apart the changes of one transaction; goes round';
 GRANT USAGE ON SEQUENCE defender.incident_changes_number TO incident_sync_writer;
-
-ALTER TABLE defender.schema_info ADD COLUMN feed_offset bigint NOT NULL DEFAULT 0;
-COMMENT ON COLUMN defender.schema_info.feed_offset IS 'Added to the number of a transaction in a change_id';
-GRANT SELECT ON defender.schema_info TO incident_sync_tenant_reader;
-
--- Unlogged: Postgres empties it when it recovers, which is how we learn that it did.
-CREATE UNLOGGED TABLE defender.feed_server (
-    only_row          boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    system_identifier bigint NOT NULL
-);
-ALTER TABLE defender.feed_server ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
-CREATE POLICY owner ON defender.feed_server TO CURRENT_USER USING (true) WITH CHECK (true);
-COMMENT ON TABLE defender.feed_server IS 'The server for which feed_offset holds; empty after a crash, a failover or a restore';
-COMMENT ON COLUMN defender.feed_server.only_row IS 'Keeps it at one row';
-COMMENT ON COLUMN defender.feed_server.system_identifier IS 'Tells a restored dump from the server that it was taken from';
 
 -- Its owner may read all changes, as a member of incident_sync_reader.
 CREATE FUNCTION defender.continue_feed() RETURNS bigint
@@ -55,29 +39,31 @@ COMMENT ON FUNCTION defender.continue_feed IS 'The lowest change_id of this tran
 REVOKE EXECUTE ON FUNCTION defender.continue_feed FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION defender.continue_feed TO incident_sync_writer, incident_sync_dispatcher;
 
-CREATE FUNCTION defender.next_change_id() RETURNS bigint
-LANGUAGE plpgsql
+CREATE FUNCTION defender.begin_changes() RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    this_transaction constant text := pg_current_xact_id()::text;
-    -- What continue_feed said to this transaction: asking it for each row would cost more than the row.
-    known constant text[] := string_to_array(current_setting('incident_sync.feed', true), ' ');
-    lowest bigint := known[2];
+    lowest constant bigint := defender.continue_feed();
 BEGIN
-    IF known[1] IS DISTINCT FROM this_transaction THEN
-        lowest := defender.continue_feed();
-        PERFORM set_config('incident_sync.feed', this_transaction || ' ' || lowest, true);
-    END IF;
-    RETURN lowest + nextval('defender.incident_changes_number');
+    PERFORM set_config('incident_sync.feed', pg_current_xact_id()::text || ' ' || lowest, true);
+    RETURN lowest;
 END $$;
+COMMENT ON FUNCTION defender.begin_changes IS 'The lowest change_id of this transaction, kept in a setting for its other rows';
+REVOKE EXECUTE ON FUNCTION defender.begin_changes FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION defender.begin_changes TO incident_sync_writer;
+
+-- The change_id of each new row: an expression that the planner puts in place of the call, and one call per transaction.
+CREATE FUNCTION defender.next_change_id() RETURNS bigint
+LANGUAGE sql
+RETURN CASE
+    WHEN split_part(current_setting('incident_sync.feed', true), ' ', 1) = pg_current_xact_id()::text
+        THEN split_part(current_setting('incident_sync.feed', true), ' ', 2)::bigint
+    ELSE defender.begin_changes()
+END + nextval('defender.incident_changes_number');
 COMMENT ON FUNCTION defender.next_change_id IS 'The change_id of a new change';
 REVOKE EXECUTE ON FUNCTION defender.next_change_id FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION defender.next_change_id TO incident_sync_writer;
 ALTER TABLE defender.incident_changes ALTER COLUMN change_id SET DEFAULT defender.next_change_id();
-COMMENT ON COLUMN defender.incident_changes.change_id IS 'Grows with the transactions that wrote the changes; which changes may still come in below others, reporting.incident_changes knows';
-
--- What a reader of a few tenants asks for: else it would read past everybody else's changes each time.
-CREATE INDEX incident_changes_by_tenant ON defender.incident_changes (tenant_id, change_id);
 
 CREATE VIEW reporting.incident_changes WITH (security_invoker = true, security_barrier = true) AS
 SELECT c.change_id, c.tenant_id, t.name AS tenant_name, c.incident_id, c.field, c.old_value, c.new_value, c.changed_at,

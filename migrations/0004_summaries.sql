@@ -1,0 +1,246 @@
+-- Answers for all customers at once: at a million incidents no dashboard can wait until they are counted.
+--
+-- defender.summarise(tenant) writes a tenant's summaries; the daemon calls it soon after a change. Triggers note, in the
+-- transaction of each change, that the tenant's summaries are not current any more. The views take the summaries of
+-- the tenants whose summaries are current and count the others anew: they are exact at every moment, and slow only while
+-- many tenants are in between, as in a first synchronisation.
+
+-- The plain questions: what summaries are made from, and what the views ask for tenants without current ones.
+CREATE VIEW defender.incident_days_now WITH (security_invoker = true, security_barrier = true) AS
+SELECT s.tenant_id, d.day::date AS day, s.severity,
+    CASE WHEN d.day = s.day THEN s.opened ELSE 0 END AS opened,
+    CASE WHEN d.day = s.day THEN s.resolved ELSE 0 END AS resolved,
+    s.backlog
+FROM (
+    -- Read once, and gaps filled from one day with news to the next.
+    SELECT c.*, (sum(c.opened - c.resolved) OVER one_line)::bigint AS backlog,
+        lead(c.day, 1, (now() AT TIME ZONE 'UTC')::date + 1) OVER one_line AS next_day
+    FROM (
+        SELECT i.tenant_id, coalesce(i.severity, 'UnSpecified') AS severity, (v.at AT TIME ZONE 'UTC')::date AS day,
+            count(*) FILTER (WHERE v.opens) AS opened, count(*) FILTER (WHERE NOT v.opens) AS resolved
+        FROM defender.incidents i
+        CROSS JOIN LATERAL (VALUES (coalesce(i.created_time, i.first_synced_at), true),
+            -- Nothing is resolved before it is opened, or a backlog would fall below zero.
+            (CASE WHEN i.resolved_at IS NOT NULL
+                THEN greatest(i.resolved_at, coalesce(i.created_time, i.first_synced_at)) END, false)) AS v(at, opens)
+        WHERE v.at IS NOT NULL AND NOT i.is_merged
+        GROUP BY 1, 2, 3
+    ) c
+    WINDOW one_line AS (PARTITION BY c.tenant_id, c.severity ORDER BY c.day)
+) s
+CROSS JOIN LATERAL generate_series(s.day::timestamp, s.next_day - interval '1 day', interval '1 day') AS d(day);
+COMMENT ON VIEW defender.incident_days_now IS 'incident_days as they would be written now';
+COMMENT ON COLUMN defender.incident_days_now.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON COLUMN defender.incident_days_now.day IS 'Day (UTC)';
+COMMENT ON COLUMN defender.incident_days_now.severity IS 'High, Medium, Low, Informational or UnSpecified, as it is now';
+COMMENT ON COLUMN defender.incident_days_now.opened IS 'Incidents created on the day';
+COMMENT ON COLUMN defender.incident_days_now.resolved IS 'Incidents resolved on the day';
+COMMENT ON COLUMN defender.incident_days_now.backlog IS 'Incidents open at the end of the day; today: now';
+
+CREATE VIEW defender.incident_months_now WITH (security_invoker = true, security_barrier = true) AS
+SELECT m.tenant_id, m.month,
+    count(*) FILTER (WHERE m.kind = 'acknowledged' AND m.is_exact) AS acknowledged_count,
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY m.seconds) FILTER (WHERE m.kind = 'acknowledged' AND m.is_exact)
+        AS time_to_acknowledge_median_seconds,
+    percentile_cont(0.9) WITHIN GROUP (ORDER BY m.seconds) FILTER (WHERE m.kind = 'acknowledged' AND m.is_exact)
+        AS time_to_acknowledge_p90_seconds,
+    count(*) FILTER (WHERE m.kind = 'acknowledged' AND NOT m.is_exact) AS acknowledged_unobserved_count,
+    count(*) FILTER (WHERE m.kind = 'resolved' AND m.is_exact) AS resolved_count,
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY m.seconds) FILTER (WHERE m.kind = 'resolved' AND m.is_exact)
+        AS time_to_resolve_median_seconds,
+    percentile_cont(0.9) WITHIN GROUP (ORDER BY m.seconds) FILTER (WHERE m.kind = 'resolved' AND m.is_exact)
+        AS time_to_resolve_p90_seconds,
+    count(*) FILTER (WHERE m.kind = 'resolved' AND NOT m.is_exact) AS resolved_unobserved_count
+FROM (
+    SELECT i.tenant_id, v.kind, v.is_exact, date_trunc('month', v.at AT TIME ZONE 'UTC')::date AS month,
+        extract(epoch FROM v.at - i.created_time)::double precision AS seconds
+    FROM defender.incidents i
+    CROSS JOIN LATERAL (VALUES ('acknowledged', i.acknowledged_at, i.acknowledged_at_is_exact),
+        ('resolved', i.resolved_at, i.resolved_at_is_exact)) AS v(kind, at, is_exact)
+    WHERE v.at IS NOT NULL AND NOT i.is_merged
+) m
+GROUP BY m.tenant_id, m.month;
+COMMENT ON VIEW defender.incident_months_now IS 'incident_months as they would be written now';
+COMMENT ON COLUMN defender.incident_months_now.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON COLUMN defender.incident_months_now.month IS 'First day of the month (UTC)';
+COMMENT ON COLUMN defender.incident_months_now.acknowledged_count IS 'Incidents acknowledged in the month, observed exactly';
+COMMENT ON COLUMN defender.incident_months_now.time_to_acknowledge_median_seconds IS 'Median of their time_to_acknowledge_seconds';
+COMMENT ON COLUMN defender.incident_months_now.time_to_acknowledge_p90_seconds IS '90th percentile of the same';
+COMMENT ON COLUMN defender.incident_months_now.acknowledged_unobserved_count IS 'Incidents that had been acknowledged before we saw them, in no median';
+COMMENT ON COLUMN defender.incident_months_now.resolved_count IS 'Incidents resolved in the month, observed exactly';
+COMMENT ON COLUMN defender.incident_months_now.time_to_resolve_median_seconds IS 'Median of their time_to_resolve_seconds';
+COMMENT ON COLUMN defender.incident_months_now.time_to_resolve_p90_seconds IS '90th percentile of the same';
+COMMENT ON COLUMN defender.incident_months_now.resolved_unobserved_count IS 'Incidents that had been resolved before we saw them, in no median';
+
+CREATE VIEW defender.technique_months_now WITH (security_invoker = true, security_barrier = true) AS
+SELECT a.tenant_id, date_trunc('month', a.creation_time AT TIME ZONE 'UTC')::date AS month, u.technique,
+    count(*) AS alert_count, count(DISTINCT a.incident_id) AS incident_count
+FROM defender.alerts a
+JOIN defender.incidents i ON i.tenant_id = a.tenant_id AND i.incident_id = a.incident_id
+CROSS JOIN LATERAL (SELECT DISTINCT technique FROM unnest(a.mitre_techniques) AS listed(technique)) u
+WHERE NOT i.is_merged AND a.creation_time IS NOT NULL
+GROUP BY 1, 2, 3;
+COMMENT ON VIEW defender.technique_months_now IS 'technique_months as they would be written now';
+COMMENT ON COLUMN defender.technique_months_now.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON COLUMN defender.technique_months_now.month IS 'First day of the month (UTC)';
+COMMENT ON COLUMN defender.technique_months_now.technique IS 'MITRE ATT&CK technique';
+COMMENT ON COLUMN defender.technique_months_now.alert_count IS 'Distinct alerts that the newest version of their incident lists; in mitre_coverage all alerts';
+COMMENT ON COLUMN defender.technique_months_now.incident_count IS 'Distinct incidents of these alerts';
+
+CREATE FUNCTION defender.severity_rank(severity text) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE severity WHEN 'High' THEN 4 WHEN 'Medium' THEN 3 WHEN 'Low' THEN 2 WHEN 'Informational' THEN 1 ELSE 0 END;
+COMMENT ON FUNCTION defender.severity_rank IS 'Severities in their order';
+CREATE FUNCTION defender.severity_of_rank(rank integer) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (ARRAY['UnSpecified', 'Informational', 'Low', 'Medium', 'High'])[rank + 1];
+COMMENT ON FUNCTION defender.severity_of_rank IS 'The severity with this rank';
+REVOKE EXECUTE ON FUNCTION defender.severity_rank, defender.severity_of_rank FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION defender.severity_rank, defender.severity_of_rank
+    TO incident_sync_writer, incident_sync_reader, incident_sync_tenant_reader;
+
+CREATE VIEW defender.devices_open_now WITH (security_invoker = true, security_barrier = true) AS
+SELECT i.tenant_id, x.device_id, count(DISTINCT i.incident_id) AS open_incident_count, count(*) AS alert_count,
+    defender.severity_of_rank(max(defender.severity_rank(i.severity))) AS highest_severity,
+    max(a.last_activity) AS last_activity
+FROM defender.incidents i
+JOIN defender.alerts a ON a.tenant_id = i.tenant_id AND a.incident_id = i.incident_id AND a.last_seen >= i.last_update_time
+JOIN defender.alert_devices x ON x.tenant_id = a.tenant_id AND x.alert_id = a.alert_id
+WHERE i.resolved_at IS NULL AND NOT i.is_merged
+GROUP BY i.tenant_id, x.device_id;
+COMMENT ON VIEW defender.devices_open_now IS 'devices_open as they would be written now';
+COMMENT ON COLUMN defender.devices_open_now.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON COLUMN defender.devices_open_now.device_id IS 'Microsoft''s id of the device (mdatpDeviceId)';
+COMMENT ON COLUMN defender.devices_open_now.open_incident_count IS 'Distinct open incidents';
+COMMENT ON COLUMN defender.devices_open_now.alert_count IS 'Distinct alerts that the newest version of their incident lists; in mitre_coverage all alerts';
+COMMENT ON COLUMN defender.devices_open_now.highest_severity IS 'The highest severity among these incidents';
+COMMENT ON COLUMN defender.devices_open_now.last_activity IS 'The last activity that the alerts are about';
+
+CREATE VIEW defender.users_open_now WITH (security_invoker = true, security_barrier = true) AS
+SELECT i.tenant_id, u.user_key, max(e.user_principal_name) AS user_principal_name,
+    max(e.account_name) AS account_name, max(e.aad_user_id) AS aad_user_id,
+    count(DISTINCT i.incident_id) AS open_incident_count, count(DISTINCT a.alert_id) AS alert_count,
+    defender.severity_of_rank(max(defender.severity_rank(i.severity))) AS highest_severity,
+    max(a.last_activity) AS last_activity
+FROM defender.incidents i
+JOIN defender.alerts a ON a.tenant_id = i.tenant_id AND a.incident_id = i.incident_id AND a.last_seen >= i.last_update_time
+JOIN defender.evidence e ON e.tenant_id = a.tenant_id AND e.alert_id = a.alert_id
+CROSS JOIN LATERAL (SELECT lower(coalesce(e.user_principal_name, e.aad_user_id, e.user_sid, e.account_name))) AS u(user_key)
+WHERE i.resolved_at IS NULL AND NOT i.is_merged AND lower(e.entity_type) = 'user' AND u.user_key IS NOT NULL
+GROUP BY i.tenant_id, u.user_key;
+COMMENT ON VIEW defender.users_open_now IS 'users_open as they would be written now';
+COMMENT ON COLUMN defender.users_open_now.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON COLUMN defender.users_open_now.user_key IS 'Sign-in name in small letters, or else Entra object id, SID or account name: the first that the evidence has. One user whose alerts carry different ones has several rows';
+COMMENT ON COLUMN defender.users_open_now.user_principal_name IS 'The user''s sign-in name';
+COMMENT ON COLUMN defender.users_open_now.account_name IS 'Account name without domain';
+COMMENT ON COLUMN defender.users_open_now.aad_user_id IS 'Entra object id of the user';
+COMMENT ON COLUMN defender.users_open_now.open_incident_count IS 'Distinct open incidents';
+COMMENT ON COLUMN defender.users_open_now.alert_count IS 'Distinct alerts that the newest version of their incident lists; in mitre_coverage all alerts';
+COMMENT ON COLUMN defender.users_open_now.highest_severity IS 'The highest severity among these incidents';
+COMMENT ON COLUMN defender.users_open_now.last_activity IS 'The last activity that the alerts are about';
+
+CREATE VIEW defender.incident_counts_now WITH (security_invoker = true, security_barrier = true) AS
+SELECT i.tenant_id, i.incident_id,
+    (SELECT count(*) FROM defender.alerts a
+        WHERE a.tenant_id = i.tenant_id AND a.incident_id = i.incident_id AND a.last_seen >= i.last_update_time
+    ) AS alert_count,
+    (SELECT count(DISTINCT d.device_id) FROM defender.alerts a JOIN defender.alert_devices d USING (tenant_id, alert_id)
+        WHERE a.tenant_id = i.tenant_id AND a.incident_id = i.incident_id AND a.last_seen >= i.last_update_time
+    ) AS device_count,
+    (SELECT count(DISTINCT lower(coalesce(e.user_principal_name, e.aad_user_id, e.user_sid, e.account_name)))
+        FROM defender.alerts a JOIN defender.evidence e USING (tenant_id, alert_id)
+        WHERE a.tenant_id = i.tenant_id AND a.incident_id = i.incident_id AND a.last_seen >= i.last_update_time
+            AND lower(e.entity_type) = 'user'
+    ) AS user_count
+FROM defender.incidents i;
+COMMENT ON VIEW defender.incident_counts_now IS 'The counts of incidents as they would be written now';
+COMMENT ON COLUMN defender.incident_counts_now.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON COLUMN defender.incident_counts_now.incident_id IS 'Microsoft''s number of the incident, unique within its tenant only';
+COMMENT ON COLUMN defender.incident_counts_now.alert_count IS 'Distinct alerts that the newest version of their incident lists; in mitre_coverage all alerts';
+COMMENT ON COLUMN defender.incident_counts_now.device_count IS 'Distinct devices that these alerts name';
+COMMENT ON COLUMN defender.incident_counts_now.user_count IS 'Distinct users in the evidence of these alerts';
+
+GRANT SELECT ON defender.incident_days_now, defender.incident_months_now, defender.technique_months_now,
+    defender.devices_open_now, defender.users_open_now, defender.incident_counts_now
+    TO incident_sync_writer, incident_sync_reader, incident_sync_tenant_reader;
+
+-- Writes what has changed of a tenant's summaries. What is longer than an index entry fails it; then the views go on counting.
+CREATE FUNCTION defender.summarise(summarised uuid) RETURNS void
+LANGUAGE plpgsql SET jit = off SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    today constant date := (now() AT TIME ZONE 'UTC')::date;
+    summary record;
+BEGIN
+    INSERT INTO defender.summaries (tenant_id) VALUES (summarised) ON CONFLICT DO NOTHING;
+    -- Waits for those who are changing the tenant's rows; who comes later waits for us.
+    PERFORM FROM defender.summaries WHERE tenant_id = summarised FOR UPDATE;
+    IF EXISTS (SELECT FROM defender.summaries WHERE tenant_id = summarised AND is_current) THEN
+        RETURN;
+    END IF;
+    UPDATE defender.incidents i
+    SET alert_count = n.alert_count, device_count = n.device_count, user_count = n.user_count
+    FROM defender.incident_counts_now n
+    WHERE i.tenant_id = summarised AND n.tenant_id = summarised AND i.incident_id = n.incident_id
+        AND (i.alert_count, i.device_count, i.user_count) IS DISTINCT FROM (n.alert_count, n.device_count, n.user_count);
+    FOR summary IN
+        SELECT c.relname AS name,
+            string_agg(quote_ident(a.attname), ', ') FILTER (WHERE a.attnum = ANY (k.conkey)) AS key,
+            string_agg(format('fresh.%1$I = old.%1$I', a.attname), ' AND ') FILTER (WHERE a.attnum = ANY (k.conkey)) AS same,
+            string_agg(format('%1$I = excluded.%1$I', a.attname), ', ') AS assignments
+        FROM pg_class c
+        JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype = 'p'
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+        WHERE c.relnamespace = 'defender'::regnamespace
+            AND c.relname IN ('incident_days', 'incident_months', 'technique_months', 'devices_open', 'users_open')
+        GROUP BY c.relname
+    LOOP
+        EXECUTE format('
+            WITH fresh AS MATERIALIZED (SELECT * FROM defender.%1$I WHERE tenant_id = $1),
+            gone AS (
+                DELETE FROM defender.%2$I old WHERE tenant_id = $1 AND NOT EXISTS (SELECT FROM fresh WHERE %5$s)
+            )
+            INSERT INTO defender.%2$I
+            SELECT * FROM fresh EXCEPT SELECT * FROM defender.%2$I WHERE tenant_id = $1
+            ON CONFLICT (%3$s) DO UPDATE SET %4$s',
+            summary.name || '_now', summary.name, summary.key, summary.assignments, summary.same) USING summarised;
+    END LOOP;
+    -- Days that are yet to come are not in incident_days: they would be missing when they have come.
+    UPDATE defender.summaries SET through = today, is_current = NOT EXISTS (
+        SELECT FROM defender.incidents WHERE tenant_id = summarised AND greatest(created_time, resolved_at) >= today + 1)
+    WHERE tenant_id = summarised;
+END $$;
+COMMENT ON FUNCTION defender.summarise IS 'Brings the summaries of a tenant up to date';
+REVOKE EXECUTE ON FUNCTION defender.summarise FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION defender.summarise TO incident_sync_writer;
+
+-- A transaction that changes a tenant's rows while its summaries are being written waits before it looks whether they are
+-- current: after the wait they are, and one that looked first would leave them so.
+CREATE FUNCTION defender.note_change() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- Who has set no tenant may have changed the rows of any.
+    changed constant uuid := nullif(current_setting('incident_sync.tenant_id', true), '')::uuid;
+BEGIN
+    IF changed IS NULL THEN
+        INSERT INTO defender.summaries (tenant_id) SELECT tenant_id FROM defender.tenants ON CONFLICT DO NOTHING;
+    ELSE
+        INSERT INTO defender.summaries (tenant_id) VALUES (changed) ON CONFLICT DO NOTHING;
+    END IF;
+    -- Somebody who writes the summaries at this moment must wait until we have committed, or we for him.
+    PERFORM FROM defender.summaries WHERE changed IS NULL OR tenant_id = changed FOR KEY SHARE;
+    UPDATE defender.summaries SET is_current = false WHERE is_current AND (changed IS NULL OR tenant_id = changed);
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION defender.note_change IS 'Notes that the summaries of a tenant are not current any more';
+REVOKE EXECUTE ON FUNCTION defender.note_change FROM PUBLIC;
+-- Before a statement locks its rows: summarise locks first the tenant and then rows of incidents too.
+CREATE TRIGGER note_change BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON defender.incidents
+    FOR EACH STATEMENT EXECUTE FUNCTION defender.note_change();
+CREATE TRIGGER note_change BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON defender.alerts
+    FOR EACH STATEMENT EXECUTE FUNCTION defender.note_change();
+CREATE TRIGGER note_change BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON defender.alert_devices
+    FOR EACH STATEMENT EXECUTE FUNCTION defender.note_change();
+CREATE TRIGGER note_change BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON defender.evidence
+    FOR EACH STATEMENT EXECUTE FUNCTION defender.note_change();
