@@ -62,7 +62,7 @@ const fn slow(codes: &'static [u32], seconds: u64, advice: &'static str) -> Know
     KnownCode { retry, ..KnownCode::new("throttled", Owner::Nobody, codes, advice) }
 }
 
-/// The codes that we know. `docs/errors.md` lists them for operators.
+/// The codes that we know. `docs/reference/errors.md` lists them for operators.
 pub const KNOWN_CODES: &[KnownCode] = &[
     credential(
         &[7_000_215, 70_002],

@@ -315,7 +315,7 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// For errors and panics on the way; after [`Embedded::stop`] there is nothing left to do.
+    /// For errors and panics on the way; after `stop` of the private server there is nothing left to do.
     fn drop(&mut self) {
         self.signal(Signal::SIGINT);
     }

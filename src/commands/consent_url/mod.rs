@@ -32,7 +32,7 @@ pub struct ConsentArgs {
     /// Takes on whichever customer's admin comes, without asking; the browser's address line alone names the customer.
     #[arg(long, requires = "listen", conflicts_with = "tenant")]
     any_tenant: bool,
-    /// The cloud of a new customer, where it is another one than that of [api].
+    /// The cloud of a new customer, where it is another one than that of `[api]`.
     #[arg(long, value_parser = Cloud::NAMES)]
     cloud: Option<String>,
     /// The older (v1) form of the link: asks for every permission of the registration, not for those of Defender alone.

@@ -6,7 +6,7 @@
 //! page. Otherwise the reader steps back. A list in no stable order is cut until each part fits one page, which is
 //! complete by itself.
 //!
-//! What the API cannot serve at all is found and left out, see [`isolation_search`].
+//! What the API cannot serve at all is found and left out, see `isolation_search`.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
