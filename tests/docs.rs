@@ -1,10 +1,11 @@
-//! What the README says of the configuration is what the sample says, which the configuration's own tests hold to the
-//! code; and what the page of errors says is what the code judges.
+//! The documents agree with the code: configuration (by the sample, which the configuration's own tests compare with the
+//! code), errors, metrics, log fields, the command line, invariants and their tests, and links.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use chrono::DateTime;
@@ -12,9 +13,12 @@ use incident_sync::error::aadsts::KNOWN_CODES;
 use incident_sync::error::{Peer, Retry, SyncError};
 
 const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
-const ERRORS: &str = include_str!("../docs/errors.md");
-const PROMISES: &str = include_str!("../docs/promises.md");
-const README: &str = include_str!("../README.md");
+const ERRORS: &str = include_str!("../docs/reference/errors.md");
+const CLI: &str = include_str!("../docs/reference/cli.md");
+const CONFIGURATION: &str = include_str!("../docs/reference/configuration.md");
+const CONTRIBUTING: &str = include_str!("../CONTRIBUTING.md");
+const INVARIANTS: &str = include_str!("../docs/development/invariants.md");
+const SUMMARY: &str = include_str!("../docs/SUMMARY.md");
 const SAMPLE: &str = include_str!("../config/incident-sync.toml");
 
 /// Section, key and value of each line of the sample that sets something, commented out or not.
@@ -34,33 +38,34 @@ fn sample_keys() -> Vec<(&'static str, &'static str, &'static str)> {
     keys
 }
 
-/// The lines below the README's heading of a section; all lines for keys that stand in none.
-fn readme_section(section: &str) -> &'static str {
-    let heading = format!("\n### `{section}`\n");
-    let text = if section.is_empty() { Some(README) } else { README.split(&heading).nth(1) };
-    let text = text.unwrap_or_else(|| panic!("README.md has no heading for {section}"));
-    text.split("\n##").next().unwrap_or(text)
+/// The lines below a section's heading on the page of the configuration.
+fn documented_section(section: &str) -> &'static str {
+    let heading = if section.is_empty() {
+        "\n## Top level\n".to_owned()
+    } else {
+        format!("\n## `{section}`\n")
+    };
+    let text = CONFIGURATION.split(&heading).nth(1);
+    let text = text.unwrap_or_else(|| panic!("configuration.md has no heading for {section:?}"));
+    text.split("\n## ").next().unwrap_or(text)
 }
 
 #[test]
-fn every_key_of_the_sample_is_in_the_readme() {
+fn every_sample_key_is_documented() {
     let keys = sample_keys();
     assert!(keys.len() > 25, "the sample was not understood: {keys:?}");
-    for (section, key, _) in keys.into_iter().filter(|(section, ..)| !section.is_empty()) {
-        assert!(
-            readme_section(section).contains(&format!("\n| `{key}` |")),
-            "README.md lacks {section} {key}"
-        );
+    for (section, key, _) in keys {
+        let has_row = documented_section(section).contains(&format!("\n| `{key}` |"));
+        assert!(has_row, "configuration.md lacks {section} {key}");
     }
-    assert!(README.contains("`tenants_dir` (top level"), "README.md lacks tenants_dir");
 }
 
 #[test]
-fn every_key_of_the_readme_is_in_the_sample() {
+fn every_documented_key_is_in_the_sample() {
     let mut sections: Vec<&str> = sample_keys().into_iter().map(|(section, ..)| section).collect();
     sections.dedup();
-    for section in sections.into_iter().filter(|section| !section.is_empty()) {
-        for row in readme_section(section).lines().filter_map(|line| line.strip_prefix("| `")) {
+    for section in sections {
+        for row in documented_section(section).lines().filter_map(|line| line.strip_prefix("| `")) {
             let key = row.split('`').next().unwrap_or(row);
             assert!(SAMPLE.contains(key), "the sample lacks {section} {key}");
         }
@@ -68,10 +73,10 @@ fn every_key_of_the_readme_is_in_the_sample() {
 }
 
 #[test]
-fn the_readme_and_the_sample_show_the_same_defaults() {
+fn documented_defaults_equal_the_sample() {
     let mut compared = 0;
     for (section, key, value) in sample_keys() {
-        let cell = readme_section(section)
+        let cell = documented_section(section)
             .split(&format!("\n| `{key}` | "))
             .nth(1)
             .and_then(|row| row.split(" |").next());
@@ -102,32 +107,173 @@ fn sources(folder: &Path) -> io::Result<String> {
 }
 
 #[test]
-fn the_files_and_tests_that_architecture_and_promises_name_exist() {
+fn files_and_tests_named_in_documents_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let code: String =
         ["src", "tests", "simulator"].map(|folder| sources(&root.join(folder)).unwrap()).concat();
     let mut named = 0;
-    let words =
-        [ARCHITECTURE, PROMISES].into_iter().flat_map(|text| text.split('`').skip(1).step_by(2));
+    let words = [ARCHITECTURE, CONTRIBUTING, INVARIANTS]
+        .into_iter()
+        .flat_map(|text| text.split('`').skip(1).step_by(2));
     for word in words {
         let is_test = word.matches('_').count() >= 3
             && !word.starts_with("incident_sync_")
             && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-        if is_test {
+        // The example of a name in CONTRIBUTING.md.
+        if is_test && word != "tenants_dir_file_retried_after_read_failure" {
             assert!(code.contains(&format!("fn {word}(")), "there is no test {word}");
             named += 1;
         } else if ["src/", "simulator/", "tests/", "benches/", "scripts/", "systemd/"]
             .iter()
             .any(|folder| word.starts_with(folder))
         {
-            assert!(root.join(word).exists(), "there is no {word}");
+            let path = word.split(' ').next().unwrap_or(word);
+            assert!(root.join(path).exists(), "there is no {path}");
             named += 1;
         }
     }
-    assert!(named > 40, "only {named} names were found");
+    assert!(named > 150, "only {named} names were found");
 }
 
-/// A row of `docs/errors.md`: what one sees, in quotes, then the other cells.
+/// All Markdown files below a folder.
+fn pages(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("the folder can be read") {
+        let path = entry.expect("the entry can be read").path();
+        if path.is_dir() {
+            found.extend(pages(&path));
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Everything that people read: the pages of the book and the files beside it.
+fn documents() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let beside = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "migrations/README.md",
+        "examples/README.md",
+    ];
+    let mut paths: Vec<PathBuf> = beside.into_iter().map(|name| root.join(name)).collect();
+    paths.extend(pages(&root.join("docs")));
+    paths
+        .into_iter()
+        .map(|path| (path.clone(), fs::read_to_string(path).expect("a document is text")))
+        .collect()
+}
+
+/// As GitHub and mdBook make them of a heading.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+    text.chars().filter(|c| c.is_alphanumeric() || *c == '-' || *c == '_').collect()
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut followed = 0;
+    for (path, text) in documents() {
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            let (file, fragment) = link.split_once('#').unwrap_or((link, ""));
+            let target =
+                if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            assert!(target.exists(), "{}: {link} leads nowhere", path.display());
+            if !fragment.is_empty() {
+                let linked = fs::read_to_string(&target).unwrap();
+                let has_anchor =
+                    linked.lines().any(|line| line.starts_with('#') && anchor(line) == fragment);
+                assert!(has_anchor, "{}: no heading for {link}", path.display());
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed > 150, "only {followed} links were followed");
+}
+
+#[test]
+fn every_page_is_in_the_summary() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    for page in pages(&docs) {
+        let name = page.strip_prefix(&docs).unwrap().display().to_string();
+        assert!(
+            name == "SUMMARY.md" || SUMMARY.contains(&format!("]({name})")),
+            "SUMMARY.md lacks {name}"
+        );
+    }
+}
+
+/// Begins the generated part of the page of the command line.
+const GENERATED: &str =
+    "<!-- The text below is generated: UPDATE=1 cargo test --test docs cli -->\n";
+
+/// The short help of a command without the global options, and the names of its own commands.
+fn help(command: &[String]) -> (String, Vec<String>) {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_incident-sync"));
+    let done =
+        program.args(command).arg("-h").env_remove("COLUMNS").output().expect("the binary starts");
+    let text = String::from_utf8(done.stdout).expect("the help is text");
+    let is_global = |line: &&str| {
+        !command.is_empty()
+            && ["-v, --verbose", "--log-format ", "--config ", "-h, --help"]
+                .iter()
+                .any(|option| line.trim_start().starts_with(option))
+    };
+    let lines: Vec<&str> =
+        text.lines().filter(|line| !is_global(line)).map(str::trim_end).collect();
+    let own = text
+        .split("\nCommands:\n")
+        .nth(1)
+        .unwrap_or_default()
+        .split("\n\n")
+        .next()
+        .unwrap_or_default();
+    let names = own.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names =
+        names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    (
+        lines.join("\n").trim_end_matches("\n\nOptions:").trim_end().to_owned(),
+        names.map(str::to_owned).collect(),
+    )
+}
+
+/// The help of a command and of all below it, as Markdown.
+fn reference(command: &[String]) -> String {
+    let (text, below) = help(command);
+    let name: Vec<&str> =
+        std::iter::once("incident-sync").chain(command.iter().map(String::as_str)).collect();
+    let mut page = format!("\n## `{}`\n```text\n{text}\n```\n", name.join(" "));
+    for name in below {
+        page += &reference(&[command, &[name]].concat());
+    }
+    page
+}
+
+#[test]
+fn cli_page_equals_the_help() {
+    let current = reference(&[]);
+    assert!(current.matches("\n## ").count() > 20, "{current}");
+    let (by_hand, generated) = CLI.split_once(GENERATED).expect("the page has its mark");
+    if std::env::var_os("UPDATE").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/cli.md");
+        fs::write(path, format!("{by_hand}{GENERATED}{current}")).unwrap();
+        return;
+    }
+    assert!(
+        generated == current,
+        "docs/reference/cli.md is not current: UPDATE=1 cargo test --test docs cli"
+    );
+}
+
+/// A row of `docs/reference/errors.md`: what one sees, in quotes, then the other cells.
 fn error_rows() -> Vec<(Vec<&'static str>, Vec<&'static str>)> {
     let rows =
         ERRORS.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| you see"));
@@ -135,11 +281,11 @@ fn error_rows() -> Vec<(Vec<&'static str>, Vec<&'static str>)> {
     cells.map(|cells| (cells[0].split('`').skip(1).step_by(2).collect(), cells)).collect()
 }
 
-/// Who, when it is tried again, and class, in the words of `docs/errors.md`.
+/// Who, when it is tried again, and class, in the words of `docs/reference/errors.md`.
 fn judged(error: &SyncError) -> [&'static str; 3] {
     let diagnosis = error.diagnosis();
     let again = match diagnosis.retry {
-        Retry::Now => "at once",
+        Retry::Now => "immediately",
         Retry::After(_) => "after the pause",
         Retry::WithNewToken => "new token",
         Retry::NextRun => "next run",
@@ -231,9 +377,10 @@ fn the_page_of_errors_says_of_each_what_the_code_judges() {
         for seen in seen.iter().filter(|seen| !seen.starts_with("Incident.")) {
             let said = |error: &&SyncError| error.to_string().contains(seen);
             let error = coded(seen, cells[0]).or_else(|| uncoded.iter().find(said).cloned());
-            let error =
-                error.unwrap_or_else(|| panic!("docs/errors.md has {seen}, which nothing says"));
-            assert_eq!(judged(&error), told, "docs/errors.md, {seen}");
+            let error = error.unwrap_or_else(|| {
+                panic!("docs/reference/errors.md has {seen}, which no error says")
+            });
+            assert_eq!(judged(&error), told, "docs/reference/errors.md, {seen}");
             compared += 1;
         }
     }
@@ -270,25 +417,32 @@ fn every_error_of_the_code_is_on_the_page_of_errors_once() {
     assert!(codes.len() > 70, "{}", codes.len());
     for code in codes {
         let name = format!("AADSTS{code}");
-        assert_eq!(seen.iter().filter(|seen| **seen == name).count(), 1, "docs/errors.md, {name}");
+        assert_eq!(
+            seen.iter().filter(|seen| **seen == name).count(),
+            1,
+            "docs/reference/errors.md, {name}"
+        );
     }
     for name in seen.iter().filter(|seen| seen.starts_with("AADSTS")) {
         let code = name["AADSTS".len()..].parse().unwrap();
         assert!(
             KNOWN_CODES.iter().any(|known| known.codes.contains(&code)),
-            "docs/errors.md has {name}, which has no sentence"
+            "docs/reference/errors.md has {name}, which has no advice"
         );
     }
     for name in API_ERRORS {
-        assert!(seen.contains(&name), "docs/errors.md lacks {name}");
+        assert!(seen.contains(&name), "docs/reference/errors.md lacks {name}");
     }
     for error in uncoded() {
         let said = error.to_string();
-        assert!(seen.iter().any(|seen| said.contains(seen)), "docs/errors.md lacks: {said}");
+        assert!(
+            seen.iter().any(|seen| said.contains(seen)),
+            "docs/reference/errors.md lacks: {said}"
+        );
     }
 }
 
-const METRICS_AND_LOGS: &str = include_str!("../docs/metrics-and-logs.md");
+const METRICS_AND_LOGS: &str = include_str!("../docs/reference/metrics-and-logs.md");
 const ALERTS: &str = include_str!("../ops/prometheus-alerts.yml");
 const OPERATION: &str = include_str!("../ops/grafana-operation.json");
 
@@ -325,7 +479,9 @@ fn every_metric_is_explained_and_alerts_and_dashboard_ask_for_no_other() {
     let explained: BTreeSet<&str> =
         rows.filter(|name| name.starts_with("incident_sync_")).collect();
     assert_eq!(explained, recorded);
-    for (name, text) in [("alerts", ALERTS), ("dashboard", OPERATION), ("README", README)] {
+    let documents = documents();
+    let pages = documents.iter().map(|(path, text)| (path.to_str().unwrap(), text.as_str()));
+    for (name, text) in [("alerts", ALERTS), ("dashboard", OPERATION)].into_iter().chain(pages) {
         let unknown: Vec<&str> = metrics_in(text).difference(&recorded).copied().collect();
         assert!(unknown.is_empty(), "{name}: {unknown:?}");
     }
@@ -383,20 +539,6 @@ fn every_field_of_the_log_is_explained() {
     );
     told.extend(["timestamp", "level", "message"].map(str::to_owned));
     assert_eq!(names_of_rows("| field | means |", 1), told);
-}
-
-#[test]
-fn every_span_is_explained() {
-    let source = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
-    let spans = source.split("info_span!(").skip(1);
-    let spans: BTreeSet<String> =
-        spans.map(|rest| rest.split('"').nth(1).unwrap().to_owned()).collect();
-    assert!(spans.len() > 3, "{spans:?}");
-    let head = "| span | attributes | is |";
-    assert_eq!(names_of_rows(head, 1), spans);
-    let mut told = fields_in(&source, &["info_span"]);
-    told.remove("otel.status_code"); // Becomes the status of the span.
-    assert_eq!(names_of_rows(head, 2), told);
 }
 
 /// The names in one column of a table of the page.

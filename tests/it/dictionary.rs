@@ -1,7 +1,7 @@
 //! What the database says of itself, and the pages made of it. The pages are a contract too: a column of `reporting` that is
 //! gone or has another type makes another page.
 //!
-//! `UPDATE=1 cargo test --test it dictionary` writes `docs/data-dictionary.md` and `docs/tables.svg` anew.
+//! `UPDATE=1 cargo test --test it dictionary` writes `docs/data/dictionary.md` and `docs/data/tables.svg` anew.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -90,7 +90,7 @@ async fn the_data_dictionary_is_what_the_database_says() {
     let mut connection = connect().await;
     let mut page = "# Data dictionary\n\nFrom the comments in the database. [`reporting`](#reporting) is a contract: a column is removed, \
         renamed or given another type with a major version only; new ones may come at a view's end. The tables of \
-        [`defender`](#defender) may change with any release; [a picture](tables.svg) shows how they hang together.\n"
+        [`defender`](#defender) may change with any release; [a picture](tables.svg) shows how they are related.\n"
         .to_owned();
     for (schema, kind) in [("reporting", "views"), ("defender", "tables")] {
         write!(page, "\n# `{schema}`\nThe {kind}.\n").unwrap();
@@ -107,14 +107,14 @@ async fn the_data_dictionary_is_what_the_database_says() {
             }
         }
     }
-    assert_current("docs/data-dictionary.md", &page);
+    assert_current("docs/data/dictionary.md", &page);
 }
 
 #[tokio::test]
 async fn the_picture_of_the_tables_is_what_the_database_says() {
     let mut tables = relations(&mut connect().await, "defender").await;
     tables.retain(|table| table.columns.iter().any(|column| column.name == "tenant_id"));
-    assert_current("docs/tables.svg", &Picture::of(&tables).svg());
+    assert_current("docs/data/tables.svg", &Picture::of(&tables).svg());
 }
 
 const LINE: usize = 16;

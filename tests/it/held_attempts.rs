@@ -227,7 +227,7 @@ async fn view_and_function_of_one_reader_show_the_caller_its_own_rows() {
 
 #[tokio::test]
 async fn documented_hardening_runs_and_readers_and_sync_still_work() {
-    const PAGE: &str = include_str!("../../docs/security.md");
+    const PAGE: &str = include_str!("../../docs/operations/security.md");
     let world = World::of(5).await;
     world.good_pass().await;
     for name in ["contoso_bi", "fabrikam_bi"] {

@@ -390,7 +390,7 @@ async fn new_reader_gets_a_connection_limit_and_others_keep_theirs() {
 async fn recipe_for_one_login_shows_each_viewer_its_own_tenant() {
     let (world, one, two) = world_with_readers().await;
     let tool = role(&world, "reporting_tool");
-    let page = include_str!("../../docs/readers.md");
+    let page = include_str!("../../docs/data/reader-recipes.md");
     let page = page
         .replace("contoso_r", &one)
         .replace("fabrikam_r", &two)

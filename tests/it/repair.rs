@@ -79,7 +79,7 @@ async fn verify_tells_each_kind_of_drift_and_writes_nothing() {
     expected.sort_unstable();
     assert_eq!(alerts, expected);
 
-    // The repair that the README tells.
+    // The repair of docs/operations/runbooks/incidents-missing.md.
     tamper(&world, "DELETE FROM defender.incident_payloads WHERE incident_id IN (50, 60)").await;
     tamper(&world, "DELETE FROM defender.incidents WHERE incident_id = 99999").await;
     for result in world.pass_for(SyncMode::Full).await {

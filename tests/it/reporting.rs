@@ -348,16 +348,15 @@ async fn milestones_equal_the_recorded_changes() {
     assert_eq!(rows(&mut connection, exact).await, kept);
 }
 
-/// Those under "For analysts", for who may only read.
+/// Those of the pages for analysts and of the change feed, as a role that may only read.
 #[tokio::test]
-async fn every_query_of_the_readme_runs() {
+async fn every_documented_query_runs() {
     let world = World::of(60).await;
     world.good_pass().await;
-    let readme = include_str!("../../README.md");
-    let analysts =
-        readme.split("\n## For analysts\n").nth(1).unwrap().split("\n## ").next().unwrap();
-    let queries: Vec<&str> =
-        analysts.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let analysts = include_str!("../../docs/data/analysts.md");
+    let feed = include_str!("../../docs/data/change-feed.md");
+    let blocks = [analysts, feed].into_iter().flat_map(|page| page.split("```sql\n").skip(1));
+    let queries: Vec<&str> = blocks.map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(queries.len() >= 6, "{queries:?}");
     let mut reader = PgConnection::connect_with(&world.database).await.unwrap();
     execute(&mut reader, "SET ROLE incident_sync_reader".to_owned()).await;

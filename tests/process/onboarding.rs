@@ -520,7 +520,7 @@ fn the_page_for_operators_names_options_that_exist() {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_incident-sync"));
     let help = String::from_utf8(command.args(["consent-url", "--help"]).output().unwrap().stdout)
         .unwrap();
-    let page = include_str!("../../docs/onboarding.md");
+    let page = include_str!("../../docs/setup/onboarding.md");
     let words = page.split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'));
     let mut options: Vec<&str> =
         words.filter(|word| word.starts_with("--") && word.len() > 3).collect();
