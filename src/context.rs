@@ -48,15 +48,14 @@ impl From<SyncError> for SetupError {
     }
 }
 
-/// What to do, for somebody who waits: it is the daemon that tries again.
+/// What to do.
 fn cure(error: &SyncError) -> String {
     if let SyncError::Database { sqlstate: None, .. } = error {
         return "Postgres does not answer; see whether it runs, whether database.url and sslmode are right, and whether you \
                 may enter its socket if it has one"
             .to_owned();
     }
-    let say = error.diagnosis().advice;
-    say.strip_suffix("; it is tried again").unwrap_or(&say).to_owned()
+    error.diagnosis().advice.into_owned()
 }
 
 /// The database of a command: our own child, or somebody's server.

@@ -1,8 +1,10 @@
-//! The one HTTP client: no redirects, no proxy by surprise, deadlines everywhere, bodies with a cap.
+//! The one HTTP client: no redirects, no implicit proxy, a deadline for each exchange, a limit for each body.
 
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::tls::TlsInfo;
 use reqwest::{Certificate, Client, ClientBuilder, Proxy, Response, Url};
@@ -10,14 +12,14 @@ use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::error::{Peer, SyncError, shown};
+use crate::error::{ConnectionFault, Peer, SyncError, causes, shown};
 
-/// How long peers may take.
+/// Time limits of an exchange.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadlines {
     /// To connect, TLS included.
     pub connect: Duration,
-    /// For a whole exchange. A slow drip keeps a read timeout happy for ever; only the total ends it.
+    /// For a whole exchange. A peer that drips never meets a read timeout; only the total ends it.
     pub total: Duration,
 }
 
@@ -27,36 +29,36 @@ impl Default for Deadlines {
     }
 }
 
-/// Below the idle timeouts of the load balancers on the way, so that we rarely write to a connection they have closed.
+/// Below the idle timeouts of load balancers, so that requests rarely meet a connection that they have closed.
 const IDLE_CONNECTION: Duration = Duration::from_secs(45);
 
-/// How Microsoft is reached from this network.
+/// The network path to Microsoft.
 #[derive(Clone, Default)]
 pub struct Route {
-    /// The proxy on the way.
+    /// The proxy to use.
     pub proxy: ProxyChoice,
-    /// Authorities that are trusted besides the system's.
+    /// Trusted authorities, in addition to the system's.
     pub authorities: Vec<Certificate>,
 }
 
-/// Which proxy is used.
+/// The choice of a proxy.
 #[derive(Clone, Default)]
 pub enum ProxyChoice {
-    /// None, whatever the environment says.
+    /// None, also if the environment names one.
     #[default]
     None,
     /// That of `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`.
     Environment,
-    /// This one.
+    /// A configured one.
     At {
-        /// Its password is in the URL.
+        /// Its URL may contain the password.
         proxy: Box<Proxy>,
-        /// Where it listens: host and port, without anything secret.
+        /// Host and port, free of secrets.
         address: (String, u16),
     },
 }
 
-/// Without the proxy, whose URL may hold a password.
+/// Leaves out the proxy, whose URL may contain a password.
 impl std::fmt::Debug for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let proxy = match self.proxy {
@@ -68,31 +70,31 @@ impl std::fmt::Debug for Route {
     }
 }
 
-/// The client with our deadlines, without a proxy.
+/// A client with the default deadlines, without a proxy.
 pub fn client() -> Client {
     client_within(Deadlines::default())
 }
 
-/// Builds the client; tests that wait for a deadline bring their own.
+/// A client with other deadlines, for tests that wait for one.
 pub fn client_within(deadlines: Deadlines) -> Client {
     client_on(&Route::default(), deadlines)
 }
 
-/// Builds the client for a network.
+/// A client for this network path.
 ///
 /// # Panics
-/// Never in practice: the options are constants, and the configuration checked the rest.
+/// Never in practice: the options are constants, or validated with the configuration.
 pub fn client_on(route: &Route, deadlines: Deadlines) -> Client {
     builder(route, deadlines).build().expect(BUILDS)
 }
 
-/// Whether a client can be built that trusts these authorities: what is inside their armour is not looked at before.
+/// Whether a client can trust these authorities: reading their PEM does not check what is inside.
 pub(crate) fn client_builds_with(authorities: &[Certificate]) -> bool {
     let route = Route { authorities: authorities.to_vec(), ..Route::default() };
     builder(&route, Deadlines::default()).build().is_ok()
 }
 
-/// The same for the doctor, who looks at certificates.
+/// A client that keeps the certificate of the peer, for the doctor.
 ///
 /// # Panics
 /// Never in practice, see [`client_on`].
@@ -100,12 +102,12 @@ pub(crate) fn probe_client(route: &Route, deadlines: Deadlines) -> Client {
     builder(route, deadlines).tls_info(true).build().expect(BUILDS)
 }
 
-/// For TLS, in the whole process. A second call finds it installed already, which is what it wants.
+/// For TLS, in the whole process. Only the first call has an effect.
 pub(crate) fn install_cryptography() {
     drop(rustls::crypto::ring::default_provider().install_default());
 }
 
-const BUILDS: &str = "the configuration checked what is not constant";
+const BUILDS: &str = "the options are constants or validated";
 
 fn builder(route: &Route, deadlines: Deadlines) -> ClientBuilder {
     install_cryptography();
@@ -125,15 +127,15 @@ fn builder(route: &Route, deadlines: Deadlines) -> ClientBuilder {
         .tcp_keepalive(Duration::from_secs(30))
 }
 
-/// What a host shows in any answer.
+/// Facts from any answer of a host.
 pub(crate) struct HostProbe {
     /// Its clock.
     pub(crate) server_time: Option<DateTime<Utc>>,
-    /// Its certificate, where TLS is spoken.
+    /// Its certificate, if it uses TLS.
     pub(crate) certificate: Option<Vec<u8>>,
 }
 
-/// Asks a host for anything: whatever it answers shows that it is there. Nothing secret goes along.
+/// Sends a request without secrets. Any answer shows that the host is reachable.
 pub(crate) async fn probe_host(
     client: &Client,
     url: Url,
@@ -145,56 +147,42 @@ pub(crate) async fn probe_host(
     Ok(HostProbe { server_time: server_time(response.headers()), certificate })
 }
 
-/// A failed exchange without its URL, which may hold what does not belong into a log.
+/// A failed exchange without its URL, which may contain a secret.
 pub(crate) fn transport(peer: Peer, error: reqwest::Error) -> SyncError {
     if error.is_timeout() {
         return SyncError::Timeout { peer };
     }
-    let kind = match &error {
-        error if error.is_connect() => "no connection",
-        error if error.is_decode() || error.is_body() => "the body broke off or does not inflate",
-        _ => "the exchange failed",
+    let kind = if error.is_connect() {
+        "no connection"
+    } else if error.is_decode() || error.is_body() {
+        "the body is incomplete or does not decompress"
+    } else {
+        "the exchange failed"
     };
     let error = error.without_url();
-    let causes =
-        || std::iter::successors(std::error::Error::source(&error), |error| error.source());
-    let cause = causes().last();
-    let tunnel = causes()
-        .map(ToString::to_string)
-        .find_map(|cause| cause.strip_prefix(TUNNEL).map(str::to_owned));
-    if let Some(what) = tunnel {
-        return no_tunnel(peer, &what, cause.map(ToString::to_string));
-    }
-    let mut what = cause.map_or_else(|| kind.to_owned(), |cause| format!("{kind}: {cause}"));
-    if what.contains("UnknownIssuer") {
-        what.push_str(
-            "; if a proxy of yours signs in its place, name its authority in http_client.ca_file",
-        );
-    }
-    SyncError::Transport { peer, what }
-}
-
-/// How the HTTP library begins to tell of a proxy.
-const TUNNEL: &str = "tunnel error: ";
-
-fn no_tunnel(peer: Peer, what: &str, cause: Option<String>) -> SyncError {
-    match what {
-        "proxy authorization required" => {
-            SyncError::Proxy { peer, what: "407".to_owned(), wants_password: true }
+    let cause = causes(&error).skip(1).last().map(ToString::to_string);
+    let kind = match causes(&error).find_map(|cause| cause.downcast_ref::<TunnelError>()) {
+        Some(TunnelError::ProxyAuthRequired) => {
+            return SyncError::Proxy { peer, wants_password: true };
         }
-        "unsuccessful" | "proxy response headers too long" => SyncError::Proxy {
-            peer,
-            what: "it did not connect us".to_owned(),
-            wants_password: false,
-        },
-        _ => SyncError::Transport {
-            peer,
-            what: format!("no connection to the proxy: {}", cause.unwrap_or_default()),
-        },
+        Some(TunnelError::TunnelUnsuccessful | TunnelError::ProxyHeadersTooLong) => {
+            return SyncError::Proxy { peer, wants_password: false };
+        }
+        Some(_) => "no connection to the proxy",
+        None => kind,
+    };
+    let fault = ConnectionFault::of_tls(&error);
+    let mut what = cause.map_or_else(|| kind.to_owned(), |cause| format!("{kind}: {cause}"));
+    if fault == Some(ConnectionFault::UnknownIssuer) {
+        what.push_str(". Behind a TLS-inspecting proxy set http_client.ca_file");
     }
+    SyncError::Transport { peer, what, fault }
 }
 
-/// Reads a body as text, counting what comes out of the inflater: a bomb ends at the limit. Invalid UTF-8 is replaced.
+/// The error of a proxy's tunnel. The HTTP library exports the type only as that of its service.
+type TunnelError = <Tunnel<HttpConnector> as tower_service::Service<hyper::Uri>>::Error;
+
+/// Reads a body as text, at most `bytes_max` bytes after decompression. Invalid UTF-8 is replaced.
 pub(crate) async fn read_text(
     mut response: Response,
     peer: Peer,
@@ -217,8 +205,8 @@ pub(crate) async fn read_text(
     }
 }
 
-/// The text with each invalid sequence replaced; `None` where that is more than `bytes_max`: U+FFFD is three times as long as
-/// the byte that it replaces.
+/// The text with each invalid sequence replaced; `None` if that is more than `bytes_max`: U+FFFD is three times as long as the
+/// byte that it replaces.
 fn repaired(body: &[u8], bytes_max: usize) -> Option<String> {
     let replacement =
         |chunk: &std::str::Utf8Chunk<'_>| if chunk.invalid().is_empty() { "" } else { "\u{fffd}" };
@@ -235,10 +223,10 @@ fn repaired(body: &[u8], bytes_max: usize) -> Option<String> {
     Some(text)
 }
 
-/// Errors of Microsoft's have a few hundred bytes; no more than this is read of one.
+/// Microsoft's errors have a few hundred bytes; the rest of a longer one is not read.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
-/// Reads the beginning of a body that is no success. One that breaks off says less, and its status is known all the same.
+/// Reads the beginning of an error's body. An incomplete body is accepted, because the status is known.
 pub(crate) async fn read_refusal(mut response: Response, peer: Peer) -> Result<String, SyncError> {
     let mut body = Vec::new();
     while body.len() < REFUSAL_BYTES_MAX {
@@ -253,8 +241,8 @@ pub(crate) async fn read_refusal(mut response: Response, peer: Peer) -> Result<S
     Ok(String::from_utf8_lossy(&body).into_owned())
 }
 
-/// The value of this field of a JSON object, the last one if it is repeated; no other is decoded, and what follows a fault in
-/// the text is not read.
+/// The value of this field of a JSON object, the last one if it is repeated. Other values are not decoded, and reading ends at
+/// the first syntax error.
 pub(crate) fn field<'a>(json: &'a str, name: &str) -> Option<&'a RawValue> {
     fields(json, name).pop()
 }
@@ -283,18 +271,18 @@ pub(crate) fn fields<'a>(json: &'a str, name: &str) -> Vec<&'a RawValue> {
     found
 }
 
-/// A text field of a JSON object, as it may be shown; empty where it is anything else.
+/// A text field of a JSON object, safe to show; empty if it is missing or not text.
 pub(crate) fn word(json: &str, name: &str) -> String {
     let text = field(json, name).and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
     shown(&text.unwrap_or_default())
 }
 
-/// The server's clock.
+/// The header `Date`.
 pub(crate) fn server_time(headers: &HeaderMap) -> Option<DateTime<Utc>> {
     header_date(headers.get(DATE)?.to_str().ok()?).map(DateTime::from)
 }
 
-/// `Retry-After`: seconds, or a date that is compared with the server's own clock. A past date is no pause.
+/// `Retry-After`: seconds, or a date relative to the server's own clock. A past date is a pause of zero.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let server = headers.get(DATE).and_then(|date| header_date(date.to_str().ok()?));
@@ -321,7 +309,7 @@ mod tests {
     use crate::error::{Retry, SyncError};
 
     #[test]
-    fn a_pause_is_read_in_both_forms() {
+    fn retry_after_is_read_as_seconds_or_date() {
         let now = header_date("Mon, 23 Nov 2026 10:00:00 GMT").unwrap();
         assert_eq!(pause("17", now), Some(Duration::from_secs(17)));
         assert_eq!(pause("Mon, 23 Nov 2026 10:01:30 GMT", now), Some(Duration::from_secs(90)));
@@ -335,18 +323,18 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn any_pause_is_obeyed_for_a_while_that_ends(
-            told in "[0-9]{1,25}|-?[0-9.e+]{1,9}|(Mon|Sun), [0-3][0-9] (Nov|Feb) [0-9]{4} [0-9:]{8} GMT|.{0,30}",
+        fn any_requested_pause_is_obeyed_but_bounded(
+            header in "[0-9]{1,25}|-?[0-9.e+]{1,9}|(Mon|Sun), [0-3][0-9] (Nov|Feb) [0-9]{4} [0-9:]{8} GMT|.{0,30}",
             date in "(Mon, 23 Nov [0-9]{4} 10:00:00 GMT)?",
             server_time in any::<i32>(),
         ) {
             let now = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(server_time.unsigned_abs()));
-            let seconds = told.trim().parse::<u64>().ok();
+            let seconds = header.trim().parse::<u64>().ok();
             if let Some(seconds) = seconds {
-                prop_assert_eq!(pause(told.trim(), now), Some(Duration::from_secs(seconds)));
+                prop_assert_eq!(pause(header.trim(), now), Some(Duration::from_secs(seconds)));
             }
             let mut headers = HeaderMap::new();
-            for (name, text) in [(RETRY_AFTER, &told), (DATE, &date)] {
+            for (name, text) in [(RETRY_AFTER, &header), (DATE, &date)] {
                 headers.extend(HeaderValue::from_str(text).ok().map(|value| (name, value)));
             }
             let asked = retry_after(&headers);
@@ -355,8 +343,8 @@ mod tests {
                 SyncError::Api { status, code, target, retry_after: asked, hint }
             };
             let Retry::After(wait) = refused(429).diagnosis().retry else { panic!("a 429 is a pause") };
-            prop_assert!(wait <= Duration::from_secs(6 * 3600), "{wait:?} for {told}");
-            prop_assert!(asked.is_none_or(|asked| wait <= asked), "{wait:?} for {told}");
+            prop_assert!(wait <= Duration::from_secs(6 * 3600), "{wait:?} for {header}");
+            prop_assert!(asked.is_none_or(|asked| wait <= asked), "{wait:?} for {header}");
             if let Retry::After(wait) = refused(503).diagnosis().retry {
                 prop_assert!(wait <= Duration::from_secs(6 * 3600));
             }

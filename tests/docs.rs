@@ -291,7 +291,7 @@ fn judged(error: &SyncError) -> [&'static str; 3] {
         Retry::NextRun => "next run",
         Retry::OnceFixed => "hourly",
     };
-    [diagnosis.owner.as_str(), again, diagnosis.class]
+    [diagnosis.owner.as_str(), again, diagnosis.class.as_str()]
 }
 
 fn entra(code: u32) -> SyncError {
@@ -311,7 +311,7 @@ fn coded(seen: &str, cell: &str) -> Option<SyncError> {
     }
     if let Some(class) = seen.strip_prefix("SQLSTATE ") {
         let (sqlstate, what) = (Some(format!("{class}000")), String::new());
-        return Some(SyncError::Database { step: "reading", sqlstate, what });
+        return Some(SyncError::Database { step: "reading", sqlstate, what, fault: None });
     }
     let (status, word) = seen.split_once(' ').unwrap_or((seen, ""));
     let hint = if cell.contains("token lacks") {
@@ -327,11 +327,6 @@ fn uncoded() -> Vec<SyncError> {
     let peer = Peer::Defender;
     let text = String::new;
     let identity = |status| SyncError::ManagedIdentity { status, what: text() };
-    let proxy = |what: &str, wants_password| SyncError::Proxy {
-        peer,
-        what: what.to_owned(),
-        wants_password,
-    };
     vec![
         identity(400),
         identity(404),
@@ -339,17 +334,17 @@ fn uncoded() -> Vec<SyncError> {
         identity(429),
         identity(503),
         SyncError::Assertion { what: "the assertion could not be signed" },
-        proxy("407", true),
-        proxy("it did not connect us", false),
+        SyncError::Proxy { peer, wants_password: true },
+        SyncError::Proxy { peer, wants_password: false },
         SyncError::TokenReply { what: "" },
         SyncError::WrongTenant { token_tid: text() },
         SyncError::ApiReply { what: text() },
         SyncError::ClockSkew { server: DateTime::UNIX_EPOCH, database: DateTime::UNIX_EPOCH },
         SyncError::BodyTooLarge { peer, bytes_max: 1 },
         SyncError::Redirected { peer, status: 302 },
-        SyncError::Transport { peer, what: text() },
+        SyncError::Transport { peer, what: text(), fault: None },
         SyncError::Timeout { peer },
-        SyncError::Transport { peer: Peer::ManagedIdentity, what: text() },
+        SyncError::Transport { peer: Peer::ManagedIdentity, what: text(), fault: None },
         SyncError::Timeout { peer: Peer::ManagedIdentity },
         SyncError::ForeignNextLink { origin: text() },
         SyncError::ForeignIncident { incident_id: 1, uri_tid: text() },

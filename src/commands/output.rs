@@ -77,7 +77,7 @@ pub fn sync_table(results: &[TenantResult]) -> String {
         let (who, say) = result
             .diagnosis
             .as_ref()
-            .map_or(("", ""), |diagnosis| (diagnosis.owner.as_str(), diagnosis.advice.as_str()));
+            .map_or(("", ""), |diagnosis| (diagnosis.owner.as_str(), &*diagnosis.advice));
         table.add_row([
             result.tenant.name.clone(),
             result.outcome.as_str().to_owned(),
@@ -113,7 +113,7 @@ pub fn sync_json(results: &[TenantResult], left_out: &[&str], took: Duration) ->
             "seconds": result.took.as_secs_f64(),
             "error_class": result.diagnosis.as_ref().map(|diagnosis| diagnosis.class),
             "who_must_act": result.diagnosis.as_ref().map(|diagnosis| diagnosis.owner.as_str()),
-            "advice": result.diagnosis.as_ref().map(|diagnosis| diagnosis.advice.as_str()),
+            "advice": result.diagnosis.as_ref().map(|diagnosis| &*diagnosis.advice),
             "error": result.report.failure.as_ref().map(ToString::to_string),
         })
     };
@@ -468,7 +468,7 @@ mod tests {
             about,
             result,
             who_must_act: Some("nobody"),
-            advice: error.diagnosis().advice,
+            advice: error.diagnosis().advice.into_owned(),
             error: Some((&error).into()),
         };
         let api = |status, seconds| {

@@ -160,7 +160,8 @@ fn judge_end(ended: Option<DispatcherEnd>, was_asked: bool) -> Result<(), Failur
     )))
 }
 
-/// Keeps trying while the database is merely away; `None` when stopped meanwhile.
+/// Retries during an outage of the database; `None` when stopped meanwhile. A wrong user, password or schema is an error:
+/// an operator is probably watching, and the next start by systemd reads everything again.
 async fn await_database(
     config: &Config,
     migrate: bool,
@@ -172,7 +173,9 @@ async fn await_database(
             opened = OpenDatabase::open(&config.database, Hold::Daemon, migrate) => opened,
         };
         match opened {
-            Err(SetupError::Database { error, .. }) if is_transient(&error) => {
+            Err(SetupError::Database { error, .. })
+                if error.diagnosis().class.is_database_outage() =>
+            {
                 notify(|| sd_notify::notify(&[NotifyState::Status("waiting for the database")]))
                     .await;
                 tracing::warn!(error = %error, "waiting for the database");
@@ -184,15 +187,6 @@ async fn await_database(
             () = tokio::time::sleep(DATABASE_RETRY) => {}
         }
     }
-}
-
-/// A wrong user, password or schema ends us with a plain error instead: somebody is looking, and systemd's next start
-/// reads everything again.
-fn is_transient(error: &SyncError) -> bool {
-    matches!(
-        error.diagnosis().class,
-        "database" | "database_conflict" | "database_full" | "database_read_only"
-    )
 }
 
 /// Ends when the private server does; never, where the server is somebody else's.

@@ -27,7 +27,7 @@ pub async fn bring_up_to_date(store: &Store) -> Result<(), SyncError> {
         let started = Instant::now();
         if let Err(error) = store.summarise(tenant).await {
             let diagnosis = error.diagnosis();
-            tracing::warn!(tenant.id = %tenant, error = %error, class = diagnosis.class, "no summaries were written; the views of all tenants are slower");
+            tracing::warn!(tenant.id = %tenant, error = %error, class = diagnosis.class.as_str(), "no summaries were written; the views of all tenants are slower");
         }
         last = tenant;
         tokio::time::sleep(started.elapsed()).await;

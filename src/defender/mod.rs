@@ -264,7 +264,7 @@ mod tests {
             for body in ["", "<html>blocked by policy</html>", "{}", r#"{"error":"blocked"}"#] {
                 let diagnosis = refusal(status, body, None, TokenCheck::Valid).diagnosis();
                 assert_eq!(
-                    (diagnosis.class, diagnosis.owner),
+                    (diagnosis.class.as_str(), diagnosis.owner),
                     ("bad_reply", Owner::Nobody),
                     "{status} {body}"
                 );

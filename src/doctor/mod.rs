@@ -119,7 +119,7 @@ impl From<String> for ErrorText {
 
 impl From<&SyncError> for ErrorText {
     fn from(error: &SyncError) -> Self {
-        let class = error.diagnosis().class;
+        let class = error.diagnosis().class.as_str();
         let cause = match error {
             SyncError::Entra { codes, status, error, .. } => codes.first().map_or_else(
                 || format!("{class} {status} {error}"),
@@ -374,13 +374,13 @@ async fn probe_database(
                 Err((String::new(), None)) // The row of the step that failed tells why.
             } else {
                 let once = inspect::connect_once(url.connect_options()).await;
-                once.map_err(|error| diagnose::unreachable(&error)).and(opened)
+                once.map_err(|error| diagnose::unreachable_database(&error)).and(opened)
             };
             (url.to_string(), looked_up, connected, opened)
         }
     };
     let inspection = match opened {
-        Ok(store) => store.inspect().await.map_err(|error| diagnose::unreachable(&error)),
+        Ok(store) => store.inspect().await.map_err(|error| diagnose::unreachable_database(&error)),
         Err(unopened) => Err(unopened),
     };
     DatabaseFacts { server, looked_up, connected, inspection }

@@ -330,7 +330,7 @@ impl TokenCache {
                     if error.is_transient() { "cannot be used for now" } else { "is refused" };
                 tracing::error!(
                     app = credential_id.client_id, credential = name, tenant.name = credential_id.owner, kind = by.kind(),
-                    class = diagnosis.class, owner = diagnosis.owner.as_str(), advice = diagnosis.advice, error = %error,
+                    class = diagnosis.class.as_str(), owner = diagnosis.owner.as_str(), advice = &*diagnosis.advice, error = %error,
                     "{whose} credential {what}: {name} ({kind})", kind = by.kind()
                 );
             }

@@ -28,7 +28,7 @@ impl Store {
         gap: Gap,
         why: &SyncError,
     ) -> Result<(), SyncError> {
-        let (class, message) = (why.diagnosis().class, why.to_string());
+        let (class, message) = (why.diagnosis().class.as_str(), why.to_string());
         let note = async |connection: &mut PgConnection| {
             if !self.holds(lease, true, connection).await? {
                 return Ok(false);

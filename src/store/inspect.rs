@@ -6,7 +6,7 @@ use sqlx::{Connection, PgConnection};
 use super::feed::{Feed, ReaderLimits};
 use super::objects::MissingObjects;
 use super::{CONNECT_DEADLINE, DbRole, MIGRATIONS, Store, database_error, newest_migration, ours};
-use crate::error::{SyncError, visible};
+use crate::error::{ConnectionFault, SyncError, visible};
 
 /// What a database is, tables or not.
 #[derive(Debug, Clone)]
@@ -83,22 +83,30 @@ pub struct SchemaState {
 /// asked yet.
 pub async fn connect_once(options: &PgConnectOptions) -> Result<(), SyncError> {
     let step = "connecting";
-    let failed = |what: String| {
+    let failed = |what: String, fault: Option<ConnectionFault>| {
         let what = visible(&what).chars().take(LONGEST_TOLD).collect();
-        SyncError::Database { step, sqlstate: None, what }
+        SyncError::Database { step, sqlstate: None, what, fault }
     };
     match tokio::time::timeout(CONNECT_DEADLINE, PgConnection::connect_with(&ours(options))).await {
         Ok(Ok(connection)) => {
             drop(connection.close().await);
             Ok(())
         }
-        Ok(Err(sqlx::Error::Io(error))) => Err(failed(error.to_string())),
-        Ok(Err(error @ (sqlx::Error::Tls(_) | sqlx::Error::Protocol(_)))) => {
-            Err(failed(error.to_string()))
+        Ok(Err(sqlx::Error::Io(error))) => {
+            Err(failed(error.to_string(), ConnectionFault::of_tls(&error)))
+        }
+        Ok(Err(error @ sqlx::Error::Protocol(_))) => {
+            Err(failed(error.to_string(), Some(ConnectionFault::NotPostgres)))
+        }
+        Ok(Err(error @ sqlx::Error::Tls(_))) => {
+            // The driver has a text, no type, for a server that answers its request for TLS with no.
+            let fault = ConnectionFault::of_tls(&error).unwrap_or(ConnectionFault::TlsNotOffered);
+            Err(failed(error.to_string(), Some(fault)))
         }
         Ok(Err(error)) => Err(database_error(step, &error)),
         Err(_) => {
-            Err(failed(format!("connected, but no answer within {} s", CONNECT_DEADLINE.as_secs())))
+            let what = format!("connected, but no answer within {} s", CONNECT_DEADLINE.as_secs());
+            Err(failed(what, Some(ConnectionFault::NoAnswer)))
         }
     }
 }

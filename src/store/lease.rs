@@ -129,7 +129,7 @@ fn decoded(rows: &[PgRow]) -> Vec<Claim> {
                 let error = SyncError::StateOutOfBounds { columns: column };
                 let diagnosis = error.diagnosis();
                 let (class, owner, advice) =
-                    (diagnosis.class, diagnosis.owner.as_str(), diagnosis.advice);
+                    (diagnosis.class.as_str(), diagnosis.owner.as_str(), &*diagnosis.advice);
                 tracing::error!(tenant.id = %tenant, error = %error, class, owner, advice, "a tenant was not claimed");
             }
         }

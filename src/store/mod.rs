@@ -12,7 +12,7 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction,
 };
 
-use crate::error::SyncError;
+use crate::error::{ConnectionFault, SyncError};
 use crate::failpoint;
 use crate::tenant::TenantId;
 
@@ -387,6 +387,7 @@ pub async fn apply_migrations(options: &PgConnectOptions) -> Result<(), SyncErro
             step,
             sqlstate: None,
             what: "another migration holds the lock".to_owned(),
+            fault: None,
         }),
     };
     failpoint::reach("migration.end").await;
@@ -419,6 +420,7 @@ async fn within<T>(
             step,
             sqlstate: None,
             what: "no answer within the deadline".to_owned(),
+            fault: None,
         }),
     }
 }
@@ -449,5 +451,5 @@ pub(crate) fn database_error(step: &'static str, error: &sqlx::Error) -> SyncErr
         }
         _ => (None, "unexpected answer".to_owned()),
     };
-    SyncError::Database { step, sqlstate, what }
+    SyncError::Database { step, sqlstate, what, fault: ConnectionFault::of_tls(error) }
 }

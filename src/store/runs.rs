@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 
 use super::lease::RunKind;
 use super::{DbRole, Lease, Store};
-use crate::error::{Diagnosis, Retry, SyncError};
+use crate::error::{Diagnosis, ErrorClass, Retry, SyncError};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -38,14 +38,42 @@ impl Outcome {
         }
     }
 
-    /// The outcome of a run that ended with this verdict.
+    /// The outcome of a run that ended with this diagnosis.
     pub fn of(diagnosis: &Diagnosis) -> Self {
-        match (diagnosis.class, diagnosis.retry) {
-            ("throttled", _) => Self::Throttled,
-            ("stopped" | "lease_lost", _) => Self::Stopped,
-            (_, Retry::OnceFixed) => Self::Parked,
-            ("forbidden" | "missing_role" | "credential", _) => Self::Parked,
-            _ => Self::Failed,
+        use ErrorClass as Class;
+        match diagnosis.class {
+            Class::Throttled => Self::Throttled,
+            Class::Stopped | Class::LeaseLost => Self::Stopped,
+            // Parked although a new token is tried first: only the owner can end these.
+            Class::Forbidden | Class::MissingRole | Class::Credential | Class::Parked => {
+                Self::Parked
+            }
+            Class::AppDisabled
+            | Class::BadReply
+            | Class::BadRequest
+            | Class::BadState
+            | Class::Bug
+            | Class::ConditionalAccess
+            | Class::ConsentMissing
+            | Class::Database
+            | Class::DatabaseConflict
+            | Class::DatabaseData
+            | Class::DatabaseFull
+            | Class::DatabaseReadOnly
+            | Class::DatabaseRights
+            | Class::NotLicensed
+            | Class::Proxy
+            | Class::Schema
+            | Class::Security
+            | Class::TenantConfig
+            | Class::TooLarge
+            | Class::Transport
+            | Class::Unauthorized
+            | Class::UnstableListing
+            | Class::Upstream => match diagnosis.retry {
+                Retry::OnceFixed => Self::Parked,
+                Retry::Now | Retry::After(_) | Retry::WithNewToken | Retry::NextRun => Self::Failed,
+            },
         }
     }
 }
@@ -125,9 +153,8 @@ impl Store {
         let failure = failure.as_ref().filter(|_| *outcome != Outcome::Stopped);
         let diagnosis = failure.map(|(diagnosis, _)| diagnosis);
         let message = failure.map(|(diagnosis, error)| format!("{} ({error})", diagnosis.advice));
-        let parked = diagnosis
-            .filter(|_| *outcome == Outcome::Parked)
-            .map(|diagnosis| diagnosis.advice.as_str());
+        let parked =
+            diagnosis.filter(|_| *outcome == Outcome::Parked).map(|diagnosis| &*diagnosis.advice);
         let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
         let finish = async |connection: &mut PgConnection| {
             sqlx::query(include_str!("sql/finish_run.sql"))
@@ -135,7 +162,7 @@ impl Store {
                 .bind(lease.fence)
                 .bind(&self.instance)
                 .bind(is_complete)
-                .bind(diagnosis.map(|diagnosis| diagnosis.class))
+                .bind(diagnosis.map(|diagnosis| diagnosis.class.as_str()))
                 .bind(message)
                 .bind(diagnosis.map(|diagnosis| diagnosis.owner.as_str()))
                 .bind(next_attempt_at)

@@ -173,7 +173,7 @@ impl Standing {
         }
         let error = SyncError::StateOutOfBounds { columns: self.out_of_bounds.join(", ") };
         let diagnosis = error.diagnosis();
-        self.error_class = Some(diagnosis.class.to_owned());
+        self.error_class = Some(diagnosis.class.to_string());
         self.error_message = Some(format!("{} ({error})", diagnosis.advice));
         self.who_must_act = Some(diagnosis.owner.as_str().to_owned());
     }

@@ -287,7 +287,7 @@ impl SyncEngine {
             let error = SyncError::StateOutOfBounds { columns: columns.join(", ") };
             let diagnosis = error.diagnosis();
             let (class, owner, advice) =
-                (diagnosis.class, diagnosis.owner.as_str(), diagnosis.advice);
+                (diagnosis.class.as_str(), diagnosis.owner.as_str(), &*diagnosis.advice);
             tracing::error!(
                 tenant.id = %tenant, tenant.name = name, error = %error, class, owner, advice,
                 "a tenant's state is out of bounds; other tenants are read as always"
@@ -368,7 +368,7 @@ impl SyncEngine {
         *told = Some(Instant::now());
         let diagnosis = error.diagnosis();
         let (class, owner, advice) =
-            (diagnosis.class, diagnosis.owner.as_str(), diagnosis.advice.as_str());
+            (diagnosis.class.as_str(), diagnosis.owner.as_str(), &*diagnosis.advice);
         if diagnosis.owner == Owner::Nobody {
             tracing::warn!(error = %error, class, owner, advice, "no tenant could be claimed");
         } else {
@@ -456,7 +456,8 @@ impl SyncEngine {
         let diagnosis = report.failure.as_ref().map(SyncError::diagnosis);
         let outcome = diagnosis.as_ref().map_or(Outcome::Ok, Outcome::of);
         let record = self.record(&claim, options, &report, outcome, diagnosis.clone(), took);
-        let is_database_error = report.failure.as_ref().is_some_and(SyncError::is_database_error);
+        let is_database_error =
+            diagnosis.as_ref().is_some_and(|diagnosis| diagnosis.class.is_database());
         self.is_database_failing.store(is_database_error, Ordering::Relaxed);
         failpoint::reach("run.ended").await;
         let store = &self.services.store;
@@ -595,7 +596,7 @@ pub(crate) fn next_wait(
             Some(asked.max(Duration::from_secs(1)) + asked.mul_f64(jitter(claim) / 10.0))
         }
         (Outcome::Parked, _) => Some(PARKED_PROBE.mul_f64(0.8 + 0.4 * jitter(claim))),
-        (Outcome::Failed, _) if diagnosis.class.starts_with("database") => {
+        (Outcome::Failed, _) if diagnosis.class.is_database() => {
             Some(DATABASE_PROBE.mul_f64(0.8 + 0.4 * jitter(claim)))
         }
         (Outcome::Failed | Outcome::Throttled, _) => {
@@ -630,7 +631,7 @@ fn log_run(claim: &Claim, result: &TenantResult) {
         );
     }
     let (class, owner, advice) = diagnosis.as_ref().map_or(("", "", ""), |diagnosis| {
-        (diagnosis.class, diagnosis.owner.as_str(), diagnosis.advice.as_str())
+        (diagnosis.class.as_str(), diagnosis.owner.as_str(), &*diagnosis.advice)
     });
     let error = report.failure.as_ref().map(ToString::to_string).unwrap_or_default();
     let span = tracing::Span::current();
@@ -673,6 +674,43 @@ impl std::fmt::Display for OptionalTime {
                 write!(f, "{}", time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true))
             }
             None => f.write_str("-"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Lease;
+    use crate::tenant::TenantId;
+
+    fn wait_after(sqlstate: &str, consecutive_failures: u32) -> Duration {
+        let claim = Claim {
+            lease: Lease { tenant: TenantId(Uuid::from_u128(1)), fence: 1 },
+            watermark: None,
+            is_backfilled: true,
+            consecutive_failures,
+            claimed_at: DateTime::UNIX_EPOCH,
+            kind: RunKind::Poll,
+        };
+        let diagnosis = SyncError::Database {
+            step: "writing a page",
+            sqlstate: Some(sqlstate.to_owned()),
+            what: String::new(),
+            fault: None,
+        }
+        .diagnosis();
+        next_wait(&diagnosis, Outcome::of(&diagnosis), &claim).unwrap()
+    }
+
+    #[test]
+    fn refused_value_backs_off_but_outage_is_probed() {
+        for sqlstate in ["22021", "23514", "54000"] {
+            assert!(wait_after(sqlstate, 0) >= Duration::from_secs(48), "{sqlstate}");
+            assert!(wait_after(sqlstate, 9) >= Duration::from_secs(48 * 60), "{sqlstate}");
+        }
+        for sqlstate in ["08006", "28P01", "53100", "25006", "40P01"] {
+            assert!(wait_after(sqlstate, 9) <= DATABASE_PROBE.mul_f64(1.2), "{sqlstate}");
         }
     }
 }

@@ -20,8 +20,8 @@ pub async fn apply(services: &Services, tenant: &Tenant, lease: &Lease, stop: &C
     }
     let diagnosis = error.diagnosis();
     tracing::error!(
-        tenant.id = %tenant.id, tenant.name = tenant.name, class = diagnosis.class, owner = diagnosis.owner.as_str(),
-        advice = diagnosis.advice, error = %error,
+        tenant.id = %tenant.id, tenant.name = tenant.name, class = diagnosis.class.as_str(), owner = diagnosis.owner.as_str(),
+        advice = &*diagnosis.advice, error = %error,
         "what is older than [retention] allows was not deleted; the next reconciliation tries again"
     );
 }

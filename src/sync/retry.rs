@@ -69,7 +69,7 @@ where
     let tell = |error: &SyncError, _| {
         if !std::mem::replace(&mut is_told, true) {
             let diagnosis = error.diagnosis();
-            tracing::warn!(error = %error, class = diagnosis.class, owner = diagnosis.owner.as_str(), advice = diagnosis.advice, "{what} waits for the database");
+            tracing::warn!(error = %error, class = diagnosis.class.as_str(), owner = diagnosis.owner.as_str(), advice = &*diagnosis.advice, "{what} waits for the database");
         }
     };
     let backoff = ConstantBuilder::default().with_delay(Duration::from_secs(2)).without_max_times();
@@ -149,7 +149,20 @@ mod tests {
             retry_after: seconds.map(Duration::from_secs),
             hint: String::new(),
         };
-        assert_eq!(tries(SyncError::Transport { peer: Peer::Entra, what: String::new() }).await, 4);
+        assert_eq!(
+            tries(SyncError::Transport { peer: Peer::Entra, what: String::new(), fault: None })
+                .await,
+            4
+        );
+        let database = |sqlstate: &str| SyncError::Database {
+            step: "writing a page",
+            sqlstate: Some(sqlstate.to_owned()),
+            what: String::new(),
+            fault: None,
+        };
+        assert_eq!(tries(database("57P01")).await, 4);
+        // A row too large for Postgres does not get smaller.
+        assert_eq!(tries(database("54000")).await, 1);
         assert_eq!(tries(api(500, None)).await, 4);
         assert_eq!(tries(api(429, Some(0))).await, 4);
         assert_eq!(tries(api(429, Some(31))).await, 1);

@@ -300,7 +300,7 @@ async fn an_incident_of_another_tenant_stops_the_tenant_and_stores_nothing() {
     world.service().script(id(1), Endpoint::Incidents, vec![ScriptedReply::Body(page)]);
     let results = world.pass().await;
     assert_eq!(results[0].outcome, Outcome::Parked);
-    assert_eq!(results[0].diagnosis.as_ref().unwrap().class, "security");
+    assert_eq!(results[0].diagnosis.as_ref().unwrap().class.as_str(), "security");
     assert_eq!(world.number("SELECT count(*) FROM defender.incidents").await, 0);
 }
 

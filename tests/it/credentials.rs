@@ -232,7 +232,7 @@ async fn a_broken_credential_is_a_few_requests_for_fifty_tenants_and_mends_at_on
             for result in world.pass().await {
                 let diagnosis = result.diagnosis.expect("nobody gets a token");
                 assert_eq!(
-                    (diagnosis.class, diagnosis.owner.as_str()),
+                    (diagnosis.class.as_str(), diagnosis.owner.as_str()),
                     ("credential", "operator"),
                     "{kind} {round}"
                 );
@@ -303,7 +303,7 @@ async fn an_identity_service_that_is_unwell_is_one_request_for_all_tenants_and_i
         for result in world.pass().await {
             let diagnosis = result.diagnosis.expect("nobody gets a token");
             assert_eq!(
-                (diagnosis.class, diagnosis.owner.as_str()),
+                (diagnosis.class.as_str(), diagnosis.owner.as_str()),
                 ("transport", "nobody"),
                 "{status}"
             );

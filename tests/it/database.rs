@@ -156,7 +156,7 @@ async fn after_a_failover_connections_to_the_old_primary_are_dropped() {
         .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'incident-sync'")
         .await;
     let read_only = world.engine.run_once(&[id(1)], SyncMode::Incremental).await.unwrap_err();
-    assert_eq!(read_only.diagnosis().class, "database_read_only");
+    assert_eq!(read_only.diagnosis().class.as_str(), "database_read_only");
     server.execute("BEGIN READ WRITE; ALTER ROLE incident_sync RESET default_transaction_read_only; COMMIT").await;
     Box::pin(works_through(&world, async {})).await;
     world.assert_truth().await;
@@ -275,7 +275,7 @@ async fn too_few_connections_slow_it_down_and_fail_nothing() {
         taken.push(connection);
     }
     let full = Store::open(&server.options(), 2, "late".to_owned(), false).await.unwrap_err();
-    assert!(["database_full", "database"].contains(&full.diagnosis().class), "{full}");
+    assert!(["database_full", "database"].contains(&full.diagnosis().class.as_str()), "{full}");
     drop(taken);
     let reopened =
         async || Store::open(&server.options(), 2, "late".to_owned(), false).await.is_ok();
@@ -334,7 +334,7 @@ async fn what_was_taken_from_the_schema_is_named() {
         let refused = reopened().await.unwrap_err();
         assert!(refused.to_string().contains(named), "{refused}");
         assert_eq!(
-            (refused.diagnosis().class, refused.diagnosis().owner.as_str()),
+            (refused.diagnosis().class.as_str(), refused.diagnosis().owner.as_str()),
             ("schema", "operator")
         );
     }

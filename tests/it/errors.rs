@@ -19,7 +19,7 @@ fn behaving(number: u128, behaviour: Behaviour) -> TenantSpec {
 /// Class and person of a failed run.
 fn judged(result: &TenantResult) -> (Outcome, &'static str, &'static str) {
     let diagnosis = result.diagnosis.as_ref().expect("the run failed");
-    (result.outcome, diagnosis.class, diagnosis.owner.as_str())
+    (result.outcome, diagnosis.class.as_str(), diagnosis.owner.as_str())
 }
 
 fn api_calls(world: &World, number: u128) -> usize {

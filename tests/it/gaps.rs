@@ -217,7 +217,7 @@ async fn an_outage_of_the_api_is_no_hole_and_costs_few_calls() {
     }
     for (result, pages) in world.pass().await.iter().zip([0, 1, 3, 7]) {
         let diagnosis = result.diagnosis.as_ref().expect("the run failed");
-        assert_eq!((result.outcome, diagnosis.class), (Outcome::Failed, "upstream"));
+        assert_eq!((result.outcome, diagnosis.class.as_str()), (Outcome::Failed, "upstream"));
         assert_eq!(
             calls(result) - pages,
             7,

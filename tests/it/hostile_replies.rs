@@ -119,7 +119,7 @@ async fn absurd_date_is_a_bad_reply_and_stores_nothing() {
             )
             .await;
         let result = run(&world, &peer).await;
-        let class = result.diagnosis.as_ref().map(|diagnosis| diagnosis.class);
+        let class = result.diagnosis.as_ref().map(|diagnosis| diagnosis.class.as_str());
         assert_eq!((result.outcome, class), (Outcome::Failed, Some("bad_reply")), "{name}");
         assert_eq!(
             (incidents(&world).await, world.state(id(1), "watermark").await),
@@ -227,7 +227,7 @@ async fn token_that_is_no_header_is_a_bad_reply_of_entra() {
         let engine = world.facing(&peer.url, Deadlines::default()).await;
         let result = engine.run_once(&[id(1)], AskedFor::Incremental).await.unwrap().remove(0);
         let error = result.report.failure.as_ref().expect("the token is refused").to_string();
-        let class = result.diagnosis.as_ref().map(|diagnosis| diagnosis.class);
+        let class = result.diagnosis.as_ref().map(|diagnosis| diagnosis.class.as_str());
         assert_eq!(
             (result.outcome, class),
             (Outcome::Failed, Some("bad_reply")),
@@ -253,7 +253,7 @@ async fn token_of_another_tenant_is_refused_whatever_its_roles_are() {
         .await;
         let engine = world.facing(&peer.url, Deadlines::default()).await;
         let result = engine.run_once(&[id(1)], AskedFor::Incremental).await.unwrap().remove(0);
-        let class = result.diagnosis.as_ref().map(|diagnosis| diagnosis.class);
+        let class = result.diagnosis.as_ref().map(|diagnosis| diagnosis.class.as_str());
         assert_eq!((result.outcome, class), (Outcome::Parked, Some("security")), "{roles}");
         assert!(peer.seen().iter().all(Asked::is_token), "{roles}: the API is not called");
         world.clear_parking().await;

@@ -73,7 +73,7 @@ async fn a_pause_holds_for_every_instance_and_over_a_kill() {
         matches!(paused, Err(SyncError::Paused { wait }) if wait > Duration::from_secs(800)),
         "{paused:?}"
     );
-    assert_eq!(paused.unwrap_err().diagnosis().class, "throttled");
+    assert_eq!(paused.unwrap_err().diagnosis().class.as_str(), "throttled");
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn an_older_version_goes_on_with_a_newer_schema_or_stops_plainly() {
     let both = async { tokio::join!(running.run(&wake), raise).0 };
     let stopped =
         tokio::time::timeout(Duration::from_secs(20), both).await.expect("it notices").unwrap_err();
-    assert_eq!(stopped.diagnosis().class, "schema");
+    assert_eq!(stopped.diagnosis().class.as_str(), "schema");
     assert!(stopped.to_string().contains("install the newest version"), "{stopped}");
     let refused = reopened(&world, true).await.unwrap_err();
     assert!(refused.to_string().contains("migration 9999"), "{refused}");

@@ -89,7 +89,7 @@ impl Ended {
     /// Every case failed like this, and nothing was stored or thought to be read.
     pub(crate) async fn all_failed(&self, outcome: Outcome, class: &str) {
         for (name, number, result) in self.each() {
-            let found = result.diagnosis.as_ref().map(|diagnosis| diagnosis.class);
+            let found = result.diagnosis.as_ref().map(|diagnosis| diagnosis.class.as_str());
             assert_eq!(
                 (result.outcome, found),
                 (outcome, Some(class)),
@@ -218,7 +218,7 @@ async fn a_list_without_end_ends_the_run() {
     ];
     let ended = run(cases, Deadlines::default()).await;
     for (name, number, result) in ended.each() {
-        let class = result.diagnosis.as_ref().map(|diagnosis| diagnosis.class);
+        let class = result.diagnosis.as_ref().map(|diagnosis| diagnosis.class.as_str());
         assert_eq!((result.outcome, class), (Outcome::Failed, Some("unstable_listing")), "{name}");
         assert_eq!(ended.world.state(id(number), "watermark").await, None, "{name}");
         let (pages, most) =
@@ -460,7 +460,10 @@ async fn nobody_at_the_address_fails_the_run() {
     let url = Peer::start(|_| vec![]).await.url.clone();
     let engine = world.facing(&url, Deadlines::default()).await;
     let result = engine.run_once(&[id(1)], AskedFor::Incremental).await.unwrap().remove(0);
-    assert_eq!((result.outcome, result.diagnosis.unwrap().class), (Outcome::Failed, "transport"));
+    assert_eq!(
+        (result.outcome, result.diagnosis.unwrap().class.as_str()),
+        (Outcome::Failed, "transport")
+    );
 }
 
 #[tokio::test]
@@ -574,7 +577,7 @@ async fn a_pause_of_entras_holds_the_app_and_not_only_the_tenant() {
     );
     for result in results.iter().filter(|result| result.outcome != Outcome::Ok) {
         assert_eq!(
-            (result.outcome, result.diagnosis.as_ref().unwrap().class),
+            (result.outcome, result.diagnosis.as_ref().unwrap().class.as_str()),
             (Outcome::Throttled, "throttled")
         );
         let left = "SELECT min(extract(epoch FROM next_attempt_at - now()))::bigint FROM defender.sync_state

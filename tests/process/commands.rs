@@ -212,7 +212,7 @@ async fn a_database_that_cannot_be_used_ends_a_command_with_status_3_and_the_cur
         let told = "incident-sync: postgres://nobody@127.0.0.1:1/none?sslmode=prefer: database: ";
         assert!(done.stderr.contains(told), "{}", done.stderr);
         assert!(
-            done.stderr.contains("see whether it runs") && !done.stderr.contains("tried again"),
+            done.stderr.contains("see whether it runs") && !done.stderr.contains("retrying"),
             "{}",
             done.stderr
         );

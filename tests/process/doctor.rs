@@ -191,7 +191,7 @@ async fn behind_a_proxy_the_names_are_its_business_and_its_refusal_is_told() {
     for (status, code, told, words) in [
         ("200 OK", 0, "ok", "it answers"),
         ("407 Proxy Authentication Required", 1, "failure", "proxy_password_file"),
-        ("403 Forbidden", 1, "failure", "must allow the hosts"),
+        ("403 Forbidden", 1, "failure", "to allow the hosts"),
     ] {
         let (address, _) = proxy::connect_proxy(status).await;
         let lines = "proxy_password_file = \"secret-proxy\"\nca_file = \"company-ca.pem\"";
@@ -214,9 +214,9 @@ async fn a_certificate_is_judged_by_issuer_end_and_name() {
     let site = migrated(vec![]).await;
     let trusted = format!("[http_client]\nca_file = {:?}\n", data("ca.pem"));
     for (certificate, authorities, word) in [
-        ("good.pem", "", "nobody whom this machine trusts"),
-        ("unknown.pem", trusted.as_str(), "http_client.ca_file"),
-        ("selfsigned.pem", "", "http_client.ca_file"),
+        ("good.pem", "", "not signed by a trusted CA"),
+        ("unknown.pem", trusted.as_str(), "not signed by a trusted CA"),
+        ("selfsigned.pem", "", "self-signed"),
         ("future.pem", &trusted, "timedatectl set-ntp true"),
         ("expired.pem", &trusted, "has expired"),
         ("misnamed.pem", &trusted, "for another name"),
@@ -238,7 +238,7 @@ async fn a_certificate_is_judged_by_issuer_end_and_name() {
         "{report:#}"
     );
     assert_eq!(result(&report, "clock"), "not_tried", "this server tells no time: {report:#}");
-    assert_told(&report, "token", "failure", "nobody", &["not Microsoft's service"]);
+    assert_told(&report, "token", "failure", "nobody", &["does not come from Microsoft's service"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -450,9 +450,9 @@ async fn a_server_with_the_wrong_encoding_or_a_user_without_roles_is_told() {
             && told.contains("TO stranger"),
         "{told}"
     );
-    assert!(database("migrations").contains("Postgres refuses us"), "{report:#}");
+    assert!(database("migrations").contains("Postgres denied access"), "{report:#}");
     let (_, report) = on("nobody_knows_me", "incident_sync");
-    assert_told(&report, "server", "failure", "operator", &["SQLSTATE 28", "check user, password"]);
+    assert_told(&report, "server", "failure", "operator", &["SQLSTATE 28", "Check user, password"]);
     assert_eq!(result(&report, "encoding"), "not_tried");
     let nowhere = "url = \"postgres://sync@db.invalid/sync\"".to_owned();
     site.configure(&Settings { database: nowhere, ..site.settings() });
@@ -506,9 +506,9 @@ async fn a_database_that_is_not_reached_is_told_by_the_step_at_which_it_fails() 
             no_postgres(b"HTTP/1.1 400 Bad Request\r\n\r\n", None).await,
             "",
             "server",
-            ["no Postgres", "SSLRequest"],
+            ["is not Postgres", "SSLRequest"],
         ),
-        (no_postgres(b"N", None).await, "", "server", ["speaks no TLS", "TLS"]),
+        (no_postgres(b"N", None).await, "", "server", ["does not offer TLS", "TLS"]),
         (
             no_postgres(b"S", Some("unknown.pem")).await,
             &good,
@@ -597,7 +597,7 @@ async fn each_tenant_is_told_by_the_step_at_which_it_fails() {
         (1, "token", "customer_admin", "consent"),
         (2, "tid", "operator", "another tenant"),
         (3, "roles", "customer_admin", "Incident.Read.All"),
-        (5, "call", "nobody", "tried again"),
+        (5, "call", "nobody", "retrying"),
         (6, "audience", "operator", "graph.microsoft.com"),
     ] {
         let row = row(tenant, step);

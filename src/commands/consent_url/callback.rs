@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn a_refusal_is_judged_by_its_code_and_else_by_its_word() {
         let class = |query: &str| match of(query) {
-            Some(ConsentAnswer::Refused(refusal)) => refusal.error.diagnosis().class,
+            Some(ConsentAnswer::Refused(refusal)) => refusal.error.diagnosis().class.as_str(),
             other => panic!("{other:?}"),
         };
         assert_eq!(

@@ -27,7 +27,7 @@ use crate::defender::paging::Request;
 use crate::doctor::{self, CheckResult, Finding, Group};
 use crate::entra::TokenCache;
 use crate::entra::claims::TokenCheck;
-use crate::error::{Diagnosis, Owner, Retry, SyncError};
+use crate::error::{Diagnosis, ErrorClass, Owner, SyncError};
 use crate::http_client::{self, Deadlines};
 use crate::incident::window::Window;
 use crate::sync::retry;
@@ -373,7 +373,7 @@ async fn consented(
 fn told(error: &SyncError) -> String {
     let Diagnosis { owner: who, advice: say, class, .. } = error.diagnosis();
     let who = match who {
-        Owner::CustomerAdmin if class == "consent_missing" => {
+        Owner::CustomerAdmin if class == ErrorClass::ConsentMissing => {
             "The customer must act: a Global, Privileged Role or Cloud Application Administrator can consent."
         }
         Owner::CustomerAdmin => "The customer's admin must act.",
@@ -402,10 +402,8 @@ async fn verify_consent(
         check
     };
     let spreads = |error: &SyncError| {
-        let Diagnosis { class, retry: wait, .. } = error.diagnosis();
-        matches!(class, "consent_missing" | "missing_role" | "forbidden")
-            || matches!(wait, Retry::Now | Retry::WithNewToken)
-            || class == "throttled"
+        let diagnosis = error.diagnosis();
+        diagnosis.class.awaits_consent() || diagnosis.passes_by_itself()
     };
     retry::retry_within(patience, stop, spreads, once).await
 }

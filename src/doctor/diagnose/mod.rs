@@ -7,11 +7,15 @@ use super::tenant::{TenantProbe, TokenFacts};
 use super::{CheckResult, DatabaseFacts, ErrorText, Facts, Finding, Group};
 use crate::entra::claims::TokenCheck;
 use crate::entra::expiry::CredentialExpiry;
-use crate::error::{Owner, SyncError};
+use crate::error::{ErrorClass, Owner, SyncError};
 use crate::postgres::programs::OLDEST_MAJOR;
 use crate::store::inspect::{Inspection, SchemaState};
 
 mod sessions;
+mod unreachable;
+
+pub use unreachable::unreachable_database;
+use unreachable::unreachable_host;
 
 /// Entra refuses assertions that begin later than its own clock says, less five minutes.
 const CLOCK_FAILS: i64 = 300;
@@ -80,7 +84,7 @@ impl FindingBuilder<'_> {
         let diagnosis = error.diagnosis();
         let result = match error {
             SyncError::Paused { .. } | SyncError::EntraHold { .. } => CheckResult::NotTried,
-            _ if diagnosis.class == "throttled" => CheckResult::Warning,
+            _ if diagnosis.class == ErrorClass::Throttled => CheckResult::Warning,
             _ => CheckResult::Failure,
         };
         let row = self.row(check, result, Some(diagnosis.owner.as_str()), diagnosis.advice);
@@ -162,7 +166,7 @@ fn host_rows(host: &Host, egress: &Egress, now: DateTime<Utc>) -> Vec<Finding> {
             return all;
         }
         Some(Err(error)) => {
-            all.extend(unreached(&rows, error));
+            all.extend(unreachable_host(&rows, error));
             return all;
         }
         Some(Ok(reached)) => reached,
@@ -184,57 +188,6 @@ fn addresses(count: usize) -> String {
 fn no_name(rows: &FindingBuilder, why: &str) -> Finding {
     let say = "its name cannot be looked up; check the address in the configuration, and this machine's DNS (resolvectl query)";
     Finding { error: Some(why.to_owned().into()), ..rows.failure("dns", say) }
-}
-
-/// A host that did not answer: at the connection, or at its certificate.
-fn unreached(rows: &FindingBuilder, error: &SyncError) -> [Finding; 3] {
-    let clock = rows.not_tried("clock", "the host was not reached");
-    let with_error = |row| Finding { error: Some(error.into()), ..row };
-    let of_certificate = [
-        (
-            "not valid yet",
-            "its certificate is not valid yet by this machine's clock, which is behind; see timedatectl, and set it (timedatectl set-ntp true)",
-        ),
-        (
-            "CaUsedAsEndEntity",
-            "it shows an authority's own certificate, as an ordinary self-signed one is; if it is a server or proxy of yours, give it one that an authority has signed, and name that authority in http_client.ca_file, else somebody is in between",
-        ),
-        (
-            "UnknownIssuer",
-            "nobody whom this machine trusts has signed its certificate; if a proxy of yours signs in its place, name that authority in http_client.ca_file, else somebody is in between",
-        ),
-        (
-            "expired",
-            "its certificate has expired, unless this machine's clock is ahead (see timedatectl); tell whoever runs the host or the proxy",
-        ),
-        (
-            "not valid for name",
-            "its certificate is for another name; check the address in the configuration and the network path",
-        ),
-        ("certificate", "its certificate is not accepted; check the network path"),
-        (
-            "corrupt message",
-            "it does not speak TLS; check the address in the configuration and the network path",
-        ),
-        ("alert", "it does not agree on TLS with us; check the network path"),
-    ];
-    if let SyncError::Transport { what, .. } = error
-        && let Some((_, say)) = of_certificate.iter().find(|(word, _)| what.contains(word))
-    {
-        return [
-            rows.ok("connection", "somebody listens there"),
-            with_error(rows.failure("tls", *say)),
-            clock,
-        ];
-    }
-    let connection = match error {
-        SyncError::Transport { .. } | SyncError::Timeout { .. } => rows.failure(
-            "connection",
-            "it does not answer; a firewall may stand in between, or a proxy is needed (http_client.proxy)",
-        ),
-        other => rows.error("connection", other),
-    };
-    [with_error(connection), rows.not_tried("tls", "there is no connection"), clock]
 }
 
 fn tls(rows: &FindingBuilder, host: &Host, reached: &HostFacts, now: DateTime<Utc>) -> Finding {
@@ -615,7 +568,7 @@ fn tenant(seen: &TenantProbe, all: &[TenantProbe]) -> Vec<Finding> {
     };
     let call = match &seen.call {
         Some(Ok(())) => rows.ok("call", "the API answers"),
-        Some(Err(error)) if error.is_database_error() => uncounted(&rows, error),
+        Some(Err(error)) if error.diagnosis().class.is_database() => uncounted(&rows, error),
         Some(Err(error)) => rows.error("call", error),
         None => rows.not_tried("call", "the API was not reached"),
     };
@@ -643,8 +596,8 @@ fn refused_token(rows: &FindingBuilder, error: &SyncError, all: &[TenantProbe]) 
     let failures = all.iter().filter_map(|seen| seen.token.as_ref()?.as_ref().err());
     let cause =
         failures.into_iter().find(|failure| failure.shared_credential_code() == Some(*code));
-    let say = cause.map_or_else(|| row.advice.clone(), |cause| cause.diagnosis().advice);
-    Finding { advice: say, ..row }
+    let advice = cause.map_or_else(|| row.advice.clone(), |cause| cause.diagnosis().advice.into_owned());
+    Finding { advice, ..row }
 }
 
 fn claims(rows: &FindingBuilder, check: TokenCheck, answers: bool) -> [Finding; 2] {
@@ -704,44 +657,6 @@ fn audience(
         Some(Ok(())) => rows.warning(check, format!("{say}; the API takes it all the same")),
         _ => rows.failure(check, say),
     }
-}
-
-/// What a database that does not answer is told as.
-pub fn unreachable(error: &SyncError) -> (String, Option<ErrorText>) {
-    let of_connection = [
-        (
-            "UnknownIssuer",
-            "nobody whom this machine trusts has signed its certificate; name the authority that has in database.sslrootcert",
-        ),
-        (
-            "CaUsedAsEndEntity",
-            "it shows an authority's own certificate, as an ordinary self-signed one is; give the server one that an authority has signed, and name that authority in database.sslrootcert",
-        ),
-        (
-            "not valid yet",
-            "its certificate is not valid yet by this machine's clock, which is behind; see timedatectl, and set it (timedatectl set-ntp true)",
-        ),
-        ("certificate", "its certificate is not accepted; renew it for the name in database.url"),
-        ("does not support TLS", "it speaks no TLS, which sslmode wants; set ssl = on there"),
-        ("SSLRequest", "what listens there is no Postgres; check host and port in database.url"),
-        (
-            "no answer within",
-            "what listens there does not answer as Postgres does; check host and port in database.url",
-        ),
-    ];
-    let say = match error {
-        SyncError::Database { sqlstate: None, what, .. } => {
-            let known =
-                of_connection.iter().find(|(word, _)| what.contains(word)).map(|(_, say)| *say);
-            known
-                .unwrap_or(
-                    "Postgres does not answer; see whether it runs, and whether database.url and sslmode are right",
-                )
-                .to_owned()
-        }
-        other => other.diagnosis().advice,
-    };
-    (say, Some(error.into()))
 }
 
 #[cfg(test)]

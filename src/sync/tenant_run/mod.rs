@@ -291,7 +291,7 @@ impl TenantRun<'_> {
         let Some(why) = self.pages.last_gap_error() else { return Ok(()) };
         tracing::warn!(
             tenant.id = %self.tenant.id, tenant.name = self.tenant.name, window_from = %gap.from, window_to = %gap.to,
-            class = why.diagnosis().class, owner = Owner::Operator.as_str(), error = %why,
+            class = why.diagnosis().class.as_str(), owner = Owner::Operator.as_str(), error = %why,
             advice = "Open a ticket with Microsoft and give tenant, window and tracking id; the window is tried again every hour",
             "the API fails to serve a part of the list; the rest goes on"
         );
@@ -335,14 +335,14 @@ impl TenantRun<'_> {
         position: PagePosition,
     ) -> Result<(), SyncError> {
         match self.write(elements, position).await {
-            Err(error) if is_rejected_by_postgres(&error) => {}
+            Err(error) if error.is_value_refused() => {}
             other => return other,
         }
         // Something in it is more than Postgres takes: store what can be stored, and set the rest aside.
         for element in elements {
             let alone = std::slice::from_ref(element);
             match self.write(alone, PagePosition::MidWindow).await {
-                Err(error) if is_rejected_by_postgres(&error) => {
+                Err(error) if error.is_value_refused() => {
                     self.quarantine(element, &error).await?;
                 }
                 other => other?,
@@ -449,12 +449,6 @@ fn part_of(elements: &[RawIncident<'_>]) -> usize {
         bytes <= ORDINARY_BYTES_MAX
     };
     elements.iter().take_while(fits).count().max(1).min(elements.len())
-}
-
-/// Classes 22 (data), 23 (constraints) and 54 (limits): this very content is refused, now and for ever.
-fn is_rejected_by_postgres(error: &SyncError) -> bool {
-    let refused = |code: &String| ["22", "23", "54"].iter().any(|class| code.starts_with(class));
-    matches!(error, SyncError::Database { sqlstate: Some(code), .. } if refused(code))
 }
 
 #[cfg(test)]

@@ -493,7 +493,7 @@ impl World {
             2 => api(401, None),
             3 => api(403, None),
             4 => SyncError::Timeout { peer },
-            5 => SyncError::Transport { peer, what: String::new() },
+            5 => SyncError::Transport { peer, what: String::new(), fault: None },
             6 => SyncError::ApiReply { what: String::new() },
             7 => SyncError::BodyTooLarge { peer: Peer::Defender, bytes_max: 0 },
             _ => api([408, 500, 502, 503][self.random.below(4)], None),
@@ -515,8 +515,12 @@ impl World {
             run.write_tries = 0;
             return None;
         }
-        let error =
-            SyncError::Database { step: "writing a page", sqlstate: None, what: String::new() };
+        let error = SyncError::Database {
+            step: "writing a page",
+            sqlstate: None,
+            what: String::new(),
+            fault: None,
+        };
         run.write_tries += 1;
         run.write = Some(write);
         (run.write_tries > RETRIES || !is_retried_within_run(&error)).then_some(Err(error))
