@@ -1,5 +1,5 @@
-//! A look into the token, without checking its signature: it came from Entra over TLS, and only the API must trust it.
-//! What it says decides whether we may store anything under the tenant's name.
+//! The claims of a token, without a check of its signature: it came from Entra over TLS, and the API verifies it. The claim
+//! `tid` decides whether anything may be stored for the tenant.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,7 +9,7 @@ use crate::error::{SyncError, shown};
 use crate::http_client;
 use crate::tenant::TenantId;
 
-/// The permission as the tables of the documentation spell it; its prose has an `s` more, so both are accepted.
+/// The permission as the tables of the documentation spell it; its prose spells it with an `s`, so both are accepted.
 const READING_ROLES: [&str; 4] = [
     "Incident.Read.All",
     "Incident.ReadWrite.All",
@@ -17,14 +17,14 @@ const READING_ROLES: [&str; 4] = [
     "Incidents.ReadWrite.All",
 ];
 
-/// What the token told.
+/// The result of checking a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenCheck {
-    /// It is for our tenant and may read incidents.
+    /// It is for the configured tenant and may read incidents.
     Valid,
-    /// It is for our tenant but has none of the roles that read incidents.
+    /// It is for the configured tenant, but has none of the roles that read incidents.
     RoleMissing,
-    /// It cannot be read, as Microsoft reserves; the API will judge.
+    /// It cannot be read: Microsoft may make tokens opaque. The API decides.
     Unreadable,
 }
 
@@ -35,21 +35,21 @@ fn claims(token: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// For whom the token is, as it says.
+/// The claim `aud`.
 pub fn audience(token: &str) -> Option<String> {
     Some(http_client::word(&claims(token)?, "aud")).filter(|audience| !audience.is_empty())
 }
 
-/// Looks into `token`, which must be for `tenant`. Fails when it says that it is for another one.
+/// Checks the claims of `token`. Fails if it is for another tenant than `tenant`.
 pub fn check(token: &str, tenant: TenantId) -> Result<TokenCheck, SyncError> {
     let Some(claims) = claims(token) else { return Ok(TokenCheck::Unreadable) };
-    // By itself and in each place: no other claim that cannot be read may hide it.
+    // Each occurrence, independent of the other claims: no malformed claim may hide a foreign tenant.
     let tids = http_client::fields(&claims, "tid");
-    let told = |raw: &RawValue| {
+    let text = |raw: &RawValue| {
         serde_json::from_str::<String>(raw.get()).unwrap_or_else(|_| raw.get().to_owned())
     };
     if let Some(foreign) =
-        tids.iter().map(|raw| told(raw)).find(|tid| !tid.eq_ignore_ascii_case(&tenant.to_string()))
+        tids.iter().map(|raw| text(raw)).find(|tid| !tid.eq_ignore_ascii_case(&tenant.to_string()))
     {
         return Err(SyncError::WrongTenant { token_tid: shown(&foreign) });
     }
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_judged_by_tenant_and_role() {
+    fn token_is_checked_by_tenant_and_role() {
         let ours = "00000000-0000-0000-0000-000000000007";
         let fine = token(&format!(r#"{{"tid":"{ours}","roles":["x","Incident.Read.All"]}}"#));
         assert_eq!(check(&fine, TENANT).unwrap(), TokenCheck::Valid);
@@ -87,7 +87,7 @@ mod tests {
             r#"{"tid":"00000000-0000-0000-0000-000000000008","roles":["Incident.Read.All"]}"#,
         );
         assert!(matches!(check(&foreign, TENANT), Err(SyncError::WrongTenant { .. })));
-        // What cannot be read beside it, before it or after it hides no tenant.
+        // No malformed claim before or after it hides a foreign tenant.
         let foreign = "00000000-0000-0000-0000-000000000008";
         for claims in [
             format!(r#"{{"tid":"{foreign}","roles":"Incident.Read.All"}}"#),

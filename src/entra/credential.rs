@@ -1,5 +1,5 @@
-//! How the partner's application proves who it is. What comes from files is read again for each token request, so that
-//! a replaced file needs no restart, and one that hangs, as on a file server that is away, holds nobody up.
+//! The credentials of the Entra application. Files are read again for each token request, so that a replaced file needs no
+//! restart. A file that hangs, as on an unreachable file server, delays no tenant.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,14 +18,14 @@ use super::managed_identity::ManagedIdentity;
 use crate::entra::secret_file::SecretFile;
 use crate::failpoint;
 
-/// The partner's multi-tenant Entra application.
+/// The multi-tenant Entra application.
 #[derive(Debug)]
 pub struct App {
     /// Application (client) id.
     pub client_id: String,
-    /// What proves that we are this application.
+    /// The first credential.
     pub credential: Arc<Credential>,
-    /// What is tried at once when Entra refuses the first.
+    /// Used when Entra refuses the first.
     pub next: Option<Arc<Credential>>,
 }
 
@@ -46,14 +46,14 @@ impl App {
     }
 }
 
-/// Which credential it is: the same one over reloads, whatever its files hold.
+/// Identifies a credential across reloads, independent of the content of its files.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CredentialId {
     /// The application.
     pub client_id: String,
     /// First or next.
     pub name: &'static str,
-    /// The tenant that has it for itself; none where it is that of `[app]`.
+    /// The tenant that has a credential of its own; `None` for that of `[app]`.
     pub owner: Option<String>,
 }
 
@@ -79,18 +79,18 @@ impl std::fmt::Display for CredentialId {
     }
 }
 
-/// What the configuration says of a credential besides the proof.
+/// Settings of a credential, apart from its source.
 #[derive(Debug, Default)]
 pub struct CredentialSettings {
-    /// The tenant that has it for itself.
+    /// The tenant that has a credential of its own.
     pub owner: Option<String>,
-    /// Where the configuration names it.
+    /// Its configuration key.
     pub key: String,
-    /// When the client secret that is read first ends: Entra does not tell.
+    /// The end of the client secret that is read first; Entra does not state it.
     pub expires: Option<DateTime<Utc>>,
 }
 
-/// Where a proof comes from.
+/// Where a credential comes from.
 #[derive(Debug)]
 pub enum CredentialSource {
     /// A client secret from the environment or the configuration.
@@ -99,13 +99,13 @@ pub enum CredentialSource {
     SecretFile(SecretFile),
     /// A certificate and its private key.
     Certificate(CertificateFiles),
-    /// An assertion that somebody else signs and renews, such as Kubernetes.
+    /// An assertion that another system signs and renews, such as Kubernetes.
     FederatedFile(SecretFile),
-    /// An assertion that this machine's managed identity service signs.
+    /// An assertion from the managed identity endpoint of this machine.
     ManagedIdentity {
         /// The user-assigned identity.
         client_id: String,
-        /// The service's address.
+        /// The address of the endpoint.
         endpoint: Url,
     },
 }
@@ -115,13 +115,13 @@ pub enum CredentialSource {
 pub struct CertificateFiles {
     /// PEM.
     pub certificate: SecretFile,
-    /// The key, where it does not stand in the same file.
+    /// The key, if it is in another file.
     pub key: Option<SecretFile>,
     /// How assertions are signed.
     pub algorithm: Algorithm,
 }
 
-/// What proves to Entra that we are the application.
+/// How a token request authenticates the application.
 #[derive(Debug)]
 pub enum ClientAuth {
     /// A client secret.
@@ -130,42 +130,42 @@ pub enum ClientAuth {
     Certificate(Box<Certificate>),
     /// An assertion as it is.
     Assertion(SecretString),
-    /// An assertion that has to be asked for.
+    /// An assertion that has to be requested.
     ManagedIdentity(Box<ManagedIdentity>),
 }
 
-/// Two proofs with the same fingerprint are the same proof.
+/// A hash of the source's content: equal fingerprints are the same credential.
 pub type Fingerprint = [u8; 32];
 
-/// A proof that Entra accepts from an application, and what is known of it.
+/// A credential with its source and what was read last.
 #[derive(Debug)]
 pub struct Credential {
     source: CredentialSource,
     settings: CredentialSettings,
     loaded: Mutex<LoadedCredential>,
-    /// Held by the thread that reads the files, also when nobody waits for it any more.
+    /// Held by the thread that reads the files, also after the caller gave up waiting.
     reader: Arc<Semaphore>,
 }
 
 /// Files on a disk are read in less than a millisecond.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Threads that may hang in files at a time, over all credentials. The runtime has 512, and looks up names by them too.
+/// Threads that may hang in files at the same time, for all credentials. The runtime has 512, and needs some for DNS.
 static READERS: Semaphore = Semaphore::const_new(64);
 
 #[derive(Debug)]
 struct LoadedCredential {
     auth: Arc<ClientAuth>,
     fingerprint: Fingerprint,
-    /// Of the proof whose end the configuration tells.
+    /// Of the secret whose end the configuration states.
     dated: Fingerprint,
-    /// Why the files could not be taken over when they were last read.
+    /// Why the files could not be used when they were last read.
     problem: Option<String>,
-    /// They were last waited for in vain.
+    /// The last reading did not end in time.
     hangs: bool,
 }
 
 impl Credential {
-    /// Reads the proof. Fails with the file and the cure.
+    /// Reads the source. The error names the file and the fix.
     pub fn new(source: CredentialSource, settings: CredentialSettings) -> Result<Self, String> {
         let (fingerprint, parts) = source.read()?;
         let loaded = LoadedCredential {
@@ -189,11 +189,11 @@ impl Credential {
     /// Never: nothing is read.
     pub fn secret(secret: SecretString) -> Self {
         Self::new(CredentialSource::Secret(secret), CredentialSettings::default())
-            .expect("a secret at hand needs no reading")
+            .expect("a secret in memory needs no reading")
     }
 
-    /// The proof as its files have it now. Files that cannot be used, as while a key and its certificate are replaced
-    /// one after the other, leave the one before; so do files that hang.
+    /// The credential of the current files. If they cannot be used or hang, as while a key and its certificate are replaced one
+    /// after the other, the previous one stays in use.
     pub async fn client_auth(
         self: &Arc<Self>,
         credential_id: &CredentialId,
@@ -205,13 +205,13 @@ impl Credential {
         (Arc::clone(&loaded.auth), loaded.fingerprint)
     }
 
-    /// The proof as it was last read.
+    /// The credential as it was last read.
     #[cfg(test)]
     pub(crate) fn loaded(&self) -> Arc<ClientAuth> {
         Arc::clone(&self.lock().auth)
     }
 
-    /// Why its files cannot be used, as they were last read.
+    /// Why its files could not be used when they were last read.
     pub fn problem(&self) -> Option<String> {
         self.lock().problem.clone()
     }
@@ -220,7 +220,7 @@ impl Credential {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the files over by a thread of their own. While that one hangs there is no other, and nobody waits again.
+    /// Reads the files in a thread of their own. While it hangs, no second thread is started and no caller waits.
     async fn look(self: &Arc<Self>, credential_id: &CredentialId) {
         if self.lock().hangs && self.reader.available_permits() == 0 {
             return;
@@ -234,19 +234,19 @@ impl Credential {
                 credential.note(&credential_id, credential.read());
                 drop((mine, thread));
             });
-            // What makes it panic is in the log, and the proof before goes on.
+            // A panic is in the log, and the previous credential stays in use.
             drop(read.await);
         });
         if looked.await.is_err() {
             self.lock().hangs = true;
             self.note(
                 credential_id,
-                Err("the file does not answer, as on a file server that is away".to_owned()),
+                Err("reading the file timed out. Check the disk or the file server".to_owned()),
             );
         }
     }
 
-    /// What is new in the files. Nothing is locked meanwhile.
+    /// The credential of the files, if they have changed. Holds no lock while it reads.
     fn read(&self) -> Result<Option<(ClientAuth, Fingerprint)>, String> {
         let before = self.lock().fingerprint;
         let (fingerprint, parts) = self.source.read()?;
@@ -256,7 +256,7 @@ impl Credential {
         self.source.client_auth(parts).map(|auth| Some((auth, fingerprint)))
     }
 
-    /// Takes over what was read, and tells once what is new.
+    /// Stores what was read, and logs each change once.
     fn note(
         &self,
         credential_id: &CredentialId,
@@ -279,7 +279,7 @@ impl Credential {
                     credential,
                     tenant.name = owner,
                     kind = self.kind(),
-                    "the credential's files have changed and were read again"
+                    "credential files changed; using the new credential"
                 );
             }
             Err(problem) => {
@@ -292,7 +292,7 @@ impl Credential {
                         tenant.name = owner,
                         kind = self.kind(),
                         error = problem,
-                        "the credential's files cannot be used; what was read before goes on"
+                        "credential files cannot be used; keeping the previous credential"
                     );
                     loaded.problem = Some(problem);
                 }
@@ -300,7 +300,7 @@ impl Credential {
         }
     }
 
-    /// What kind of credential it is, in a word or two.
+    /// The kind of credential, for people.
     pub fn kind(&self) -> &'static str {
         match self.source {
             CredentialSource::Secret(_) | CredentialSource::SecretFile(_) => "client secret",
@@ -310,14 +310,13 @@ impl Credential {
         }
     }
 
-    /// Whether the configuration says when a secret ends that was replaced since.
+    /// Whether the configured end is that of a secret that was replaced since.
     pub fn is_expiry_outdated(&self) -> bool {
         let loaded = self.lock();
         self.settings.expires.is_some() && loaded.fingerprint != loaded.dated
     }
 
-    /// Takes the place of another one after a reload. An end that the configuration told before already is that of the secret
-    /// which it was about then.
+    /// Replaces another one after a reload. An unchanged configured end still is that of the secret that it was configured for.
     pub fn follow(&self, before: &Self) {
         if self.settings.expires == before.settings.expires {
             let dated = before.lock().dated;
@@ -325,7 +324,7 @@ impl Credential {
         }
     }
 
-    /// When what is held of it ends, as far as that can be known.
+    /// When the current credential ends, if that is known.
     pub fn expires(&self) -> Option<DateTime<Utc>> {
         let is_another = self.is_expiry_outdated();
         match &*self.lock().auth {
@@ -349,7 +348,7 @@ impl CredentialSource {
         let parts = match self {
             Self::Secret(secret) => vec![secret.expose_secret().as_bytes().to_vec()],
             Self::SecretFile(file) => vec![file.line()?.expose_secret().as_bytes().to_vec()],
-            // Kubernetes gives it to a group, and it ends soon.
+            // Kubernetes makes it readable for a group, and it ends soon.
             Self::FederatedFile(file) => vec![file.open_bytes()?],
             Self::Certificate(files) => files.read()?.into(),
             Self::ManagedIdentity { client_id, .. } => vec![client_id.as_bytes().to_vec()],
@@ -370,13 +369,16 @@ impl CredentialSource {
             Self::Secret(secret) => ClientAuth::Secret(secret.clone()),
             Self::SecretFile(file) => {
                 let secret = text(parts.into_iter().next())
-                    .map_err(|_| format!("{} is not a text", file.label()))?;
+                    .map_err(|_| format!("{} is not text", file.label()))?;
                 ClientAuth::Secret(SecretString::from(secret))
             }
             Self::FederatedFile(file) => {
                 let token = text(parts.into_iter().next()).unwrap_or_default();
                 if token.split('.').count() != 3 || token.contains(char::is_whitespace) {
-                    return Err(format!("{} holds no token of three parts (JWT)", file.label()));
+                    return Err(format!(
+                        "{} does not contain a token (JWT, three parts)",
+                        file.label()
+                    ));
                 }
                 ClientAuth::Assertion(SecretString::from(token))
             }
@@ -393,12 +395,12 @@ impl CredentialSource {
 impl CertificateFiles {
     /// Certificate and key; the key may be empty.
     fn read(&self) -> Result<[Vec<u8>; 2], String> {
-        // A certificate is no secret; a key is.
+        // A certificate is not secret; a key is.
         let holds_key = |bytes: &[u8]| bytes.windows(11).any(|window| window == b"PRIVATE KEY");
         let certificate = self.certificate.bytes_where(holds_key)?;
         refuse_pkcs12(&self.certificate, &certificate)?;
         let Some(file) = &self.key else { return Ok([certificate, Vec::new()]) };
-        // A key store is named as one before its mode is judged: the file is not used, whatever its mode.
+        // A key store is refused before its mode is checked: it is not used with any mode.
         let key = file.bytes_where(|bytes| !looks_like_pkcs12(file, bytes))?;
         refuse_pkcs12(file, &key)
             .map_err(|problem| format!("client_private_key_file: {problem}"))?;
@@ -413,7 +415,7 @@ impl CertificateFiles {
     }
 }
 
-/// By its content, or by its name where the content is nothing that is read here.
+/// By its content, or by its name if the content is not PEM.
 fn looks_like_pkcs12(file: &SecretFile, bytes: &[u8]) -> bool {
     let is_named_so = || {
         let extension = file.path.extension().and_then(|extension| extension.to_str());
@@ -425,27 +427,27 @@ fn looks_like_pkcs12(file: &SecretFile, bytes: &[u8]) -> bool {
     is_pkcs12(bytes) || is_named_so() && !is_pem()
 }
 
-/// The crates that read PKCS#12 are pre-releases with ciphers of the nineties; openssl converts it once.
+/// The crates that read PKCS#12 are pre-releases with ciphers of the 1990s; openssl converts a store once.
 fn refuse_pkcs12(file: &SecretFile, bytes: &[u8]) -> Result<(), String> {
     if !looks_like_pkcs12(file, bytes) {
         return Ok(());
     }
-    // systemd shows a copy; what LoadCredential= names has to be converted.
+    // The file is systemd's copy; the source that LoadCredential= names has to be converted.
     let (from, owner, place) = match file.is_guarded {
         true => ("STORE.pfx".to_owned(), 0, " in LoadCredential="),
         false => (file.path.display().to_string(), geteuid().as_raw(), ""),
     };
-    // A name of its own: openssl overwrites what is there.
+    // A new name: openssl overwrites an existing file.
     let (from, to) = (quoted(&from), quoted(&format!("{from}.pem")));
     Err(format!(
-        "{} is a PKCS#12 key store; only PEM is read. Convert it to a file with certificate and key: \
+        "{} is a PKCS#12 key store, but only PEM is supported. Convert it to a file with certificate and key: \
          `install -m 600 -o {owner} /dev/null {to} && openssl pkcs12 -in {from} -nodes -out {to}` (if openssl reports an \
-         unsupported algorithm, as for stores of Windows: `openssl pkcs12 -legacy ...`), and name {to}{place} instead",
+         unsupported algorithm, as for stores of Windows: `openssl pkcs12 -legacy ...`), and specify {to}{place} instead",
         file.label()
     ))
 }
 
-/// As one word for a shell.
+/// Quoted as one word for a shell.
 fn quoted(text: &str) -> String {
     let is_plain =
         |character: char| character.is_ascii_alphanumeric() || "/._-+".contains(character);
@@ -491,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn pkcs12_is_refused_wherever_it_stands() {
+    fn pkcs12_is_refused_as_certificate_and_as_key() {
         let data =
             |name: &str| format!("{}/tests/data/credentials/{name}", env!("CARGO_MANIFEST_DIR"));
         let folder = tempfile::tempdir().unwrap();
@@ -522,14 +524,14 @@ mod tests {
         let refusal = problem(file(Path::new(&data("modern.p12")), true), None).unwrap();
         assert!(
             refusal.contains("-in STORE.pfx")
-                && refusal.contains("name STORE.pfx.pem in LoadCredential="),
+                && refusal.contains("specify STORE.pfx.pem in LoadCredential="),
             "{refusal}"
         );
         assert_eq!(problem(file(&named_pkcs12, true), None), None, "PEM is read under any name");
     }
 
     #[tokio::test]
-    async fn the_end_of_a_secret_is_forgotten_with_it_until_the_configuration_tells_another() {
+    async fn replaced_secret_has_unknown_expiry_until_reconfigured() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         let write = |secret: &str| fs::write(&path, secret).unwrap();

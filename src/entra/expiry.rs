@@ -18,9 +18,9 @@ use crate::tenant::Tenant;
 const EXPIRY: &str = "incident_sync_credential_expiry_timestamp_seconds";
 /// How soon a replaced file is noticed where no token is asked for.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// Credentials whose files are looked at at the same time.
+/// Credentials whose files are read at the same time.
 const CONCURRENT_READS: usize = 16;
-/// Days before the end at which it is told.
+/// Days before the end at which a warning is logged.
 const WARNINGS: [i64; 3] = [1, 7, 30];
 
 /// When a credential ends.
@@ -30,13 +30,13 @@ pub struct CredentialExpiry {
     pub credential_id: CredentialId,
     /// What kind of credential.
     pub kind: &'static str,
-    /// The end; `None` where it has none, or nobody has told.
+    /// The end; `None` if it has none or it is unknown.
     pub expires: Option<DateTime<Utc>>,
-    /// The end that the configuration tells is that of the secret before.
+    /// The configured end is that of the previous secret.
     pub is_renewed: bool,
-    /// Why its files cannot be used; what was read before goes on.
+    /// Why its files cannot be used; the previous content stays in use.
     pub problem: Option<String>,
-    /// Another one after its files were replaced.
+    /// Changes when its files are replaced.
     pub fingerprint: Fingerprint,
 }
 
@@ -56,20 +56,26 @@ impl CredentialExpiry {
         let Self { credential_id, kind, .. } = self;
         let end = match self.expires {
             None if self.is_renewed => {
-                "its file was replaced, so its end is not known; set client_secret_expires and reload".to_owned()
+                "its file was replaced, expiry unknown; set client_secret_expires and reload"
+                    .to_owned()
             }
             None if *kind == "client secret" => {
-                "its end is not known; set client_secret_expires to be warned".to_owned()
+                "expiry unknown; set client_secret_expires to get warnings".to_owned()
             }
             None => "renews itself".to_owned(),
             Some(end) => {
-                let (days, last) = (end.signed_duration_since(now).num_days(), end - TimeDelta::seconds(1));
+                let (days, last) =
+                    (end.signed_duration_since(now).num_days(), end - TimeDelta::seconds(1));
                 let last = last.format("%Y-%m-%d");
-                if end <= now { format!("HAS EXPIRED on {last}") } else { format!("ends on {last}, in {days} days") }
+                if end <= now {
+                    format!("expired on {last}")
+                } else {
+                    format!("expires on {last}, in {days} days")
+                }
             }
         };
         let problem =
-            self.problem.as_ref().map(|problem| format!("; CANNOT BE READ AGAIN: {problem}"));
+            self.problem.as_ref().map(|problem| format!("; cannot be re-read: {problem}"));
         format!("{credential_id}: {kind}, {end}{}", problem.unwrap_or_default())
     }
 
@@ -253,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_is_told_thirty_seven_and_one_days_before_and_when_it_has_come() {
+    fn expiry_warns_30_7_and_1_days_ahead() {
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let at = |days: f64| {
             #[expect(clippy::cast_possible_truncation, reason = "a few days in seconds")]
@@ -283,7 +289,7 @@ mod tests {
         assert_eq!(at(-1.0).finding(now).result, CheckResult::Failure);
         let unusable = CredentialExpiry { problem: Some("app.x: gone".into()), ..at(31.0) };
         assert_eq!(unusable.finding(now).result, CheckResult::Warning);
-        assert!(unusable.describe(now).ends_with("in 31 days; CANNOT BE READ AGAIN: app.x: gone"));
+        assert!(unusable.describe(now).ends_with("in 31 days; cannot be re-read: app.x: gone"));
         assert!(at(6.0).describe(now).contains("in 6 days"), "{}", at(6.0).describe(now));
     }
 }

@@ -1,4 +1,4 @@
-//! A user-assigned managed identity, whose token is the application's assertion. Source: `MicrosoftDocs/entra-docs`,
+//! A user-assigned managed identity, whose token is the app's client assertion. Source: `MicrosoftDocs/entra-docs`,
 //! `workload-identity-federation-config-app-trust-managed-identity.md`.
 
 use std::time::{Duration, Instant};
@@ -7,16 +7,16 @@ use secrecy::SecretString;
 use tokio::sync::Mutex;
 use url::Url;
 
-use super::{REPLY_BYTES_MAX, read_reply};
+use super::token_reply::{REPLY_BYTES_MAX, read_reply};
 use crate::error::{Peer, SyncError};
 use crate::http_client;
 
-/// The address of the service on every Azure machine; it answers to nobody else.
+/// The address of the endpoint on every Azure machine; it is reachable from that machine only.
 pub const ENDPOINT: &str = "http://169.254.169.254";
-/// An assertion is asked for anew this long before it ends.
+/// An assertion is renewed this long before it ends.
 const RENEW_EARLY: Duration = Duration::from_secs(300);
 
-/// The identity and its assertion for each audience, which lasts for many token requests.
+/// The identity and its current assertion, which lasts for many token requests.
 #[derive(Debug)]
 pub struct ManagedIdentity {
     client_id: String,
@@ -32,12 +32,12 @@ struct CachedAssertion {
 }
 
 impl ManagedIdentity {
-    /// Nothing is asked for yet.
+    /// Sends no request yet.
     pub fn new(client_id: String, endpoint: Url) -> Self {
         Self { client_id, endpoint, cached: Mutex::default() }
     }
 
-    /// The assertion for the cloud of that login host.
+    /// The assertion for the cloud of this login host.
     pub async fn assertion(&self, authority: &Url) -> Result<SecretString, SyncError> {
         let (audience, asked) = (audience(authority), Instant::now());
         let mut cached = self.cached.lock().await;
@@ -47,7 +47,7 @@ impl ManagedIdentity {
         {
             return Ok(token.clone());
         }
-        // Those who waited share the failure: the service may take its time to be away.
+        // Callers that waited for the lock share the failure: each attempt may take until its deadline.
         if let Some((_, error)) = cached.failure.as_ref().filter(|(failed, _)| *failed >= asked) {
             return Err(error.clone());
         }
@@ -79,7 +79,7 @@ impl ManagedIdentity {
             .append_pair("api-version", "2023-11-15")
             .append_pair("resource", audience)
             .append_pair("client_id", &self.client_id);
-        // Never through a proxy: it would ask for its own machine's identity.
+        // Not through a proxy, which would request the identity of its own machine.
         let sent = http_client::client().get(url).header("Metadata", "true").send().await;
         let response =
             sent.map_err(|error| http_client::transport(Peer::ManagedIdentity, error))?;
@@ -95,7 +95,7 @@ impl ManagedIdentity {
     }
 }
 
-/// Each cloud exchanges assertions for its own audience only.
+/// Each cloud accepts assertions for its own audience only.
 fn audience(authority: &Url) -> &'static str {
     match authority.host_str() {
         Some("login.microsoftonline.us") => "api://AzureADTokenExchangeUSGov",

@@ -1,4 +1,4 @@
-//! A file with a secret: who may read it is checked at every reading, because files are replaced while we run.
+//! A file with a secret. Its permissions are checked at each reading, because files are replaced at run time.
 
 use std::fs::{File, Metadata};
 use std::io::Read;
@@ -9,49 +9,49 @@ use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use secrecy::SecretString;
 
-/// Nobody's password or certificate is longer; a wrong path may lead to a disk image.
+/// Passwords and certificates are shorter; a wrong path may lead to a disk image.
 const LARGEST: u64 = 64 * 1024;
 
-/// Where a secret is, and what may be told of it.
+/// The location of a secret, and the parts of it that messages may show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretFile {
     /// The file.
     pub path: PathBuf,
-    /// Where it was looked for, when it was named without a folder: the name may be a secret that was pasted into the
-    /// wrong key, so it is never told.
+    /// The folders searched, if the file was named without a folder. The name may be a secret that was pasted into the wrong
+    /// key, so messages do not show it.
     pub bare: Option<String>,
-    /// systemd guards it by itself.
+    /// systemd protects it (a credential of the unit).
     pub is_guarded: bool,
 }
 
 impl SecretFile {
     /// The secret in the file, without its last line break.
     pub fn line(&self) -> Result<SecretString, String> {
-        let text = String::from_utf8(self.bytes()?).map_err(|_| self.wrong("is not a text"))?;
+        let text = String::from_utf8(self.bytes()?).map_err(|_| self.wrong("is not text"))?;
         one_line(&text).map_err(|problem| self.wrong(problem))
     }
 
-    /// What is in the file, which must be closed to everybody else.
+    /// The contents of the file, which must be closed to other users.
     pub fn bytes(&self) -> Result<Vec<u8>, String> {
         self.bytes_where(|_| true)
     }
 
-    /// What is in the file, whoever may read it besides.
+    /// The contents of the file, without a check of its permissions.
     pub fn open_bytes(&self) -> Result<Vec<u8>, String> {
         self.bytes_where(|_| false)
     }
 
-    /// What is in the file, which must be ours and closed to everybody else if it holds a secret. What is looked at is the
-    /// very file that was read: another one may stand under its name a moment later.
+    /// The contents of the file. If they are secret, the file must belong to this user or root and be closed to others. The
+    /// check uses the open file: another one may have taken its name since.
     pub fn bytes_where(&self, is_secret: impl FnOnce(&[u8]) -> bool) -> Result<Vec<u8>, String> {
-        // Else a pipe without a writer would be waited for.
+        // Otherwise a pipe without a writer would block.
         let flags = OFlag::O_NONBLOCK.bits();
         let file = File::options().read(true).custom_flags(flags).open(&self.path);
         let file = file.map_err(|error| self.cannot_read(&error))?;
         let about = file.metadata().map_err(|error| self.cannot_read(&error))?;
         if !about.is_file() {
             return Err(format!(
-                "{} is not a regular file; name a file that holds the secret",
+                "{} is not a regular file. Specify a file that contains the secret",
                 self.label()
             ));
         }
@@ -66,26 +66,26 @@ impl SecretFile {
         Ok(bytes)
     }
 
-    /// Fails when somebody else may read the file, or may open it to others.
+    /// Fails if another user may read the file or change its mode.
     fn check_closed(&self, about: &Metadata) -> Result<(), String> {
         let path =
             if self.bare.is_some() { String::new() } else { format!(" {}", self.path.display()) };
         let (label, places, us) = (self.label(), self.places(), geteuid().as_raw());
         if about.permissions().mode() & 0o077 != 0 {
             return Err(format!(
-                "{label}{places} is open to other users; close it with `chmod 600{path}`"
+                "{label}{places} is open to other users. Close it with `chmod 600{path}`"
             ));
         }
         if about.uid() != 0 && about.uid() != us {
             let owner = about.uid();
             return Err(format!(
-                "{label}{places} belongs to user {owner}, who may read and replace it; give it to the service's user with `chown {us}{path}`"
+                "{label}{places} belongs to user {owner}, who can read and replace it. Give it to the service's user with `chown {us}{path}`"
             ));
         }
         Ok(())
     }
 
-    /// How the file is named to the operator.
+    /// The name of the file in messages.
     pub fn label(&self) -> String {
         if self.bare.is_some() {
             "the file of that name".to_owned()
@@ -97,7 +97,7 @@ impl SecretFile {
     fn cannot_read(&self, error: &std::io::Error) -> String {
         let (label, places) = (self.label(), self.places());
         format!(
-            "cannot read {label}{places}: {error}; create it with mode 0600, owned by the service's user"
+            "cannot read {label}{places}: {error}. Create it with mode 0600, owned by the service's user"
         )
     }
 
@@ -106,7 +106,7 @@ impl SecretFile {
     }
 
     fn wrong(&self, problem: &str) -> String {
-        format!("{} {problem}; write the secret alone into it", self.label())
+        format!("{} {problem}. Write only the secret into it", self.label())
     }
 }
 
@@ -116,7 +116,7 @@ fn one_line(text: &str) -> Result<SecretString, &'static str> {
         return Err("is empty");
     }
     if line.contains(['\n', '\r', '\0']) {
-        return Err("holds more than one line");
+        return Err("contains more than one line");
     }
     Ok(SecretString::from(line))
 }
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_judged_by_its_mode_and_owner_unless_it_is_guarded() {
+    fn file_of_other_mode_or_owner_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         fs::write(&path, "x").unwrap();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_is_no_file_and_is_not_waited_for() {
+    fn pipe_is_refused_without_blocking() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pipe");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();

@@ -1,14 +1,26 @@
-//! The cache of tokens, and what it makes of replies.
+//! The token cache, and token replies of any content.
 
-use super::*;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use secrecy::ExposeSecret;
+
+use super::claims::{self, TokenCheck};
+use super::credential::Credential;
+use super::token_cache::CacheEntry;
+use super::token_reply::{LIFETIME, read_reply, refusal};
+use super::{Token, TokenCache};
+use crate::error::SyncError;
+use crate::http_client;
 use crate::mutate::{Json, Random, each_seed, garbled};
 use crate::tenant::TenantId;
+use crate::tenant::{Tenant, TokenVersion};
 
 const TENANT: TenantId = TenantId(uuid::Uuid::from_u128(7));
 const CANARY: &str = "canary-token-77c1";
 
 #[tokio::test]
-async fn a_token_that_cannot_be_renewed_is_used_until_it_ends_or_is_refused() {
+async fn token_is_used_until_its_end_when_renewal_fails() {
     use crate::entra::credential::App;
     use crate::tenant::{Endpoints, Retention};
     use simulator::{Endpoint, Options, ScriptedReply, Simulator, TenantSpec};
@@ -34,7 +46,7 @@ async fn a_token_that_cannot_be_renewed_is_used_until_it_ends_or_is_refused() {
     };
     let tokens = TokenCache::new(http_client::client());
     let first = tokens.get(&tenant).await.unwrap();
-    // A token whose time to be renewed has come, and that ends so much later.
+    // A token that is due for renewal and ends after `left`.
     let aged = async |left: Duration| {
         let (now, value) = (Instant::now(), first.value.clone());
         let token = Token { value, renew_at: now, ends: now + left, check: first.check };
@@ -47,7 +59,7 @@ async fn a_token_that_cannot_be_renewed_is_used_until_it_ends_or_is_refused() {
     aged(minute).await;
     script(vec![ScriptedReply::entra(503, "temporarily_unavailable", 90_033)]);
     assert_eq!(tokens.get(&tenant).await.unwrap().bearer(), first.bearer());
-    // Not asked for again at once: the next answer would be another token.
+    // No second request yet: its answer would be another token.
     assert_eq!(tokens.get(&tenant).await.unwrap().bearer(), first.bearer());
     tokens.forget(&tenant).await;
     assert_ne!(tokens.get(&tenant).await.unwrap().bearer(), first.bearer());
@@ -66,7 +78,7 @@ async fn a_token_that_cannot_be_renewed_is_used_until_it_ends_or_is_refused() {
 }
 
 #[test]
-fn replies_of_both_endpoints_are_read() {
+fn token_replies_of_both_versions_are_read() {
     let v1 = include_str!("../../tests/data/entra_token_success_v1.json");
     let v2 = include_str!("../../tests/data/entra_token_success_v2.json");
     let seed = include_str!("../../tests/data/seed_token_success.json");
@@ -75,9 +87,9 @@ fn replies_of_both_endpoints_are_read() {
     }
     let lifetimes =
         [("\"0\"", 60), ("-1", 60), ("1e12", 86_400), ("null", 300), ("\"x\"", 300), ("{}", 300)];
-    for (told, seconds) in lifetimes {
-        let reply = format!(r#"{{"access_token":"t","expires_in":{told}}}"#);
-        assert_eq!(read_reply(&reply).unwrap().1, Duration::from_secs(seconds), "{told}");
+    for (expires_in, seconds) in lifetimes {
+        let reply = format!(r#"{{"access_token":"t","expires_in":{expires_in}}}"#);
+        assert_eq!(read_reply(&reply).unwrap().1, Duration::from_secs(seconds), "{expires_in}");
     }
     for reply in ["", "<html>", "{}", r#"{"access_token":""}"#, r#"{"access_token":null}"#] {
         assert!(read_reply(reply).is_err(), "{reply}");
@@ -85,7 +97,7 @@ fn replies_of_both_endpoints_are_read() {
 }
 
 #[test]
-fn an_error_becomes_facts() {
+fn error_reply_becomes_facts() {
     let documented = include_str!("../../tests/data/entra_token_error.json");
     let SyncError::Entra { status, error, codes, trace_id, .. } = refusal(400, documented, None)
     else {
@@ -98,7 +110,7 @@ fn an_error_becomes_facts() {
 }
 
 #[test]
-fn whatever_a_token_reply_is_it_gives_a_token_for_a_sane_time_or_none_and_is_never_shown() {
+fn any_token_reply_gives_bounded_lifetime_and_hides_token() {
     let reply = Json::of(&format!(
         r#"{{"token_type":"Bearer","expires_in":3599,"access_token":"{CANARY}"}}"#
     ));
@@ -121,7 +133,7 @@ fn whatever_a_token_reply_is_it_gives_a_token_for_a_sane_time_or_none_and_is_nev
 }
 
 #[test]
-fn whatever_a_token_claims_it_is_ours_only_if_it_says_so() {
+fn any_token_without_our_tid_is_refused() {
     let claims =
         Json::of(&format!(r#"{{"tid":"{TENANT}","roles":["Incident.Read.All"],"aud":"x"}}"#));
     let encode = |text: &str| {
@@ -147,7 +159,7 @@ fn whatever_a_token_claims_it_is_ours_only_if_it_says_so() {
 }
 
 #[test]
-fn whatever_a_refusal_says_is_short_and_printable() {
+fn any_refusal_is_short_and_printable() {
     let documented = Json::of(include_str!("../../tests/data/entra_token_error.json"));
     let mut read = 0;
     each_seed(1_000, |seed| {
@@ -166,7 +178,7 @@ fn whatever_a_refusal_says_is_short_and_printable() {
 }
 
 #[test]
-fn an_odd_field_of_a_refusal_hides_no_other() {
+fn malformed_field_of_refusal_hides_no_other() {
     let body = r#"{"error":null,"error_codes":[7000222,"x",-1,1e99],"trace_id":"a\u0000\nb"}"#;
     let SyncError::Entra { error, codes, trace_id, .. } = refusal(401, body, None) else {
         panic!("wrong kind")

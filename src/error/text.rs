@@ -2,19 +2,18 @@
 
 use std::ops::RangeInclusive;
 
-/// What another party said, so that it can be shown in a line of the log and stored by Postgres: short, without characters that
-/// are not seen.
+/// A text of another party for a line of the log or a column of Postgres: at most 80 visible characters.
 pub(crate) fn shown(text: &str) -> String {
     text.chars().filter(|c| !is_invisible(*c)).take(80).collect()
 }
 
-/// A text without characters that are not seen, such as a path for the terminal.
+/// A text without invisible characters, such as a path for the terminal.
 pub(crate) fn visible(text: &str) -> String {
     text.chars().filter(|c| !is_invisible(*c)).collect()
 }
 
-/// Control characters, and those that break lines, reverse the order of what follows, or show nothing: Unicode's categories Cc,
-/// Cf, Zl and Zp.
+/// Control characters, and those that break lines, reverse the text after them, or show nothing: Unicode's categories Cc, Cf, Zl
+/// and Zp.
 pub(crate) fn is_invisible(c: char) -> bool {
     c.is_control()
         || FORMAT.iter().any(|range| range.contains(&c))
@@ -46,7 +45,7 @@ const FORMAT: [RangeInclusive<char>; 21] = [
     '\u{e0020}'..='\u{e007f}',
 ];
 
-/// The words of a panic up to what they quote: that may be a customer's text, as where one is cut within a letter.
+/// The message of a panic up to its first quotation, which may be a customer's text: slicing a string within a character quotes it.
 pub(crate) fn panic_message(text: &str) -> &str {
     text.split(['`', '"', '\'']).next().unwrap_or_default().trim_end()
 }
@@ -69,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_does_not_quote_what_it_met() {
+    fn panic_message_is_cut_before_quoted_text() {
         let title = "\u{e9}: a customer's incident".to_owned();
         let panic = std::panic::catch_unwind(|| title[1..].len()).unwrap_err();
         let said = panic.downcast_ref::<String>().unwrap();

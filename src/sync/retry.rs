@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_passes_by_itself_is_tried_again() {
+    async fn only_transient_errors_are_retried_within_run() {
         let api = |status, seconds: Option<u64>| SyncError::Api {
             status,
             code: String::new(),

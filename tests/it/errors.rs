@@ -33,7 +33,7 @@ fn token_calls(world: &World, number: u128) -> usize {
 }
 
 #[tokio::test]
-async fn each_kind_of_broken_tenant_is_told_apart_and_holds_nobody_up() {
+async fn each_broken_tenant_has_its_own_diagnosis() {
     let world = World::with(vec![
         behaving(1, Behaviour { wrong_tid: Some(id(9)), ..Behaviour::default() }),
         behaving(2, Behaviour { no_roles: true, ..Behaviour::default() }),

@@ -15,7 +15,7 @@ use crate::installation::{
 };
 
 const IDENTITY: &str = "77777777-0000-4000-8000-000000000000";
-const REFUSED: &str = "the application's credential is refused: first (";
+const REFUSED: &str = "the application's credential was refused: first (";
 const PARKED: &str = "SELECT count(*) FROM defender.sync_runs WHERE outcome = 'parked'";
 const FAILED: &str = "SELECT count(*) FROM defender.sync_runs WHERE outcome <> 'ok'";
 
@@ -206,14 +206,14 @@ async fn a_certificate_that_is_swapped_on_disk_is_used_once_its_key_is_there_too
     until("the first rows", async || stored(&pool, 1).await == 5).await;
     register(&site, "second");
     put("second");
-    daemon.logs("the credential's files cannot be used; what was read before goes on").await;
+    daemon.logs("credential files cannot be used; keeping the previous credential").await;
     expire_tokens(&site, 1);
     site.world().create(id(1));
     until("the old pair goes on", async || stored(&pool, 1).await == 6).await;
     site.world().remove_certificates();
     register(&site, "second");
     write_secret(&site.path("secret.key.pem"), &data("second.key.pem"));
-    daemon.logs("the credential's files have changed and were read again").await;
+    daemon.logs("credential files changed; using the new credential").await;
     expire_tokens(&site, 1);
     site.world().create(id(1));
     until("the new pair is used", async || stored(&pool, 1).await == 7).await;
@@ -272,7 +272,7 @@ async fn a_tenants_own_credential_is_watched_and_mended_for_itself() {
     write_secret(&site.path("secret-own"), &std::fs::read(site.path("secret")).unwrap());
     until("it is read once its file is mended", async || stored(&pool, 3).await == 5).await;
     assert_eq!(metric_with(&daemon, "incident_sync_credential_refused", own).await.unwrap(), "0");
-    let own = told(&daemon, "the tenant's own credential is refused: first (");
+    let own = told(&daemon, "the tenant's own credential was refused: first (");
     assert_eq!((own.len(), &own[0]["tenant.name"]), (1, &Value::from("tenant-3")), "{own:?}");
     assert_eq!(alarms(&daemon).len(), 0);
     pool.close().await;
@@ -303,11 +303,11 @@ async fn a_file_that_hangs_is_told_once_and_holds_up_neither_its_tenant_nor_any_
         }
         expire_tokens(&site, 2);
     }
-    let unusable = "the credential's files cannot be used; what was read before goes on";
+    let unusable = "credential files cannot be used; keeping the previous credential";
     let event = daemon.logs(unusable).await;
     let error = event["error"].as_str().unwrap();
     assert!(
-        error.contains("tenants[1] (tenant-2).client_secret_file: the file does not answer"),
+        error.contains("tenants[1] (tenant-2).client_secret_file: reading the file timed out"),
         "{error}"
     );
     assert_eq!(
@@ -337,11 +337,11 @@ async fn a_file_that_cannot_be_used_any_more_is_told_with_its_key_and_shown_unti
     )
     .unwrap();
     let event =
-        daemon.logs("the credential's files cannot be used; what was read before goes on").await;
+        daemon.logs("credential files cannot be used; keeping the previous credential").await;
     let error = event["error"].as_str().unwrap();
     let folder = site.folder.path().display();
     let expected = format!(
-        "{}: app.client_secret_file: the file of that name in {folder} is open to other users; close it with `chmod 600`",
+        "{}: app.client_secret_file: the file of that name in {folder} is open to other users. Close it with `chmod 600`",
         site.config().display()
     );
     assert_eq!((error, &event["credential"]), (expected.as_str(), &Value::from("first")));
@@ -375,15 +375,12 @@ async fn an_identity_service_that_is_not_there_is_one_alarm_for_the_operator() {
     let loud: Vec<_> =
         events(&daemon.stderr()).into_iter().filter(|event| event["level"] == "ERROR").collect();
     assert_eq!(loud.len(), 1, "{loud:#?}");
-    let message = "the application's credential cannot be used for now: first (managed identity)";
+    let message = "the application's credential is temporarily unusable: first (managed identity)";
     assert_eq!(
         (&loud[0]["message"], &loud[0]["owner"]),
         (&Value::from(message), &Value::from("operator"))
     );
-    assert!(
-        loud[0]["advice"].as_str().unwrap().contains("only Azure machines have one"),
-        "{loud:?}"
-    );
+    assert!(loud[0]["advice"].as_str().unwrap().contains("Only Azure machines have one"), "{loud:?}");
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }

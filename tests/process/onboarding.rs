@@ -302,7 +302,7 @@ async fn what_would_hinder_the_proof_is_told_before_there_is_a_link() {
         (
             secret,
             format!("{secret}\nclient_secret_expires = \"2020-01-01\""),
-            ["HAS EXPIRED", "client secret"],
+            ["expired on", "client secret"],
         ),
     ] {
         assert!(good.contains(line), "{line} is not in {good}");
@@ -359,7 +359,7 @@ async fn what_hinders_the_consent_is_told_with_who_must_act() {
     site.world().add_tenant(new_customer(1, Behaviour { no_roles: true, ..Behaviour::default() }));
     let (listener, link) = listening(&site, &["--name", "contoso", "--patience", "1s"]).await;
     open(&click(&link).await).await;
-    refused(&listener.ends(), &site, "add the permission to the app registration");
+    refused(&listener.ends(), &site, "Add the permission to the app registration");
 }
 
 #[tokio::test(flavor = "multi_thread")]

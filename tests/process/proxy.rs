@@ -156,8 +156,8 @@ async fn a_proxy_that_refuses_says_who_must_act_and_its_password_stays_secret() 
     let url = behind_tls(&site).await;
     for (status, say) in [
         ("407 Proxy Authentication Required", "proxy_password_file"),
-        ("502 Bad Gateway", "must allow the hosts"),
-        ("403 Forbidden", "must allow the hosts"),
+        ("502 Bad Gateway", "to allow the hosts"),
+        ("403 Forbidden", "to allow the hosts"),
     ] {
         let (proxy, _) = connect_proxy(status).await;
         let lines =

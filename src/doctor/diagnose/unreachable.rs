@@ -19,7 +19,7 @@ pub(super) fn unreachable_host(rows: &FindingBuilder, error: &SyncError) -> [Fin
     let connection = match error {
         SyncError::Transport { .. } | SyncError::Timeout { .. } => rows.failure(
             "connection",
-            "No answer. A firewall may block the connection, or a proxy is required (http_client.proxy)",
+            "The host does not answer. A firewall may block the connection, or a proxy is required (http_client.proxy)",
         ),
         other => rows.error("connection", other),
     };

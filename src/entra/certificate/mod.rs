@@ -1,4 +1,4 @@
-//! A certificate with its private key, and the assertions that it signs. Source: `MicrosoftDocs/entra-docs`,
+//! A certificate with its private key, and client assertions signed with it. Source: `MicrosoftDocs/entra-docs`,
 //! `certificate-credentials.md`; `x5t` with RS256 is the form of its earlier edition, which other programs still use.
 
 use base64::Engine;
@@ -13,9 +13,9 @@ use serde_json::json;
 use uuid::Uuid;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Each request has its own assertion, which is used at once.
+/// Each request has its own assertion, which is used immediately.
 const LIFETIME_SECONDS: i64 = 600;
-/// Entra refuses an assertion that begins later than its own clock says.
+/// Entra refuses an assertion that is not valid yet by Entra's clock.
 const SKEW_ALLOWED_SECONDS: i64 = 300;
 
 /// How an assertion is signed and names its certificate.
@@ -27,12 +27,12 @@ pub enum Algorithm {
     Rs256,
 }
 
-/// A certificate whose private key we hold.
+/// A certificate and its private key.
 pub struct Certificate {
     key: KeyPair,
     der: CertificateDer<'static>,
     algorithm: Algorithm,
-    /// The first moment in which it is not valid any more.
+    /// The end of its validity.
     pub expires: DateTime<Utc>,
 }
 
@@ -47,12 +47,12 @@ impl Certificate {
     pub fn from_pem(certificates: &[u8], key: &[u8], algorithm: Algorithm) -> Result<Self, String> {
         let chain = CertificateDer::pem_slice_iter(certificates).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(
-            |_| "the certificate is not PEM; it should begin with -----BEGIN CERTIFICATE-----",
+            |_| "the certificate is not PEM. It should begin with -----BEGIN CERTIFICATE-----",
         )?;
         let text = String::from_utf8_lossy(key);
         if text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
             return Err(
-                "the private key is encrypted; write it without a password, with mode 0600".into(),
+                "the private key is encrypted. Store it without a password, with mode 0600".into(),
             );
         }
         let key = match PrivateKeyDer::from_pem_slice(key) {
@@ -60,11 +60,9 @@ impl Certificate {
             Ok(PrivateKeyDer::Pkcs1(key)) => KeyPair::from_der(key.secret_pkcs1_der()),
             Ok(_) => return Err(NOT_RSA.into()),
             Err(_) => {
-                return Err(
-                    "there is no private key in PEM; put it behind the certificate or into \
+                return Err("there is no private key in PEM. Append it to the certificate or set \
                             client_private_key_file"
-                        .into(),
-                );
+                    .into());
             }
         };
         Self::of(chain, key.map_err(|_| NOT_RSA)?, algorithm)
@@ -77,7 +75,7 @@ impl Certificate {
     ) -> Result<Self, String> {
         if chain.is_empty() {
             return Err(
-                "there is no certificate in PEM; it should begin with -----BEGIN CERTIFICATE-----"
+                "there is no certificate in PEM. It should begin with -----BEGIN CERTIFICATE-----"
                     .into(),
             );
         }
@@ -92,7 +90,7 @@ impl Certificate {
                 DateTime::from_timestamp(end, 0).ok_or("the certificate's end cannot be read")?;
             return Ok(Self { key, der, algorithm, expires });
         }
-        Err("the private key does not belong to the certificate; put both of the same pair there"
+        Err("the private key does not belong to the certificate. Use certificate and key of the same pair"
             .into())
     }
 
@@ -101,7 +99,7 @@ impl Certificate {
         sha1(&self.der).iter().map(|byte| format!("{byte:02X}")).collect()
     }
 
-    /// A signed statement that we are this application, for that token endpoint alone, at that time.
+    /// A signed assertion for this application and token endpoint. `now` is in seconds since 1970.
     pub fn assertion(
         &self,
         client_id: &str,

@@ -10,7 +10,7 @@ fn pem(certificate: &[u8], key: &[u8]) -> Result<Certificate, String> {
 }
 
 #[test]
-fn a_key_belongs_to_its_certificate_or_the_pair_is_refused() {
+fn key_of_other_certificate_is_refused() {
     let first = pem(FIRST, FIRST_KEY).unwrap();
     assert_eq!(first.expires.format("%Y").to_string(), "2126");
     // The rest of the chain may stand before or behind it.
@@ -49,7 +49,7 @@ fn pkcs12_is_recognised_by_its_first_bytes() {
 }
 
 #[test]
-fn no_part_of_a_key_is_shown() {
+fn private_key_is_not_shown_in_debug() {
     let shown = format!("{:?}", pem(FIRST, FIRST_KEY).unwrap());
     assert!(shown.len() < 60, "{shown}");
 }

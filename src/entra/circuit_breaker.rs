@@ -1,0 +1,183 @@
+//! Which credentials Entra accepts and refuses: one probe for a refused credential instead of a request for each tenant.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::credential::{Credential, CredentialId, Fingerprint};
+use crate::error::{BREAKER_PROBE, IDENTITY_PROBE, SyncError};
+use crate::tenant::{Tenant, TenantId};
+
+/// A token request that hangs delays the first request of other tenants by no more.
+const TURN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The state of all credentials.
+#[derive(Debug, Default)]
+pub(super) struct CircuitBreaker {
+    credentials: Mutex<HashMap<CredentialId, CredentialState>>,
+    /// Which of the credentials of an app last obtained a token.
+    in_use: Mutex<HashMap<Vec<CredentialId>, &'static str>>,
+}
+
+#[derive(Debug, Default)]
+struct CredentialState {
+    /// Obtained a token, and was not refused since.
+    accepted: Option<Fingerprint>,
+    refusals: Option<Refusals>,
+    /// Held during a request by a credential that is not accepted yet.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The tenants for which Entra refused a credential.
+#[derive(Debug)]
+struct Refusals {
+    /// A credential with another fingerprint may be accepted.
+    fingerprint: Fingerprint,
+    tenants: HashSet<TenantId>,
+    /// The last one.
+    error: SyncError,
+    /// `None` allows a probe immediately.
+    last_asked: Option<Instant>,
+}
+
+impl CircuitBreaker {
+    fn lock(&self) -> MutexGuard<'_, HashMap<CredentialId, CredentialState>> {
+        self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Allows an immediate probe of each refused credential. The refusals are kept, so that the next one is not logged as new.
+    pub(super) fn probe_refused(&self) {
+        for refusals in self.lock().values_mut().filter_map(|state| state.refusals.as_mut()) {
+            refusals.last_asked = None;
+        }
+    }
+
+    /// Waits, for a short time, for the first request by a credential that is not accepted yet: otherwise all tenants in
+    /// flight would be refused before the second refusal is known.
+    pub(super) async fn turn(
+        &self,
+        credential_id: &CredentialId,
+        fingerprint: &Fingerprint,
+    ) -> Option<tokio::sync::OwnedMutexGuard<()>> {
+        let turn = {
+            let mut credentials = self.lock();
+            let state = credentials.entry(credential_id.clone()).or_default();
+            if state.accepted.as_ref() == Some(fingerprint) {
+                return None;
+            }
+            Arc::clone(&state.turn)
+        };
+        tokio::time::timeout(TURN_PATIENCE, turn.lock_owned()).await.ok()
+    }
+
+    /// Fails for a credential that is refused, except for one probe in a while. A credential that was refused for two tenants
+    /// is refused for all. One failure of the managed identity endpoint is enough, and the while is short.
+    pub(super) fn check(
+        &self,
+        credential_id: &CredentialId,
+        fingerprint: &Fingerprint,
+    ) -> Result<(), SyncError> {
+        let mut credentials = self.lock();
+        let refusals = credentials.get_mut(credential_id).and_then(|state| state.refusals.as_mut());
+        let Some(refusals) = refusals.filter(|refusals| refusals.fingerprint == *fingerprint)
+        else {
+            return Ok(());
+        };
+        let is_transient = refusals.error.is_transient();
+        let (probe, enough) = if is_transient { (IDENTITY_PROBE, 1) } else { (BREAKER_PROBE, 2) };
+        let is_probe_due = refusals.last_asked.is_none_or(|asked| asked.elapsed() >= probe);
+        if refusals.tenants.len() < enough || is_probe_due {
+            refusals.last_asked = Some(Instant::now());
+            return Ok(());
+        }
+        let code = refusals.error.shared_credential_code().unwrap_or_default();
+        Err(if is_transient {
+            refusals.error.clone()
+        } else {
+            SyncError::CredentialBreaker { code }
+        })
+    }
+
+    /// Records a refusal. Logs the first one of this credential, and one with a reason of another class.
+    pub(super) fn note_refusal(
+        &self,
+        tenant: &Tenant,
+        credential_id: &CredentialId,
+        fingerprint: Fingerprint,
+        credential: &Credential,
+        error: &SyncError,
+    ) {
+        credential_id.set("incident_sync_credential_refused", 1.0);
+        if !self.record_refusal(tenant, credential_id, fingerprint, error) {
+            return;
+        }
+        let (diagnosis, whose, kind) = (error.diagnosis(), whose(credential_id), credential.kind());
+        let what = if error.is_transient() { "is temporarily unusable" } else { "was refused" };
+        tracing::error!(
+            app = credential_id.client_id, credential = credential_id.name, tenant.name = credential_id.owner, kind,
+            class = diagnosis.class.as_str(), owner = diagnosis.owner.as_str(), advice = &*diagnosis.advice, error = %error,
+            "{whose} credential {what}: {name} ({kind})", name = credential_id.name
+        );
+    }
+
+    /// Answers whether the refusal is new.
+    fn record_refusal(
+        &self,
+        tenant: &Tenant,
+        credential_id: &CredentialId,
+        fingerprint: Fingerprint,
+        error: &SyncError,
+    ) -> bool {
+        let mut credentials = self.lock();
+        let state = credentials.entry(credential_id.clone()).or_default();
+        state.accepted = None;
+        let known = state.refusals.take().filter(|refusals| refusals.fingerprint == fingerprint);
+        let is_new = known
+            .as_ref()
+            .is_none_or(|refusals| refusals.error.diagnosis().class != error.diagnosis().class);
+        let last_asked = known.as_ref().map_or(Some(Instant::now()), |known| known.last_asked);
+        let mut tenants = known.map(|refusals| refusals.tenants).unwrap_or_default();
+        tenants.insert(tenant.id);
+        state.refusals = Some(Refusals { fingerprint, tenants, error: error.clone(), last_asked });
+        is_new
+    }
+
+    /// Records that this credential obtained a token. Logs a change.
+    pub(super) fn note_success(
+        &self,
+        tenant: &Tenant,
+        credential_id: &CredentialId,
+        fingerprint: Fingerprint,
+        credential: &Credential,
+    ) {
+        let name = credential_id.name;
+        credential_id.set("incident_sync_credential_refused", 0.0);
+        let credential_ids: Vec<CredentialId> =
+            tenant.app.credentials().map(|(credential_id, _)| credential_id).collect();
+        for other in &credential_ids {
+            other.set("incident_sync_credential_in_use", f64::from(other == credential_id));
+        }
+        let was_refused = {
+            let mut credentials = self.lock();
+            let state = credentials.entry(credential_id.clone()).or_default();
+            state.accepted = Some(fingerprint);
+            state.refusals.take().is_some()
+        };
+        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = in_use.insert(credential_ids, name);
+        if before != Some(name) || was_refused {
+            let whose = whose(credential_id);
+            tracing::info!(
+                app = credential_id.client_id,
+                credential = name,
+                tenant.name = credential_id.owner,
+                kind = credential.kind(),
+                "tokens are obtained with {whose} credential: {name}"
+            );
+        }
+    }
+}
+
+fn whose(credential_id: &CredentialId) -> &'static str {
+    if credential_id.owner.is_some() { "the tenant's own" } else { "the application's" }
+}
