@@ -380,7 +380,10 @@ async fn an_identity_service_that_is_not_there_is_one_alarm_for_the_operator() {
         (&loud[0]["message"], &loud[0]["owner"]),
         (&Value::from(message), &Value::from("operator"))
     );
-    assert!(loud[0]["advice"].as_str().unwrap().contains("Only Azure machines have one"), "{loud:?}");
+    assert!(
+        loud[0]["advice"].as_str().unwrap().contains("Only Azure machines have one"),
+        "{loud:?}"
+    );
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }

@@ -596,7 +596,8 @@ fn refused_token(rows: &FindingBuilder, error: &SyncError, all: &[TenantProbe]) 
     let failures = all.iter().filter_map(|seen| seen.token.as_ref()?.as_ref().err());
     let cause =
         failures.into_iter().find(|failure| failure.shared_credential_code() == Some(*code));
-    let advice = cause.map_or_else(|| row.advice.clone(), |cause| cause.diagnosis().advice.into_owned());
+    let advice =
+        cause.map_or_else(|| row.advice.clone(), |cause| cause.diagnosis().advice.into_owned());
     Finding { advice, ..row }
 }
 
