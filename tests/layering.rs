@@ -42,8 +42,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     // The watch over credentials belongs to the daemon, and the finding to the doctor.
     ("entra::expiry", "doctor"),
     ("entra::expiry", "sync"),
-    // The mapper makes rows of the reading plan.
-    ("incident::rows", "defender"),
     // A tenant holds its application.
     ("tenant", "entra"),
 ];
@@ -269,6 +267,17 @@ fn modules_import_lower_layers_only() {
         );
     }
     assert_eq!(wrong, EXCEPTIONS.iter().copied().collect());
+}
+
+/// Network and database meet in `incident` only.
+#[test]
+fn store_imports_nothing_of_defender() {
+    let sources = Sources::load();
+    let modules = sources.code.keys().filter(|module| top(module) == "store");
+    let wrong: Vec<&String> = modules
+        .filter(|module| sources.imports(module).into_iter().any(|there| top(there) == "defender"))
+        .collect();
+    assert_eq!(wrong, Vec::<&String>::new());
 }
 
 #[test]

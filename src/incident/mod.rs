@@ -1,6 +1,7 @@
-//! The incident as a domain, without I/O: decoding, rows, hashes and windows.
+//! The incident as a domain, without I/O: decoding, rows, hashes, windows and gaps.
 
 pub mod decode;
+pub mod gap;
 pub mod person;
 pub mod rows;
 pub mod window;

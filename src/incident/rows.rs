@@ -8,7 +8,6 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use url::form_urlencoded;
 
-use crate::defender::paging::Row;
 use crate::error::{SyncError, shown};
 use crate::incident::decode::{self, Alert, Comment, Device, Entity, Incident, IncidentKey};
 use crate::tenant::TenantId;
@@ -40,14 +39,23 @@ pub fn elements<'a>(incidents: impl Iterator<Item = &'a str>) -> Vec<RawIncident
     incidents.map(element).collect()
 }
 
-/// The rows that the reading plan sees. An element without an id stands for itself by its hash.
-pub fn plan_rows(elements: &[RawIncident<'_>]) -> Vec<Row> {
-    let stand_in = |hash: &Hash| i64::from_le_bytes(std::array::from_fn(|at| hash[at])) | i64::MIN;
-    let row = |element: &RawIncident<'_>| Row {
-        id: element.head.incident_id.unwrap_or_else(|| stand_in(&element.hash)),
-        updated: element.head.last_update_time,
-    };
-    elements.iter().map(row).collect()
+/// An incident version that a page lists: all that a reading plan needs to know of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListedVersion {
+    /// The incident id, or a negative number made of the hash for an element without an id.
+    pub id: i64,
+    /// `lastUpdateTime`, if it could be read.
+    pub updated: Option<DateTime<Utc>>,
+}
+
+impl From<&RawIncident<'_>> for ListedVersion {
+    fn from(element: &RawIncident<'_>) -> Self {
+        let hash_id = || i64::from_le_bytes(std::array::from_fn(|at| element.hash[at])) | i64::MIN;
+        Self {
+            id: element.head.incident_id.unwrap_or_else(hash_id),
+            updated: element.head.last_update_time,
+        }
+    }
 }
 
 /// Leaves the newest version of each incident that a page shows twice; of equals the last one served.

@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection};
 
 use super::{DbRole, Store};
-use crate::defender::paging::Gap;
 use crate::error::SyncError;
+use crate::incident::gap::Gap;
 use crate::incident::rows::{Hash, RawIncident};
 use crate::tenant::TenantId;
 

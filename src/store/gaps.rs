@@ -4,31 +4,28 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::{DbRole, Lease, Store};
-use crate::defender::paging::Gap;
 use crate::error::SyncError;
+use crate::incident::gap::{Gap, GapReason};
 use crate::tenant::TenantId;
 
 impl Store {
     /// The tenant's gaps, those that were not tried for the longest time first.
     pub async fn gaps(&self, tenant: TenantId) -> Result<Vec<Gap>, SyncError> {
         let look = async |connection: &mut PgConnection| {
-            let query = sqlx::query_as::<_, (DateTime<Utc>, DateTime<Utc>)>(include_str!(
-                "sql/known_gaps.sql"
-            ));
+            let query = sqlx::query_as::<_, (DateTime<Utc>, DateTime<Utc>, String, String)>(
+                include_str!("sql/known_gaps.sql"),
+            );
             query.bind(tenant.0).fetch_all(connection).await
         };
         let rows = self.transact("looking up gaps", DbRole::Writer(tenant), look).await?;
-        Ok(rows.into_iter().map(|(from, to)| Gap { from, to }).collect())
+        let gap =
+            |(from, to, class, message)| Gap { from, to, reason: GapReason { class, message } };
+        Ok(rows.into_iter().map(gap).collect())
     }
 
     /// Remembers a gap and why it is one, or that it was tried again.
-    pub async fn record_gap(
-        &self,
-        lease: &Lease,
-        gap: Gap,
-        why: &SyncError,
-    ) -> Result<(), SyncError> {
-        let (class, message) = (why.diagnosis().class.as_str(), why.to_string());
+    pub async fn record_gap(&self, lease: &Lease, gap: &Gap) -> Result<(), SyncError> {
+        let GapReason { class, message } = &gap.reason;
         let note = async |connection: &mut PgConnection| {
             if !self.holds(lease, true, connection).await? {
                 return Ok(false);
@@ -43,7 +40,7 @@ impl Store {
     }
 
     /// Forgets a gap that was read. What was read of it is on the disk with this.
-    pub async fn delete_gap(&self, lease: &Lease, gap: Gap) -> Result<(), SyncError> {
+    pub async fn delete_gap(&self, lease: &Lease, gap: &Gap) -> Result<(), SyncError> {
         let forget = async |connection: &mut PgConnection| {
             if !self.holds(lease, true, connection).await? {
                 return Ok(false);

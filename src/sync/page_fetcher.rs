@@ -54,8 +54,6 @@ pub struct PageFetcher<'a> {
     clock: DatabaseClock,
     progress: TenantProgress,
     counts: Mutex<Counts>,
-    /// Why the plan was told that a page cannot be served.
-    unserved: Mutex<Option<SyncError>>,
 }
 
 impl<'a> PageFetcher<'a> {
@@ -67,15 +65,7 @@ impl<'a> PageFetcher<'a> {
         clock: DatabaseClock,
         progress: TenantProgress,
     ) -> Self {
-        Self {
-            services,
-            tenant,
-            stop,
-            clock,
-            progress,
-            counts: Mutex::default(),
-            unserved: Mutex::default(),
-        }
+        Self { services, tenant, stop, clock, progress, counts: Mutex::default() }
     }
 
     /// The next page of the plan; `None` when it is drained. A request that is refused or cannot be served is asked
@@ -86,17 +76,10 @@ impl<'a> PageFetcher<'a> {
             match self.services.slots.release_while(self.page(&request, plan.is_searching())).await
             {
                 Err(SyncError::Api { status: 400, .. }) if plan.refused() => {}
-                Err(error) if error.smaller_page_may_help() && plan.failed() => {
-                    *self.unserved.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                }
+                Err(error) if error.smaller_page_may_help() && plan.failed(&error) => {}
                 other => return other.map(Some),
             }
         }
-    }
-
-    /// Why the last page that could not be served was not.
-    pub fn last_gap_error(&self) -> Option<SyncError> {
-        self.unserved.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A token that the API refuses is asked for anew, once; the same request then goes on.

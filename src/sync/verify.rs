@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::commands::progress::{Progress, TenantProgress};
-use crate::defender::paging::{Gap, PageSummary, Plan, ReadScope};
+use crate::defender::paging::{PageSummary, Plan, ReadScope};
 use crate::error::SyncError;
-use crate::incident::rows::{self, PageRows, RawIncident};
+use crate::incident::gap::Gap;
+use crate::incident::rows::{self, ListedVersion, PageRows, RawIncident};
 use crate::incident::window::{poll_from, to_delta};
 use crate::store::compare::StoredAlert;
 use crate::sync::page_fetcher::{PageFetcher, Services};
@@ -193,7 +194,7 @@ impl Comparison<'_> {
             began = began.or(Some(answer.server_time));
             let elements = rows::elements(answer.incidents());
             let facts = PageSummary {
-                rows: rows::plan_rows(&elements),
+                rows: elements.iter().map(ListedVersion::from).collect(),
                 server_time: answer.server_time,
                 next_link: answer.next_link.clone(),
             };

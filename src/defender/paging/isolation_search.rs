@@ -10,6 +10,8 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{PAGE_ROWS, PageSummary, Plan, ReadScope, Request, WindowReader};
+use crate::error::SyncError;
+use crate::incident::gap::{Gap, GapReason};
 use crate::incident::window::{Window, floor_to_second, to_delta};
 
 /// A page is halved down to this; overlaps and proofs need less.
@@ -27,20 +29,11 @@ const FAILURES_MAX: usize = 200;
 /// Nothing is updated after this, so asking for it is answered with an empty page.
 const NEVER: DateTime<Utc> = DateTime::from_timestamp_nanos(4_102_444_800_000_000_000);
 
-/// A range of `lastUpdateTime` that the API could not serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gap {
-    /// First instant inside.
-    pub from: DateTime<Utc>,
-    /// First instant beyond.
-    pub to: DateTime<Utc>,
-}
-
 /// How far the search in a window that fails has come.
 #[derive(Debug, Default)]
 pub(super) struct IsolationSearch {
-    /// Whether the next request only asks if the service lives.
-    is_probing: bool,
+    /// Set while the next request only tests whether the service answers at all: the failure before it.
+    probe: Option<GapReason>,
     /// Windows below this edge are parts of one that failed.
     until: Option<DateTime<Utc>>,
     /// Failures since the last page that was served.
@@ -55,10 +48,10 @@ pub(super) struct IsolationSearch {
 
 impl IsolationSearch {
     pub(super) fn is_on(&self) -> bool {
-        self.is_probing || self.until.is_some()
+        self.probe.is_some() || self.until.is_some()
     }
 
-    pub(super) fn probe(&self) -> Option<Request> {
+    pub(super) fn probe_request(&self) -> Option<Request> {
         let second = |from| Window {
             from: Some(from),
             to: Some(from + TimeDelta::seconds(1)),
@@ -66,13 +59,13 @@ impl IsolationSearch {
         };
         let never = Window { from: Some(NEVER), to: None, status: None };
         let window = self.good.map_or(never, |good| second(floor_to_second(good)));
-        self.is_probing.then_some(Request { window, skip: 0, top: 1, link: None })
+        self.probe.is_some().then_some(Request { window, skip: 0, top: 1, link: None })
     }
 
-    /// Takes note that a page was served; answers whether it was the probe's.
-    pub(super) fn was_probing(&mut self) -> bool {
+    /// Records that a page was served; returns the failure to isolate if it was the probe's page.
+    pub(super) fn take_probe(&mut self) -> Option<GapReason> {
         self.in_a_row = 0;
-        std::mem::take(&mut self.is_probing)
+        self.probe.take()
     }
 
     /// The row in the middle is the farthest from those that the page could not show.
@@ -93,7 +86,7 @@ impl IsolationSearch {
 
 impl Plan {
     /// Tries a hole again: its one second whole, and if that fails in pieces. [`Plan::take_gap`] tells if it stays.
-    pub fn of_gap(gap: Gap) -> Self {
+    pub fn of_gap(gap: &Gap) -> Self {
         let scope = ReadScope {
             from: Some(gap.from),
             to: Some(gap.to),
@@ -113,15 +106,16 @@ impl Plan {
         self.search.is_on() || self.current.as_ref().is_some_and(|reader| reader.top < PAGE_ROWS)
     }
 
-    /// The API failed to answer the last request. Answers whether there is a smaller one to ask; if not, it is an outage.
-    pub fn failed(&mut self) -> bool {
+    /// The last request failed with this error, which becomes the reason of the gap that the search may end in. Returns
+    /// whether there is a smaller request to make; if not, it is an outage.
+    pub fn failed(&mut self, error: &SyncError) -> bool {
         let Some(reader) = self.current.as_mut() else { return false };
         reader.link = None;
         if !self.search.is_on() && reader.top > SMALLEST_TOP {
             reader.top /= 2;
             return true;
         }
-        if self.unbounded || self.search.is_probing || !self.search.has_room() {
+        if self.unbounded || self.search.probe.is_some() || !self.search.has_room() {
             return false;
         }
         self.search.failures += 1;
@@ -129,7 +123,8 @@ impl Plan {
         if self.search.failures > FAILURES_MAX {
             return false;
         }
-        if reader.is_row_by_row {
+        if let Some(reason) = reader.row_by_row.as_mut() {
+            *reason = error.into();
             if reader.top > 1 {
                 reader.top = 1;
             } else {
@@ -140,8 +135,8 @@ impl Plan {
         let may_be_an_outage =
             !self.search.is_on() || self.search.in_a_row.is_multiple_of(FAILURES_PER_PROBE);
         match self.upper.filter(|_| !may_be_an_outage) {
-            Some(upper) => self.halve(upper),
-            None => self.search.is_probing = true,
+            Some(upper) => self.halve(upper, error.into()),
+            None => self.search.probe = Some(error.into()),
         }
         true
     }
@@ -152,7 +147,7 @@ impl Plan {
     }
 
     /// Puts the halves of the window that fails in its place, or begins to read its only second in pieces.
-    pub(super) fn halve(&mut self, upper: DateTime<Utc>) {
+    pub(super) fn halve(&mut self, upper: DateTime<Utc>, reason: GapReason) {
         let Some(reader) = self.current.take() else { return };
         let from = reader.window.from.unwrap_or_else(|| self.oldest(upper));
         let to = reader.window.to.unwrap_or(upper);
@@ -164,7 +159,9 @@ impl Plan {
                 self.pending.push(rest);
                 Some(WindowReader::new(first))
             }
-            None => Some(WindowReader { is_row_by_row: true, top: 1, ..WindowReader::new(window) }),
+            None => {
+                Some(WindowReader { row_by_row: Some(reason), top: 1, ..WindowReader::new(window) })
+            }
         };
     }
 
@@ -173,6 +170,7 @@ impl Plan {
     pub(super) fn accept_row_by_row(
         &mut self,
         mut reader: WindowReader,
+        reason: GapReason,
         page: &PageSummary,
         upper: DateTime<Utc>,
     ) -> Option<DateTime<Utc>> {
@@ -180,12 +178,12 @@ impl Plan {
         if page.rows.len() >= reader.top && reader.pages < ROW_BY_ROW_PAGES_MAX {
             reader.skip += page.rows.len();
             reader.top = (reader.top * 2).min(PAGE_ROWS);
-            self.current = Some(reader);
+            self.current = Some(WindowReader { row_by_row: Some(reason), ..reader });
             return None;
         }
         if let (Some(from), Some(to)) = (reader.window.from, reader.window.to) {
             self.search.gaps += 1;
-            self.search.found = Some(Gap { from, to });
+            self.search.found = Some(Gap { from, to, reason });
         }
         Some(self.pass_over(reader.window, upper))
     }
@@ -200,7 +198,7 @@ fn middle(from: DateTime<Utc>, to: DateTime<Utc>) -> Option<DateTime<Utc>> {
 
 /// What lies between the holes of a scope, the oldest on top.
 pub(super) fn around(scope: ReadScope, gaps: &[Gap]) -> Vec<Window> {
-    let mut gaps = gaps.to_vec();
+    let mut gaps: Vec<&Gap> = gaps.iter().collect();
     gaps.sort_unstable_by_key(|gap| gap.from);
     let mut windows = Vec::new();
     let mut from = scope.from;

@@ -14,11 +14,12 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::error::SyncError;
+use crate::incident::gap::{Gap, GapReason};
+use crate::incident::rows::ListedVersion;
 use crate::incident::window::{Window, floor_to_second, to_delta};
 
 mod isolation_search;
 
-pub use isolation_search::Gap;
 use isolation_search::IsolationSearch;
 
 /// The API's page maximum; more is answered with 400 (demisto/content#12434).
@@ -48,20 +49,11 @@ const PAGES_WITHOUT_PROGRESS_MAX: usize = 20;
 /// A list in no stable order repeats itself by nature, and is given more time.
 const RESCAN_PAGES_WITHOUT_PROGRESS_MAX: usize = 200;
 
-/// What the reader must know of a row: which incident, and which version of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
-    /// The incident id, or a stand-in for an element that has none.
-    pub id: i64,
-    /// `lastUpdateTime`, if it could be read.
-    pub updated: Option<DateTime<Utc>>,
-}
-
 /// What a page held.
 #[derive(Debug, Clone)]
 pub struct PageSummary {
     /// Its rows in the order served.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ListedVersion>,
     /// The server's clock.
     pub server_time: DateTime<Utc>,
     /// The server's own continuation, already checked to lead to the configured host.
@@ -130,15 +122,15 @@ impl Plan {
 
     /// The next request, or `None` when everything is read.
     pub fn request(&self) -> Option<Request> {
-        self.search.probe().or_else(|| self.current.as_ref().map(WindowReader::request))
+        self.search.probe_request().or_else(|| self.current.as_ref().map(WindowReader::request))
     }
 
     /// Takes a page. When it drains a window, answers the watermark that now holds: store it with this page's rows and
     /// with what [`Plan::take_gap`] gives.
     pub fn accept(&mut self, page: &PageSummary) -> Result<Option<DateTime<Utc>>, SyncError> {
         let upper = *self.upper.get_or_insert(page.server_time - CONSISTENCY_LAG);
-        if self.search.was_probing() {
-            self.halve(upper);
+        if let Some(reason) = self.search.take_probe() {
+            self.halve(upper, reason);
             return Ok(None);
         }
         self.newest = self.newest.max(page.rows.iter().filter_map(|row| row.updated).max());
@@ -147,8 +139,8 @@ impl Plan {
             self.bound(reader.window, upper);
             return Ok(None);
         }
-        if reader.is_row_by_row {
-            return Ok(self.accept_row_by_row(reader, page, upper));
+        if let Some(reason) = reader.row_by_row.take() {
+            return Ok(self.accept_row_by_row(reader, reason, page, upper));
         }
         self.search.served(page);
         match reader.accept(page) {
@@ -261,7 +253,7 @@ impl Plan {
     }
 }
 
-fn repeated(rows: &[Row]) -> usize {
+fn repeated(rows: &[ListedVersion]) -> usize {
     let distinct: HashSet<i64> = rows.iter().map(|row| row.id).collect();
     rows.len() - distinct.len()
 }
@@ -300,8 +292,8 @@ struct WindowReader {
     repeated: usize,
     /// Set while one instant in no stable order is read again and again; counts the readings.
     rescans: Option<usize>,
-    /// Set while a window that fails is read in small pieces, see [`isolation_search`].
-    is_row_by_row: bool,
+    /// Set while a window that fails is read in small pieces, see [`isolation_search`]: the last failure.
+    row_by_row: Option<GapReason>,
 }
 
 enum Progress {
@@ -328,7 +320,7 @@ impl WindowReader {
             pages_without_progress: 0,
             repeated: 0,
             rescans: None,
-            is_row_by_row: false,
+            row_by_row: None,
         }
     }
 
@@ -346,7 +338,7 @@ impl WindowReader {
     }
 
     /// The row's place in the order of reading, if this very version of it is held.
-    fn read_index(&self, row: &Row) -> Option<usize> {
+    fn read_index(&self, row: &ListedVersion) -> Option<usize> {
         self.held
             .get(&row.id)
             .filter(|(updated, _)| *updated == row.updated)
@@ -402,7 +394,7 @@ impl WindowReader {
             }
     }
 
-    fn hold(&mut self, rows: &[Row], lead: usize) {
+    fn hold(&mut self, rows: &[ListedVersion], lead: usize) {
         let before = self.held.len();
         self.repeated += repeated(&rows[lead..]);
         for row in &rows[lead..] {

@@ -5,6 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::Peer;
+
+/// What a page with a poisoned incident fails with.
+const FAILURE: SyncError = SyncError::Timeout { peer: Peer::Defender };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -123,7 +127,7 @@ impl Server {
         }
         let rows = rows
             .into_iter()
-            .map(|(id, updated)| Row { id, updated: Some(time(updated)) })
+            .map(|(id, updated)| ListedVersion { id, updated: Some(time(updated)) })
             .collect();
         Some(PageSummary {
             rows,
@@ -168,7 +172,7 @@ impl Client {
             let page = server.page(&request);
             server.churn(churn);
             let Some(page) = page else {
-                if plan.failed() {
+                if plan.failed(&FAILURE) {
                     continue;
                 }
                 return false;
@@ -192,7 +196,7 @@ impl Client {
     /// Tries the holes again.
     fn fill(&mut self, server: &mut Server) {
         for gap in std::mem::take(&mut self.gaps) {
-            let mut plan = Plan::of_gap(gap);
+            let mut plan = Plan::of_gap(&gap);
             while let Some(request) = plan.request() {
                 match server.page(&request) {
                     Some(page) => {
@@ -203,7 +207,7 @@ impl Client {
                         );
                         plan.accept(&page).expect("the hole can be read");
                     }
-                    None => assert!(plan.failed(), "an outage?"),
+                    None => assert!(plan.failed(&FAILURE), "an outage?"),
                 }
             }
             self.gaps.extend(plan.take_gap());
@@ -299,12 +303,12 @@ fn a_quiet_poll_is_one_request() {
 
 #[test]
 fn an_incident_shown_twice_in_a_page_is_no_disorder() {
-    let row = |id: i64| Row { id, updated: Some(time(id)) };
+    let row = |id: i64| ListedVersion { id, updated: Some(time(id)) };
     let mut plan =
         Plan::new(ReadScope { lookback: Duration::from_secs(86_400), ..EVERYTHING }, &[]);
     let server_time = time(86_400_000);
-    let full: Vec<Row> = (1..=100).map(row).collect();
-    let page = |rows: Vec<Row>| PageSummary { rows, server_time, next_link: None };
+    let full: Vec<ListedVersion> = (1..=100).map(row).collect();
+    let page = |rows: Vec<ListedVersion>| PageSummary { rows, server_time, next_link: None };
     plan.accept(&page(full.clone())).unwrap();
     let mut first = full;
     first[50] = first[49];
@@ -352,9 +356,9 @@ fn a_refused_upper_edge_is_left_out() {
 
 #[test]
 fn a_next_link_is_followed_to_its_end() {
-    let row = |id: i64| Row { id, updated: Some(time(id)) };
+    let row = |id: i64| ListedVersion { id, updated: Some(time(id)) };
     let mut plan = Plan::new(ReadScope { from: Some(time(0)), ..EVERYTHING }, &[]);
-    let page = |rows: Vec<Row>, link: Option<&str>| PageSummary {
+    let page = |rows: Vec<ListedVersion>, link: Option<&str>| PageSummary {
         rows,
         server_time: time(86_400_000),
         next_link: link.map(str::to_owned),
@@ -370,7 +374,7 @@ fn a_next_link_is_followed_to_its_end() {
 #[test]
 fn a_row_from_the_future_does_not_carry_the_watermark_away() {
     let mut plan = Plan::new(ReadScope { from: Some(time(0)), ..EVERYTHING }, &[]);
-    let rows = vec![Row { id: 1, updated: Some(time(90_000_000)) }];
+    let rows = vec![ListedVersion { id: 1, updated: Some(time(90_000_000)) }];
     let page = PageSummary { rows, server_time: time(60_000), next_link: None };
     assert_eq!(plan.accept(&page).unwrap(), Some(time(55_000)));
 }
@@ -470,7 +474,7 @@ fn an_outage_at_any_request_costs_few_and_leaves_no_hole() {
                 server.is_down = server.requests >= at;
                 match server.page(&request) {
                     Some(page) => drop(plan.accept(&page).unwrap()),
-                    None => is_given_up = !plan.failed(),
+                    None => is_given_up = !plan.failed(&FAILURE),
                 }
                 failures += usize::from(server.is_down);
                 client.gaps.extend(plan.take_gap().filter(|_| server.is_down));
@@ -483,6 +487,19 @@ fn an_outage_at_any_request_costs_few_and_leaves_no_hole() {
             assert_eq!(client.gaps, [], "{order:?}: an outage after {at} requests is no hole");
         }
     }
+}
+
+#[test]
+fn gap_carries_class_and_message_of_its_failure() {
+    let mut server = Server::new(Order::ById, 5, 600, 20 * 86_400_000, 0);
+    server.poison.insert(450);
+    let mut client = Client::default();
+    assert!(client.pass(&mut server, 0));
+    let reasons: Vec<&GapReason> = client.gaps.iter().map(|gap| &gap.reason).collect();
+    assert_eq!(reasons, [&GapReason::from(&FAILURE)]);
+    client.fill(&mut server);
+    assert_eq!(client.gaps.len(), 1, "a retried gap keeps a reason");
+    assert_eq!(client.gaps[0].reason.class, FAILURE.diagnosis().class);
 }
 
 #[test]
@@ -512,7 +529,7 @@ fn endless(link: Option<&str>, mut id: impl FnMut(usize) -> i64) -> (usize, Sync
     for page in 0..100_000 {
         let rows = (0..100)
             .map(|at| id(page * 100 + at))
-            .map(|id| Row { id, updated: Some(time(id % 10_000)) });
+            .map(|id| ListedVersion { id, updated: Some(time(id % 10_000)) });
         let link = link.map(|link| format!("{link}{}", page % 3));
         let facts =
             PageSummary { rows: rows.collect(), server_time: time(86_400_000), next_link: link };
@@ -547,7 +564,7 @@ fn a_list_without_end_is_given_up() {
 
 #[test]
 fn links_that_never_lead_to_what_the_list_has_are_given_up() {
-    let row = |id: i64| Row { id, updated: Some(time(id)) };
+    let row = |id: i64| ListedVersion { id, updated: Some(time(id)) };
     let mut plan = Plan::new(ReadScope { from: Some(time(0)), ..EVERYTHING }, &[]);
     let refused = (0..1_000).find_map(|_| {
         let is_linked = plan.request().expect("the list was not read whole").link.is_some();

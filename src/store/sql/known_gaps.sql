@@ -1,2 +1,5 @@
 -- known_gaps
-SELECT window_from, window_to FROM defender.sync_gaps WHERE tenant_id = $1 ORDER BY last_tried_at, window_from
+SELECT window_from, window_to, error_class, error_message
+FROM defender.sync_gaps
+WHERE tenant_id = $1
+ORDER BY last_tried_at, window_from

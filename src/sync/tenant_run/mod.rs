@@ -8,9 +8,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::defender::ORDINARY_BYTES_MAX;
-use crate::defender::paging::{Gap, PageSummary, Plan, ReadScope};
+use crate::defender::paging::{PageSummary, Plan, ReadScope};
 use crate::error::{Owner, SyncError};
-use crate::incident::rows::{self, Hash, RawIncident};
+use crate::incident::gap::Gap;
+use crate::incident::rows::{self, Hash, ListedVersion, RawIncident};
 use crate::incident::window::{poll_from, to_delta};
 use crate::store::Claim;
 use crate::store::lease::RunKind;
@@ -198,11 +199,12 @@ impl TenantRun<'_> {
                 status: None,
             };
             let known = still.len();
-            match Box::pin(self.read_scope(Plan::of_gap(gap), scope, &mut still, &mut None)).await {
+            match Box::pin(self.read_scope(Plan::of_gap(&gap), scope, &mut still, &mut None)).await
+            {
                 Ok(_) if still.len() == known => {
                     let (store, lease) = (&self.services.store, &self.claim.lease);
                     with_retries(self.services.retry_policy, &never, || {
-                        store.delete_gap(lease, gap)
+                        store.delete_gap(lease, &gap)
                     })
                     .await?;
                 }
@@ -233,13 +235,13 @@ impl TenantRun<'_> {
             pages += 1;
             let elements = rows::elements(answer.incidents());
             let facts = PageSummary {
-                rows: rows::plan_rows(&elements),
+                rows: elements.iter().map(ListedVersion::from).collect(),
                 server_time: answer.server_time,
                 next_link: answer.next_link.clone(),
             };
             let edge = plan.accept(&facts)?;
             if let Some(gap) = plan.take_gap() {
-                self.record_gap(gap).await?;
+                self.record_gap(&gap).await?;
                 gaps.push(gap);
             }
             // The API's clock may be ahead, and what happens before it comes is not read yet.
@@ -285,18 +287,16 @@ impl TenantRun<'_> {
     }
 
     /// Before the watermark passes it.
-    async fn record_gap(&self, gap: Gap) -> Result<(), SyncError> {
+    async fn record_gap(&self, gap: &Gap) -> Result<(), SyncError> {
         let (store, lease, never) =
             (&self.services.store, &self.claim.lease, CancellationToken::new());
-        let Some(why) = self.pages.last_gap_error() else { return Ok(()) };
         tracing::warn!(
             tenant.id = %self.tenant.id, tenant.name = self.tenant.name, window_from = %gap.from, window_to = %gap.to,
-            class = why.diagnosis().class.as_str(), owner = Owner::Operator.as_str(), error = %why,
-            advice = "Open a ticket with Microsoft and give tenant, window and tracking id; the window is tried again every hour",
-            "the API fails to serve a part of the list; the rest goes on"
+            class = gap.reason.class, owner = Owner::Operator.as_str(), error = gap.reason.message,
+            advice = "Open a ticket with Microsoft and give tenant, window and tracking id; the window is read again every hour",
+            "the API fails to serve a part of the list; the rest is read"
         );
-        with_retries(self.services.retry_policy, &never, || store.record_gap(lease, gap, &why))
-            .await
+        with_retries(self.services.retry_policy, &never, || store.record_gap(lease, gap)).await
     }
 
     async fn store_page(

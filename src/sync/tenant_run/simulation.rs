@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, VecDeque};
 use chrono::TimeDelta;
 
 use super::*;
-use crate::defender::paging::Row;
 use crate::defender::paging::simulation::{Order, STABLE, Server, time};
 use crate::error::{Peer, Retry};
 use crate::mutate::{Random, each_seed};
@@ -99,14 +98,14 @@ struct Run {
     is_drained: bool,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Job {
     scope: ReadScope,
     gap: Option<Gap>,
 }
 
 struct Write {
-    rows: Vec<Row>,
+    rows: Vec<ListedVersion>,
     watermark: Option<DateTime<Utc>>,
 }
 
@@ -119,7 +118,7 @@ enum Fetched {
 
 impl Job {
     fn plan(&self, gaps: &[Gap]) -> Plan {
-        self.gap.map_or_else(|| Plan::new(self.scope, gaps), Plan::of_gap)
+        self.gap.as_ref().map_or_else(|| Plan::new(self.scope, gaps), Plan::of_gap)
     }
 }
 
@@ -187,9 +186,9 @@ impl Run {
     fn take(&mut self, database: &mut Database, now: i64) -> Option<Result<(), SyncError>> {
         match self.fetched.take()? {
             Fetched::Failed(error) if self.job.gap.is_some() && error.smaller_page_may_help() => {
-                self.gaps.extend(self.job.gap);
+                self.gaps.extend(self.job.gap.take());
                 // An outage: the other holes stay as they are.
-                self.gaps.extend(self.jobs.iter().filter_map(|job| job.gap));
+                self.gaps.extend(self.jobs.iter().filter_map(|job| job.gap.clone()));
                 self.jobs.retain(|job| job.gap.is_none());
                 self.next_job()
             }
@@ -199,11 +198,11 @@ impl Run {
                 self.next_job()
             }
             Fetched::Drained => {
-                if let Some(gap) = self.job.gap.filter(|_| self.gaps.len() == self.known_gaps) {
+                if let Some(gap) = self.job.gap.take_if(|_| self.gaps.len() == self.known_gaps) {
                     if !database.holds(self, now) {
                         return Some(Err(SyncError::LeaseLost));
                     }
-                    database.gaps.retain(|known| *known != gap);
+                    database.gaps.retain(|known| known.from != gap.from);
                 }
                 self.next_job()
             }
@@ -223,8 +222,8 @@ impl Run {
             if !database.holds(self, now) {
                 return Err(SyncError::LeaseLost);
             }
-            database.gaps.retain(|known| *known != gap);
-            database.gaps.push(gap);
+            database.gaps.retain(|known| known.from != gap.from);
+            database.gaps.push(gap.clone());
             self.gaps.push(gap);
         }
         let scope = self.job.scope;
@@ -243,7 +242,8 @@ impl Run {
 
     fn next_job(&mut self) -> Option<Result<(), SyncError>> {
         let Some(job) = self.jobs.pop_front() else { return Some(Ok(())) };
-        (self.job, self.plan) = (job, job.plan(&self.gaps));
+        self.plan = job.plan(&self.gaps);
+        self.job = job;
         (self.pages, self.known_gaps) = (0, self.gaps.len());
         None
     }
@@ -476,7 +476,7 @@ impl World {
         run.tries = 0;
         let is_asked_otherwise = match &error {
             SyncError::Api { status: 400, .. } => run.plan.refused(),
-            error => error.smaller_page_may_help() && run.plan.failed(),
+            error => error.smaller_page_may_help() && run.plan.failed(error),
         };
         if !is_asked_otherwise {
             run.fetched = Some(Fetched::Failed(error));
