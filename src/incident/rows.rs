@@ -26,6 +26,13 @@ pub struct RawIncident<'a> {
     pub text: Cow<'a, str>,
 }
 
+impl<'a> RawIncident<'a> {
+    /// An element that was already looked at, from its text as served.
+    pub fn with_key(raw: &'a str, head: IncidentKey, hash: Hash) -> Self {
+        Self { head, hash, text: decode::storable(raw) }
+    }
+}
+
 /// Looks at each incident of a page just enough to know which one and which version it is.
 pub fn elements<'a>(incidents: impl Iterator<Item = &'a str>) -> Vec<RawIncident<'a>> {
     let element = |raw: &'a str| {

@@ -99,6 +99,23 @@ pub struct Counts {
     pub mistyped_fields: usize,
 }
 
+impl Counts {
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            api_calls: self.api_calls + other.api_calls,
+            throttled: self.throttled + other.throttled,
+            incidents_seen: self.incidents_seen + other.incidents_seen,
+            incidents_written: self.incidents_written + other.incidents_written,
+            alerts_written: self.alerts_written + other.alerts_written,
+            rejected: self.rejected + other.rejected,
+            found_late: self.found_late + other.found_late,
+            mistyped_fields: self.mistyped_fields + other.mistyped_fields,
+        }
+    }
+}
+
 /// The end of a run, as it is recorded.
 #[derive(Debug)]
 pub struct RunRecord {

@@ -28,6 +28,7 @@ use crate::store::{Claim, DatabaseClock, Store};
 use crate::sync::heartbeat::Heartbeat;
 use crate::sync::lease_deadlines::LeaseDeadlines;
 use crate::sync::page_fetcher::{PageFetcher, Services};
+use crate::sync::page_writer::PageWriter;
 use crate::sync::retention;
 use crate::sync::retry::{retry_until, with_retries};
 use crate::sync::schedule::Schedule;
@@ -508,14 +509,15 @@ impl SyncEngine {
         progress: TenantProgress,
     ) -> RunReport {
         let clock = DatabaseClock::showing(claim.claimed_at);
-        let pages = PageFetcher::new(&self.services, tenant, &self.stop, clock, progress);
+        let mut pages = PageFetcher::new(&self.services, tenant, &self.stop, clock, progress);
+        let mut writer = PageWriter::new(&self.services, tenant, claim, options.overlap);
         let run = TenantRun {
             services: &self.services,
             tenant,
             claim,
             options,
-            pages: &pages,
-            last_write: Mutex::default(),
+            pages: &mut pages,
+            writer: &mut writer,
         };
         let work = async {
             let report = run.run().await;
@@ -530,7 +532,7 @@ impl SyncEngine {
             () = self.lease_deadlines.expired(tenant.id) => Err(SyncError::LeaseLost),
         };
         let mut report = outcome.unwrap_or_else(|failure| RunReport::aborted(claim, failure));
-        report.counts = pages.finished();
+        report.counts = pages.finish().plus(&writer.counts);
         report
     }
 

@@ -4,6 +4,7 @@ pub mod engine;
 pub mod heartbeat;
 pub mod lease_deadlines;
 pub mod page_fetcher;
+pub mod page_writer;
 pub mod retention;
 pub mod retry;
 pub mod run_slots;

@@ -1,6 +1,6 @@
-//! Gets the pages that a plan asks for: token, the tenant's turn, one request, and another try where that helps.
+//! Drives a plan: token, the tenant's turn, one request, another try where that helps, and the plan's judgement of the page.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
@@ -9,11 +9,14 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use crate::commands::progress::TenantProgress;
-use crate::defender::paging::{Plan, Request};
+use crate::defender::paging::{PageSummary, Plan, Request};
 use crate::defender::{DefenderClient, LargePagePermit, Page};
 use crate::entra::TokenCache;
 use crate::error::{Peer, Retry, SyncError};
 use crate::failpoint;
+use crate::incident::decode::IncidentKey;
+use crate::incident::gap::Gap;
+use crate::incident::rows::{self, Hash, ListedVersion, RawIncident};
 use crate::store::quota::Quota;
 use crate::store::runs::Counts;
 use crate::store::{DatabaseClock, Store};
@@ -53,7 +56,39 @@ pub struct PageFetcher<'a> {
     stop: &'a CancellationToken,
     clock: DatabaseClock,
     progress: TenantProgress,
-    counts: Mutex<Counts>,
+    incidents_seen: usize,
+    /// Atomic because the closure that is retried borrows the fetcher shared.
+    api_calls: AtomicUsize,
+    throttled: AtomicUsize,
+}
+
+/// A page that the plan has accepted.
+#[derive(Debug)]
+pub struct PlannedPage {
+    page: Page,
+    keys: Vec<(IncidentKey, Hash)>,
+    /// Set where the page drains its window: everything before this time is read once the page is stored.
+    pub watermark: Option<DateTime<Utc>>,
+    /// What the plan leaves out from here on. Store it before the watermark passes it.
+    pub gap: Option<Gap>,
+}
+
+impl PlannedPage {
+    /// The incidents in the order served.
+    pub fn elements(&self) -> Vec<RawIncident<'_>> {
+        let keyed = self.page.incidents().zip(&self.keys);
+        keyed.map(|(raw, (head, hash))| RawIncident::with_key(raw, *head, *hash)).collect()
+    }
+
+    /// The server's clock.
+    pub fn server_time(&self) -> DateTime<Utc> {
+        self.page.server_time
+    }
+
+    /// Whether another page like this must wait until this one is dropped.
+    pub fn is_large(&self) -> bool {
+        self.page.is_large()
+    }
 }
 
 impl<'a> PageFetcher<'a> {
@@ -65,12 +100,38 @@ impl<'a> PageFetcher<'a> {
         clock: DatabaseClock,
         progress: TenantProgress,
     ) -> Self {
-        Self { services, tenant, stop, clock, progress, counts: Mutex::default() }
+        Self {
+            services,
+            tenant,
+            stop,
+            clock,
+            progress,
+            incidents_seen: 0,
+            api_calls: AtomicUsize::new(0),
+            throttled: AtomicUsize::new(0),
+        }
     }
 
-    /// The next page of the plan; `None` when it is drained. A request that is refused or cannot be served is asked
-    /// differently where that is possible.
-    pub async fn next(&self, plan: &mut Plan) -> Result<Option<Page>, SyncError> {
+    /// The next page of the plan, accepted by it; `None` when the plan is drained.
+    pub async fn next(&mut self, plan: &mut Plan) -> Result<Option<PlannedPage>, SyncError> {
+        let Some(page) = self.fetch(plan).await? else { return Ok(None) };
+        let elements = rows::elements(page.incidents());
+        self.incidents_seen += elements.len();
+        let summary = PageSummary {
+            rows: elements.iter().map(ListedVersion::from).collect(),
+            server_time: page.server_time,
+            next_link: page.next_link.clone(),
+        };
+        let edge = plan.accept(&summary)?;
+        // The API's clock may be ahead; what is updated until the database's clock gets there is not read yet.
+        let watermark = edge.map(|edge| page.asked_at.map_or(edge, |asked_at| edge.min(asked_at)));
+        let keys = elements.iter().map(|element| (element.head, element.hash)).collect();
+        drop(elements);
+        Ok(Some(PlannedPage { page, keys, watermark, gap: plan.take_gap() }))
+    }
+
+    /// A request that is refused or cannot be served is replaced by another one where the plan has one.
+    async fn fetch(&self, plan: &mut Plan) -> Result<Option<Page>, SyncError> {
         loop {
             let Some(request) = plan.request() else { return Ok(None) };
             match self.services.slots.release_while(self.page(&request, plan.is_searching())).await
@@ -82,7 +143,7 @@ impl<'a> PageFetcher<'a> {
         }
     }
 
-    /// A token that the API refuses is asked for anew, once; the same request then goes on.
+    /// Where the API refuses the token, the request is repeated once with a new one.
     async fn page(&self, request: &Request, is_search: bool) -> Result<Page, SyncError> {
         match self.page_with_retries(request, is_search).await {
             Err(error) if error.diagnosis().retry == Retry::WithNewToken => {
@@ -137,10 +198,8 @@ impl<'a> PageFetcher<'a> {
         let answer = answer.and_then(|answer| self.timely(answer, asked_at));
         failpoint::reach("page.fetched").await;
         let is_throttled = matches!(answer, Err(SyncError::Api { status: 429, .. }));
-        self.count(|counts| {
-            counts.api_calls += 1;
-            counts.throttled += usize::from(is_throttled);
-        });
+        self.api_calls.fetch_add(1, Ordering::Relaxed);
+        self.throttled.fetch_add(usize::from(is_throttled), Ordering::Relaxed);
         if let Err(error) = &answer {
             span.record("otel.status_code", "ERROR");
             record_pause(&self.services.store, self.tenant, error).await;
@@ -159,17 +218,25 @@ impl<'a> PageFetcher<'a> {
         Ok(answer)
     }
 
-    /// Adds to what the run has counted.
-    pub fn count(&self, add: impl FnOnce(&mut Counts)) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        add(&mut counts);
-        self.progress.counted(&counts);
+    /// What was fetched so far.
+    fn counts(&self) -> Counts {
+        Counts {
+            api_calls: self.api_calls.load(Ordering::Relaxed),
+            throttled: self.throttled.load(Ordering::Relaxed),
+            incidents_seen: self.incidents_seen,
+            ..Counts::default()
+        }
     }
 
-    /// What was counted.
-    pub fn finished(self) -> Counts {
+    /// Shows what was fetched, and stored by others.
+    pub fn show(&self, stored: &Counts) {
+        self.progress.counted(&self.counts().plus(stored));
+    }
+
+    /// Ends the display; returns what was fetched.
+    pub fn finish(self) -> Counts {
         self.progress.finished();
-        self.counts.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.counts()
     }
 }
 

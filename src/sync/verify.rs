@@ -14,12 +14,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::commands::progress::{Progress, TenantProgress};
-use crate::defender::paging::{PageSummary, Plan, ReadScope};
+use crate::defender::paging::{Plan, ReadScope};
 use crate::error::SyncError;
 use crate::incident::gap::Gap;
-use crate::incident::rows::{self, ListedVersion, PageRows, RawIncident};
+use crate::incident::rows::{self, PageRows, RawIncident};
 use crate::incident::window::{poll_from, to_delta};
 use crate::store::compare::StoredAlert;
+use crate::store::runs::Counts;
 use crate::sync::page_fetcher::{PageFetcher, Services};
 use crate::tenant::Tenant;
 
@@ -51,7 +52,7 @@ pub struct Drift {
     pub gaps: usize,
     /// Why the comparison is not complete.
     pub failure: Option<String>,
-    /// Who can mend that.
+    /// The owner of that failure.
     pub who_must_act: Option<&'static str>,
 }
 
@@ -124,9 +125,9 @@ async fn tenant(
     };
     let compared = match services.store.clock().await {
         Ok(clock) => {
-            let pages = PageFetcher::new(services, tenant, stop, clock, progress);
-            let compared = comparison.all(&pages, span).await;
-            pages.finished();
+            let mut pages = PageFetcher::new(services, tenant, stop, clock, progress);
+            let compared = comparison.all(&mut pages, span).await;
+            pages.finish();
             compared
         }
         Err(error) => Err(error),
@@ -150,7 +151,11 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    async fn all(&mut self, pages: &PageFetcher<'_>, span: VerifyRange) -> Result<(), SyncError> {
+    async fn all(
+        &mut self,
+        pages: &mut PageFetcher<'_>,
+        span: VerifyRange,
+    ) -> Result<(), SyncError> {
         let store = &self.services.store;
         let Some(watermark) = store.watermark(self.tenant.id).await? else {
             self.drift.failure = Some("nothing was synchronised yet".to_owned());
@@ -184,25 +189,18 @@ impl Comparison<'_> {
     /// Reads one scope and compares what is older than `edge`; answers the server's time at its beginning.
     async fn read(
         &mut self,
-        pages: &PageFetcher<'_>,
+        pages: &mut PageFetcher<'_>,
         scope: ReadScope,
         edge: DateTime<Utc>,
     ) -> Result<Option<DateTime<Utc>>, SyncError> {
         let mut plan = Plan::new(scope, &self.gaps);
         let mut began = None;
-        while let Some(answer) = pages.next(&mut plan).await? {
-            began = began.or(Some(answer.server_time));
-            let elements = rows::elements(answer.incidents());
-            let facts = PageSummary {
-                rows: elements.iter().map(ListedVersion::from).collect(),
-                server_time: answer.server_time,
-                next_link: answer.next_link.clone(),
-            };
-            plan.accept(&facts)?;
-            self.gaps.extend(plan.take_gap());
+        while let Some(mut page) = pages.next(&mut plan).await? {
+            began = began.or(Some(page.server_time()));
+            self.gaps.extend(page.gap.take());
             self.drift.gaps = self.gaps.len();
-            pages.count(|counts| counts.incidents_seen += elements.len());
-            self.compare(rows::newest_of_each(elements), edge).await?;
+            pages.show(&Counts::default());
+            self.compare(rows::newest_of_each(page.elements()), edge).await?;
         }
         Ok(began)
     }
@@ -213,7 +211,7 @@ impl Comparison<'_> {
         edge: DateTime<Utc>,
     ) -> Result<(), SyncError> {
         let listed = &mut self.listed;
-        // Pages overlap, and windows are read anew: each version once.
+        // Pages overlap, and a window may be read twice: each version once.
         elements.retain(|element| {
             element.head.incident_id.is_none_or(|id| {
                 let version = element.head.last_update_time;

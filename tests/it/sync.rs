@@ -1,6 +1,5 @@
 //! The pass: complete, once, and free where nothing changed.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use incident_sync::commands::progress::Progress;
@@ -10,6 +9,7 @@ use incident_sync::store::runs::Outcome;
 use incident_sync::store::write_page::PagePosition;
 use incident_sync::sync::engine::{ReloadTrigger, SyncSettings};
 use incident_sync::sync::page_fetcher::PageFetcher;
+use incident_sync::sync::page_writer::PageWriter;
 use incident_sync::sync::schedule::Schedule;
 use incident_sync::sync::tenant_run::{RunOptions, SyncMode, TenantRun};
 use simulator::{Behaviour, Endpoint, Order, ScriptedReply, TenantSpec};
@@ -110,14 +110,15 @@ async fn short_run(world: &World, mode: SyncMode) -> (bool, bool) {
     let (stop, progress) = (CancellationToken::new(), Progress::hidden().tenant("tenant-1"));
     let (tenant, services) = (&world.tenants()[0], world.engine.services());
     let clock = DatabaseClock::showing(claim.claimed_at);
-    let pages = PageFetcher::new(services, tenant, &stop, clock, progress);
+    let mut pages = PageFetcher::new(services, tenant, &stop, clock, progress);
+    let mut writer = PageWriter::new(services, tenant, &claim, options.overlap);
     let run = TenantRun {
         services,
         tenant,
         claim: &claim,
         options,
-        pages: &pages,
-        last_write: Mutex::default(),
+        pages: &mut pages,
+        writer: &mut writer,
     };
     let report = run.run().await;
     assert!(report.failure.is_none(), "{:?}", report.failure);

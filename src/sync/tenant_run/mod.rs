@@ -1,23 +1,21 @@
 //! Brings one tenant up to date: pages in, rows out, and the watermark moves only with the last rows of a window.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
-use crate::defender::ORDINARY_BYTES_MAX;
-use crate::defender::paging::{PageSummary, Plan, ReadScope};
+use crate::defender::paging::{Plan, ReadScope};
 use crate::error::{Owner, SyncError};
 use crate::incident::gap::Gap;
-use crate::incident::rows::{self, Hash, ListedVersion, RawIncident};
+use crate::incident::rows::{Hash, RawIncident};
 use crate::incident::window::{poll_from, to_delta};
 use crate::store::Claim;
 use crate::store::lease::RunKind;
 use crate::store::runs::Counts;
-use crate::store::write_page::{KnownVersions, LastWrite, PagePosition};
+use crate::store::write_page::PagePosition;
 use crate::sync::page_fetcher::{PageFetcher, Services};
+use crate::sync::page_writer::PageWriter;
 use crate::sync::retry::with_retries;
 use crate::tenant::Tenant;
 
@@ -75,7 +73,7 @@ pub struct RunReport {
 
 /// One run over one tenant.
 #[derive(Debug)]
-pub struct TenantRun<'a> {
+pub struct TenantRun<'r, 'a> {
     /// The parties.
     pub services: &'a Services,
     /// Whose incidents.
@@ -84,10 +82,10 @@ pub struct TenantRun<'a> {
     pub claim: &'a Claim,
     /// How far.
     pub options: RunOptions,
-    /// Where its pages come from, and what counts them.
-    pub pages: &'a PageFetcher<'a>,
-    /// What it has written last.
-    pub last_write: Mutex<Option<LastWrite>>,
+    /// Fetches its pages. Lent, so that its counts outlive a run that is cut off; so is the writer.
+    pub pages: &'r mut PageFetcher<'a>,
+    /// Stores them.
+    pub writer: &'r mut PageWriter<'a>,
 }
 
 impl RunOptions {
@@ -147,9 +145,9 @@ impl RunReport {
     }
 }
 
-impl TenantRun<'_> {
-    /// Runs to the end and tells what was done; the counts are left to the pages.
-    pub async fn run(self) -> RunReport {
+impl TenantRun<'_, '_> {
+    /// Runs to the end and reports what was done; fetcher and writer hold the counts.
+    pub async fn run(mut self) -> RunReport {
         let mut report = RunReport::new(self.claim);
         let done = if self.options.mode == SyncMode::Quarantine {
             Box::pin(self.retry_rejected()).await
@@ -163,7 +161,7 @@ impl TenantRun<'_> {
         report
     }
 
-    async fn read(&self, report: &mut RunReport) -> Result<(), SyncError> {
+    async fn read(&mut self, report: &mut RunReport) -> Result<(), SyncError> {
         let (lease, never) = (&self.claim.lease, CancellationToken::new());
         let mut gaps = with_retries(self.services.retry_policy, &never, || {
             self.services.store.gaps(lease.tenant)
@@ -182,8 +180,8 @@ impl TenantRun<'_> {
         Ok(())
     }
 
-    /// Reads again what the API could not serve; what it can serve by now is no hole any more.
-    async fn retry_gaps(&self, gaps: &mut Vec<Gap>) -> Result<(), SyncError> {
+    /// Reads again what the API could not serve. What it serves by now is no gap any more.
+    async fn retry_gaps(&mut self, gaps: &mut Vec<Gap>) -> Result<(), SyncError> {
         let never = CancellationToken::new();
         let mut still = gaps.split_off(gaps.len().min(GAPS_PER_RUN));
         let mut is_outage = false;
@@ -220,10 +218,10 @@ impl TenantRun<'_> {
         Ok(())
     }
 
-    /// Reads and stores one scope; answers whether all of it. A page is written while the next one is fetched. New holes
-    /// are added to `gaps`.
+    /// Reads and stores one scope; returns whether all of it. A page is written while the next one is fetched. New gaps are
+    /// added to `gaps`.
     async fn read_scope(
-        &self,
+        &mut self,
         mut plan: Plan,
         scope: ReadScope,
         gaps: &mut Vec<Gap>,
@@ -231,56 +229,47 @@ impl TenantRun<'_> {
     ) -> Result<bool, SyncError> {
         let mut next = self.pages.next(&mut plan).await?;
         let mut pages = 0;
-        while let Some(answer) = next {
+        while let Some(page) = next {
             pages += 1;
-            let elements = rows::elements(answer.incidents());
-            let facts = PageSummary {
-                rows: elements.iter().map(ListedVersion::from).collect(),
-                server_time: answer.server_time,
-                next_link: answer.next_link.clone(),
-            };
-            let edge = plan.accept(&facts)?;
-            if let Some(gap) = plan.take_gap() {
-                self.record_gap(&gap).await?;
-                gaps.push(gap);
+            if let Some(gap) = &page.gap {
+                self.record_gap(gap).await?;
+                gaps.push(gap.clone());
             }
-            // The API's clock may be ahead, and what happens before it comes is not read yet.
-            let settled =
-                edge.map(|edge| answer.asked_at.map_or(edge, |asked_at| edge.min(asked_at)));
-            let watermark = settled.filter(|edge| {
+            let watermark = page.watermark.filter(|edge| {
                 self.options.moves_watermark(self.claim, scope) && Some(*edge) > *reached
             });
-            self.pages.count(|counts| counts.incidents_seen += elements.len());
-            // Before the next page is asked for, so that a tenant that waits here holds one page, not two.
+            let position = if page.watermark.is_some() {
+                PagePosition::WindowEnd(watermark)
+            } else {
+                PagePosition::MidWindow
+            };
+            // Only where the watermark moves: the next run starts there, and would repeat everything elsewhere.
+            let ends_slice =
+                watermark.is_some() && pages >= self.options.pages_max && plan.request().is_some();
+            // Before the next page is fetched, so that a tenant that waits here holds one page, not two.
             let permit = self.services.writers.acquire().await;
+            let Self { pages: fetcher, writer, .. } = &mut *self;
             let store = async {
-                let position = if edge.is_some() {
-                    PagePosition::WindowEnd(watermark)
-                } else {
-                    PagePosition::MidWindow
-                };
-                let stored = self.store_page(elements, position, scope).await;
+                let stored = writer.store_page(page.elements(), position, scope).await;
                 drop(permit);
                 stored
             };
-            // Only where the watermark moved: the next run goes on from there, and would begin anew anywhere else.
-            if watermark.is_some() && pages >= self.options.pages_max && plan.request().is_some() {
+            let fetched = if ends_slice || page.is_large() {
+                // Memory has room for one large page, and the next one may be large.
                 store.await?;
-                *reached = watermark.or(*reached);
+                drop(page);
+                if ends_slice { Ok(None) } else { fetcher.next(&mut plan).await }
+            } else {
+                // A page that cannot be stored ends the run at this point; after a failed fetch the page before is stored.
+                let fetch = async { Ok::<_, SyncError>(fetcher.next(&mut plan).await) };
+                let (fetched, ()) = tokio::try_join!(fetch, store)?;
+                fetched
+            };
+            *reached = watermark.or(*reached);
+            self.pages.show(&self.writer.counts);
+            if ends_slice {
                 return Ok(false);
             }
-            if answer.is_large() {
-                // The next one may be as large, and there is room for one.
-                store.await?;
-                drop(answer);
-                *reached = watermark.or(*reached);
-                next = self.pages.next(&mut plan).await?;
-                continue;
-            }
-            // What cannot be stored ends the run at once; what cannot be fetched lets the page before it be stored.
-            let fetch = async { Ok::<_, SyncError>(self.pages.next(&mut plan).await) };
-            let (fetched, ()) = tokio::try_join!(fetch, store)?;
-            *reached = watermark.or(*reached);
             next = fetched?;
         }
         Ok(true)
@@ -299,156 +288,36 @@ impl TenantRun<'_> {
         with_retries(self.services.retry_policy, &never, || store.record_gap(lease, gap)).await
     }
 
-    async fn store_page(
-        &self,
-        elements: Vec<RawIncident<'_>>,
-        position: PagePosition,
-        scope: ReadScope,
-    ) -> Result<(), SyncError> {
+    /// Decodes and stores the quarantine again. What this version can store leaves it.
+    async fn retry_rejected(&mut self) -> Result<(), SyncError> {
         let store = &self.services.store;
         let lease = &self.claim.lease;
-        let elements = rows::newest_of_each(elements);
+        let retry_policy = self.services.retry_policy;
         let never = CancellationToken::new();
-        let known = with_retries(self.services.retry_policy, &never, || {
-            store.known_versions(lease.tenant, &elements)
-        })
-        .await?;
-        let unknown = known.without_known(elements);
-        let late = if scope.to.is_none() { self.found_late(&unknown, &known) } else { 0 };
-        let mut rest = unknown.as_slice();
-        loop {
-            let (part, after) = rest.split_at(part_of(rest));
-            if after.is_empty() {
-                self.store_part(part, position).await?;
-                break;
-            }
-            self.store_part(part, PagePosition::MidWindow).await?;
-            rest = after;
-        }
-        self.pages.count(|counts| counts.found_late += late);
-        Ok(())
-    }
-
-    async fn store_part(
-        &self,
-        elements: &[RawIncident<'_>],
-        position: PagePosition,
-    ) -> Result<(), SyncError> {
-        match self.write(elements, position).await {
-            Err(error) if error.is_value_refused() => {}
-            other => return other,
-        }
-        // Something in it is more than Postgres takes: store what can be stored, and set the rest aside.
-        for element in elements {
-            let alone = std::slice::from_ref(element);
-            match self.write(alone, PagePosition::MidWindow).await {
-                Err(error) if error.is_value_refused() => {
-                    self.quarantine(element, &error).await?;
-                }
-                other => other?,
-            }
-        }
-        self.write(&[], position).await
-    }
-
-    /// What this version can decode and Postgres takes leaves the quarantine.
-    async fn retry_rejected(&self) -> Result<(), SyncError> {
-        let (store, lease) = (&self.services.store, &self.claim.lease);
         let anywhere = ReadScope { from: None, to: None, lookback: Duration::ZERO, status: None };
         let mut after = 0;
         loop {
-            let batch = store.rejected(lease, after, REJECTED_AT_ONCE).await?;
+            let read = || store.rejected(lease, after, REJECTED_AT_ONCE);
+            let batch = with_retries(retry_policy, &never, read).await?;
             let Some((last, _)) = batch.last() else { return Ok(()) };
             after = *last;
             let elements: Vec<RawIncident<'_>> =
                 batch.into_iter().map(|(_, element)| element).collect();
-            self.pages.count(|counts| counts.incidents_seen += elements.len());
-            let known = store.known_versions(lease.tenant, &elements).await?;
+            self.writer.counts.incidents_seen += elements.len();
+            let look = || store.known_versions(lease.tenant, &elements);
+            let known = with_retries(retry_policy, &never, look).await?;
             let (obsolete, elements): (Vec<_>, Vec<_>) = elements
                 .into_iter()
                 .partition(|element| element.head.incident_id.is_some() && !known.is_news(element));
             let hashes: Vec<Hash> = obsolete.iter().map(|element| element.hash).collect();
             if !hashes.is_empty() {
-                store.forget_obsolete(lease, &hashes).await?;
+                let forget = || store.forget_obsolete(lease, &hashes);
+                with_retries(retry_policy, &never, forget).await?;
             }
-            self.store_page(elements, PagePosition::MidWindow, anywhere).await?;
+            self.writer.store_page(elements, PagePosition::MidWindow, anywhere).await?;
+            self.pages.show(&self.writer.counts);
         }
     }
-
-    /// Versions that lie so far behind the watermark that no poll would look for them any more. Those of a hole were
-    /// never thought to be stored.
-    fn found_late(&self, unknown: &[RawIncident<'_>], known: &KnownVersions) -> usize {
-        let looks_back = matches!(self.claim.kind, RunKind::Open | RunKind::Reconcile);
-        let Some(watermark) = self.claim.watermark.filter(|_| looks_back) else { return 0 };
-        let polled_from = poll_from(watermark, self.options.overlap);
-        let is_late = |element: &&RawIncident<'_>| {
-            element.head.last_update_time.is_some_and(|served| served < polled_from)
-                && known.is_news(element)
-        };
-        unknown.iter().filter(is_late).count()
-    }
-
-    async fn write(
-        &self,
-        elements: &[RawIncident<'_>],
-        position: PagePosition,
-    ) -> Result<(), SyncError> {
-        let rows = rows::of_page(self.tenant.id, elements)?;
-        self.write_rows(rows, position).await
-    }
-
-    async fn quarantine(
-        &self,
-        element: &RawIncident<'_>,
-        error: &SyncError,
-    ) -> Result<(), SyncError> {
-        let rejected = vec![rows::rejected(element, error.to_string())];
-        self.write_rows(
-            rows::PageRows { rejected, ..rows::PageRows::default() },
-            PagePosition::MidWindow,
-        )
-        .await
-    }
-
-    async fn write_rows(
-        &self,
-        mut rows: rows::PageRows<'_>,
-        position: PagePosition,
-    ) -> Result<(), SyncError> {
-        let store = &self.services.store;
-        let lease = &self.claim.lease;
-        store.forget_known_rejects(lease, &mut rows).await?;
-        // A page that was fetched is written even while we stop: it takes less time than reading it again.
-        let never = CancellationToken::new();
-        let before = *self.last_write.lock().unwrap_or_else(PoisonError::into_inner);
-        let write = || store.write_page(lease, &rows, position, before);
-        let span = tracing::info_span!("store_rows", incidents = rows.incidents.len());
-        let written = Box::pin(with_retries(self.services.retry_policy, &never, write))
-            .instrument(span)
-            .await?;
-        *self.last_write.lock().unwrap_or_else(PoisonError::into_inner) = written.last_write;
-        if !rows.mistyped.is_empty() {
-            tracing::debug!(tenant.id = %self.tenant.id, fields = ?rows.mistyped, "fields of an unexpected type");
-        }
-        self.pages.count(|counts| {
-            counts.incidents_written += written.incidents;
-            counts.alerts_written += written.alerts;
-            counts.rejected += written.rejected;
-            counts.mistyped_fields += rows.mistyped.len();
-        });
-        Ok(())
-    }
-}
-
-/// How many of these incidents are written at once: all of an ordinary page, a few of a large one. On its way to Postgres an
-/// incident takes several times the memory of its text.
-fn part_of(elements: &[RawIncident<'_>]) -> usize {
-    let mut bytes = 0;
-    let fits = |element: &&RawIncident<'_>| {
-        bytes += element.text.len();
-        bytes <= ORDINARY_BYTES_MAX
-    };
-    elements.iter().take_while(fits).count().max(1).min(elements.len())
 }
 
 #[cfg(test)]

@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 use chrono::TimeDelta;
 
 use super::*;
+use crate::defender::paging::PageSummary;
 use crate::defender::paging::simulation::{Order, STABLE, Server, time};
 use crate::error::{Peer, Retry};
+use crate::incident::rows::ListedVersion;
 use crate::mutate::{Random, each_seed};
 use crate::store::Lease;
 use crate::store::runs::Outcome;

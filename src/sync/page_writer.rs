@@ -1,0 +1,178 @@
+//! Stores the pages of one run: what is not stored yet, in parts that fit in memory, with the rest in quarantine.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::defender::ORDINARY_BYTES_MAX;
+use crate::defender::paging::ReadScope;
+use crate::error::SyncError;
+use crate::incident::rows::{self, RawIncident};
+use crate::incident::window::poll_from;
+use crate::store::Claim;
+use crate::store::lease::RunKind;
+use crate::store::runs::Counts;
+use crate::store::write_page::{KnownVersions, LastWrite, PagePosition};
+use crate::sync::page_fetcher::Services;
+use crate::sync::retry::with_retries;
+use crate::tenant::Tenant;
+
+/// The writing half of a run. It owns its counts and its last write: pages are stored one after the other.
+#[derive(Debug)]
+pub struct PageWriter<'a> {
+    services: &'a Services,
+    tenant: &'a Tenant,
+    claim: &'a Claim,
+    overlap: Duration,
+    last_write: Option<LastWrite>,
+    /// What was stored.
+    pub counts: Counts,
+}
+
+impl<'a> PageWriter<'a> {
+    /// A writer under this claim. `overlap` is how far a poll starts before the watermark.
+    pub fn new(
+        services: &'a Services,
+        tenant: &'a Tenant,
+        claim: &'a Claim,
+        overlap: Duration,
+    ) -> Self {
+        let counts = Counts::default();
+        Self { services, tenant, claim, overlap, last_write: None, counts }
+    }
+}
+
+impl PageWriter<'_> {
+    /// Stores the incidents of a page that are not stored yet; with the last of them, what the page's position allows.
+    pub async fn store_page(
+        &mut self,
+        elements: Vec<RawIncident<'_>>,
+        position: PagePosition,
+        scope: ReadScope,
+    ) -> Result<(), SyncError> {
+        let store = &self.services.store;
+        let lease = &self.claim.lease;
+        let elements = rows::newest_of_each(elements);
+        let never = CancellationToken::new();
+        let known = with_retries(self.services.retry_policy, &never, || {
+            store.known_versions(lease.tenant, &elements)
+        })
+        .await?;
+        let unknown = known.without_known(elements);
+        let late = if scope.to.is_none() { self.found_late(&unknown, &known) } else { 0 };
+        let mut rest = unknown.as_slice();
+        loop {
+            let (part, after) = rest.split_at(part_of(rest));
+            if after.is_empty() {
+                self.store_part(part, position).await?;
+                break;
+            }
+            self.store_part(part, PagePosition::MidWindow).await?;
+            rest = after;
+        }
+        self.counts.found_late += late;
+        Ok(())
+    }
+
+    async fn store_part(
+        &mut self,
+        elements: &[RawIncident<'_>],
+        position: PagePosition,
+    ) -> Result<(), SyncError> {
+        match self.write(elements, position).await {
+            Err(error) if is_rejected_by_postgres(&error) => {}
+            other => return other,
+        }
+        // Postgres refuses something in it: store each incident alone, and put those that are refused into quarantine.
+        for element in elements {
+            let alone = std::slice::from_ref(element);
+            match self.write(alone, PagePosition::MidWindow).await {
+                Err(error) if is_rejected_by_postgres(&error) => {
+                    self.quarantine(element, &error).await?;
+                }
+                other => other?,
+            }
+        }
+        self.write(&[], position).await
+    }
+
+    /// Counts versions that lie so far behind the watermark that no poll reads them any more. Those of a gap do not count:
+    /// they were known to be missing.
+    fn found_late(&self, unknown: &[RawIncident<'_>], known: &KnownVersions) -> usize {
+        let looks_back = matches!(self.claim.kind, RunKind::Open | RunKind::Reconcile);
+        let Some(watermark) = self.claim.watermark.filter(|_| looks_back) else { return 0 };
+        let polled_from = poll_from(watermark, self.overlap);
+        let is_late = |element: &&RawIncident<'_>| {
+            element.head.last_update_time.is_some_and(|served| served < polled_from)
+                && known.is_news(element)
+        };
+        unknown.iter().filter(is_late).count()
+    }
+
+    async fn write(
+        &mut self,
+        elements: &[RawIncident<'_>],
+        position: PagePosition,
+    ) -> Result<(), SyncError> {
+        let rows = rows::of_page(self.tenant.id, elements)?;
+        self.write_rows(rows, position).await
+    }
+
+    async fn quarantine(
+        &mut self,
+        element: &RawIncident<'_>,
+        error: &SyncError,
+    ) -> Result<(), SyncError> {
+        let rejected = vec![rows::rejected(element, error.to_string())];
+        self.write_rows(
+            rows::PageRows { rejected, ..rows::PageRows::default() },
+            PagePosition::MidWindow,
+        )
+        .await
+    }
+
+    async fn write_rows(
+        &mut self,
+        mut rows: rows::PageRows<'_>,
+        position: PagePosition,
+    ) -> Result<(), SyncError> {
+        let store = &self.services.store;
+        let lease = &self.claim.lease;
+        store.forget_known_rejects(lease, &mut rows).await?;
+        // A page that was fetched is written even while we stop: it takes less time than reading it again.
+        let never = CancellationToken::new();
+        let before = self.last_write;
+        let write = || store.write_page(lease, &rows, position, before);
+        let span = tracing::info_span!("store_rows", incidents = rows.incidents.len());
+        let written = Box::pin(with_retries(self.services.retry_policy, &never, write))
+            .instrument(span)
+            .await?;
+        self.last_write = written.last_write;
+        if !rows.mistyped.is_empty() {
+            tracing::debug!(tenant.id = %self.tenant.id, fields = ?rows.mistyped, "fields of an unexpected type");
+        }
+        self.counts.incidents_written += written.incidents;
+        self.counts.alerts_written += written.alerts;
+        self.counts.rejected += written.rejected;
+        self.counts.mistyped_fields += rows.mistyped.len();
+        Ok(())
+    }
+}
+
+/// How many of these incidents are written at once: all of an ordinary page, a few of a large one. On its way to Postgres an
+/// incident takes several times the memory of its text.
+fn part_of(elements: &[RawIncident<'_>]) -> usize {
+    let mut bytes = 0;
+    let fits = |element: &&RawIncident<'_>| {
+        bytes += element.text.len();
+        bytes <= ORDINARY_BYTES_MAX
+    };
+    elements.iter().take_while(fits).count().max(1).min(elements.len())
+}
+
+/// Classes 22 (data), 23 (constraints) and 54 (limits): this very content is refused, now and for ever.
+fn is_rejected_by_postgres(error: &SyncError) -> bool {
+    let refused = |code: &String| ["22", "23", "54"].iter().any(|class| code.starts_with(class));
+    matches!(error, SyncError::Database { sqlstate: Some(code), .. } if refused(code))
+}
