@@ -18,7 +18,7 @@ pub(crate) const TICK_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// A watermark may be ahead of the database's clock by so much, as after a failover to a server whose clock is behind: the
 /// nightly reconciliation reads what a poll passes over meanwhile. One that is further ahead came from a wrong clock, and says
-/// nothing about what is stored. `fleet.sql` and `tenant_status.sql` have the same limit.
+/// nothing about what is stored. `tenant_status.sql` has the same limit.
 const WATERMARK_AHEAD_MAX: TimeDelta = TimeDelta::hours(1);
 
 /// Proof that this process may write for a tenant; only [`Store::claim_due`] and [`Store::claim_named`] make one.
@@ -137,12 +137,46 @@ fn decoded(rows: &[PgRow]) -> Vec<Claim> {
     claims
 }
 
+/// How a commit under a lease reaches the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// Before the commit returns.
+    Immediate,
+    /// A moment later, with the next immediate commit at the latest. Should the server crash in between, the run finds its
+    /// last write gone and reads the window again.
+    Deferred,
+}
+
 pub(crate) fn interval(duration: Duration) -> PgInterval {
     let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     PgInterval { months: 0, days: 0, microseconds }
 }
 
 impl Store {
+    /// Does `work` in a transaction of the lease's tenant, if the lease still holds. This is the only way to write under a
+    /// lease, so that no write can miss the check of the fence.
+    pub(super) async fn transact_leased<T>(
+        &self,
+        step: &'static str,
+        lease: &Lease,
+        durability: Durability,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, SyncError> {
+        let fenced = async |connection: &mut PgConnection| {
+            let fence = sqlx::query(include_str!("sql/check_fence.sql"))
+                .bind(lease.tenant.0)
+                .bind(lease.fence)
+                .bind(&self.instance)
+                .bind(durability == Durability::Immediate);
+            if fence.fetch_optional(&mut *connection).await?.is_none() {
+                return Ok(None);
+            }
+            work(connection).await.map(Some)
+        };
+        let done = self.transact(step, DbRole::Writer(lease.tenant), fenced).await?;
+        done.ok_or(SyncError::LeaseLost)
+    }
+
     /// Claims at most `limit` of `tenants` that are due, the longest waiting first. This process must not be at work on any
     /// of them.
     pub async fn claim_due(&self, tenants: &[Uuid], limit: usize) -> Result<Vec<Claim>, SyncError> {

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::lease::interval;
+use super::lease::{Durability, interval};
 use super::tenant_data::purge::{RowCounts, audit};
-use super::{DbRole, Lease, Store};
+use super::{Lease, Store};
 use crate::error::SyncError;
 use crate::tenant::Retention;
 
-/// A second's work: whoever waits for the tenant waits no longer.
+/// About a second of work: a run that waits for the tenant's row waits no longer.
 const INCIDENTS_AT_ONCE: i64 = 500;
 
 impl Store {
-    /// Deletes some of the closed incidents that were not updated for `age`, with all that hangs on them; an open one stays,
-    /// however old. Answers how many rows are gone: none when all is done.
+    /// Deletes some of the closed incidents that were not updated for `age`, with all rows that belong to them; an open one stays,
+    /// however old. Returns how many rows were deleted: none when all is done.
     pub async fn retain_incidents(
         &self,
         lease: &Lease,
@@ -23,16 +23,13 @@ impl Store {
     ) -> Result<RowCounts, SyncError> {
         let tenant = lease.tenant.0;
         let delete = async |connection: &mut PgConnection| {
-            if !self.holds(lease, true, connection).await? {
-                return Ok(Err(SyncError::LeaseLost));
-            }
             let old =
                 sqlx::query_scalar::<_, i64>(include_str!("sql/old_incidents.sql")).bind(tenant);
             let old =
                 old.bind(interval(age)).bind(INCIDENTS_AT_ONCE).fetch_all(&mut *connection).await?;
             // Even a DELETE of nothing would make the summaries be written again.
             if old.is_empty() {
-                return Ok(Ok(RowCounts::new()));
+                return Ok(RowCounts::new());
             }
             let delete =
                 sqlx::query_as::<_, (String, i64)>(include_str!("sql/delete_incidents.sql"));
@@ -40,18 +37,15 @@ impl Store {
             let counts =
                 deleted.into_iter().map(|(table, count)| (table, count.unsigned_abs())).collect();
             audit(connection, lease.tenant, "retention", &self.instance, &counts).await?;
-            Ok(Ok(counts))
+            Ok(counts)
         };
-        self.transact("deleting old incidents", DbRole::Writer(lease.tenant), delete).await?
+        self.transact_leased("deleting old incidents", lease, Durability::Immediate, delete).await
     }
 
     /// Deletes old devices that no alert names, old incidents in quarantine, and old runs.
     pub async fn retain_rest(&self, lease: &Lease, retention: Retention) -> Result<(), SyncError> {
         let tenant = lease.tenant.0;
         let delete = async |connection: &mut PgConnection| {
-            if !self.holds(lease, true, connection).await? {
-                return Ok(Err(SyncError::LeaseLost));
-            }
             if let Some(age) = retention.incidents {
                 for delete in [
                     include_str!("sql/delete_old_devices.sql"),
@@ -66,8 +60,8 @@ impl Store {
             }
             let delete = sqlx::query(include_str!("sql/delete_old_runs.sql")).bind(tenant);
             delete.bind(interval(retention.runs)).execute(connection).await?;
-            Ok(Ok(()))
+            Ok(())
         };
-        self.transact("deleting old rows", DbRole::Writer(lease.tenant), delete).await?
+        self.transact_leased("deleting old rows", lease, Durability::Immediate, delete).await
     }
 }

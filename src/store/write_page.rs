@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
+use super::lease::Durability;
 use super::records::{AlertRecord, EvidenceRecord, JsonText, array_literal};
 use super::{DbRole, Lease, Store};
 use crate::error::SyncError;
@@ -137,7 +138,7 @@ impl Store {
             let delete = sqlx::query(include_str!("sql/delete_obsolete.sql"));
             delete.bind(lease.tenant.0).bind(hashes).execute(connection).await
         };
-        self.transact("tidying the quarantine", DbRole::Writer(lease.tenant), delete)
+        self.transact_leased("tidying the quarantine", lease, Durability::Immediate, delete)
             .await
             .map(drop)
     }
@@ -178,10 +179,12 @@ impl Store {
         if rows.incidents.is_empty() && rows.rejected.is_empty() && watermark.is_none() {
             return Ok(WriteCounts { last_write: before, ..WriteCounts::default() });
         }
+        // The end of a window takes all pages before it to the disk.
+        let durability = match position {
+            PagePosition::MidWindow => Durability::Deferred,
+            PagePosition::WindowEnd(_) => Durability::Immediate,
+        };
         let write = async |connection: &mut PgConnection| {
-            if !self.holds(lease, position != PagePosition::MidWindow, connection).await? {
-                return Ok(Err(SyncError::LeaseLost));
-            }
             if let Some(last_write) = before
                 && !last_write_exists(lease, last_write, connection).await?
             {
@@ -206,7 +209,7 @@ impl Store {
                 last_write,
             }))
         };
-        let written = self.transact("writing a page", DbRole::Writer(lease.tenant), write).await?;
+        let written = self.transact_leased("writing a page", lease, durability, write).await?;
         failpoint::reach(if watermark.is_some() {
             "watermark.committed"
         } else {
@@ -214,23 +217,6 @@ impl Store {
         })
         .await;
         written
-    }
-
-    /// In the middle of a window rows may reach the disk a moment after their commit: the end of the window takes all
-    /// before it to the disk, and should the server crash in between, the next page finds the last one gone, and the window
-    /// is read again.
-    pub(super) async fn holds(
-        &self,
-        lease: &Lease,
-        is_durable: bool,
-        connection: &mut PgConnection,
-    ) -> Result<bool, sqlx::Error> {
-        let fence = sqlx::query(include_str!("sql/check_fence.sql"))
-            .bind(lease.tenant.0)
-            .bind(lease.fence)
-            .bind(&self.instance)
-            .bind(is_durable);
-        Ok(fence.fetch_optional(connection).await?.is_some())
     }
 }
 

@@ -149,3 +149,26 @@ async fn a_newer_version_does_not_work_with_an_older_schema() {
     assert!(refused.to_string().contains("it is older than this version"), "{refused}");
     assert!(refused.diagnosis().advice.contains("incident-sync migrate"));
 }
+
+#[tokio::test]
+async fn lost_lease_deletes_nothing_of_quarantine() {
+    let world = World::of(1).await;
+    world.good_pass().await;
+    let hash = [7_u8; 16];
+    sqlx::query(
+        "INSERT INTO defender.rejected_payloads (tenant_id, incident_id, reason, payload, content_hash)
+         VALUES ($1, 99, 'test', '{}', $2)",
+    )
+    .bind(id(1))
+    .bind(hash)
+    .execute(world.pool())
+    .await
+    .unwrap();
+    let claim = world.store.claim_named(&[id(1)], 1).await.unwrap().remove(0);
+    world.store.take_lease(claim.lease.tenant).await.unwrap();
+
+    let deleted = world.store.forget_obsolete(&claim.lease, &[hash]).await;
+
+    assert!(matches!(deleted, Err(SyncError::LeaseLost)), "{deleted:?}");
+    assert_eq!(world.number("SELECT count(*) FROM defender.rejected_payloads").await, 1);
+}
