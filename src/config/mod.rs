@@ -3,6 +3,7 @@
 //! All mistakes of a load are told at once, each with file, key and cure. The environment is read here and nowhere else.
 
 mod credentials;
+pub mod cron;
 mod database;
 mod environment;
 mod http_client;
@@ -23,9 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::DateTime;
 use config::{FileFormat, Map, Source, Value};
-use croner::parser::{CronParser, Seconds};
 use nix::fcntl::OFlag;
 use nix::unistd::{User, geteuid};
 use uuid::Uuid;
@@ -360,7 +359,7 @@ fn without_source_line(error: &str) -> String {
 
 fn read_schedule(mut section: Section, report: &mut Report) -> Schedule {
     let mut line = |key, default: &str| {
-        let line = section.parsed(key, parse_cron).ok().unwrap_or_else(|| default.to_owned());
+        let line = section.parsed(key, cron::check).ok().unwrap_or_else(|| default.to_owned());
         section.default_is(key, default);
         line
     };
@@ -371,24 +370,6 @@ fn read_schedule(mut section: Section, report: &mut Report) -> Schedule {
     };
     report.close(section);
     schedule
-}
-
-/// Parses like the scheduler does.
-fn parse_cron(line: &str) -> Result<String, String> {
-    let fields = line.split_whitespace().count();
-    let form = "write second, minute, hour, day, month, weekday, such as \"0 */5 * * * *\"";
-    if fields == 5 {
-        return Err(format!(
-            "has five fields and needs six, the seconds first; write \"0 {}\"",
-            line.trim()
-        ));
-    }
-    let parser = CronParser::builder().seconds(Seconds::Required).dom_and_dow(true).build();
-    let cron = parser.parse(line).map_err(|error| format!("not a cron line ({error}); {form}"))?;
-    // 30 February parses and never comes.
-    cron.find_next_occurrence(&DateTime::UNIX_EPOCH, false)
-        .map_err(|_| format!("never comes due; {form}"))?;
-    Ok(line.to_owned())
 }
 
 fn read_sync(mut section: Section, report: &mut Report) -> Sync {

@@ -648,12 +648,12 @@ fn tls_is_strict_to_other_machines() {
 }
 
 #[test]
-fn cron_lines_are_those_of_the_scheduler() {
-    for good in ["0 */5 * * * *", "30 0 0 * * MON-FRI", "0 0 0 1 * *"] {
-        assert!(parse_cron(good).is_ok(), "{good}");
+fn cron_line_that_never_comes_due_is_refused() {
+    for good in ["0 */5 * * * *", "30 0 0 * * MON-FRI", "0 0 0 1 * *", "0 30 3 1 * MON"] {
+        assert!(cron::check(good).is_ok(), "{good}");
     }
-    for bad in ["", "* * * * *", "0 61 * * * *", "0 0 0 30 2 *", "every minute"] {
-        assert!(parse_cron(bad).is_err(), "{bad}");
+    for bad in ["", "* * * * *", "0 61 * * * *", "0 0 0 30 2 *", "0 0 0 31 2 MON", "every minute"] {
+        assert!(cron::check(bad).is_err(), "{bad}");
     }
 }
 

@@ -1,16 +1,13 @@
 //! What the doctor sees of a tenant: its token, what that says, and one call.
 
-use chrono::DateTime;
-
 use super::network;
 use super::network::Host;
 use crate::commands::progress::TenantProgress;
 use crate::defender::DefenderClient;
-use crate::defender::paging::{PAGE_ROWS, Request};
+use crate::defender::paging::Request;
 use crate::entra::claims::TokenCheck;
 use crate::entra::{Token, TokenCache};
 use crate::error::{Peer, SyncError};
-use crate::incident::window::Window;
 use crate::store::Store;
 use crate::store::quota::Quota;
 use crate::sync::page_fetcher;
@@ -103,9 +100,7 @@ async fn call(
 }
 
 async fn ask(tenant: &Tenant, token: &Token, incidents: &DefenderClient) -> Result<(), SyncError> {
-    let window =
-        Window { from: DateTime::from_timestamp(4_102_444_800, 0), to: None, status: None };
-    let request = Request { window, skip: 0, top: PAGE_ROWS, link: None };
+    let request = Request::probe();
     match incidents.page(tenant, token, &request, None).await {
         // An API that takes no heed of the filter. Such a page has to be the only one in memory.
         Err(SyncError::BodyTooLarge { peer: Peer::Defender, .. }) => {

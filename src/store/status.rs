@@ -27,9 +27,7 @@ impl Store {
 
     /// The state of every tenant, by name.
     pub async fn tenant_status(&self) -> Result<Vec<TenantStatus>, SyncError> {
-        let read = async |connection: &mut PgConnection| {
-            sqlx::query(include_str!("sql/tenant_status.sql")).fetch_all(connection).await
-        };
+        let read = async |connection: &mut PgConnection| status_rows(connection, true).await;
         let rows = self.transact("reading the status", DbRole::Reader, read).await?;
         let of = |row: &PgRow| {
             let mut tenant: TenantStatus =
@@ -37,17 +35,16 @@ impl Store {
                     standing: Standing::undecodable(row, column),
                     ..TenantStatus::default()
                 });
-            tenant.standing.tell_out_of_bounds();
+            tenant.standing.report_out_of_bounds();
             tenant
         };
         Ok(rows.iter().map(of).collect())
     }
 
-    /// The tenants that have not left the configuration, and what the database's clock says.
+    /// The tenants that have not left the configuration, and the database's clock.
     pub async fn fleet(&self) -> Result<(DateTime<Utc>, Vec<FleetTenant>), SyncError> {
         let read = async |connection: &mut PgConnection| {
-            let rows =
-                sqlx::query(include_str!("sql/fleet.sql")).fetch_all(&mut *connection).await?;
+            let rows = status_rows(connection, false).await?;
             Ok((sqlx::query_scalar("SELECT now()").fetch_one(connection).await?, rows))
         };
         let (now, rows) =
@@ -58,7 +55,7 @@ impl Store {
                     standing: Standing::undecodable(row, column),
                     ..FleetTenant::default()
                 });
-            tenant.standing.tell_out_of_bounds();
+            tenant.standing.report_out_of_bounds();
             tenant
         };
         Ok((now, rows.iter().map(of).collect()))
@@ -84,7 +81,18 @@ impl Store {
     }
 }
 
-/// What the metrics say of a tenant.
+/// One statement for `status` and the status page, so that they agree on every count.
+async fn status_rows(
+    connection: &mut PgConnection,
+    with_removed_tenants: bool,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    sqlx::query(include_str!("sql/tenant_status.sql"))
+        .bind(with_removed_tenants)
+        .fetch_all(connection)
+        .await
+}
+
+/// The metrics of a tenant.
 #[derive(Debug, Clone, FromRow)]
 pub struct Freshness {
     /// The operator's name for it.
@@ -167,7 +175,7 @@ impl Standing {
     }
 
     /// Values that are out of bounds are the tenant's failure, whatever its last run said.
-    fn tell_out_of_bounds(&mut self) {
+    fn report_out_of_bounds(&mut self) {
         if self.out_of_bounds.is_empty() {
             return;
         }
@@ -194,7 +202,7 @@ pub struct TenantStatus {
     pub lease_owner: Option<String>,
     /// Incidents stored.
     pub incidents: i64,
-    /// Of these neither resolved nor redirected.
+    /// Of these neither resolved nor merged, as in `reporting.open_incidents`.
     pub open_incidents: i64,
 }
 

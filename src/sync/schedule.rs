@@ -1,7 +1,7 @@
 //! Cron lines become due times, and a few coarse ticks that wake the dispatcher.
 //!
 //! One scheduler job for each tenant loses runs (the scheduler's channel holds 200) and overlaps with itself. So the due
-//! time of each tenant is a row in Postgres, and a tick only says: look at the rows.
+//! time of each tenant is a row in Postgres, and a tick only wakes the dispatcher, which reads the rows.
 
 use std::sync::Arc;
 
@@ -9,6 +9,8 @@ use chrono::{DateTime, Utc};
 use croner::Cron;
 use tokio::sync::Notify;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+
+use crate::config::cron;
 
 /// Back-offs and leases of dead instances end between the configured ticks.
 const RETRY_TICK: &str = "*/5 * * * * *";
@@ -24,8 +26,11 @@ pub struct Schedule {
 impl Schedule {
     /// Reads three cron lines, which the configuration has checked.
     pub fn new(poll: &str, open: &str, reconcile: &str) -> Result<Self, croner::errors::CronError> {
-        let parse = |line: &str| parser().parse(line);
-        Ok(Self { poll: parse(poll)?, open: parse(open)?, reconcile: parse(reconcile)? })
+        Ok(Self {
+            poll: cron::parse(poll)?,
+            open: cron::parse(open)?,
+            reconcile: cron::parse(reconcile)?,
+        })
     }
 
     /// The next poll after `time`.
@@ -42,11 +47,6 @@ impl Schedule {
     pub fn next_reconcile(&self, time: DateTime<Utc>) -> Option<DateTime<Utc>> {
         self.reconcile.find_next_occurrence(&time, false).ok()
     }
-}
-
-/// The dialect of cron lines: six fields, the first one seconds.
-pub fn parser() -> croner::parser::CronParser {
-    croner::parser::CronParser::builder().seconds(croner::parser::Seconds::Required).build()
 }
 
 /// Starts the ticks: each wakes `wake`. They end when the scheduler is dropped or shut down.
@@ -67,6 +67,8 @@ pub async fn start_ticks(
 mod tests {
     use std::str::FromStr;
 
+    use chrono::SubsecRound;
+
     use super::*;
 
     #[test]
@@ -77,5 +79,28 @@ mod tests {
         assert_eq!(schedule.next_open(at), DateTime::from_str("2026-11-23T10:20:00Z").ok());
         assert_eq!(schedule.next_reconcile(at), DateTime::from_str("2026-11-24T03:30:00Z").ok());
         assert!(Schedule::new("every minute", "0 20 * * * *", "0 30 3 * * *").is_err());
+    }
+
+    #[test]
+    fn day_and_weekday_must_both_match() {
+        let schedule = Schedule::new("0 30 3 1 * MON", "0 0 0 13 * FRI", "0 0 0 * * SUN").unwrap();
+        let at = DateTime::from_str("2026-11-23T10:00:00Z").unwrap();
+        assert_eq!(schedule.next_poll(at), DateTime::from_str("2027-02-01T03:30:00Z").ok());
+        assert_eq!(schedule.next_open(at), DateTime::from_str("2027-08-13T00:00:00Z").ok());
+        assert_eq!(schedule.next_reconcile(at), DateTime::from_str("2026-11-29T00:00:00Z").ok());
+    }
+
+    #[tokio::test]
+    async fn ticks_come_when_runs_are_due() {
+        // The scheduler reads the clock itself. None of these lines is due more than once a day.
+        let now = DateTime::from(std::time::SystemTime::now());
+        for line in ["0 30 3 1 * MON", "0 0 0 13 * FRI", "0 0 12 * * MON-FRI", "0 0 0 29 2 *"] {
+            let mut scheduler = JobScheduler::new().await.unwrap();
+            let job = scheduler.add(Job::new(line, |_, _| ()).unwrap()).await.unwrap();
+            scheduler.start().await.unwrap();
+            let tick = scheduler.next_tick_for_job(job).await.unwrap().unwrap();
+            let schedule = Schedule::new(line, line, line).unwrap();
+            assert_eq!(schedule.next_poll(now), Some(tick.trunc_subsecs(0)), "{line}");
+        }
     }
 }

@@ -376,3 +376,29 @@ async fn every_documented_query_runs() {
         }
     }
 }
+
+#[tokio::test]
+async fn status_page_and_view_count_the_same_open_incidents() {
+    let world = World::of(40).await;
+    world.good_pass().await;
+    for statement in [
+        // Resolved once; its newest version has no status.
+        "UPDATE defender.incidents SET status = 'Resolved' WHERE incident_id = 1",
+        "UPDATE defender.incidents SET status = NULL WHERE incident_id = 1",
+        // Merged by its id alone.
+        "UPDATE defender.incidents SET status = 'Active', redirect_incident_id = 2 WHERE incident_id = 3",
+    ] {
+        let changed = sqlx::query(statement).execute(world.pool()).await.unwrap().rows_affected();
+        assert_eq!(changed, 1, "{statement}");
+    }
+
+    let status = world.store.tenant_status().await.unwrap().remove(0);
+    let (_, fleet) = world.store.fleet().await.unwrap();
+
+    let view = world.number("SELECT count(*) FROM reporting.open_incidents").await;
+    assert!((1..39).contains(&view), "{view}");
+    assert_eq!(status.open_incidents, view);
+    let page = &fleet[0];
+    assert_eq!(page.open_high + page.open_medium + page.open_low + page.open_other, view);
+    assert_eq!(status.incidents, 40);
+}

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::DateTime;
 use nix::unistd::{AccessFlags, access};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -29,14 +28,11 @@ use crate::entra::TokenCache;
 use crate::entra::claims::TokenCheck;
 use crate::error::{Diagnosis, ErrorClass, Owner, SyncError};
 use crate::http_client::{self, Deadlines};
-use crate::incident::window::Window;
 use crate::sync::retry;
 use crate::tenant::{Cloud, Tenant, TenantId};
 
 /// The path of the redirect URI that the app registration must have.
 const PATH: &str = "/consent";
-/// A time at which no incident was updated: the year 2100.
-const NEVER: i64 = 4_102_444_800;
 
 /// The service looks every few seconds, and waits until a directory that is being written rests.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(20);
@@ -415,9 +411,7 @@ async fn use_token(
     incidents: &DefenderClient,
 ) -> Result<TokenCheck, SyncError> {
     let token = tokens.get(tenant).await?;
-    let window = Window { from: DateTime::from_timestamp(NEVER, 0), to: None, status: None };
-    let request = Request { window, skip: 0, top: 1, link: None };
-    incidents.page(tenant, &token, &request, None).await?;
+    incidents.page(tenant, &token, &Request::probe(), None).await?;
     Ok(token.check())
 }
 

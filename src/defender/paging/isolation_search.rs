@@ -26,8 +26,6 @@ const ROW_BY_ROW_PAGES_MAX: usize = 100;
 const GAPS_MAX: usize = 5;
 /// Failures that the searches of one run may cost, in all.
 const FAILURES_MAX: usize = 200;
-/// Nothing is updated after this, so asking for it is answered with an empty page.
-const NEVER: DateTime<Utc> = DateTime::from_timestamp_nanos(4_102_444_800_000_000_000);
 
 /// How far the search in a window that fails has come.
 #[derive(Debug, Default)]
@@ -57,9 +55,11 @@ impl IsolationSearch {
             to: Some(from + TimeDelta::seconds(1)),
             status: None,
         };
-        let never = Window { from: Some(NEVER), to: None, status: None };
-        let window = self.good.map_or(never, |good| second(floor_to_second(good)));
-        self.probe.is_some().then_some(Request { window, skip: 0, top: 1, link: None })
+        self.probe.as_ref()?;
+        Some(self.good.map_or_else(Request::probe, |good| Request {
+            window: second(floor_to_second(good)),
+            ..Request::probe()
+        }))
     }
 
     /// Records that a page was served; returns the failure to isolate if it was the probe's page.

@@ -73,6 +73,17 @@ pub struct Request {
     pub link: Option<String>,
 }
 
+/// No incident was updated this late: the year 2100.
+const NEVER: DateTime<Utc> = DateTime::from_timestamp_nanos(4_102_444_800_000_000_000);
+
+impl Request {
+    /// A request that the API answers with an empty page: the cheapest test of token, permission and service.
+    pub fn probe() -> Self {
+        let window = Window { from: Some(NEVER), to: None, status: None };
+        Self { window, skip: 0, top: 1, link: None }
+    }
+}
+
 /// One tenant run's reading plan: an open-ended page first, and windows if that was full.
 #[derive(Debug)]
 pub struct Plan {
