@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::Client;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -202,16 +203,21 @@ pub async fn engine(
     Ok(Arc::new(SyncEngine::new(services(config, store), settings(config), progress, stop)))
 }
 
-/// The parties that runs and `verify` work with.
+/// The services of a configuration.
 pub fn services(config: &Config, store: Store) -> Services {
     let client = http_client::client_on(&config.http_client, Deadlines::default());
+    services_of(client, store, quota(config), config.database.max_connections)
+}
+
+/// The services with the defaults of production. Tests replace single fields.
+pub fn services_of(client: Client, store: Store, quota: Quota, max_connections: u32) -> Services {
     Services {
         tokens: TokenCache::new(client.clone()),
         incidents: DefenderClient::new(client),
         store,
-        quota: quota(config),
+        quota,
         retry_policy: RetryPolicy::default(),
-        writers: writers(config.database.max_connections),
+        writers: writers(max_connections),
         slots: RunSlots::default(),
     }
 }

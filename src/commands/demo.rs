@@ -19,8 +19,7 @@ use crate::config;
 use crate::context::{self, OpenDatabase, SetupError};
 use crate::daemon::http::server;
 use crate::daemon::signals;
-use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE, DefenderClient};
-use crate::entra::TokenCache;
+use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE};
 use crate::entra::credential::{App, Credential};
 use crate::http_client;
 use crate::postgres::{Embedded, EmbeddedSettings, Hold};
@@ -28,9 +27,6 @@ use crate::store::Store;
 use crate::store::quota::Quota;
 use crate::store::tenants::RemovedTenants;
 use crate::sync::engine::{SyncEngine, SyncSettings};
-use crate::sync::page_fetcher::{Services, writers};
-use crate::sync::retry::RetryPolicy;
-use crate::sync::run_slots::RunSlots;
 use crate::sync::schedule::{self, Schedule};
 use crate::sync::tenant_run::SyncMode;
 use crate::telemetry;
@@ -237,16 +233,10 @@ async fn engine(
         .sync_tenants(&tenants, RemovedTenants::AllOthers)
         .await
         .map_err(SetupError::from)?;
+    let quota = Quota::new(CALLS_PER_MINUTE, CALLS_PER_HOUR);
     let client = http_client::client();
-    let services = Services {
-        tokens: TokenCache::new(client.clone()),
-        incidents: DefenderClient::new(client),
-        store: database.store.clone(),
-        quota: Quota::new(CALLS_PER_MINUTE, CALLS_PER_HOUR),
-        retry_policy: RetryPolicy::default(),
-        writers: writers(DATABASE_CONNECTIONS),
-        slots: RunSlots::default(),
-    };
+    let services =
+        context::services_of(client, database.store.clone(), quota, DATABASE_CONNECTIONS);
     let schedule =
         Schedule::new(POLL, OPEN, RECONCILE).expect("the demonstration's cron lines are constants");
     let settings = SyncSettings {

@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use incident_sync::commands::progress::Progress;
+use incident_sync::context;
 use incident_sync::defender::DefenderClient;
-use incident_sync::entra::TokenCache;
 use incident_sync::http_client;
 use incident_sync::store::quota::Quota;
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::{Store, apply_migrations};
 use incident_sync::sync::engine::{SyncEngine, SyncSettings};
-use incident_sync::sync::page_fetcher::{Services, writers};
+use incident_sync::sync::page_fetcher::Services;
 use incident_sync::sync::retry::RetryPolicy;
-use incident_sync::sync::run_slots::RunSlots;
 use incident_sync::sync::schedule::Schedule;
 use incident_sync::sync::tenant_run::SyncMode;
 use incident_sync::tenant::TokenVersion;
@@ -56,14 +55,12 @@ async fn engine(
 ) -> Arc<SyncEngine> {
     let client = http_client::client();
     let store = Store::open(database, connections, "troubled".to_owned(), false).await.unwrap();
+    let store = store.with_patience(Duration::from_secs(3));
+    let quota = Quota::new(1_000_000, 1_000_000);
     let services = Services {
-        tokens: TokenCache::new(client.clone()),
-        incidents: DefenderClient::new(client).with_clock_skew_max(TimeDelta::MAX),
-        quota: Quota::new(1_000_000, 1_000_000),
-        store: store.with_patience(Duration::from_secs(3)),
+        incidents: DefenderClient::new(client.clone()).with_clock_skew_max(TimeDelta::MAX),
         retry_policy,
-        writers: writers(connections),
-        slots: RunSlots::default(),
+        ..context::services_of(client, store, quota, connections)
     };
     let settings = SyncSettings {
         are_all: true,
@@ -250,4 +247,28 @@ async fn a_pooler_in_transaction_mode_may_stand_in_between() {
         let expected = truth::expected(&world.service().truth(tenant.id.0));
         truth::assert_same(&truth::stored(&direct, tenant.id.0).await, &expected, &tenant.name);
     }
+}
+
+#[tokio::test]
+async fn quarantine_run_retries_after_a_database_failure() {
+    let world = World::of(1).await;
+    world.good_pass().await;
+    let quick = RetryPolicy { first_pause: Duration::from_millis(1), retries: 3 };
+    let engine = engine(&world, &world.database, 4, quick).await;
+    let mut lock = world.pool().begin().await.unwrap();
+    sqlx::query("LOCK TABLE defender.rejected_payloads IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    // Longer than the engine waits for one answer, shorter than for two.
+    let unlock = async {
+        tokio::time::sleep(Duration::from_millis(4_500)).await;
+        lock.rollback().await.unwrap();
+    };
+
+    let tenant = [id(1)];
+    let (results, ()) = tokio::join!(engine.run_once(&tenant, SyncMode::Quarantine), unlock);
+
+    let result = results.unwrap().remove(0);
+    assert_eq!(result.outcome, Outcome::Ok, "{:?}", result.report.failure);
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use incident_sync::commands::progress::Progress;
+use incident_sync::context;
 use incident_sync::defender::DefenderClient;
-use incident_sync::entra::TokenCache;
 use incident_sync::entra::credential::{App, Credential};
 use incident_sync::http_client::{self, Deadlines};
 use incident_sync::store::Store;
@@ -14,9 +14,8 @@ use incident_sync::store::quota::Quota;
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::tenants::RemovedTenants;
 use incident_sync::sync::engine::{SyncEngine, SyncSettings, TenantResult};
-use incident_sync::sync::page_fetcher::{Services, writers};
+use incident_sync::sync::page_fetcher::Services;
 use incident_sync::sync::retry::RetryPolicy;
-use incident_sync::sync::run_slots::RunSlots;
 use incident_sync::sync::schedule::Schedule;
 use incident_sync::sync::tenant_run::SyncMode;
 use incident_sync::tenant::{Endpoints, Retention, Tenant, TenantId, TokenVersion};
@@ -425,13 +424,9 @@ fn engine_of(
     incidents: DefenderClient,
 ) -> Arc<SyncEngine> {
     let services = Services {
-        tokens: TokenCache::new(client),
         incidents,
-        quota: Quota::new(PLENTY, PLENTY),
-        store,
         retry_policy: RetryPolicy { first_pause: Duration::from_millis(1), retries: 3 },
-        writers: writers(connections),
-        slots: RunSlots::default(),
+        ..context::services_of(client, store, Quota::new(PLENTY, PLENTY), connections)
     };
     let settings = SyncSettings {
         are_all: true,
