@@ -1,4 +1,4 @@
-//! From a configuration to the parties that a command works with.
+//! From a configuration to the services that a command works with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ impl From<SyncError> for SetupError {
     }
 }
 
-/// What to do.
+/// What to do after a command failed: only the daemon tries again.
 fn cure(error: &SyncError) -> String {
     if let SyncError::Database { sqlstate: None, .. } = error {
         return "Postgres does not answer; see whether it runs, whether database.url and sslmode are right, and whether you \
@@ -59,7 +59,7 @@ fn cure(error: &SyncError) -> String {
     error.diagnosis().advice.into_owned()
 }
 
-/// The database of a command: our own child, or somebody's server.
+/// The database of a command: a private child process, or a server.
 #[derive(Debug)]
 pub struct OpenDatabase {
     /// The handle.
@@ -146,7 +146,7 @@ impl OpenDatabase {
     }
 }
 
-/// Refuses to go on where a private Postgres would first have to be made.
+/// Fails where a private Postgres would first have to be made.
 pub fn must_exist(database: &Database) -> Result<(), EmbeddedError> {
     match &database.server {
         DatabaseServer::Embedded(settings) => Embedded::must_exist(settings),

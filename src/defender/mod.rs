@@ -93,10 +93,10 @@ impl DefenderClient {
     /// Waits until no large page is in memory.
     ///
     /// # Panics
-    /// Never: nobody closes the semaphore.
+    /// Never: the semaphore is not closed.
     pub async fn large_page_permit(&self) -> LargePagePermit {
         let permit = Arc::clone(&self.large).acquire_owned().await;
-        LargePagePermit { _permit: permit.expect("nobody closes the semaphore") }
+        LargePagePermit { _permit: permit.expect("the semaphore is not closed") }
     }
 
     /// Gets one page; one that is not of ordinary size only into a `large_page_permit`, which goes with the answer.

@@ -18,7 +18,7 @@ pub type Hash = [u8; 16];
 /// One incident of a page before it is decoded.
 #[derive(Debug)]
 pub struct RawIncident<'a> {
-    /// What it says of itself, as far as it can be read.
+    /// Its id and version, as far as they can be read.
     pub head: IncidentKey,
     /// Hash of the text as served.
     pub hash: Hash,
@@ -225,7 +225,7 @@ fn decode<'a>(element: &'a RawIncident<'_>) -> Result<IncidentRow<'a>, String> {
     let incident_id = incident.incident_id.ok_or("incidentId is missing or no whole number")?;
     let last_update_time =
         incident.last_update_time.ok_or("lastUpdateTime is missing or no time")?;
-    // A key that is repeated with another value: we would look for one incident and store another, at every pass anew.
+    // A key that is repeated with another value: each run would look one incident up and store another one.
     if element.head
         != (IncidentKey {
             incident_id: Some(incident_id),

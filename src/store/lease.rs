@@ -13,7 +13,7 @@ use crate::error::SyncError;
 use crate::failpoint;
 use crate::tenant::TenantId;
 
-/// Cron ticks may come a moment before the database's clock says so: what is due so soon is claimed.
+/// A cron tick may come a moment before the due time by the database's clock: what is due within this time is claimed.
 pub(crate) const TICK_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// A watermark may be ahead of the database's clock by so much, as after a failover to a server whose clock is behind: the
@@ -118,7 +118,7 @@ impl From<ClaimRow> for Claim {
     }
 }
 
-/// The claims that can be decoded. Of the others the log tells; their leases expire by themselves.
+/// The claims that can be decoded. The others are logged; their leases expire.
 fn decoded(rows: &[PgRow]) -> Vec<Claim> {
     let mut claims = Vec::new();
     for row in rows {

@@ -65,7 +65,7 @@ pub struct Store {
     pub(crate) instance: String,
     pub(crate) lease_term: Duration,
     patience: Duration,
-    /// Whether listeners are told of new changes.
+    /// Whether new changes are announced by NOTIFY.
     notifies: bool,
     /// A pooler in transaction mode stands in between.
     is_pooled: bool,
@@ -118,7 +118,7 @@ pub(crate) enum DbRole {
     Writer(TenantId),
     /// Reading all tenants.
     Reader,
-    /// The same for somebody who waits before a screen, or a monitor that gives up after ten seconds.
+    /// The same for a person who waits for a page, or a monitor that gives up after ten seconds.
     ReaderInteractive,
     /// What the connection's user may do: for questions about the schema and for making roles.
     Login,
@@ -202,7 +202,7 @@ impl Store {
         Self { patience, ..self }
     }
 
-    /// The same store that tells listeners of new changes, or not.
+    /// The same store with or without NOTIFY for new changes.
     #[must_use]
     pub fn with_notifications(self, notifies: bool) -> Self {
         Self { notifies, ..self }
@@ -331,7 +331,7 @@ impl Store {
     }
 }
 
-/// Whether there is still somebody at the other end.
+/// Whether the server still answers on this connection.
 async fn answers(connection: &mut PgConnection) -> bool {
     tokio::time::timeout(ANSWER_DEADLINE, connection.ping())
         .await
@@ -425,7 +425,7 @@ async fn within<T>(
     }
 }
 
-/// What may be told of a database error. Messages of the classes 22 and 23 quote the refused values: customer data.
+/// What may be shown of a database error. Messages of the classes 22 and 23 quote the refused values: customer data.
 pub(crate) fn database_error(step: &'static str, error: &sqlx::Error) -> SyncError {
     let (sqlstate, what) = match error {
         sqlx::Error::Database(error) => {

@@ -1,4 +1,4 @@
-//! A person lets a tenant rest, and lets it go on.
+//! Parks and resumes a tenant for an operator.
 
 use sqlx::PgConnection;
 
@@ -8,8 +8,7 @@ use crate::error::SyncError;
 use crate::tenant::TenantId;
 
 impl Store {
-    /// Takes the tenant from whoever works on it, and lets nobody claim it until it is resumed. False where nothing is known of
-    /// it.
+    /// Ends the tenant's lease and keeps it from being claimed until it is resumed. False for an unknown tenant.
     pub async fn park(
         &self,
         tenant: TenantId,
@@ -29,7 +28,7 @@ impl Store {
         self.transact("parking a tenant", DbRole::Writer(tenant), park).await
     }
 
-    /// Makes a parked tenant due, whoever parked it. False where it was not parked.
+    /// Makes a parked tenant due, whatever parked it. False where it was not parked.
     pub async fn resume(&self, tenant: TenantId, actor: &str) -> Result<bool, SyncError> {
         let resume = async |connection: &mut PgConnection| {
             let resume = sqlx::query(include_str!("sql/resume_tenant.sql")).bind(tenant.0);

@@ -20,9 +20,9 @@ pub enum Outcome {
     Failed,
     /// The service asked for a pause.
     Throttled,
-    /// Somebody must act.
+    /// A person must act.
     Parked,
-    /// We were told to stop, or lost the lease.
+    /// The service stopped, or the lease was lost.
     Stopped,
 }
 
@@ -135,7 +135,7 @@ pub struct RunRecord {
     pub counts: Counts,
     /// Why it did not end well, and the error's own words.
     pub failure: Option<(Diagnosis, String)>,
-    /// When the tenant may be tried again; `None` is at once.
+    /// When the tenant may be tried again; `None` is immediately.
     pub next_attempt_at: Option<DateTime<Utc>>,
     /// When each kind is due again; `None` leaves it.
     pub due: Due,

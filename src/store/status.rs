@@ -130,7 +130,7 @@ pub struct Standing {
     pub consecutive_failures: Option<i32>,
     /// No request before this time.
     pub next_attempt_at: Option<DateTime<Utc>>,
-    /// Why it waits for somebody.
+    /// Why it is parked.
     pub parked_reason: Option<String>,
     /// Kind of the last failure.
     pub error_class: Option<String>,

@@ -83,7 +83,7 @@ impl Store {
         self.transact("bringing runs forward", DbRole::Dispatcher, bring).await.map(drop)
     }
 
-    /// Lets parked tenants try at once, because what they wait for may have been put right.
+    /// Makes parked tenants due, because the cause may be fixed.
     pub async fn clear_parking(&self, tenants: &[Uuid]) -> Result<(), SyncError> {
         let clear_parking = async |connection: &mut PgConnection| {
             sqlx::query(include_str!("sql/unpark_tenants.sql"))

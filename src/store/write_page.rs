@@ -37,7 +37,7 @@ pub struct WriteCounts {
     pub alerts: usize,
     /// Elements that went into quarantine.
     pub rejected: usize,
-    /// How to tell whether the page is still there.
+    /// Shows later whether the page is still there.
     pub last_write: Option<LastWrite>,
 }
 
@@ -251,8 +251,8 @@ async fn write_rows(
             .await?;
         let mut alerts = write_alerts(connection, lease, &rows.alerts).await?;
         written = alerts.inserted.len() + alerts.updated.len();
-        // A new alert's devices and evidence are inserted without looking, which is twice as fast. Should somebody have
-        // deleted the alert alone, that fails, and the page is stored again one incident at a time: with a look.
+        // A new alert's devices and evidence are inserted without looking, which is twice as fast. If the alert
+        // alone was deleted by hand, that fails, and the page is stored again one incident at a time: with a look.
         if rows.incidents.len() == 1 {
             alerts.updated.extend(alerts.inserted.drain());
         }

@@ -1,4 +1,4 @@
-//! Runs the tenants that are due, at most so many at once; a slow or failing one holds nobody up.
+//! Runs the tenants that are due, up to a limit at a time. A slow or failing tenant does not delay the others.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
@@ -45,7 +45,7 @@ pub(crate) const DURATION_BOUNDS: [f64; 11] =
 /// A parked tenant is probed this often: consent comes without telling us.
 const PARKED_PROBE: Duration = Duration::from_secs(3600);
 
-/// Whatever ails the database ails all tenants, and ends for all at once; one of them tries again so soon.
+/// A database failure affects all tenants and ends for all of them together; after this pause one run tests it.
 const DATABASE_PROBE: Duration = Duration::from_secs(5);
 
 /// The dispatcher's loop turns at least so often.
@@ -55,7 +55,7 @@ const CLAIM_WARNING_PERIOD: Duration = Duration::from_secs(60);
 /// Postgres's code for a full queue of notifications.
 const QUEUE_IS_FULL: &str = "54000";
 
-/// What the configuration says of runs; replaced as a whole when it is read again.
+/// The configuration of runs. A reload replaces it as a whole.
 #[derive(Debug)]
 pub struct SyncSettings {
     /// The tenants, by id.
@@ -84,7 +84,7 @@ impl SyncSettings {
         all.map(|(credential_id, credential)| (credential_id, Arc::clone(credential))).collect()
     }
 
-    /// What another schedule put off is due when this one says so; what it made due earlier stays.
+    /// Due times move forward to this schedule's next ones; earlier ones stay.
     pub async fn apply_schedule(&self, store: &Store) -> Result<(), SyncError> {
         let due = |now: DateTime<Utc>| {
             let from = now + to_delta(TICK_TOLERANCE);
@@ -111,7 +111,7 @@ impl SyncSettings {
 /// Why settings are taken over.
 #[derive(Debug)]
 pub enum ReloadTrigger {
-    /// A person asks for it: whatever waits for somebody may have been put right.
+    /// An operator asked for it: the cause of a parked tenant may be fixed.
     OperatorRequest,
     /// Files of these tenants have come or changed.
     ChangedFiles(Vec<Uuid>),
@@ -151,7 +151,7 @@ pub struct TenantResult {
 }
 
 impl SyncEngine {
-    /// Brings the parties and the settings together.
+    /// An engine of these services and settings.
     pub fn new(
         services: Services,
         settings: SyncSettings,
@@ -186,12 +186,12 @@ impl SyncEngine {
         &self.beat
     }
 
-    /// The parties.
+    /// The shared services.
     pub fn services(&self) -> &Services {
         &self.services
     }
 
-    /// Takes new settings. Runs in flight go on with the old ones; new tenants are due at once.
+    /// Applies new settings. Runs in flight keep the old ones; new tenants are due immediately.
     pub async fn reload(
         &self,
         settings: SyncSettings,
@@ -199,7 +199,7 @@ impl SyncEngine {
     ) -> Result<(), SyncError> {
         let store = &self.services.store;
         let tenants: Vec<Arc<Tenant>> = settings.tenants.values().cloned().collect();
-        // Whoever ran is here still, even if its file is refused.
+        // A tenant whose file is refused now is among the previous settings.
         let before = self.settings();
         let gone: Vec<Uuid> = before
             .tenants
@@ -228,8 +228,8 @@ impl SyncEngine {
         Ok(())
     }
 
-    /// Runs what is due whenever `wake` is notified, until told to stop; then waits for the runs in flight. Fails when a newer
-    /// version has changed the schema so that this one cannot go on.
+    /// Runs what is due whenever `wake` is notified, until `stop` fires; then waits for the runs in flight. Fails when a newer
+    /// version has changed the schema so that this version cannot work with it.
     pub async fn run(self: &Arc<Self>, wake: &Notify) -> Result<(), SyncError> {
         let mut runs = JoinSet::new();
         let mut renewal = tokio::time::interval(self.services.store.renewal_period());
@@ -237,7 +237,8 @@ impl SyncEngine {
         let mut turn = tokio::time::interval(TURN);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         wake.notify_one();
-        let (mut ended, mut told) = (Ok(()), BTreeMap::new());
+        let mut ended = Ok(());
+        let mut reported = BTreeMap::new();
         loop {
             self.beat.expect_within(TURN);
             tokio::select! {
@@ -249,7 +250,7 @@ impl SyncEngine {
                     if ended.is_err() {
                         self.stop.cancel();
                     }
-                    Box::pin(self.tell_out_of_bounds(&mut told)).await;
+                    Box::pin(self.report_out_of_bounds(&mut reported)).await;
                 }
                 Some(_) = runs.join_next() => self.claim_due(&mut runs).await,
                 () = self.services.slots.released() => self.claim_due(&mut runs).await,
@@ -265,7 +266,7 @@ impl SyncEngine {
         ended
     }
 
-    /// Waits for something that ends within `wait`, and says so to the watchdog.
+    /// Waits for work that ends within `wait`, and extends the watchdog's deadline by it.
     async fn bounded<T>(&self, wait: Duration, work: impl Future<Output = T>) -> T {
         self.beat.expect_within(wait);
         let done = work.await;
@@ -273,16 +274,16 @@ impl SyncEngine {
         done
     }
 
-    /// One event for each tenant whose state is out of bounds, until it is corrected. `told` has those of earlier calls.
-    async fn tell_out_of_bounds(&self, told: &mut BTreeMap<Uuid, Vec<String>>) {
+    /// Logs each tenant whose state is out of bounds once, until it is corrected. `reported` has those of earlier calls.
+    async fn report_out_of_bounds(&self, reported: &mut BTreeMap<Uuid, Vec<String>>) {
         let (store, settings) = (&self.services.store, self.settings());
         let enabled = settings.enabled();
         let looked =
             self.bounded(store.dispatcher_wait(), Box::pin(store.out_of_bounds(&enabled))).await;
-        // That the database is away, the next claim says.
+        // The next claim reports a database that is away.
         let Ok(found) = looked else { return };
         for (tenant, columns) in
-            found.iter().filter(|(tenant, columns)| told.get(tenant) != Some(columns))
+            found.iter().filter(|(tenant, columns)| reported.get(tenant) != Some(columns))
         {
             let name = settings.tenants.get(tenant).map_or("", |tenant| tenant.name.as_str());
             let error = SyncError::StateOutOfBounds { columns: columns.join(", ") };
@@ -294,7 +295,7 @@ impl SyncEngine {
                 "a tenant's state is out of bounds; other tenants are read as always"
             );
         }
-        *told = found.into_iter().collect();
+        *reported = found.into_iter().collect();
     }
 
     /// Only for the runs in flight: a lease that could not be given back must expire. Bounded by the period: the next
@@ -317,7 +318,7 @@ impl SyncEngine {
         }
     }
 
-    /// Another instance may have migrated. A database that is away says nothing about its schema.
+    /// Another instance may have migrated. An unreachable database is no statement about its schema.
     async fn check_schema(&self) -> Result<(), SyncError> {
         let store = &self.services.store;
         let check = tokio::time::timeout(store.renewal_period(), Box::pin(store.check_schema()));
@@ -360,13 +361,13 @@ impl SyncEngine {
         }
     }
 
-    /// The dispatcher tries again every few seconds; the log hears of it once a minute.
+    /// The dispatcher tries again every few seconds and logs the failure once a minute.
     fn warn_claim_failed(&self, error: &SyncError) {
-        let mut told = self.claim_warned_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_some_and(|told| told.elapsed() < CLAIM_WARNING_PERIOD) {
+        let mut warned_at = self.claim_warned_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned_at.is_some_and(|warned_at| warned_at.elapsed() < CLAIM_WARNING_PERIOD) {
             return;
         }
-        *told = Some(Instant::now());
+        *warned_at = Some(Instant::now());
         let diagnosis = error.diagnosis();
         let (class, owner, advice) =
             (diagnosis.class.as_str(), diagnosis.owner.as_str(), &*diagnosis.advice);
@@ -392,7 +393,7 @@ impl SyncEngine {
     ) -> Result<Vec<TenantResult>, SyncError> {
         let settings = self.settings();
         let options = settings.run_options(what, usize::MAX);
-        Box::pin(self.tell_out_of_bounds(&mut BTreeMap::new())).await;
+        Box::pin(self.report_out_of_bounds(&mut BTreeMap::new())).await;
         let mut waiting = tenants.to_vec();
         let mut runs = JoinSet::new();
         let mut results = Vec::new();
@@ -552,7 +553,7 @@ impl SyncEngine {
         let schedule = &self.settings().schedule;
         let mut due = Due::default();
         if report.is_drained {
-            // A tick that is so near that it would be taken at once would be taken again and again until it has come.
+            // A due time within the tolerance would be claimed again and again until it has passed.
             let from = now + to_delta(TICK_TOLERANCE);
             due.poll = is_news.then(|| schedule.next_poll(from)).flatten();
             due.open = (claim.kind == RunKind::Open || !claim.is_backfilled && is_news)
@@ -641,7 +642,7 @@ fn log_run(claim: &Claim, result: &TenantResult) {
     if !matches!(outcome, Outcome::Ok | Outcome::Stopped) {
         span.record("otel.status_code", "ERROR");
     }
-    macro_rules! tell {
+    macro_rules! log_event {
         ($level:ident, $($extra:tt)*) => {
             tracing::$level!(
                 tenant.id = %tenant.id, tenant.name = tenant.name, kind = claim.kind.as_str(), outcome = outcome.as_str(),
@@ -654,15 +655,15 @@ fn log_run(claim: &Claim, result: &TenantResult) {
         };
     }
     match outcome {
-        Outcome::Ok => tell!(info,),
+        Outcome::Ok => log_event!(info,),
         // The alarm of a credential is one line, when it is refused.
         _ if diagnosis
             .as_ref()
             .is_some_and(|diagnosis| diagnosis.owner != Owner::Nobody && !diagnosis.shared) =>
         {
-            tell!(error, class, owner, advice, error,);
+            log_event!(error, class, owner, advice, error,);
         }
-        _ => tell!(warn, class, owner, advice, error,),
+        _ => log_event!(warn, class, owner, advice, error,),
     }
 }
 

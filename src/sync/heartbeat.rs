@@ -1,6 +1,6 @@
 //! Progress of the dispatcher, as the watchdog sees it.
 //!
-//! Before each wait the dispatcher says how long it takes at most. A wait for a slow or absent database has a deadline, so a
+//! Before each wait the dispatcher sets its longest duration. A wait for a slow or absent database has a deadline, so a
 //! daemon that merely waits stays fresh; one whose dispatcher hangs or has ended does not.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -24,7 +24,7 @@ use crate::sync::retry::{RetryPolicy, with_retries};
 use crate::sync::run_slots::RunSlots;
 use crate::tenant::Tenant;
 
-/// The parties that every run works with.
+/// What every run works with.
 #[derive(Debug)]
 pub struct Services {
     /// Entra.
@@ -37,7 +37,7 @@ pub struct Services {
     pub quota: Quota,
     /// How failures are tried again.
     pub retry_policy: RetryPolicy,
-    /// Pages that are decoded and written at once; the others wait as text.
+    /// Pages that are decoded and written at the same time; the others wait as text.
     pub writers: Semaphore,
     /// Runs that wait for their peer.
     pub slots: RunSlots,
@@ -241,7 +241,7 @@ impl<'a> PageFetcher<'a> {
 }
 
 impl Services {
-    /// Waits until the tenant's quota allows a call; `waiting` is told of a wait.
+    /// Waits until the tenant's quota allows a call; `waiting` is called before a wait.
     pub async fn await_turn(
         &self,
         tenant: &Tenant,
@@ -257,12 +257,12 @@ impl Services {
     }
 }
 
-/// A pause that the API asked for holds for every instance, and over a restart.
+/// Stores a pause that the API asked for: it applies to every instance, also after a restart.
 pub async fn record_pause(store: &Store, tenant: &Tenant, error: &SyncError) {
     let Retry::After(pause) = error.diagnosis().retry else { return };
     metrics::counter!("incident_sync_throttled_seconds_total", "tenant" => tenant.name.clone())
         .increment(pause.as_secs());
     if let Err(error) = store.hold_calls(tenant.id, pause).await {
-        tracing::warn!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "a pause was not noted; only this process obeys it");
+        tracing::warn!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "a pause was not stored; only this process keeps it");
     }
 }

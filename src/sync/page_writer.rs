@@ -160,7 +160,7 @@ impl PageWriter<'_> {
     }
 }
 
-/// How many of these incidents are written at once: all of an ordinary page, a few of a large one. On its way to Postgres an
+/// How many of these incidents are written together: all of an ordinary page, a few of a large one. On its way to Postgres an
 /// incident takes several times the memory of its text.
 fn part_of(elements: &[RawIncident<'_>]) -> usize {
     let mut bytes = 0;

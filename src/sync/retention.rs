@@ -11,10 +11,10 @@ use crate::tenant::Tenant;
 /// So that a tenant whose history is cut for the first time keeps its slot for a minute or two; the rest goes tomorrow.
 const BATCHES: usize = 100;
 
-/// Deletes what is too old. A failure is told and does not fail the run, whose rows are stored.
+/// Deletes what is too old. A failure is logged and does not fail the run, whose rows are stored.
 pub async fn apply(services: &Services, tenant: &Tenant, lease: &Lease, stop: &CancellationToken) {
     let Err(error) = delete(services, tenant, lease, stop).await else { return };
-    // Whoever has the lease now deletes it.
+    // The next owner of the lease deletes it.
     if matches!(error, SyncError::Stopped | SyncError::LeaseLost) {
         return;
     }

@@ -1,4 +1,4 @@
-//! The only place that waits after a failure. What can be retried, and after how long, is the verdict's word.
+//! The only place that waits after a failure. The diagnosis decides what is retried, and after how long.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ where
 }
 
 /// Does what must not be left undone until it succeeds, for as long as it makes sense; once only while we stop. The first
-/// failure is told: the last one may be a minute away.
+/// failure is logged: the last one may be a minute away.
 pub async fn retry_until<F>(
     what: &str,
     patience: Duration,
@@ -65,9 +65,9 @@ where
     F: Future<Output = Result<(), SyncError>>,
 {
     let began = Instant::now();
-    let mut is_told = false;
-    let tell = |error: &SyncError, _| {
-        if !std::mem::replace(&mut is_told, true) {
+    let mut is_logged = false;
+    let log = |error: &SyncError, _| {
+        if !std::mem::replace(&mut is_logged, true) {
             let diagnosis = error.diagnosis();
             tracing::warn!(error = %error, class = diagnosis.class.as_str(), owner = diagnosis.owner.as_str(), advice = &*diagnosis.advice, "{what} waits for the database");
         }
@@ -75,16 +75,16 @@ where
     let backoff = ConstantBuilder::default().with_delay(Duration::from_secs(2)).without_max_times();
     work.retry(backoff)
         .when(|_| began.elapsed() < patience && !stop.is_cancelled())
-        .notify(tell)
+        .notify(log)
         .await
 }
 
-/// Does `work` until it succeeds, fails in a way that time does not mend, or `patience` is over. A pause that is asked for is
+/// Does `work` until it succeeds, fails with an error that is not `transient`, or `patience` is over. A pause that is asked for is
 /// waited out, but for no longer than that.
 pub async fn retry_within<T, F>(
     patience: Duration,
     stop: &CancellationToken,
-    mends: impl Fn(&SyncError) -> bool,
+    transient: impl Fn(&SyncError) -> bool,
     work: impl FnMut() -> F,
 ) -> Result<T, SyncError>
 where
@@ -93,7 +93,7 @@ where
     let began = Instant::now();
     let attempts = work
         .retry(slow_backoff())
-        .when(|error| began.elapsed() < patience && mends(error))
+        .when(|error| began.elapsed() < patience && transient(error))
         .adjust(|error, pause| match (error.diagnosis().retry, pause) {
             (Retry::After(asked), Some(pause)) => {
                 Some(pause.max(asked.min(patience.saturating_sub(began.elapsed()))))

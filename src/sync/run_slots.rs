@@ -1,5 +1,5 @@
 //! How many runs may be in flight. One that waits for its peer, or for a pause to pass, costs next to nothing and takes
-//! nobody's place: hanging, slow and throttled tenants delay no other.
+//! no slot: hanging, slow and throttled tenants do not delay other tenants.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -94,7 +94,7 @@ pub struct VerifyRange {
     pub overlap: Duration,
 }
 
-/// Compares these tenants, at most `concurrency` at once.
+/// Compares these tenants, at most `concurrency` at a time.
 pub async fn all(
     services: &Services,
     tenants: &[Arc<Tenant>],

@@ -1,9 +1,9 @@
 //! The search for what the API cannot serve: one incident that makes every page that shows it fail with 5xx, for ever, or
 //! pages that are larger than we take.
 //!
-//! A page that failed is asked for again with fewer rows. If that fails too, one request that surely can be served tells
-//! an outage from a page that cannot be: then the window is halved, its first half is read, and so on, until a second is
-//! left that fails. That second is read in pieces around the rows that fail; it is a hole, and the rest goes on.
+//! A page that failed is asked for again with fewer rows. If that fails too, a request that can surely be served
+//! distinguishes an outage from such a page: then the window is halved, its first half is read, and so on, until a second is
+//! left that fails. That second is read in pieces around the rows that fail; it becomes a gap, and the rest is read.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use crate::incident::window::{Window, floor_to_second, to_delta};
 
 /// A page is halved down to this; overlaps and proofs need less.
 const SMALLEST_TOP: usize = PAGE_ROWS / 4;
-/// After so many failures in a row the probe must tell again that it is no outage.
+/// After this many failures in a row the probe tests again for an outage.
 const FAILURES_PER_PROBE: usize = 8;
 /// So many rows of one second that fail one after the other are no poison but an outage.
 const FAILED_ROWS_MAX: usize = 8;
-/// Requests for the pieces of one second; what is behind them waits with the hole.
+/// Requests for the pieces of one second; the rest of the second stays in the gap.
 const ROW_BY_ROW_PAGES_MAX: usize = 100;
-/// One run leaves out at most so many holes; more are an outage.
+/// A run leaves out at most this many gaps; more are an outage.
 const GAPS_MAX: usize = 5;
 /// Failures that the searches of one run may cost, in all.
 const FAILURES_MAX: usize = 200;
@@ -78,14 +78,14 @@ impl IsolationSearch {
         self.until = self.until.filter(|until| from.is_some_and(|from| from < *until));
     }
 
-    /// More than one hole is believed only of a service that serves something.
+    /// More than one gap is plausible only if the service has served something.
     fn has_room(&self) -> bool {
         self.gaps < if self.good.is_some() { GAPS_MAX } else { 1 }
     }
 }
 
 impl Plan {
-    /// Tries a hole again: its one second whole, and if that fails in pieces. [`Plan::take_gap`] tells if it stays.
+    /// Tries a gap again: its one second whole, and if that fails in pieces. [`Plan::take_gap`] returns it if it stays.
     pub fn of_gap(gap: &Gap) -> Self {
         let scope = ReadScope {
             from: Some(gap.from),
@@ -96,7 +96,7 @@ impl Plan {
         let mut plan = Self::new(scope, &[]);
         plan.upper = Some(gap.to);
         plan.search.until = Some(gap.to);
-        // The first failure asks whether it is an outage: this is how most runs with a hole begin.
+        // The first failure asks whether it is an outage: most runs with a gap begin like this.
         plan.search.in_a_row = FAILURES_PER_PROBE - 1;
         plan
     }
@@ -141,7 +141,7 @@ impl Plan {
         true
     }
 
-    /// The hole that the last page completed: store it before the watermark passes it.
+    /// The gap that the last page completed: store it before the watermark passes it.
     pub fn take_gap(&mut self) -> Option<Gap> {
         self.search.found.take()
     }
@@ -165,8 +165,8 @@ impl Plan {
         };
     }
 
-    /// Pieces grow while they are served, and begin anew with one row where one is not. Nothing is proven here: the
-    /// whole second is read again when the hole is tried again.
+    /// Pieces grow while they are served, and start again with one row after a failure. Nothing is proven here: the whole
+    /// second is read again when the gap is tried again.
     pub(super) fn accept_row_by_row(
         &mut self,
         mut reader: WindowReader,
@@ -196,7 +196,7 @@ fn middle(from: DateTime<Utc>, to: DateTime<Utc>) -> Option<DateTime<Utc>> {
         .find(|edge| from < *edge && *edge < to)
 }
 
-/// What lies between the holes of a scope, the oldest on top.
+/// The windows between the gaps of a scope, the oldest on top.
 pub(super) fn around(scope: ReadScope, gaps: &[Gap]) -> Vec<Window> {
     let mut gaps: Vec<&Gap> = gaps.iter().collect();
     gaps.sort_unstable_by_key(|gap| gap.from);

@@ -1,4 +1,5 @@
-//! Reads a list that moves while it is read, and loses nothing. Pure: told what a page held, it says what to ask next.
+//! Reads a list that moves while it is read, and loses nothing. Pure: from the content of a page
+//! it decides the next request.
 //!
 //! `$skip` counts over a list whose rows leave or jump when they are updated, so all behind them shift. Pages therefore
 //! overlap, and a page is accepted only if it begins with the rows that were read last, in their order and in the very
@@ -113,7 +114,7 @@ pub struct ReadScope {
 }
 
 impl Plan {
-    /// Begins with one open-ended page: nearly every poll ends there, and it tells the server's time. `gaps` are known
+    /// Begins with one open-ended page: nearly every poll ends there, and it shows the server's time. `gaps` are known
     /// not to be served and are left out.
     pub fn new(scope: ReadScope, gaps: &[Gap]) -> Self {
         let mut plan = Self {
@@ -235,7 +236,7 @@ impl Plan {
         self.pass_over(reader.window, upper)
     }
 
-    /// Goes on behind a window; answers the watermark that holds there.
+    /// Moves behind a window; returns the watermark there.
     fn pass_over(&mut self, window: Window, upper: DateTime<Utc>) -> DateTime<Utc> {
         self.current = self.next_window();
         match window.to {

@@ -19,10 +19,11 @@ use crate::sync::page_writer::PageWriter;
 use crate::sync::retry::with_retries;
 use crate::tenant::Tenant;
 
-/// A run of the daemon ends at the first move of the watermark after so many pages, so that a long history lets others in.
+/// After this many pages a run of the daemon ends at the next move of the watermark, so that a long backfill does not keep a
+/// slot from other tenants.
 pub const PAGES_PER_SLICE: usize = 50;
 
-/// Holes that one run tries again: three calls each while they last.
+/// Gaps that one run tries again: each costs three calls while it lasts.
 const GAPS_PER_RUN: usize = 20;
 
 /// Each may be as large as a page.
@@ -33,7 +34,7 @@ const REJECTED_AT_ONCE: i64 = 10;
 pub struct RunOptions {
     /// A poll starts this far before the watermark.
     pub overlap: Duration,
-    /// A first synchronisation goes back this far.
+    /// A backfill goes back this far.
     pub lookback: Duration,
     /// A reconciliation goes back this far before the watermark.
     pub reconcile: Duration,
@@ -74,7 +75,7 @@ pub struct RunReport {
 /// One run over one tenant.
 #[derive(Debug)]
 pub struct TenantRun<'r, 'a> {
-    /// The parties.
+    /// The shared services.
     pub services: &'a Services,
     /// Whose incidents.
     pub tenant: &'a Tenant,
@@ -139,7 +140,7 @@ impl RunReport {
         }
     }
 
-    /// Of a run that could not tell itself what it did.
+    /// The report of a run that panicked or lost its lease, and left none.
     pub fn aborted(claim: &Claim, failure: SyncError) -> Self {
         Self { is_drained: false, failure: Some(failure), ..Self::new(claim) }
     }
