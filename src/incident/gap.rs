@@ -26,6 +26,6 @@ pub struct GapReason {
 
 impl From<&SyncError> for GapReason {
     fn from(error: &SyncError) -> Self {
-        Self { class: error.diagnosis().class.to_owned(), message: error.to_string() }
+        Self { class: error.diagnosis().class.as_str().to_owned(), message: error.to_string() }
     }
 }

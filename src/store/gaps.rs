@@ -28,7 +28,7 @@ impl Store {
     pub async fn record_gap(&self, lease: &Lease, gap: &Gap) -> Result<(), SyncError> {
         let GapReason { class, message } = &gap.reason;
         let upsert = async |connection: &mut PgConnection| {
-            sqlx::query(include_str!("sql/upsert_hole.sql"))
+            sqlx::query(include_str!("sql/upsert_gap.sql"))
                 .bind(lease.tenant.0)
                 .bind(gap.from)
                 .bind(gap.to)
@@ -45,7 +45,7 @@ impl Store {
     /// Deletes a gap that was read. This commit takes what was read of it to the disk.
     pub async fn delete_gap(&self, lease: &Lease, gap: &Gap) -> Result<(), SyncError> {
         let delete = async |connection: &mut PgConnection| {
-            sqlx::query(include_str!("sql/delete_hole.sql"))
+            sqlx::query(include_str!("sql/delete_gap.sql"))
                 .bind(lease.tenant.0)
                 .bind(gap.from)
                 .execute(connection)
