@@ -499,7 +499,7 @@ fn gap_carries_class_and_message_of_its_failure() {
     assert_eq!(reasons, [&GapReason::from(&FAILURE)]);
     client.fill(&mut server);
     assert_eq!(client.gaps.len(), 1, "a retried gap keeps a reason");
-    assert_eq!(client.gaps[0].reason.class, FAILURE.diagnosis().class);
+    assert_eq!(client.gaps[0].reason.class, FAILURE.diagnosis().class.as_str());
 }
 
 #[test]
