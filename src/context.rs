@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::commands::progress::Progress;
 use crate::config::{Config, Database, DatabaseServer};
 use crate::defender::DefenderClient;
 use crate::entra::TokenCache;
@@ -21,6 +20,7 @@ use crate::store::quota::Quota;
 use crate::store::tenants::RemovedTenants;
 use crate::sync::engine::{SyncEngine, SyncSettings};
 use crate::sync::page_fetcher::{Services, writers};
+use crate::sync::progress::Progress;
 use crate::sync::retry::RetryPolicy;
 use crate::sync::run_slots::RunSlots;
 use crate::sync::schedule::Schedule;

@@ -1,4 +1,4 @@
-//! incident-sync keeps a Postgres database equal to what Microsoft 365 Defender knows of the incidents of many tenants.
+//! incident-sync mirrors Microsoft 365 Defender incidents from many customer tenants into one Postgres database.
 //!
 //! Data flows one way: config -> schedule -> tenant -> token -> pages -> decode -> rows -> upsert -> watermark.
 //! `ARCHITECTURE.md` has the map.

@@ -7,12 +7,12 @@ fn main() -> ExitCode {
     incident_sync::commands::main()
 }
 
-/// What a page beyond the ordinary takes goes back to the system at once. glibc would raise this limit by itself to 32 MiB.
+/// Memory of unusually large pages returns to the system immediately. glibc would raise this limit to 32 MiB.
 #[cfg(target_env = "gnu")]
 const MAPPED_ALONE_BYTES: libc::c_int = 4 << 20;
 
-/// glibc keeps a heap for each thread, and pages of a megabyte leave holes in all of them: one heap needs a fifth less
-/// memory and measured no slower.
+/// glibc keeps a heap for each thread, which pages of a megabyte fragment: one heap needs a fifth less memory and
+/// measured no slower.
 #[cfg(target_env = "gnu")]
 #[expect(
     unsafe_code,

@@ -1,10 +1,11 @@
-//! Everything on this machine: a private Postgres, a simulator with living tenants, and the daemon that polls it.
+//! The commands `demo` and `simulate`.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use simulator::{Behaviour, Clock, Encoding, Options, Simulator, TenantSpec, World};
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::Notify;
@@ -13,8 +14,8 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::commands::exit::Failure;
-use crate::commands::output;
-use crate::commands::progress::Progress;
+use crate::commands::progress::ProgressBars;
+use crate::commands::{output, sync};
 use crate::config;
 use crate::context::{self, OpenDatabase, SetupError};
 use crate::daemon::http::server;
@@ -27,13 +28,14 @@ use crate::store::Store;
 use crate::store::quota::Quota;
 use crate::store::tenants::RemovedTenants;
 use crate::sync::engine::{SyncEngine, SyncSettings};
+use crate::sync::progress::Progress;
 use crate::sync::schedule::{self, Schedule};
 use crate::sync::tenant_run::SyncMode;
 use crate::telemetry;
 use crate::tenant::{Endpoints, Retention, Tenant, TenantId, TokenVersion};
 
 const DATABASE_CONNECTIONS: u32 = 4;
-/// Often enough that a watcher sees rows arrive.
+/// Frequent, so that new rows are seen to arrive.
 const POLL: &str = "*/5 * * * * *";
 const OPEN: &str = "30 * * * * *";
 const RECONCILE: &str = "0 */10 * * * *";
@@ -58,7 +60,7 @@ const WITHOUT_CONSENT: &str = "lucerne";
 const THROTTLED: &str = "margie";
 const THROTTLED_CALLS_PER_MINUTE: u32 = 3;
 
-/// Queries worth running, each with what it answers.
+/// Example queries.
 const QUERIES: [(&str, &str); 3] = [
     (
         "Open incidents by tenant and severity",
@@ -78,8 +80,31 @@ FROM reporting.tenant_freshness ORDER BY error_class NULLS LAST, 1 LIMIT 6",
     ),
 ];
 
-/// The demonstration; with `once` a single pass and its answers.
-pub async fn run(once: bool, incidents: usize) -> Result<(), Failure> {
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Synchronize once, print the summary and three queries with their results, then exit.
+    #[arg(long)]
+    once: bool,
+    /// The number of simulated incidents for each tenant.
+    #[arg(long, default_value_t = 120)]
+    incidents: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    /// The address to listen on.
+    #[arg(long, default_value = "127.0.0.1:8443")]
+    listen: SocketAddr,
+    /// The number of tenants.
+    #[arg(long, default_value_t = 12)]
+    tenants: usize,
+    /// The number of incidents for each tenant.
+    #[arg(long, default_value_t = 120)]
+    incidents: usize,
+}
+
+pub async fn run(args: DemoArgs) -> Result<(), Failure> {
+    let DemoArgs { once, incidents } = args;
     let database = open_database().await?;
     let simulator =
         start_simulator(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), NAMES.len(), incidents).await?;
@@ -105,8 +130,7 @@ async fn with_services(
     result
 }
 
-/// The simulator's world is new at each start, and rows of an earlier one would be newer than its incidents: the
-/// database begins anew as well.
+/// Empties the database: the simulator generates new incidents at each start, and rows of an earlier one would be newer.
 async fn open_database() -> Result<OpenDatabase, Failure> {
     let settings = EmbeddedSettings { dir: config::state_dir().join("demo"), postgres_bin: None };
     let embedded = Embedded::start(&settings, Hold::Daemon).await.map_err(SetupError::from)?;
@@ -120,7 +144,7 @@ async fn open_database() -> Result<OpenDatabase, Failure> {
         connection.close().await
     };
     empty.await.map_err(|error| {
-        Failure::Database(format!("the demonstration's database could not be emptied: {error}"))
+        Failure::Database(format!("cannot empty the database of the demonstration: {error}"))
     })?;
     let store = Store::open(&options, DATABASE_CONNECTIONS, context::instance(), true)
         .await
@@ -129,7 +153,8 @@ async fn open_database() -> Result<OpenDatabase, Failure> {
 }
 
 /// The simulator alone, until Ctrl-C.
-pub async fn simulate(listen: SocketAddr, tenants: usize, incidents: usize) -> Result<(), Failure> {
+pub async fn simulate(args: SimulateArgs) -> Result<(), Failure> {
+    let SimulateArgs { listen, tenants, incidents } = args;
     let simulator = start_simulator(listen, tenants, incidents).await?;
     output::print_line(sample_configuration(&simulator))?;
     let stop = CancellationToken::new();
@@ -256,23 +281,23 @@ async fn run_all_once(
     simulator: &Simulator,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
-    let progress = Progress::on_terminal(NAMES.len());
-    let engine = engine(database, &simulator.url(), progress.clone(), stop).await?;
+    let bars = ProgressBars::new(NAMES.len());
+    let engine = engine(database, &simulator.url(), bars.observer(), stop).await?;
     let started = Instant::now();
     let results = engine
         .run_once(&simulator.world().tenants(), SyncMode::Incremental)
         .await
         .map_err(SetupError::from)?;
-    progress.finish();
+    bars.clear();
     output::print_line(format_args!(
-        "One pass over {} simulated tenants took {:.1} s. {WITHOUT_CONSENT} has not consented and",
+        "Synchronized {} simulated tenants in {:.1} s. {WITHOUT_CONSENT} has not consented and",
         results.len(),
         started.elapsed().as_secs_f64()
     ))?;
     output::print_line(format_args!(
-        "{THROTTLED} is throttled by the service: both are meant to fail, and hold nobody up.\n"
+        "{THROTTLED} is throttled by the service. Both fail on purpose and delay no other tenant.\n"
     ))?;
-    output::print_line(output::sync_table(&results) + "\n")?;
+    output::print_line(sync::table(&results) + "\n")?;
     for (question, sql) in QUERIES {
         output::print_line(format_args!(
             "{question}\n{sql};\n{}\n",
@@ -280,7 +305,7 @@ async fn run_all_once(
         ))?;
     }
     output::print_line(format_args!(
-        "To look at the rows with psql, run `demo` without --once: it begins anew and stays until Ctrl-C."
+        "To query the rows with psql, run `demo` without --once; it recreates the data and runs until Ctrl-C."
     ))?;
     Ok(())
 }
@@ -309,8 +334,9 @@ async fn live(
     let engine = engine(database, &simulator.url(), Progress::hidden(), stop.clone()).await?;
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let address = server::start(listen, &engine, metrics, stop.clone()).await;
-    let address =
-        address.map_err(|error| Failure::Configuration(format!("no free port: {error}")))?;
+    let address = address.map_err(|error| {
+        Failure::Configuration(format!("cannot listen on a local port: {error}"))
+    })?;
     let psql = database.embedded.as_ref().map(Embedded::psql_line).unwrap_or_default();
     output::print_line(format_args!(
         "incident-sync demo: {} simulated tenants at {}, read every 5 s into a private Postgres.",
@@ -318,23 +344,21 @@ async fn live(
         simulator.url()
     ))?;
     output::print_line(format_args!(
-        "{WITHOUT_CONSENT} has not consented and {THROTTLED} is throttled: both are meant to fail, and hold nobody up.\n"
+        "{WITHOUT_CONSENT} has not consented and {THROTTLED} is throttled. Both fail on purpose and delay no other tenant.\n"
     ))?;
-    output::print_line(format_args!(
-        "Look at the rows:\n  {psql}\n\nThree queries worth running:"
-    ))?;
+    output::print_line(format_args!("Query the rows:\n  {psql}\n\nThree queries to try:"))?;
     for (question, sql) in QUERIES {
         output::print_line(format_args!("\n-- {question}\n{sql};"))?;
     }
     output::print_line(format_args!(
-        "\nStatus page: http://{address}/\nMetrics: http://{address}/metrics\nCtrl-C ends all of it.\n"
+        "\nStatus page: http://{address}/\nMetrics: http://{address}/metrics\nPress Ctrl-C to stop.\n"
     ))?;
     let wake = Arc::new(Notify::new());
     let ticks = schedule::start_ticks([POLL, OPEN, RECONCILE], &wake).await;
     let mut ticks = ticks
         .map_err(|error| Failure::Configuration(format!("the schedule did not start: {error}")))?;
     let life = tokio::spawn(live_on(simulator.world().clone()));
-    let watch = tokio::spawn(tell_totals(database.store.pool().clone()));
+    let watch = tokio::spawn(print_totals(database.store.pool().clone()));
     engine.run(&wake).await.map_err(SetupError::from)?;
     life.abort();
     watch.abort();
@@ -354,7 +378,7 @@ async fn live_on(world: World) {
 }
 
 /// A line whenever rows arrived.
-async fn tell_totals(pool: PgPool) {
+async fn print_totals(pool: PgPool) {
     const TOTALS: &str =
         "SELECT (SELECT count(*) FROM defender.incidents), (SELECT count(*) FROM defender.alerts),
         (SELECT count(*) FROM defender.evidence), (SELECT count(*) FROM defender.incident_changes)";
@@ -367,7 +391,7 @@ async fn tell_totals(pool: PgPool) {
             continue;
         };
         if now != last {
-            let told = output::print_line(format_args!(
+            let printed = output::print_line(format_args!(
                 "{} incidents (+{}), {} alerts, {} evidence rows, {} observed changes",
                 now.0,
                 now.0 - last.0,
@@ -375,7 +399,7 @@ async fn tell_totals(pool: PgPool) {
                 now.2,
                 now.3
             ));
-            drop(told); // Nobody reads it; the demonstration goes on.
+            drop(printed); // A closed reader does not end the demonstration.
             last = now;
         }
     }

@@ -1,21 +1,21 @@
-//! How a command fails, and its exit status.
+//! The failures of commands and their exit statuses.
 
 use crate::context::SetupError;
 use crate::error::SyncError;
 
-/// Why a command ends with a status other than 0.
+/// Why a command exits with a status other than 0.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// A tenant failed; the command has told which.
-    #[error("some tenant failed")]
+    /// A tenant failed, which the command has printed.
+    #[error("a tenant failed")]
     Tenant,
     /// No daemon answers.
     #[error("{0}")]
     NotHealthy(String),
-    /// A customer could not be taken on, or the result could not be written.
+    /// A customer was not onboarded, or the result could not be written.
     #[error("{0}")]
     NotDone(String),
-    /// Usage or configuration.
+    /// Usage, configuration or environment.
     #[error("{0}")]
     Configuration(String),
     /// The database.

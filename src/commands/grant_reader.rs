@@ -11,17 +11,16 @@ use crate::context::{OpenDatabase, SetupError};
 use crate::store::Store;
 use crate::store::readers::{GrantError, KnownTenant, ReaderAccess};
 
-/// Whom to let see what.
 #[derive(Debug, Args)]
 pub struct GrantArgs {
-    /// The role. Created with CONNECTION LIMIT 10 if it does not exist; a limit that exists stays. Every role of the server
-    /// can see its name.
+    /// The role. Created with CONNECTION LIMIT 10 if it does not exist; an existing limit is kept. Its name is visible to
+    /// every role of the server.
     #[arg(value_name = "ROLE", value_parser = role_name)]
     role: String,
-    /// A tenant that it sees, by name or id; may be repeated. All others are hidden from it from now on.
+    /// A tenant that the role may read, by name or id. Repeatable. Access to all other tenants is revoked.
     #[arg(long = "tenant", value_name = "TENANT", required_unless_present = "all_tenants")]
     tenants: Vec<String>,
-    /// It sees every tenant, also those to come.
+    /// Let the role read every tenant, including future ones.
     #[arg(long, conflicts_with = "tenants")]
     all_tenants: bool,
     /// Print JSON.
@@ -29,17 +28,18 @@ pub struct GrantArgs {
     json: bool,
 }
 
-/// A name that needs no quotes, and is neither ours nor Postgres's own.
+/// Accepts names that need no quotes and that neither Postgres nor incident-sync reserves.
 fn role_name(text: &str) -> Result<String, String> {
     let is_plain = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     if !is_plain || text.len() > 63 {
         return Err(
-            "at most 63 small letters, digits and _, and no digit at the beginning".to_owned()
+            "expected at most 63 lower-case letters, digits and _, not starting with a digit"
+                .to_owned(),
         );
     }
-    // Postgres knows its keywords; these are here because not every version reserves all of them.
-    let has_meaning = matches!(
+    // Not every version of Postgres reserves all of these.
+    let is_reserved = matches!(
         text,
         "public"
             | "none"
@@ -49,14 +49,13 @@ fn role_name(text: &str) -> Result<String, String> {
             | "session_user"
             | "system_user"
     );
-    if has_meaning || text.starts_with("incident_sync_") || text.starts_with("pg_") {
-        return Err("this name has a meaning of its own".to_owned());
+    if is_reserved || text.starts_with("incident_sync_") || text.starts_with("pg_") {
+        return Err("this name is reserved".to_owned());
     }
     Ok(text.to_owned())
 }
 
-/// Makes the reader, and tells what it sees.
-pub async fn grant(config: &Config, args: GrantArgs) -> Result<(), Failure> {
+pub async fn run(config: &Config, args: GrantArgs) -> Result<(), Failure> {
     let database = OpenDatabase::existing(&config.database).await?;
     let granted = grant_with(&database.store, &args).await;
     database.close().await;
@@ -64,16 +63,16 @@ pub async fn grant(config: &Config, args: GrantArgs) -> Result<(), Failure> {
     let value = json!({ "role": args.role, "created": is_new, "all_tenants": args.all_tenants, "tenants": tenants });
     print(args.json, &value, || {
         let mut lines = match tenants.len() {
-            _ if args.all_tenants => vec![format!("{} sees every tenant", args.role)],
-            1 => vec![format!("{} sees 1 tenant:", args.role)],
-            count => vec![format!("{} sees {count} tenants:", args.role)],
+            _ if args.all_tenants => vec![format!("{} can read every tenant", args.role)],
+            1 => vec![format!("{} can read 1 tenant:", args.role)],
+            count => vec![format!("{} can read {count} tenants:", args.role)],
         };
         lines.extend(
             tenants.iter().map(|tenant| format!("  {}  {}", tenant.tenant_id, tenant.name)),
         );
         if is_new {
             lines.push(format!(
-                "The role is new and has no password; set one in psql: \\password {}",
+                "The role is new and has no password. Set one in psql: \\password {}",
                 args.role
             ));
         }
@@ -96,7 +95,7 @@ async fn grant_with(store: &Store, args: &GrantArgs) -> Result<(bool, Vec<KnownT
     Ok((is_new, tenants))
 }
 
-/// Each name must mean one tenant: an old one that left the configuration may have been called the same.
+/// Each name must identify one tenant; a removed tenant may have had the same name.
 pub(crate) async fn find(store: &Store, named: &[String]) -> Result<Vec<KnownTenant>, Failure> {
     let plain =
         |name: &String| name.parse::<Uuid>().map_or_else(|_| name.clone(), |id| id.to_string());
@@ -110,12 +109,12 @@ pub(crate) async fn find(store: &Store, named: &[String]) -> Result<Vec<KnownTen
             1 => {}
             0 => {
                 return Err(Failure::Configuration(format!(
-                    "the database knows no tenant {name}; see: incident-sync status"
+                    "the database has no tenant {name}. List the tenants with: incident-sync status"
                 )));
             }
             _ => {
                 return Err(Failure::Configuration(format!(
-                    "several tenants were called {name}; give the id"
+                    "several tenants have the name {name}. Give the id instead"
                 )));
             }
         }

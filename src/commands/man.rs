@@ -1,24 +1,26 @@
-//! Shell completions and man pages, made from the commands themselves so that they cannot fall behind.
+//! The command `man`.
 
-use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 
-use clap::CommandFactory;
-use clap_complete::Shell;
+use clap::{Args, CommandFactory};
 
-/// The completions of a shell, as text for standard output.
-///
-/// They are gathered in memory because a reader that has gone would make clap panic.
-pub fn completions<C: CommandFactory>(shell: Shell) -> Vec<u8> {
-    let mut command = C::command();
-    let name = command.get_name().to_owned();
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut command, name, &mut text);
-    text
+use crate::commands::exit::Failure;
+
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The directory; created if it does not exist.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
 }
 
-/// Writes a man page for the program and one for each of its commands into a directory, which is made if it is absent.
-pub fn write_man_pages<C: CommandFactory>(directory: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(directory)?;
-    clap_mangen::generate_to(C::command(), directory)
+/// Writes a page for the program and one for each of its commands.
+pub fn run<C: CommandFactory>(args: &ManArgs) -> Result<(), Failure> {
+    let written = std::fs::create_dir_all(&args.directory)
+        .and_then(|()| clap_mangen::generate_to(C::command(), &args.directory));
+    written.map_err(|error| {
+        Failure::Configuration(format!(
+            "cannot write the man pages to {}: {error}",
+            args.directory.display()
+        ))
+    })
 }

@@ -3,7 +3,7 @@
 use config::{Map, Value, ValueKind};
 
 use super::Variables;
-use super::section::ConfigError;
+use super::errors::ConfigError;
 
 /// Begins the name of each variable that sets a key.
 const PREFIX: &str = "incident_sync__";

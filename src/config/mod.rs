@@ -6,6 +6,7 @@ mod credentials;
 pub mod cron;
 mod database;
 mod environment;
+mod errors;
 mod http_client;
 mod retention;
 mod secrets;
@@ -30,7 +31,8 @@ use nix::unistd::{User, geteuid};
 use uuid::Uuid;
 
 pub use database::{Database, DatabaseServer, DatabaseUrl};
-pub use section::{ConfigError, ConfigErrors, Setting};
+pub use errors::{ConfigError, ConfigErrors};
+pub use section::Setting;
 pub use tenants::OnboardingDefaults;
 pub(crate) use tenants::is_printable_name;
 pub use tenants_dir::{Fingerprint, TenantsDir};

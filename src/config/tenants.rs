@@ -9,9 +9,10 @@ use url::Url;
 
 use super::credentials;
 use super::database::is_loopback_host;
+use super::errors::ConfigError;
 use super::retention::RetentionDefaults;
 use super::secrets::SecretFiles;
-use super::section::{ConfigError, Parsed, Report, Section, parse_guid};
+use super::section::{Parsed, Report, Section, parse_guid};
 use super::tenants_dir::TenantsDir;
 use crate::entra::credential::{App, Credential};
 use crate::error::is_invisible;

@@ -10,7 +10,8 @@ use std::time::SystemTime;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::geteuid;
 
-use super::section::{ConfigError, Report, Section};
+use super::errors::ConfigError;
+use super::section::{Report, Section};
 use crate::error::visible;
 use crate::tenant::TenantId;
 

@@ -1,4 +1,4 @@
-//! The daemon's life: start-up, work, and an end within ten seconds.
+//! Start, run and stop of the daemon; a stop takes at most ten seconds.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,19 +13,17 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::exit::Failure;
-use crate::commands::progress::Progress;
 use crate::config::{self, Config, DatabaseServer};
 use crate::context::{self, OpenDatabase, SetupError};
 use crate::daemon::http::server;
 use crate::daemon::reload::Reloader;
 use crate::daemon::systemd::{feed_watchdog, notify, status_line};
-use crate::daemon::{signals, summary_refresh};
-use crate::entra::expiry;
+use crate::daemon::{credential_watch, signals, summary_refresh};
 use crate::error::SyncError;
 use crate::postgres::Hold;
 use crate::store::Store;
 use crate::sync::engine::panic_error;
+use crate::sync::progress::Progress;
 use crate::sync::schedule;
 use crate::telemetry;
 
@@ -36,8 +34,31 @@ const HARD_STOP: Duration = Duration::from_secs(9);
 const DATABASE_RETRY: Duration = Duration::from_secs(3);
 const PASSWORD_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Why the daemon did not start, or ended without a request to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error("cannot handle SIGHUP: {0}")]
+    Hangup(#[source] io::Error),
+    #[error("the schedule did not start: {0}")]
+    Schedule(String),
+    #[error("http.listen: cannot listen on {address}: {error}. Choose another port")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        error: io::Error,
+    },
+    #[error("the embedded Postgres exited unexpectedly. See postgres.log in database.embedded_dir")]
+    PostgresExited,
+    #[error(
+        "the dispatcher of tenant runs ended unexpectedly: {0}. incident-sync stops; restart it and report a bug with its log"
+    )]
+    DispatcherEnded(String),
+}
+
 /// Runs until SIGTERM or SIGINT. `file` is read again on SIGHUP.
-pub async fn run(config: Config, file: Option<PathBuf>, migrate: bool) -> Result<(), Failure> {
+pub async fn run(config: Config, file: Option<PathBuf>, migrate: bool) -> Result<(), DaemonError> {
     let stop = CancellationToken::new();
     let signals = tokio::spawn(signals::watch(stop.clone()));
     let result = serve(&config, file, migrate, &stop).await;
@@ -50,15 +71,14 @@ async fn serve(
     file: Option<PathBuf>,
     migrate: bool,
     stop: &CancellationToken,
-) -> Result<(), Failure> {
-    // Before READY: until it is caught, SIGHUP kills.
+) -> Result<(), DaemonError> {
+    // Before READY: SIGHUP kills a process without a handler.
     let hangup = signal(SignalKind::hangup());
-    let hangup = hangup
-        .map_err(|error| Failure::Configuration(format!("SIGHUP cannot be watched: {error}")))?;
+    let hangup = hangup.map_err(DaemonError::Hangup)?;
     let metrics = telemetry::start_metrics();
     let Some(database) = await_database(config, migrate, stop).await? else { return Ok(()) };
     if let Some(embedded) = &database.embedded {
-        tracing::info!(psql = embedded.psql_line(), "the embedded Postgres runs");
+        tracing::info!(psql = embedded.psql_line(), "Embedded Postgres started");
     }
     let engine = context::engine(config, database.store.clone(), Progress::hidden(), stop.clone())
         .await
@@ -68,25 +88,23 @@ async fn serve(
     let lines = &config.schedule;
     let ticks =
         schedule::start_ticks([&lines.poll, &lines.open_incidents, &lines.reconcile], &wake).await;
-    let mut ticks = ticks
-        .map_err(|error| Failure::Configuration(format!("the schedule did not start: {error}")))?;
+    let mut ticks = ticks.map_err(|error| DaemonError::Schedule(error.to_string()))?;
     let address = server::start(config.http.listen, &engine, metrics, stop.clone()).await;
-    let address = address.map_err(|error| cannot_listen(config.http.listen, &error))?;
+    let address =
+        address.map_err(|error| DaemonError::Listen { address: config.http.listen, error })?;
     let tenants = config.tenants.iter().filter(|tenant| tenant.enabled).count();
     let status = status_line(&config.tenants);
     notify(move || sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)])).await;
-    tracing::info!(tenants, listen = %address, version = env!("CARGO_PKG_VERSION"), "started");
+    tracing::info!(tenants, listen = %address, version = env!("CARGO_PKG_VERSION"), "Started");
     let passwords = tokio::spawn(watch_password(database.store.clone(), file.clone()));
     let summaries = tokio::spawn({
         let store = database.store.clone();
         async move { summary_refresh::keep_current(&store).await }
     });
-    #[cfg(feature = "otlp")]
-    tokio::spawn(crate::telemetry::otlp::watch_tenants(database.store.clone()));
     let reloader = Reloader::new(Arc::clone(&engine), file, Arc::clone(&wake), config);
     let reloads = tokio::spawn(reloader.watch(hangup));
-    let credentials = tokio::spawn(expiry::watch(Arc::clone(&engine), Arc::clone(&wake)));
-    // Before its task runs: the watchdog asks from now on.
+    let credentials = tokio::spawn(credential_watch::watch(Arc::clone(&engine), Arc::clone(&wake)));
+    // Before its task runs: the watchdog timeout starts now.
     engine.beat().expect_within(Duration::ZERO);
     let watchdog = tokio::spawn(feed_watchdog(Arc::clone(&engine)));
     let lost = lost_database(&database);
@@ -114,50 +132,42 @@ async fn serve(
     drop(ticks.shutdown().await);
     database.close_by(deadline).await;
     if is_lost {
-        return Err(Failure::Database(
-            "the embedded Postgres ended by itself; its log is postgres.log in database.embedded_dir".to_owned(),
-        ));
+        return Err(DaemonError::PostgresExited);
     }
     judge_end(ended, was_asked)?;
-    tracing::info!("stopped");
+    tracing::info!("Stopped");
     Ok(())
-}
-
-fn cannot_listen(address: SocketAddr, error: &io::Error) -> Failure {
-    Failure::Configuration(format!("http.listen: {address}: {error}; choose another port"))
 }
 
 /// How the dispatcher ended.
 type DispatcherEnd = Result<Result<(), SyncError>, JoinError>;
 
-/// A dispatcher that panicked has not given its leases back: its tenants would wait for them to expire.
+/// A dispatcher that panicked has not released its leases, and its tenants would wait until they expire.
 async fn give_back_leases(store: &Store, ended: Option<&DispatcherEnd>) {
     match ended {
         Some(Ok(_)) => {}
         Some(Err(_)) => {
             let released = tokio::time::timeout(SOFT_STOP, store.release_leases()).await;
             if !matches!(released, Ok(Ok(()))) {
-                tracing::warn!("leases were not given back; they expire by themselves");
+                tracing::warn!("Cannot release the leases; they expire");
             }
         }
-        None => tracing::warn!("runs did not finish in time; their leases expire by themselves"),
+        None => tracing::warn!("Runs did not finish in time; their leases expire"),
     }
 }
 
 /// The failure that the dispatcher's end amounts to. `None` is a dispatcher that did not end in time.
-fn judge_end(ended: Option<DispatcherEnd>, was_asked: bool) -> Result<(), Failure> {
+fn judge_end(ended: Option<DispatcherEnd>, was_asked: bool) -> Result<(), DaemonError> {
     let error = match ended {
         Some(Ok(Err(error))) => return Err(SetupError::from(error).into()),
-        Some(Ok(Ok(()))) if !was_asked => "it returned although nothing asked it to".to_owned(),
+        Some(Ok(Ok(()))) if !was_asked => "it returned without a request to stop".to_owned(),
         Some(Ok(Ok(()))) | None => return Ok(()),
         Some(Err(error)) => match error.try_into_panic() {
             Ok(panic) => panic_error(&*panic).to_string(),
             Err(error) => error.to_string(),
         },
     };
-    Err(Failure::NotDone(format!(
-        "the dispatcher of tenant runs ended: {error}. incident-sync ends with it. Start it again, and report the log"
-    )))
+    Err(DaemonError::DispatcherEnded(error))
 }
 
 /// Retries during an outage of the database; `None` when stopped meanwhile. A wrong user, password or schema is an error:
@@ -178,7 +188,7 @@ async fn await_database(
             {
                 notify(|| sd_notify::notify(&[NotifyState::Status("waiting for the database")]))
                     .await;
-                tracing::warn!(error = %error, "waiting for the database");
+                tracing::warn!(error = %error, "Waiting for the database");
             }
             other => return other.map(Some),
         }
@@ -189,7 +199,7 @@ async fn await_database(
     }
 }
 
-/// Ends when the private server does; never, where the server is somebody else's.
+/// Completes when the private server exits; never for an external server.
 async fn lost_database(database: &OpenDatabase) {
     match &database.embedded {
         Some(embedded) => {
@@ -202,7 +212,7 @@ async fn lost_database(database: &OpenDatabase) {
     }
 }
 
-/// A password may be changed while we run: when the server refuses ours, its file is read again.
+/// Re-reads the password file when the server refuses the password, which may have been changed.
 async fn watch_password(store: Store, file: Option<PathBuf>) {
     let mut tick = tokio::time::interval(PASSWORD_POLL_INTERVAL);
     loop {
@@ -213,7 +223,7 @@ async fn watch_password(store: Store, file: Option<PathBuf>) {
         match config::load_apart(file.clone()).await {
             Ok(config) => reconnect(&store, &config),
             Err(errors) => {
-                tracing::error!(owner = "operator", error = %errors, "the password cannot be read again");
+                tracing::error!(owner = "operator", error = %errors, "Cannot re-read the database password");
             }
         }
     }

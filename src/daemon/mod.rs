@@ -1,5 +1,6 @@
 //! What only `run` needs: lifecycle, signals, systemd, reload and the HTTP server.
 
+pub mod credential_watch;
 pub mod http;
 pub mod lifecycle;
 pub mod reload;

@@ -1,4 +1,4 @@
-//! Takes a changed configuration over while the daemon runs: all of it at SIGHUP, `tenants_dir` by itself.
+//! Applies a changed configuration while the daemon runs: all of it at SIGHUP, `tenants_dir` automatically.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -18,12 +18,12 @@ use crate::daemon::systemd::{notify, status_line};
 use crate::sync::engine::{ReloadTrigger, SyncEngine};
 use crate::tenant::TenantId;
 
-/// A change is taken over when the directory has looked the same for so long: files may come one after the other, and
-/// one may be half written.
+/// A change is applied when the directory has not changed for this long: files may arrive one by one or half written.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// What could not be taken over as a whole is tried again, each time later: a secret may come after the file that names it.
+/// The longest pause between attempts to apply a partly invalid configuration: a secret may arrive after the file that
+/// names it.
 const NEXT_ATTEMPT_MAX: Duration = Duration::from_secs(60);
-/// Files may be far away; whoever reads them must not hold up a stop or the next look.
+/// Reading from a remote file system must not delay a stop or the next poll.
 const READ_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Reads the configuration again when something changed.
@@ -32,14 +32,14 @@ pub struct Reloader {
     engine: Arc<SyncEngine>,
     file: Option<PathBuf>,
     wake: Arc<Notify>,
-    /// The main file as somebody last asked for it.
+    /// The main file as of the last requested reload.
     main: MainFile,
     dir: Option<TenantsDir>,
-    /// How the directory looked before it was last taken over, and before that was last tried.
+    /// The directory as of the last applied change, and of the last attempt.
     taken_over: Option<Fingerprint>,
     tried: Option<Fingerprint>,
     next_attempt: Option<NextAttempt>,
-    /// What was told of its files: not again while nothing changes in that.
+    /// The errors that were logged; the same ones are not logged again.
     refused: Vec<ConfigError>,
     reading: Option<JoinHandle<Result<Config, ConfigErrors>>>,
 }
@@ -55,26 +55,25 @@ struct NextAttempt {
 /// How much is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReloadScope {
-    /// All, because somebody asked for it.
+    /// Everything, on request.
     All,
     /// The files of `tenants_dir`.
     TenantsDir,
 }
 
-/// What became of an attempt.
 enum ReloadOutcome {
-    /// All of it is in force.
+    /// Applied completely.
     Complete,
-    /// In force, but for files that are refused.
+    /// Applied except for invalid files.
     Partial,
-    /// The old one goes on; waiting helps.
+    /// The previous one stays; retrying may help.
     RetryLater,
-    /// The old one goes on until somebody asks again.
+    /// The previous one stays until the next request.
     Refused,
 }
 
 impl Reloader {
-    /// What runs now is what `config` says.
+    /// `config` is the configuration in force.
     pub fn new(
         engine: Arc<SyncEngine>,
         file: Option<PathBuf>,
@@ -103,12 +102,11 @@ impl Reloader {
         count_refused(&config.refused);
         reloader.log_refused(
             &config.refused,
-            "a file of tenants_dir is refused; its tenant is not read before it is right",
+            "Ignoring an invalid file in tenants_dir; its tenant is not synchronized until the file is valid",
         );
         reloader
     }
 
-    /// Never ends, but when signals do.
     pub async fn watch(mut self, mut hangup: Signal) {
         let mut look = tokio::time::interval(POLL_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -147,7 +145,7 @@ impl Reloader {
             ReloadOutcome::Complete => self.next_attempt = None,
             ReloadOutcome::Partial => self.try_again(ReloadScope::TenantsDir),
             ReloadOutcome::RetryLater => self.try_again(scope),
-            // What came into the directory beside a wrong main file is still to be tried.
+            // The changes in the directory are still to be tried without the invalid main file.
             ReloadOutcome::Refused => return,
         }
         self.tried = now;
@@ -163,13 +161,13 @@ impl Reloader {
         self.next_attempt = Some(NextAttempt { of, at: Instant::now() + pause, pause });
     }
 
-    /// The directory may be far away.
+    /// Blocking, because the directory may be on a remote file system.
     async fn fingerprint(&self) -> Option<Fingerprint> {
         let dir = self.dir.clone()?;
         tokio::task::spawn_blocking(move || dir.fingerprint()).await.ok()?
     }
 
-    /// One reading at a time: a file that never answers must not take a thread with each attempt. `None` while it lasts.
+    /// One read at a time: a file system that hangs must not take a thread with each attempt. `None` while it hangs.
     async fn read(&mut self, scope: ReloadScope) -> Option<Result<Config, ConfigErrors>> {
         if let Some(stuck) = &mut self.reading {
             drop(tokio::time::timeout(READ_PATIENCE, stuck).await.ok()?);
@@ -184,7 +182,7 @@ impl Reloader {
         read.ok()
     }
 
-    /// A bad configuration is refused, and the old one goes on; a bad file of the directory is refused alone.
+    /// Rejects an invalid main file as a whole, and an invalid file of the directory alone.
     async fn reload(&mut self, scope: ReloadScope, now: &Option<Fingerprint>) -> ReloadOutcome {
         let gauge = metrics::gauge!("incident_sync_config_reload_failed");
         let mut config = match self.read(scope).await {
@@ -194,7 +192,7 @@ impl Reloader {
                 if scope == ReloadScope::All {
                     self.refused.clear();
                 }
-                self.log_refused(&errors.0, "the configuration is refused; the old one goes on");
+                self.log_refused(&errors.0, "Configuration rejected; keeping the previous one");
                 return if scope == ReloadScope::All {
                     ReloadOutcome::Refused
                 } else {
@@ -205,7 +203,7 @@ impl Reloader {
                 gauge.set(1.0);
                 tracing::error!(
                     owner = "operator",
-                    "a file of the configuration does not answer; the old one goes on"
+                    "Timed out reading the configuration; keeping the previous one"
                 );
                 return ReloadOutcome::RetryLater;
             }
@@ -217,21 +215,22 @@ impl Reloader {
         };
         if let Err(error) = self.engine.reload(context::settings(&config), trigger).await {
             gauge.set(1.0);
-            tracing::error!(error = %error, "the configuration could not be taken over; the old one goes on");
+            tracing::error!(error = %error, "Cannot apply the configuration; keeping the previous one");
             return ReloadOutcome::RetryLater;
         }
         gauge.set(0.0);
         count_refused(&config.refused);
         let is_news =
             scope == ReloadScope::All || *now != self.taken_over || config.refused != self.refused;
-        let goes_on = "a file of tenants_dir is refused; its tenant goes on as it was, if there was one, and so do all others";
-        self.log_refused(&config.refused, goes_on);
+        let message =
+            "Ignoring an invalid file in tenants_dir; its tenant keeps its previous settings";
+        self.log_refused(&config.refused, message);
         let status = status_line(&config.tenants);
         notify(move || sd_notify::notify(&[NotifyState::Status(&status)])).await;
         if is_news {
             tracing::info!(
                 tenants = config.tenants.len(),
-                "the configuration was read again; [database], [http], [http_client] and the call limits need a restart"
+                "Configuration reloaded; changes of [database], [http], [http_client] and the call limits need a restart"
             );
         }
         if scope == ReloadScope::All {
@@ -258,14 +257,14 @@ impl Reloader {
         changed.filter_map(|(path, ..)| of(path)).map(|id| id.0).collect()
     }
 
-    /// A tenant whose file is wrong goes on as it was, if it was there before. A file that claims its id or its name has to
-    /// wait; only the main file comes first.
+    /// A tenant whose file became invalid keeps its previous settings. Another file with its id or name is refused; only
+    /// the main file takes precedence.
     fn keep_refused(&self, config: &mut Config) {
         let Config { tenants, tenants_dir: Some(dir), refused, .. } = config else { return };
         let known = self.dir.as_ref().map(|dir| &dir.tenants);
         let running = self.engine.settings();
         let id_of = |error: &ConfigError| known.and_then(|known| known.get(&error.file)).copied();
-        // In order, so that the same mistakes are always told in the same way.
+        // Sorted, so that the same errors are reported in the same order.
         let kept: BTreeMap<String, TenantId> =
             refused.iter().filter_map(|error| Some((error.file.clone(), id_of(error)?))).collect();
         for (file, id) in kept {
@@ -283,7 +282,7 @@ impl Reloader {
             for rival in files.into_iter().flatten() {
                 dir.tenants.remove(&rival);
                 let problem = format!(
-                    "the same tenant or name as {file}, which comes first as long as it is there; remove one of the two"
+                    "duplicate tenant id or name: {file} takes precedence while it exists. Remove one of the two"
                 );
                 refused.push(ConfigError { file: rival, key: "id".to_owned(), problem });
             }

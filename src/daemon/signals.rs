@@ -3,12 +3,12 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The first signal stops softly, the second one at once.
+/// The first signal stops gracefully, the second one immediately.
 pub(crate) async fn watch(stop: CancellationToken) {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
-        tracing::error!("signals cannot be watched");
+        tracing::error!("Cannot handle SIGTERM and SIGINT");
         return;
     };
     loop {
@@ -17,10 +17,10 @@ pub(crate) async fn watch(stop: CancellationToken) {
             _ = interrupt.recv() => {}
         }
         if stop.is_cancelled() {
-            tracing::warn!("stopped hard by a second signal");
+            tracing::warn!("Second signal: exiting immediately");
             std::process::exit(1);
         }
-        tracing::info!("stopping");
+        tracing::info!("Stopping");
         stop.cancel();
     }
 }

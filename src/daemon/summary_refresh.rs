@@ -1,4 +1,4 @@
-//! Keeps the summaries current, one tenant after the other. Nobody waits for them: the views count what is not summarised.
+//! Keeps the summaries current, one tenant after the other, in the background: the views also count what is not summarized.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Never ends. Takes at most half of one of Postgres's processors.
 pub async fn keep_current(store: &Store) {
     loop {
-        // That the database is away, the dispatcher says.
+        // The dispatcher logs an unavailable database.
         drop(bring_up_to_date(store).await);
         tokio::time::sleep(POLL_INTERVAL).await;
     }
@@ -27,7 +27,7 @@ pub async fn bring_up_to_date(store: &Store) -> Result<(), SyncError> {
         let started = Instant::now();
         if let Err(error) = store.summarise(tenant).await {
             let diagnosis = error.diagnosis();
-            tracing::warn!(tenant.id = %tenant, error = %error, class = diagnosis.class.as_str(), "no summaries were written; the views of all tenants are slower");
+            tracing::warn!(tenant.id = %tenant, error = %error, class = diagnosis.class.as_str(), "Cannot write summaries; the views of all tenants are slower");
         }
         last = tenant;
         tokio::time::sleep(started.elapsed()).await;

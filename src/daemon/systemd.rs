@@ -1,4 +1,4 @@
-//! What systemd is told of us.
+//! Notifications to systemd.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ const NOTIFY_DEADLINE: Duration = Duration::from_secs(1);
 
 /// What `systemctl status` shows.
 pub(crate) fn status_line(tenants: &[Arc<Tenant>]) -> String {
-    format!("synchronising {} tenants", tenants.iter().filter(|tenant| tenant.enabled).count())
+    format!("Synchronizing {} tenants", tenants.iter().filter(|tenant| tenant.enabled).count())
 }
 
-/// systemd restarts us when this stops: when the runtime hangs, and when the dispatcher makes no progress.
+/// systemd restarts the service when this stops: when the runtime hangs or the dispatcher makes no progress.
 pub(crate) async fn feed_watchdog(engine: Arc<SyncEngine>) {
     let Some(period) = sd_notify::watchdog_enabled() else { return };
     let mut tick = tokio::time::interval(period / 2);
@@ -27,30 +27,31 @@ pub(crate) async fn feed_watchdog(engine: Arc<SyncEngine>) {
         if was_fresh && !is_fresh {
             tracing::error!(
                 owner = "developers",
-                "the dispatcher makes no progress; the watchdog of systemd is not fed until it does, and will restart the service"
+                "The dispatcher makes no progress; systemd restarts the service unless it recovers"
             );
         }
         was_fresh = is_fresh;
         if !is_fresh {
             continue;
         }
-        // One at a time, however long it takes: nobody waits for it.
-        told(tokio::task::spawn_blocking(|| sd_notify::notify(&[NotifyState::Watchdog])).await);
+        // One at a time; nothing waits for it.
+        log_failure(
+            tokio::task::spawn_blocking(|| sd_notify::notify(&[NotifyState::Watchdog])).await,
+        );
     }
 }
 
-/// Tells systemd, where there is one. Sending blocks while it does not listen: that must not stop the runtime, nor us for
-/// long.
-pub(crate) async fn notify(tell: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
+/// Notifies systemd, if present. Sending blocks while systemd does not read, which must not block the runtime.
+pub(crate) async fn notify(send: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
     if let Ok(result) =
-        tokio::time::timeout(NOTIFY_DEADLINE, tokio::task::spawn_blocking(tell)).await
+        tokio::time::timeout(NOTIFY_DEADLINE, tokio::task::spawn_blocking(send)).await
     {
-        told(result);
+        log_failure(result);
     }
 }
 
-fn told(result: Result<std::io::Result<()>, JoinError>) {
+fn log_failure(result: Result<std::io::Result<()>, JoinError>) {
     if let Ok(Err(error)) = result {
-        tracing::debug!(error = %error, "systemd was not told");
+        tracing::debug!(error = %error, "Cannot notify systemd");
     }
 }

@@ -120,7 +120,6 @@ impl DefenderClient {
             .await;
         let response = sent.map_err(|error| http_client::transport(Peer::Defender, error))?;
         let status = response.status();
-        tracing::Span::current().record("status", status.as_u16());
         metrics::counter!("incident_sync_api_calls_total", "status" => status.as_u16().to_string())
             .increment(1);
         if status.is_redirection() {

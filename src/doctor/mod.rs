@@ -1,7 +1,7 @@
-//! The doctor: looks at everything between the configuration and a tenant's incidents, and says who must do what.
+//! The doctor: checks everything between the configuration and a tenant's incidents and names who has to fix what.
 //!
-//! The probes bring facts, and [`diagnose`] makes rows of them. A step that was not reached because an earlier one failed
-//! says so, instead of failing once more.
+//! The probes collect facts, from which [`diagnose`] makes findings. A check whose prerequisite failed is reported as not
+//! tried, not as another failure.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,6 @@ use serde::Serialize;
 use sqlx::postgres::PgConnectOptions;
 use uuid::Uuid;
 
-use crate::commands::progress::Progress;
 use crate::config::{Config, ConfigError, ConfigErrors, Database, DatabaseServer};
 use crate::context::{self, OpenDatabase};
 use crate::defender::DefenderClient;
@@ -22,6 +21,7 @@ use crate::error::SyncError;
 use crate::http_client::{self, Deadlines};
 use crate::postgres::EmbeddedError;
 use crate::store::inspect::{self, Inspection};
+use crate::sync::progress::Progress;
 use crate::tenant::{Tenant, TenantId};
 
 pub mod diagnose;
@@ -34,7 +34,7 @@ pub mod tenant;
 pub enum CheckResult {
     /// Nothing to do.
     Ok,
-    /// Works, but somebody should look at it.
+    /// Works, but needs attention.
     Warning,
     /// Does not work.
     Failure,
@@ -94,11 +94,11 @@ pub struct Finding {
     pub about: String,
     /// How it ended.
     pub result: CheckResult,
-    /// Nobody where there is nothing to do.
+    /// `None` where there is nothing to do.
     pub who_must_act: Option<&'static str>,
     /// The cause in plain words, and what to do.
     pub advice: String,
-    /// What was said by whoever failed.
+    /// The error of the component that failed.
     pub error: Option<ErrorText>,
 }
 
@@ -107,7 +107,7 @@ pub struct Finding {
 pub struct ErrorText {
     /// As they are.
     pub text: String,
-    /// The same for all who fail alike, without what varies, such as seconds and tracking ids.
+    /// Equal for equal causes: without parts that vary, such as seconds and trace ids.
     pub cause: String,
 }
 
@@ -142,7 +142,7 @@ impl Serialize for ErrorText {
 }
 
 impl Finding {
-    /// Whether it says the same of another host or tenant.
+    /// Whether it reports the same problem of another host or tenant.
     pub fn is_same_problem(&self, other: &Self) -> bool {
         let is_same_check =
             (self.group, self.check, self.result) == (other.group, other.check, other.result);
@@ -179,9 +179,9 @@ pub struct ConfigurationFacts {
     pub file: String,
     /// How many tenants it names.
     pub tenants: usize,
-    /// What belongs to it and may be written by others than its owner.
+    /// Its files that other users than their owner may write.
     pub open_to_writers: Vec<String>,
-    /// What belongs to it and can be read by root alone, although the service runs as a user of its own.
+    /// Its files that only root may read, although the service runs as another user.
     pub closed_to_service: Vec<String>,
     /// What works but should not stay so.
     pub warnings: Vec<String>,
@@ -192,19 +192,19 @@ pub struct ConfigurationFacts {
 pub struct DatabaseFacts {
     /// Which one, without a password.
     pub server: String,
-    /// How many addresses its name has; nothing for a socket.
+    /// How many addresses its name has; `None` for a socket.
     pub looked_up: Option<Result<usize, String>>,
-    /// Whether somebody listens there; nothing for a socket, and where its name is not known.
+    /// Whether it accepts connections; `None` for a socket or an unresolved name.
     pub connected: Option<Result<(), String>>,
     /// What it is; else what to do, and the error.
     pub inspection: Result<Inspection, (String, Option<ErrorText>)>,
 }
 
-/// Looks at everything, and judges it.
+/// Probes everything and diagnoses it.
 pub async fn all(config: &Config, tenants: &[Arc<Tenant>], progress: &Progress) -> Vec<Finding> {
-    // Before the first customer the way to Microsoft can be looked at as well.
-    let nobody = tenants.is_empty().then(|| onboarding_tenant(config)).flatten();
-    let probe_tenants = nobody.as_ref().map_or(tenants, std::slice::from_ref);
+    // Without tenants, the network path is probed with the endpoints of [app].
+    let placeholder = tenants.is_empty().then(|| onboarding_tenant(config)).flatten();
+    let probe_tenants = placeholder.as_ref().map_or(tenants, std::slice::from_ref);
     let egress = network::egress(&config.http_client).await;
     let hosts = network::hosts(&config.http_client, &egress, probe_tenants).await;
     let opened = OpenDatabase::unchecked(&config.database).await;
@@ -231,7 +231,7 @@ pub async fn all(config: &Config, tenants: &[Arc<Tenant>], progress: &Progress) 
     config.refused.iter().map(refusal).chain(diagnose::diagnose(&facts, expiry::now())).collect()
 }
 
-/// Whoever would be read by `[app]`.
+/// A placeholder for the tenants that `[app]` will read.
 fn onboarding_tenant(config: &Config) -> Option<Arc<Tenant>> {
     let app = config.onboarding.app.clone()?;
     Some(Arc::new(Tenant::with_defaults(
@@ -242,7 +242,7 @@ fn onboarding_tenant(config: &Config) -> Option<Arc<Tenant>> {
     )))
 }
 
-/// What a customer's consent needs: the application's credential, the proxy and the hosts.
+/// The checks before a customer consents: the application's credential, the proxy and the hosts.
 pub async fn connectivity(config: &Config, tenant: &Arc<Tenant>) -> Vec<Finding> {
     let tenants = std::slice::from_ref(tenant);
     let egress = network::egress(&config.http_client).await;
@@ -250,7 +250,7 @@ pub async fn connectivity(config: &Config, tenant: &Arc<Tenant>) -> Vec<Finding>
     diagnose::connectivity(&expiry::expiries(tenants).await, &egress, &hosts, expiry::now())
 }
 
-/// In the order of the configuration, whoever answered first.
+/// In the order of the configuration.
 async fn probe_all_tenants(
     tenants: &[Arc<Tenant>],
     asked: &tenant::ProbeContext<'_>,
@@ -270,7 +270,7 @@ async fn probe_all_tenants(
     seen.into_iter().map(|(_, seen)| seen).collect()
 }
 
-/// What there is to say when the configuration is refused.
+/// The findings for an invalid configuration.
 pub fn of_refused(errors: &ConfigErrors) -> Vec<Finding> {
     let rest = [(Group::Network, "dns"), (Group::Database, "server"), (Group::Tenants, "token")];
     let rest = rest.map(|(group, check)| Finding {
@@ -279,7 +279,7 @@ pub fn of_refused(errors: &ConfigErrors) -> Vec<Finding> {
         about: String::new(),
         result: CheckResult::NotTried,
         who_must_act: None,
-        advice: "the configuration is refused".to_owned(),
+        advice: "the configuration is invalid".to_owned(),
         error: None,
     });
     errors.0.iter().map(refusal).chain(rest).collect()
@@ -337,8 +337,8 @@ fn is_open_to_writers(path: &Path) -> bool {
     mode & OTHERS_WRITE != 0 && mode & STICKY == 0
 }
 
-/// Whether nobody but root may read a file or enter a directory. The unit's user is made at its start, so there is nobody
-/// whom it could belong to; an owner or a group that is not root's may be those of a service of another kind.
+/// Whether only root may read a file or enter a directory. systemd allocates the user of the unit at its start, so no file
+/// can be owned by it; an owner or group other than root may be that of another kind of service.
 pub fn is_for_root_alone(path: &Path) -> bool {
     let Ok(about) = path.metadata() else { return false };
     let needed = if about.is_dir() { 0o5 } else { 0o4 };
@@ -371,7 +371,7 @@ async fn probe_database(
                 [looked_up.as_ref().map(Result::is_ok), connected.as_ref().map(Result::is_ok)]
                     .contains(&Some(false));
             let opened = if is_cut {
-                Err((String::new(), None)) // The row of the step that failed tells why.
+                Err((String::new(), None)) // The finding of the failed step has the reason.
             } else {
                 let once = inspect::connect_once(url.connect_options()).await;
                 once.map_err(|error| diagnose::unreachable_database(&error)).and(opened)
@@ -386,7 +386,7 @@ async fn probe_database(
     DatabaseFacts { server, looked_up, connected, inspection }
 }
 
-/// How many addresses the server's name has, and whether somebody listens there; nothing of a socket.
+/// How many addresses the server's name has and whether it accepts connections; `None` for a socket.
 async fn probe_database_host(
     options: &PgConnectOptions,
 ) -> (Option<Result<usize, String>>, Option<Result<(), String>>) {

@@ -1,4 +1,4 @@
-//! What the doctor sees on the way to Microsoft: names, proxy, certificates, clocks.
+//! Probes the network path to Microsoft: names, proxy, certificates, clocks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ const HOSTS_AT_ONCE: usize = 8;
 pub enum Egress {
     /// Without a proxy.
     Direct,
-    /// As the environment says.
+    /// By the variables of the environment.
     Environment,
     /// Through this proxy, and why it could not be reached.
     Proxy {
         /// Host and port.
         address: String,
-        /// Nothing where somebody listens there.
+        /// `None` if it accepts connections.
         failure: Option<String>,
     },
 }
@@ -43,14 +43,13 @@ pub struct Host {
     pub origin: String,
     /// Whether TLS is spoken.
     pub is_tls: bool,
-    /// How many addresses its name has; nothing where we do not have to know.
+    /// How many addresses its name has; `None` where the proxy resolves it.
     pub looked_up: Option<Result<usize, String>>,
-    /// What it showed of itself; nothing where it was not asked, because the step before failed.
+    /// What it presented; `None` where an earlier step failed.
     pub reached: Option<Result<HostFacts, SyncError>>,
 }
 
 impl Host {
-    /// Whether it makes sense to go on.
     pub fn is_reached(&self) -> bool {
         matches!(self.reached, Some(Ok(_)))
     }
@@ -59,13 +58,13 @@ impl Host {
 /// What a host showed of itself.
 #[derive(Debug, Clone)]
 pub struct HostFacts {
-    /// Seconds that its clock is ahead of ours, where it told.
+    /// Seconds that its clock is ahead of this machine's, if it sent the time.
     pub ahead: Option<i64>,
     /// Its certificate.
     pub certificate: Option<CertificateFacts>,
 }
 
-/// A certificate that was believed.
+/// A certificate that was accepted.
 #[derive(Debug, Clone)]
 pub struct CertificateFacts {
     /// Who signed it.
@@ -74,7 +73,7 @@ pub struct CertificateFacts {
     pub ends: DateTime<Utc>,
 }
 
-/// Tries the proxy alone, so that its failure is not told as each host's.
+/// Probes the proxy alone, so that its failure is not reported for every host.
 pub async fn egress(route: &Route) -> Egress {
     match &route.proxy {
         ProxyChoice::None => Egress::Direct,
@@ -86,7 +85,7 @@ pub async fn egress(route: &Route) -> Egress {
     }
 }
 
-/// Whether somebody listens there; else why not.
+/// Whether the address accepts connections, or why not.
 pub async fn connect(host: &str, port: u16) -> Result<(), String> {
     match tokio::time::timeout(STEP, tokio::net::TcpStream::connect((host, port))).await {
         Ok(Ok(_)) => Ok(()),
@@ -97,7 +96,7 @@ pub async fn connect(host: &str, port: u16) -> Result<(), String> {
 
 const NO_ANSWER: &str = "no answer within 10 s";
 
-/// Looks at every host of these tenants, each once.
+/// Probes every host of these tenants once.
 pub async fn hosts(route: &Route, egress: &Egress, tenants: &[Arc<Tenant>]) -> Vec<Host> {
     let mut origins = BTreeMap::new();
     for endpoints in tenants.iter().map(|tenant| &tenant.endpoints) {
@@ -126,7 +125,7 @@ fn root(url: &Url) -> Url {
 }
 
 async fn host(client: &Client, egress: &Egress, origin: String, url: Url, peer: Peer) -> Host {
-    // A proxy looks names up itself, and ours may know of none outside.
+    // A proxy resolves names itself; the local DNS may not know public names.
     let looked_up = match egress {
         Egress::Proxy { .. } => None,
         Egress::Direct | Egress::Environment => Some(look_up(&url).await),
@@ -150,7 +149,7 @@ async fn look_up(url: &Url) -> Result<usize, String> {
 pub async fn look_up_name(host: &str, port: u16) -> Result<usize, String> {
     match tokio::time::timeout(STEP, tokio::net::lookup_host((host, port))).await {
         Ok(Ok(addresses)) => match addresses.count() {
-            0 => Err("it has no address".to_owned()),
+            0 => Err("no address found".to_owned()),
             count => Ok(count),
         },
         Ok(Err(error)) => Err(error.to_string()),
@@ -170,5 +169,5 @@ fn read(der: &[u8]) -> Option<CertificateFacts> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let name = certificate.issuer().iter_common_name().next().and_then(|name| name.as_str().ok());
     let ends = DateTime::from_timestamp(certificate.validity().not_after.timestamp(), 0)?;
-    Some(CertificateFacts { issuer: shown(name.unwrap_or("an authority without a name")), ends })
+    Some(CertificateFacts { issuer: shown(name.unwrap_or("a CA without a name")), ends })
 }

@@ -1,8 +1,7 @@
-//! What the doctor sees of a tenant: its token, what that says, and one call.
+//! Probes a tenant: its token, the claims in it, and one call.
 
 use super::network;
 use super::network::Host;
-use crate::commands::progress::TenantProgress;
 use crate::defender::DefenderClient;
 use crate::defender::paging::Request;
 use crate::entra::claims::TokenCheck;
@@ -11,6 +10,7 @@ use crate::error::{Peer, SyncError};
 use crate::store::Store;
 use crate::store::quota::Quota;
 use crate::sync::page_fetcher;
+use crate::sync::progress::TenantProgress;
 use crate::tenant::Tenant;
 
 /// What was seen of a tenant.
@@ -20,34 +20,34 @@ pub struct TenantProbe {
     pub name: String,
     /// What a token for the API should be for.
     pub scope: String,
-    /// Nothing where Entra was not asked.
+    /// `None` where Entra was not reached.
     pub token: Option<Result<TokenFacts, SyncError>>,
-    /// Nothing where the API was not asked.
+    /// `None` where the API was not reached.
     pub call: Option<Result<(), SyncError>>,
 }
 
-/// What a token tells of itself.
+/// The claims of a token.
 #[derive(Debug, Clone)]
 pub struct TokenFacts {
     /// Its tenant and roles.
     pub check: TokenCheck,
-    /// For whom it is.
+    /// Its audience.
     pub audience: Option<String>,
 }
 
-/// The parties that a look at a tenant needs.
+/// What the probe of a tenant needs.
 pub struct ProbeContext<'a> {
-    /// Of all tenants, so that one broken credential is asked with for a few only.
+    /// Shared by all tenants, so that the circuit breaker limits requests with a refused credential.
     pub tokens: &'a TokenCache,
     /// The API.
     pub incidents: &'a DefenderClient,
-    /// Where calls are counted; nothing without a good database.
+    /// Counts the calls; `None` without a usable database.
     pub quota: Option<(&'a Store, Quota)>,
     /// What is known of the hosts already.
     pub hosts: &'a [Host],
 }
 
-/// Asks for a token, looks into it, and makes one call that answers an empty page.
+/// Requests a token, checks its claims, and makes one call that returns an empty page.
 pub async fn probe(
     tenant: &Tenant,
     context: &ProbeContext<'_>,
@@ -65,13 +65,13 @@ pub async fn probe(
         Ok(token) => token,
         Err(error) => return TenantProbe { name, scope, token: Some(Err(error)), call: None },
     };
-    let told = TokenFacts { check: token.check(), audience: token.audience() };
+    let facts = TokenFacts { check: token.check(), audience: token.audience() };
     let call = if is_reached(&tenant.endpoints.base_url) {
         Some(call(tenant, &token, context, line).await)
     } else {
         None
     };
-    TenantProbe { name, scope, token: Some(Ok(told)), call }
+    TenantProbe { name, scope, token: Some(Ok(facts)), call }
 }
 
 async fn call(
@@ -87,7 +87,7 @@ async fn call(
                 line.waiting(wait);
                 tokio::time::sleep(wait).await;
             }
-            // Not in the database before the daemon's first start.
+            // The tenant is not in the database before the daemon's first start.
             Err(SyncError::LeaseLost) => {}
             Err(error) => return Err(error),
         }
@@ -102,7 +102,7 @@ async fn call(
 async fn ask(tenant: &Tenant, token: &Token, incidents: &DefenderClient) -> Result<(), SyncError> {
     let request = Request::probe();
     match incidents.page(tenant, token, &request, None).await {
-        // An API that takes no heed of the filter. Such a page has to be the only one in memory.
+        // An API that ignores the filter. Only one page of this size may be in memory.
         Err(SyncError::BodyTooLarge { peer: Peer::Defender, .. }) => {
             let permit = incidents.large_page_permit().await;
             incidents.page(tenant, token, &request, Some(permit)).await.map(drop)

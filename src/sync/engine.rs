@@ -12,11 +12,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
-use tracing::field::Empty;
 use uuid::Uuid;
 
-use crate::commands::progress::{Progress, TenantProgress};
 use crate::entra::credential::{Credential, CredentialId};
 use crate::error::{Diagnosis, Owner, Retry, SyncError, panic_message};
 use crate::failpoint;
@@ -29,6 +26,7 @@ use crate::sync::heartbeat::Heartbeat;
 use crate::sync::lease_deadlines::LeaseDeadlines;
 use crate::sync::page_fetcher::{PageFetcher, Services};
 use crate::sync::page_writer::PageWriter;
+use crate::sync::progress::{Progress, TenantProgress};
 use crate::sync::retention;
 use crate::sync::retry::{retry_until, with_retries};
 use crate::sync::schedule::Schedule;
@@ -357,7 +355,7 @@ impl SyncEngine {
             };
             let (engine, options) =
                 (Arc::clone(self), settings.run_options(SyncMode::Incremental, PAGES_PER_SLICE));
-            runs.spawn(async move { drop(engine.run_tenant(tenant, claim, options).await) });
+            runs.spawn(async move { drop(engine.run_and_record(tenant, claim, options).await) });
         }
     }
 
@@ -414,7 +412,7 @@ impl SyncEngine {
                         continue;
                     };
                     let engine = Arc::clone(self);
-                    runs.spawn(async move { engine.run_tenant(tenant, claim, options).await });
+                    runs.spawn(async move { engine.run_and_record(tenant, claim, options).await });
                 }
             }
             tokio::select! {
@@ -429,19 +427,6 @@ impl SyncEngine {
         }
         results.sort_by(|a, b| a.tenant.name.cmp(&b.tenant.name));
         Ok(results)
-    }
-
-    async fn run_tenant(
-        &self,
-        tenant: Arc<Tenant>,
-        claim: Claim,
-        options: RunOptions,
-    ) -> TenantResult {
-        let span = tracing::info_span!(
-            "tenant_run", tenant.id = %tenant.id, tenant.name = tenant.name, kind = claim.kind.as_str(),
-            outcome = Empty, otel.status_code = Empty
-        );
-        Box::pin(self.run_and_record(tenant, claim, options)).instrument(span).await
     }
 
     async fn run_and_record(
@@ -637,11 +622,6 @@ fn log_run(claim: &Claim, result: &TenantResult) {
         (diagnosis.class.as_str(), diagnosis.owner.as_str(), &*diagnosis.advice)
     });
     let error = report.failure.as_ref().map(ToString::to_string).unwrap_or_default();
-    let span = tracing::Span::current();
-    span.record("outcome", outcome.as_str());
-    if !matches!(outcome, Outcome::Ok | Outcome::Stopped) {
-        span.record("otel.status_code", "ERROR");
-    }
     macro_rules! log_event {
         ($level:ident, $($extra:tt)*) => {
             tracing::$level!(

@@ -5,10 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
-use tracing::field::Empty;
 
-use crate::commands::progress::TenantProgress;
 use crate::defender::paging::{PageSummary, Plan, Request};
 use crate::defender::{DefenderClient, LargePagePermit, Page};
 use crate::entra::TokenCache;
@@ -20,6 +17,7 @@ use crate::incident::rows::{self, Hash, ListedVersion, RawIncident};
 use crate::store::quota::Quota;
 use crate::store::runs::Counts;
 use crate::store::{DatabaseClock, Store};
+use crate::sync::progress::TenantProgress;
 use crate::sync::retry::{RetryPolicy, with_retries};
 use crate::sync::run_slots::RunSlots;
 use crate::tenant::Tenant;
@@ -189,19 +187,15 @@ impl<'a> PageFetcher<'a> {
         let token = self.services.tokens.get(self.tenant).await?;
         failpoint::reach("token.held").await;
         self.services.await_turn(self.tenant, |wait| self.progress.waiting(wait)).await?;
-        let (top, skip) = (request.top, request.skip);
-        let span =
-            tracing::info_span!("api_call", top, skip, status = Empty, otel.status_code = Empty);
         let asked_at = self.clock.now();
         let page = self.services.incidents.page(self.tenant, &token, request, permit);
-        let answer = Box::pin(page).instrument(span.clone()).await;
+        let answer = Box::pin(page).await;
         let answer = answer.and_then(|answer| self.timely(answer, asked_at));
         failpoint::reach("page.fetched").await;
         let is_throttled = matches!(answer, Err(SyncError::Api { status: 429, .. }));
         self.api_calls.fetch_add(1, Ordering::Relaxed);
         self.throttled.fetch_add(usize::from(is_throttled), Ordering::Relaxed);
         if let Err(error) = &answer {
-            span.record("otel.status_code", "ERROR");
             record_pause(&self.services.store, self.tenant, error).await;
         }
         answer
@@ -251,7 +245,7 @@ impl Services {
         if !wait.is_zero() {
             waiting(wait);
             metrics::counter!("incident_sync_quota_waits_total").increment(1);
-            tokio::time::sleep(wait).instrument(tracing::info_span!("quota_wait")).await;
+            tokio::time::sleep(wait).await;
         }
         Ok(())
     }

@@ -13,7 +13,6 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::commands::progress::{Progress, TenantProgress};
 use crate::defender::paging::{Plan, ReadScope};
 use crate::error::SyncError;
 use crate::incident::gap::Gap;
@@ -22,6 +21,7 @@ use crate::incident::window::{poll_from, to_delta};
 use crate::store::compare::StoredAlert;
 use crate::store::runs::Counts;
 use crate::sync::page_fetcher::{PageFetcher, Services};
+use crate::sync::progress::{Progress, TenantProgress};
 use crate::tenant::Tenant;
 
 /// Microsoft may let go of an incident some hours before or after our own reckoning.

@@ -1,7 +1,5 @@
 //! Where the log goes, and the recorder of metrics.
 
-#[cfg(feature = "otlp")]
-pub mod otlp;
 pub(crate) mod tenant_metrics;
 
 use std::io::IsTerminal;
@@ -16,58 +14,24 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::error::panic_message;
 use crate::sync::engine::{DURATION_BOUNDS, RUN_DURATION};
-#[cfg(feature = "otlp")]
-use crate::telemetry::otlp::Export;
 
 /// The form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// Structured fields in the journal where it listens, text elsewhere.
+    /// Structured fields to the journal if the service runs under systemd, text otherwise.
     Auto,
-    /// One line of text an event.
+    /// One line of text for each event.
     Text,
-    /// One JSON object an event.
+    /// One JSON object for each event.
     Json,
 }
 
-/// What this program tells of itself. To be kept to the end: what is left then is sent.
-#[derive(Debug)]
-pub struct Telemetry {
-    #[cfg(feature = "otlp")]
-    _export: Option<Export>,
+/// Sends the log to the journal or to standard error at `level`, which `RUST_LOG` overrides.
+pub fn start(format: LogFormat, level: &str) {
+    tracing_subscriber::registry().with(log(format, level)).init();
+    std::panic::set_hook(Box::new(log_panic));
 }
 
-/// Sends the log to the journal or to standard error; `level` holds unless `RUST_LOG` says otherwise. A command that
-/// `exports` also sends to a collector, where the environment names one. To be called before there is a runtime.
-pub fn start(format: LogFormat, level: &str, exports: bool) -> Telemetry {
-    let registry = tracing_subscriber::registry();
-    #[cfg(feature = "otlp")]
-    let (export, failure) = match exports.then(Export::start).transpose() {
-        Ok(export) => (export, None),
-        Err(error) => (None, Some(error)),
-    };
-    #[cfg(feature = "otlp")]
-    let registry = registry.with(export.as_ref().and_then(Export::layer));
-    registry.with(log(format, level)).init();
-    std::panic::set_hook(Box::new(tell_panic));
-    #[cfg(feature = "otlp")]
-    if let Some(error) = failure {
-        tracing::error!(owner = "operator", error = %error, "nothing is sent to the collector; mend the OTEL_ variables and restart");
-    }
-    #[cfg(not(feature = "otlp"))]
-    if exports && std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() {
-        tracing::warn!(
-            owner = "operator",
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but this build sends nothing: it lacks the feature otlp"
-        );
-    }
-    Telemetry {
-        #[cfg(feature = "otlp")]
-        _export: export,
-    }
-}
-
-/// Events only: a span is for the collector, and would lengthen each line.
 fn log<S>(format: LogFormat, level: &str) -> impl Layer<S>
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
@@ -88,18 +52,19 @@ where
         },
         LogFormat::Text => text.boxed(),
     };
+    // Libraries open spans, which would lengthen each line.
     layer.with_filter(levels.and(filter_fn(|metadata| metadata.is_event())))
 }
 
-/// As an event like any other: the lines that Rust prints by itself are no JSON, and the journal does not know their level.
-fn tell_panic(panic: &std::panic::PanicHookInfo<'_>) {
+/// Logs panics as events: the lines that Rust prints are not JSON and have no level in the journal.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let what = panic_message(panic.payload_as_str().unwrap_or_default());
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     tracing::error!(
         owner = "developers",
         error = what,
         place,
-        "a task panicked; this is a defect of incident-sync"
+        "A task panicked. Report this bug with the log"
     );
 }
 
@@ -109,10 +74,10 @@ fn journal() -> Option<tracing_journald::Layer> {
     tracing_journald::layer().ok()
 }
 
-/// How often the recorder sums up the durations that it was told.
+/// How often the recorder aggregates the recorded durations.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Records metrics from here on; `None` when a recorder is there already. To be called within the runtime.
+/// Installs the recorder of metrics; `None` if there is one already. Call it within the runtime.
 ///
 /// # Panics
 /// Never: the buckets are constants.
@@ -121,10 +86,8 @@ pub fn start_metrics() -> Option<PrometheusHandle> {
     let builder = PrometheusBuilder::new().set_buckets_for_metric(of_runs, &DURATION_BOUNDS);
     let recorder = builder.expect("there are buckets").build_recorder();
     let handle = recorder.handle();
-    #[cfg(feature = "otlp")]
-    let recorder = otlp::beside(recorder);
     metrics::set_global_recorder(recorder).ok()?;
-    // Where nobody asks for `/metrics`, the recorder would keep each duration for ever.
+    // Without scrapes of `/metrics`, the recorder would keep every duration.
     let upkeep = handle.clone();
     tokio::spawn(async move {
         loop {
@@ -142,9 +105,12 @@ pub fn start_metrics() -> Option<PrometheusHandle> {
     metrics::describe_counter!("incident_sync_rejected_total", "Incidents put into quarantine");
     metrics::describe_counter!(
         "incident_sync_throttled_seconds_total",
-        "Seconds of pause that the service asked for"
+        "Seconds of pause that the API requested"
     );
-    metrics::describe_counter!("incident_sync_quota_waits_total", "Waits for our own quota");
+    metrics::describe_counter!(
+        "incident_sync_quota_waits_total",
+        "Waits for the configured call quota"
+    );
     metrics::describe_gauge!(
         "incident_sync_credential_refused",
         "1 while Entra refuses an application's credential"
@@ -155,10 +121,10 @@ pub fn start_metrics() -> Option<PrometheusHandle> {
     );
     metrics::describe_gauge!(
         "incident_sync_credential_expiry_timestamp_seconds",
-        "When an application's credential ends, in seconds since 1970"
+        "When an application's credential expires, in seconds since 1970"
     );
     metrics::describe_histogram!(RUN_DURATION, "Duration of tenant runs");
-    // A counter that begins with the first run would show none of it, and none at all where no run ever ends.
+    // Otherwise the counter would not exist before the first run ends.
     metrics::counter!("incident_sync_runs_total", "outcome" => "ok", "kind" => "poll").absolute(0);
     metrics::gauge!("incident_sync_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Some(handle)

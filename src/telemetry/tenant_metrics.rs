@@ -2,10 +2,10 @@
 
 use crate::store::status::Freshness;
 
-/// Age of the oldest transaction that holds `reporting.incident_changes` back.
+/// Age of the oldest transaction that delays `reporting.incident_changes`.
 pub(crate) const FEED_DELAY: (&str, &str) = (
     "incident_sync_change_feed_delay_seconds",
-    "Age of the oldest transaction that holds the change feed back, or of the oldest change not shown yet; check names the transaction",
+    "Age of the oldest transaction that delays the change feed, or of the oldest hidden change; incident-sync check names the transaction",
 );
 
 /// A number by tenant that comes from the database.
@@ -23,24 +23,24 @@ pub(crate) enum MetricKind {
     Counter,
 }
 
-/// Not in the recorder, which would show a tenant that left the configuration, or was renamed, for ever as it was last.
+/// Not in the recorder, which would keep series of removed or renamed tenants forever.
 pub(crate) const TENANT_METRICS: [TenantMetric; 6] = [
     TenantMetric {
         name: "incident_sync_tenant_freshness_seconds",
         kind: MetricKind::Gauge,
-        help: "Seconds since everything up to then was stored",
+        help: "Age of the data in seconds",
         value: |tenant| tenant.freshness_seconds,
     },
     TenantMetric {
         name: "incident_sync_tenant_up",
         kind: MetricKind::Gauge,
-        help: "1 when the tenant's last run ended well",
+        help: "1 when the tenant's last run succeeded",
         value: |tenant| f64::from(tenant.is_up),
     },
     TenantMetric {
         name: "incident_sync_tenant_backfilled",
         kind: MetricKind::Gauge,
-        help: "1 when the tenant's first synchronisation is complete",
+        help: "1 when the tenant's first sync is complete",
         value: |tenant| f64::from(tenant.is_backfilled),
     },
     TenantMetric {
@@ -52,13 +52,13 @@ pub(crate) const TENANT_METRICS: [TenantMetric; 6] = [
     TenantMetric {
         name: "incident_sync_found_late_total",
         kind: MetricKind::Counter,
-        help: "Incident versions that no poll had found and a later reading did; should stay 0",
+        help: "Incident versions that polls missed and a later run found; should stay 0",
         value: |tenant| tenant.found_late as f64,
     },
     TenantMetric {
         name: "incident_sync_gaps",
         kind: MetricKind::Gauge,
-        help: "Ranges of lastUpdateTime that the API fails to serve; should be 0",
+        help: "Gaps: ranges of lastUpdateTime that the API fails to serve; should be 0",
         value: |tenant| tenant.gaps as f64,
     },
 ];

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use incident_sync::commands::output::State;
-use incident_sync::commands::progress::Progress;
 use incident_sync::store::runs::Outcome;
 use incident_sync::sync::engine::TenantResult;
+use incident_sync::sync::progress::Progress;
 use incident_sync::sync::tenant_run::SyncMode;
+use incident_sync::sync::tenant_state::State;
 use incident_sync::sync::verify::{self, VerifyRange};
 use serde_json::Value;
 use simulator::{Endpoint, Order, ScriptedReply, TenantSpec};

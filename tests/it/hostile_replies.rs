@@ -4,13 +4,13 @@
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use incident_sync::commands::output::{State, must_act};
 use incident_sync::http_client::Deadlines;
 use incident_sync::incident::rows::PageRows;
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::write_page::PagePosition;
 use incident_sync::sync::engine::TenantResult;
 use incident_sync::sync::tenant_run::SyncMode as AskedFor;
+use incident_sync::sync::tenant_state::{State, must_act};
 use reqwest::Url;
 
 use crate::support::peer::{Asked, Peer, Step, ok, page, token};

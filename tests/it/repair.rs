@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use incident_sync::commands::progress::Progress;
 use incident_sync::store::runs::Outcome;
+use incident_sync::sync::progress::Progress;
 use incident_sync::sync::tenant_run::SyncMode;
 use incident_sync::sync::verify::{self, Drift, VerifyRange};
 use simulator::{Order, TenantSpec};

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use incident_sync::commands::progress::Progress;
 use incident_sync::incident::rows::PageRows;
 use incident_sync::store::DatabaseClock;
 use incident_sync::store::runs::Outcome;
@@ -10,6 +9,7 @@ use incident_sync::store::write_page::PagePosition;
 use incident_sync::sync::engine::{ReloadTrigger, SyncSettings};
 use incident_sync::sync::page_fetcher::PageFetcher;
 use incident_sync::sync::page_writer::PageWriter;
+use incident_sync::sync::progress::Progress;
 use incident_sync::sync::schedule::Schedule;
 use incident_sync::sync::tenant_run::{RunOptions, SyncMode, TenantRun};
 use simulator::{Behaviour, Endpoint, Order, ScriptedReply, TenantSpec};

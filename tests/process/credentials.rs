@@ -154,7 +154,7 @@ async fn a_replaced_secret_file_mends_all_tenants_without_a_restart_and_its_refu
     let end = metric(&daemon, "incident_sync_credential_expiry_timestamp_seconds", "first").await;
     assert_eq!(end.as_deref(), Some("NaN"));
     let (_, page) = daemon.get("/").await;
-    assert!(!page.contains("A credential ends."), "{page}");
+    assert!(!page.contains("A credential expires soon."), "{page}");
     let loud: Vec<_> =
         events(&daemon.stderr()).into_iter().filter(|event| event["level"] == "ERROR").collect();
     assert_eq!(loud.len(), 1, "another line asks for somebody: {loud:#?}");
@@ -265,7 +265,8 @@ async fn a_tenants_own_credential_is_watched_and_mended_for_itself() {
         metric(&daemon, "incident_sync_credential_expiry_timestamp_seconds", "first").await,
         None
     );
-    let ends = told(&daemon, "a credential ends soon: first credential of tenant tenant-3, app ");
+    let ends =
+        told(&daemon, "A credential expires soon: first credential of tenant tenant-3, app ");
     assert_eq!((ends.len(), &ends[0]["tenant.name"]), (1, &Value::from("tenant-3")), "{ends:?}");
     assert!(site.run(&["status"]).stdout.contains("first credential of tenant tenant-3"));
 
@@ -350,8 +351,7 @@ async fn a_file_that_cannot_be_used_any_more_is_told_with_its_key_and_shown_unti
         .await;
     let (_, page) = daemon.get("/").await;
     assert!(
-        page.contains("A credential cannot be read again.")
-            && page.contains("app.client_secret_file"),
+        page.contains("A credential cannot be re-read.") && page.contains("app.client_secret_file"),
         "{page}"
     );
     write_secret(&site.path("secret"), &secret);

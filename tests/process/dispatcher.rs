@@ -22,8 +22,9 @@ async fn daemon_ends_with_a_status_when_its_dispatcher_panics() {
     let done = Running::start(command, site.folder.path()).ends();
     assert_eq!(done.code(), Some(1), "{}", done.stderr);
     assert!(
-        done.stderr
-            .contains("the dispatcher of tenant runs ended: a task of incident-sync panicked"),
+        done.stderr.contains(
+            "the dispatcher of tenant runs ended unexpectedly: a task of incident-sync panicked"
+        ),
         "{}",
         done.stderr
     );
@@ -51,7 +52,7 @@ async fn watchdog_is_not_fed_when_the_dispatcher_hangs() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(!systemd.heard_so_far().contains(&"WATCHDOG=1".to_owned()), "{:?}", systemd.heard);
     assert!(daemon.is_alive(), "to end it is for systemd");
-    assert!(daemon.stderr().contains("the dispatcher makes no progress"), "{}", daemon.stderr());
+    assert!(daemon.stderr().contains("The dispatcher makes no progress"), "{}", daemon.stderr());
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
 

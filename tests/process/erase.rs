@@ -96,7 +96,7 @@ async fn an_erased_person_is_nowhere_and_a_poll_brings_nothing_back() {
     let site = Installation::with(vec![spec(1, 60), spec(2, 20)]).await;
     site.run(&["sync"]).success();
     let daemon = site.start_daemon();
-    daemon.logs("started").await;
+    daemon.logs("Started").await;
     let pool = site.connect().await;
     let Victim { upn, names } = victim(&pool).await;
     sqlx::raw_sql(AssertSqlSafe(more_of(&upn))).execute(&pool).await.unwrap();

@@ -68,7 +68,7 @@ async fn stopped_at(name: &'static str, database: String, options: PgConnectOpti
     }
     let mut daemon = armed(&site, &format!("{name}=pause"));
     if name == "release" {
-        daemon.logs("started").await;
+        daemon.logs("Started").await;
     } else {
         until(&format!("the failpoint {name}"), async || !reached(&daemon).is_empty()).await;
     }
@@ -119,7 +119,7 @@ async fn a_panic_in_a_tenants_task_fails_that_run_only() {
     let site = Installation::with(specs).await;
     let rules: Vec<String> = OF_A_RUN.iter().map(|name| format!("{name}=panic@3")).collect();
     let mut daemon = armed(&site, &rules.join(";"));
-    daemon.logs("started").await;
+    daemon.logs("Started").await;
     let pool = site.connect().await;
     let all = "SELECT count(*) FROM defender.sync_state WHERE backfilled_at IS NOT NULL";
     // A run that panicked backs off for a minute.

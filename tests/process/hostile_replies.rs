@@ -265,7 +265,7 @@ async fn row_that_cannot_be_read_is_named_by_export_and_erasure() {
     };
     store(r#"'{"new": 1e400}'"#).await;
     let refused = site.run(&["tenant", "erase-person", "tenant-1", "--upn", "ann@example.com"]);
-    let named = ["incident_payloads", "incident_id 2", "nothing was erased"];
+    let named = ["incident_payloads", "incident_id 2", "Nothing was erased"];
     assert!(
         refused.code() != Some(0) && named.iter().all(|word| refused.stderr.contains(word)),
         "{}",
@@ -299,7 +299,7 @@ async fn health_answers_beside_three_hundred_half_open_connections() {
     const HALF_OPEN: usize = 300;
     let site = Installation::with(vec![spec(1, 1)]).await;
     let daemon = site.start_daemon();
-    let address = daemon.logs("started").await["listen"].as_str().unwrap().to_owned();
+    let address = daemon.logs("Started").await["listen"].as_str().unwrap().to_owned();
     let sockets = || {
         let descriptors =
             std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().flatten();
@@ -338,7 +338,7 @@ async fn metrics_are_rendered_once_a_second_however_many_ask() {
     until("the tenant has metrics", async || daemon.get("/metrics").await.1.contains(FRESHNESS))
         .await;
     let url =
-        format!("http://{}/metrics", daemon.logs("started").await["listen"].as_str().unwrap());
+        format!("http://{}/metrics", daemon.logs("Started").await["listen"].as_str().unwrap());
     let (client, began) = (incident_sync::http_client::client(), Instant::now());
     // It is another one in each rendering.
     let mut freshness = BTreeSet::new();
@@ -410,7 +410,7 @@ async fn file_of_another_writer_is_refused_alone_while_others_run() {
     set_mode(&file, 0o666);
     let daemon = site.start_daemon();
     let told = daemon
-        .logs("a file of tenants_dir is refused; its tenant is not read before it is right")
+        .logs("Ignoring an invalid file in tenants_dir; its tenant is not synchronized until the file is valid")
         .await;
     let cure = format!("chmod go-w {}", file.display());
     assert!(told["error"].as_str().unwrap().contains(&cure), "{told}");
@@ -423,7 +423,8 @@ async fn file_of_another_writer_is_refused_alone_while_others_run() {
     if geteuid().is_root() {
         chown(&file, Some(65_534), None).unwrap();
         write_tenant(&site, 2, "labels = { tier = \"gold\" }\n");
-        let message = "a file of tenants_dir is refused; its tenant goes on as it was, if there was one, and so do all others";
+        let message =
+            "Ignoring an invalid file in tenants_dir; its tenant keeps its previous settings";
         let told = daemon.logs(message).await;
         assert!(told["error"].as_str().unwrap().contains("belongs to user 65534"), "{told}");
         site.world().create(id(2));

@@ -261,7 +261,7 @@ async fn folder_with_other_files_or_names_restores_nothing() {
 
     let folder = exported.copy("name");
     edit_manifest(&folder, |manifest| manifest["tables"]["tenants"]["rows"] = 0.into());
-    attacks.push((folder, "not one row of the table tenants"));
+    attacks.push((folder, "expected one row of the table tenants"));
 
     let folder = exported.copy("forever");
     forge(&folder, "incidents", |row| row["created_time"] = "infinity".into());

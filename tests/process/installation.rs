@@ -352,7 +352,7 @@ impl Running {
 
     /// What a GET of the daemon's own listener answers.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        let started = self.logs("started").await;
+        let started = self.logs("Started").await;
         let address = started["listen"].as_str().unwrap();
         let answer = incident_sync::http_client::client()
             .get(format!("http://{address}{path}"))

@@ -62,7 +62,7 @@ async fn the_tenants_of_a_killed_instance_run_elsewhere_within_70_seconds() {
     let first = site.start_daemon();
     until("the first page", async || stored(&pool, 1).await > 0).await;
     let second = site.start_daemon();
-    second.logs("started").await;
+    second.logs("Started").await;
     assert!(is_held_by(&pool, first.pid()).await);
     first.dies();
     let died_at = database_clock(&pool).await;

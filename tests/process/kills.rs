@@ -109,7 +109,7 @@ async fn a_first_start_that_dies_while_it_sets_up_leaves_no_half_of_a_database()
         daemon.dies();
     }
     let daemon = site.start_daemon();
-    daemon.logs("started").await;
+    daemon.logs("Started").await;
     let pool = site.connect().await;
     until("the rows", async || stored(&pool, 1).await == 12).await;
     site.assert_truth(&pool, 1).await;

@@ -50,7 +50,7 @@ async fn the_daemon_tells_systemd_serves_every_tenant_and_ends_on_sigterm() {
     assert_eq!(tenants.await.unwrap(), 3);
     connection.close().await.unwrap();
     let heard = &systemd.heard;
-    assert!(heard.iter().any(|line| line == "STATUS=synchronising 3 tenants"), "{heard:?}");
+    assert!(heard.iter().any(|line| line == "STATUS=Synchronizing 3 tenants"), "{heard:?}");
     systemd.hears("WATCHDOG=1");
     systemd.hears("WATCHDOG=1");
 
@@ -76,7 +76,7 @@ async fn the_daemon_tells_systemd_serves_every_tenant_and_ends_on_sigterm() {
     assert_eq!(daemon.get("/healthz").await, (200, "ok\n".to_owned()));
     assert_eq!(daemon.get("/readyz").await, (200, "ready\n".to_owned()));
     assert_eq!(daemon.get("/no-such-page").await.0, 404);
-    let started = daemon.logs("started").await;
+    let started = daemon.logs("Started").await;
     let listen = started["listen"].as_str().unwrap();
     let asks_health = || {
         let mut command = site.command(&["health"]);
@@ -214,7 +214,7 @@ async fn sigterm_ends_a_start_that_still_waits_for_its_database() {
     let database = "url = \"postgres://nobody@127.0.0.1:1/none\"".to_owned();
     site.configure(&Settings { database, tenants: vec![1], ..site.settings() });
     let daemon = site.start_daemon();
-    daemon.logs("waiting for the database").await;
+    daemon.logs("Waiting for the database").await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
 
@@ -264,7 +264,7 @@ async fn a_second_signal_ends_the_daemon_at_once() {
     let done = daemon.ends_on(Signal::SIGINT);
     signal_all(&servers, Signal::SIGCONT);
     assert_eq!(done.code(), Some(1), "{}", done.stderr);
-    assert!(done.stderr.contains("stopped hard by a second signal"), "{}", done.stderr);
+    assert!(done.stderr.contains("Second signal"), "{}", done.stderr);
     until("that Postgres is gone too", async || site.servers().is_empty()).await;
 }
 
@@ -298,15 +298,15 @@ async fn a_name_server_that_never_answers_holds_the_end_up_no_longer_than_promis
 async fn a_daemon_whose_postgres_dies_says_so_and_ends() {
     let site = Installation::with(vec![spec(1, 5)]).await;
     let daemon = site.start_daemon();
-    daemon.logs("started").await;
+    daemon.logs("Started").await;
     let pid = std::fs::read_to_string(site.path("pg/data/postmaster.pid")).unwrap();
     let pid = Pid::from_raw(pid.lines().next().unwrap().parse().unwrap());
     nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
     let done = daemon.ends();
     assert_eq!(done.code(), Some(3), "{}", done.stderr);
-    assert!(done.stderr.contains("embedded Postgres ended by itself"), "{}", done.stderr);
+    assert!(done.stderr.contains("embedded Postgres exited unexpectedly"), "{}", done.stderr);
     let daemon = site.start_daemon();
-    daemon.logs("started").await;
+    daemon.logs("Started").await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
 
@@ -314,7 +314,7 @@ async fn a_daemon_whose_postgres_dies_says_so_and_ends() {
 async fn a_taken_address_ends_the_start_and_leaves_no_postgres() {
     let site = Installation::with(vec![spec(1, 5)]).await;
     let daemon = site.start_daemon();
-    let taken = daemon.logs("started").await["listen"].as_str().unwrap().to_owned();
+    let taken = daemon.logs("Started").await["listen"].as_str().unwrap().to_owned();
     let mut other = site.command(&["run", "--log-format", "json"]);
     other
         .env("INCIDENT_SYNC__DATABASE__EMBEDDED_DIR", site.path("other"))
@@ -322,7 +322,7 @@ async fn a_taken_address_ends_the_start_and_leaves_no_postgres() {
     let done = Running::start(other, site.folder.path()).ends();
     assert_eq!(done.code(), Some(2), "{}", done.stderr);
     assert!(
-        done.stderr.contains("http.listen") && done.stderr.contains("choose another port"),
+        done.stderr.contains("http.listen") && done.stderr.contains("Choose another port"),
         "{}",
         done.stderr
     );

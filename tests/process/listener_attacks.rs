@@ -37,7 +37,7 @@ fn statuses(answer: &str) -> Vec<&str> {
 async fn hostile_request_gets_one_refusal_and_no_content() {
     let site = Installation::with(vec![]).await;
     let daemon = site.start_daemon();
-    let address = daemon.logs("started").await["listen"].as_str().unwrap().to_owned();
+    let address = daemon.logs("Started").await["listen"].as_str().unwrap().to_owned();
     let get = |path: &str, headers: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n")
     };

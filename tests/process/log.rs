@@ -122,22 +122,6 @@ async fn a_secret_that_is_planted_is_found_wherever_it_stands() {
     assert!(started.is_err(), "nobody saw the secret in the environment");
 }
 
-#[cfg(not(feature = "otlp"))]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_build_that_sends_nothing_to_a_collector_says_so_where_one_is_named() {
-    let site = Installation::with(vec![spec(1, 1)]).await;
-    let says_so = |arguments: &[&str]| {
-        let mut command = site.command(arguments);
-        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318");
-        Running::start(command, site.folder.path())
-            .ends()
-            .stderr
-            .contains("it lacks the feature otlp")
-    };
-    assert!(says_so(&["sync"]));
-    assert!(!says_so(&["status"]), "it would send nothing in any build");
-}
-
 #[test]
 fn the_unit_writes_no_core_dump() {
     let unit = include_str!("../../systemd/incident-sync.service");

@@ -10,6 +10,7 @@ mod doctor;
 mod erase;
 mod failpoints;
 mod gaps;
+mod help;
 mod hostile_replies;
 mod import_attacks;
 mod installation;
@@ -21,8 +22,6 @@ mod listener_attacks;
 mod log;
 mod manual;
 mod onboarding;
-#[cfg(feature = "otlp")]
-mod otlp;
 mod park;
 mod password;
 mod proxy;

@@ -49,7 +49,7 @@ async fn link_of(listener: &Running) -> Url {
     eventually("the link", async || {
         let told = listener.stderr();
         assert!(!told.contains("incident-sync:"), "{told}");
-        told.contains("Waiting at").then_some(())?;
+        told.contains("redirect URI. Press").then_some(())?;
         told.lines().find(|line| line.contains("/adminconsent?"))?.parse().ok()
     })
     .await
@@ -136,10 +136,10 @@ async fn an_admin_who_follows_the_link_brings_a_tenant_that_is_proven_and_can_be
     let page = open(&back).await;
     assert!(page.status == 200 && page.text.contains("The consent was received"), "{}", page.text);
     let done = listener.ends();
-    assert!(done.stderr.contains("No service listens on 127.0.0.1:0"), "{}", done.stderr);
+    assert!(done.stderr.contains("No service answers on 127.0.0.1:0"), "{}", done.stderr);
     // The directory is 0750, and the service runs as a user who does not exist yet.
     let is_root = nix::unistd::geteuid().is_root();
-    assert_eq!(done.stderr.contains("run chmod go+rX"), is_root, "{}", done.stderr);
+    assert_eq!(done.stderr.contains("Run: chmod go+rX"), is_root, "{}", done.stderr);
     let written = site.path("tenants.d/Contoso-AG-Köln.toml");
     assert!(done.success().contains(&written.display().to_string()));
     assert_eq!(token_requests(&site, 1), 3);
@@ -168,8 +168,8 @@ async fn a_tenant_that_is_configured_is_not_taken_on_again_by_whatever_way() {
 
     let tenant = id(1).to_string();
     for (arguments, word) in [
-        (&["--name", "other", "--tenant", &tenant][..], "configured already as contoso"),
-        (&["--name", "contoso"], "another tenant is called contoso"),
+        (&["--name", "other", "--tenant", &tenant][..], "already configured as contoso"),
+        (&["--name", "contoso"], "another tenant is named contoso"),
     ] {
         let any: &[&str] = if arguments.contains(&"--tenant") { &[] } else { &["--any-tenant"] };
         let done =
@@ -181,7 +181,7 @@ async fn a_tenant_that_is_configured_is_not_taken_on_again_by_whatever_way() {
     open(&forged(&link, &borrowed(&says_consent(id(1))))).await;
     let done = listener.ends();
     assert!(
-        done.code() == Some(2) && done.stderr.contains("configured already as contoso"),
+        done.code() == Some(2) && done.stderr.contains("already configured as contoso"),
         "{}",
         done.stderr
     );
@@ -190,7 +190,7 @@ async fn a_tenant_that_is_configured_is_not_taken_on_again_by_whatever_way() {
     open(&forged(&rivals_link, &borrowed(&says_consent(id(1))))).await;
     let done = rival.ends();
     assert!(
-        done.code() == Some(2) && done.stderr.contains("configured already as contoso"),
+        done.code() == Some(2) && done.stderr.contains("already configured as contoso"),
         "{}",
         done.stderr
     );
@@ -204,7 +204,7 @@ async fn a_tenant_that_is_configured_is_not_taken_on_again_by_whatever_way() {
     open(&forged(&link, &borrowed(&says_consent(id(2))))).await;
     let done = listener.ends();
     assert!(
-        done.code() == Some(2) && done.stderr.contains("late.toml is there already"),
+        done.code() == Some(2) && done.stderr.contains("late.toml already exists"),
         "{}",
         done.stderr
     );
@@ -253,7 +253,7 @@ async fn a_tenant_that_gives_no_token_of_its_own_is_not_taken_on() {
     let site =
         site_before(vec![new_customer(1, Behaviour::default()), spec(2, 1), consented]).await;
     for (tenant, word) in [
-        (id(1), "a Global, Privileged Role"),
+        (id(1), "A Global, Privileged Role"),
         (id(99), "Entra does not know the tenant"),
         (id(3), "The token belongs to another tenant"),
     ] {
@@ -264,7 +264,7 @@ async fn a_tenant_that_gives_no_token_of_its_own_is_not_taken_on() {
     let asked = id(1).to_string();
     let (listener, link) = listening(&site, &["--name", "forged", "--tenant", &asked]).await;
     open(&forged(&link, &borrowed(&says_consent(id(2))))).await;
-    refused(&listener.ends(), &site, "was asked for");
+    refused(&listener.ends(), &site, "instead of");
     assert_eq!(token_requests(&site, 2), 0, "who was not asked for is not even tried");
 }
 
@@ -276,7 +276,7 @@ async fn a_proof_that_fails_does_not_throw_the_click_away() {
     let (listener, link) = listening(&site, &["--name", "contoso", "--tenant", &asked]).await;
     open(&click(&link).await).await;
     let done = listener.ends();
-    refused(&done, &site, "stands at Microsoft");
+    refused(&done, &site, "remains at Microsoft");
     let block = &done.stderr[done.stderr.find("[[tenants]]").unwrap()..];
     assert!(
         done.stderr.contains(&format!("incident-sync check --tenant {asked}")),
@@ -330,7 +330,7 @@ async fn what_would_hinder_the_proof_is_told_before_there_is_a_link() {
 async fn what_hinders_the_consent_is_told_with_who_must_act() {
     let site = site_before(vec![]).await;
     for (admin, word) in
-        [(Admin::Declines, "declined"), (Admin::HasNoRights, "a Global, Privileged Role")]
+        [(Admin::Declines, "declined"), (Admin::HasNoRights, "A Global, Privileged Role")]
     {
         site.world().add_tenant(new_customer(1, Behaviour { admin, ..Behaviour::default() }));
         let (listener, link) = listening(&site, &["--name", "contoso"]).await;
@@ -352,7 +352,7 @@ async fn what_hinders_the_consent_is_told_with_who_must_act() {
         page.text
     );
     let done = listener.ends();
-    refused(&done, &site, "You must act");
+    refused(&done, &site, "Owner: you");
     assert!(!done.stderr.contains('\u{1b}'), "the terminal is not written to: {}", done.stderr);
 
     // The permission is not in the registration.
@@ -381,7 +381,7 @@ async fn a_listener_that_could_not_end_well_does_not_begin() {
     for (arguments, word) in [
         (&["--listen", "127.0.0.1:0"][..], "--name"),
         (&["--name", "x"], "--listen"),
-        (&["--listen", "0.0.0.0:0", "--name", "x", "--any-tenant"], "listen on 127.0.0.1"),
+        (&["--listen", "0.0.0.0:0", "--name", "x", "--any-tenant"], "must be a loopback address"),
         (&["--listen", "127.0.0.1:0", "--name", " ", "--any-tenant"], "--name"),
         (&["--listen", "127.0.0.1:0", "--name", "...", "--any-tenant"], "no letter"),
         (
@@ -390,11 +390,11 @@ async fn a_listener_that_could_not_end_well_does_not_begin() {
         ),
         (
             &["--listen", "127.0.0.1:0", "--name", "x"],
-            "give the customer's directory id by --tenant",
+            "Pass --tenant with the customer's directory id",
         ),
         (
             &["--listen", "127.0.0.1:0", "--name", "x", "--any-tenant", "--cloud", "dod"],
-            "needs a registration in that",
+            "Create a registration in that",
         ),
     ] {
         let done = site.run(&[&["consent-url"], arguments].concat());
@@ -404,7 +404,11 @@ async fn a_listener_that_could_not_end_well_does_not_begin() {
     let waits =
         ["consent-url", "--listen", "127.0.0.1:0", "--name", "x", "--any-tenant", "--wait", "10ms"];
     let done = site.run(&waits);
-    assert!(done.code() == Some(1) && done.stderr.contains("nobody came"), "{}", done.stderr);
+    assert!(
+        done.code() == Some(1) && done.stderr.contains("Timed out waiting for consent"),
+        "{}",
+        done.stderr
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -418,12 +422,16 @@ async fn a_running_service_is_asked_whether_it_has_taken_the_customer_over() {
     )
     .unwrap();
     let daemon = site.start_daemon();
-    daemon.logs("started").await;
+    daemon.logs("Started").await;
     let (listener, link) =
         listening(&site, &["--name", "contoso", "--tenant", &id(1).to_string()]).await;
     open(&click(&link).await).await;
     let done = listener.ends();
-    assert!(done.stderr.contains("The running service has taken it over"), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("The running service has picked up the tenant"),
+        "{}",
+        done.stderr
+    );
     daemon.ends_on(Signal::SIGTERM).success();
 }
 
@@ -443,11 +451,11 @@ async fn a_directory_that_nobody_named_is_typed_before_anything_is_asked_or_writ
         let (listener, link, mut keyboard) = on_terminal(&site, &["--name", "contoso"]).await;
         open(&forged(&link, &borrowed(&says_consent(answered)))).await;
         eventually("the question", async || {
-            listener.stderr().contains("Type it to go on").then_some(())
+            listener.stderr().contains("Type the id to continue").then_some(())
         })
         .await;
         assert!(
-            listener.stderr().contains(&format!("the directory {answered}")),
+            listener.stderr().contains(&format!("from directory {answered}")),
             "{}",
             listener.stderr()
         );
@@ -465,7 +473,7 @@ async fn a_directory_that_nobody_named_is_typed_before_anything_is_asked_or_writ
     let (listener, link, _keyboard) = on_terminal(&site, &["--name", "late"]).await;
     open(&forged(&link, &borrowed(&says_consent(id(2))))).await;
     eventually("the question", async || {
-        listener.stderr().contains("Type it to go on").then_some(())
+        listener.stderr().contains("Type the id to continue").then_some(())
     })
     .await;
     let done = listener.ends_on(Signal::SIGINT);
@@ -485,7 +493,7 @@ async fn a_tenant_in_a_refused_file_is_not_taken_on_and_one_without_application_
     open(&forged(&link, &borrowed(&says_consent(id(1))))).await;
     let done = listener.ends();
     assert!(
-        done.code() == Some(2) && done.stderr.contains("broken.toml, which is refused"),
+        done.code() == Some(2) && done.stderr.contains("broken.toml, which is invalid"),
         "{}",
         done.stderr
     );
@@ -509,7 +517,7 @@ async fn a_tenant_in_a_refused_file_is_not_taken_on_and_one_without_application_
         .unwrap();
     let done = site.run(&["consent-url", "--tenant", "asleep"]);
     assert!(
-        done.code() == Some(2) && done.stderr.contains("set client_id in [app]"),
+        done.code() == Some(2) && done.stderr.contains("Set client_id in [app]"),
         "{}",
         done.stderr
     );

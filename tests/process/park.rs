@@ -27,7 +27,7 @@ async fn a_parked_tenant_is_left_alone_until_somebody_resumes_it() {
     until("the other tenant goes on", async || stored(&pool, 2).await == 21).await;
     let asked = site.run(&["sync", "--tenant", "tenant-1"]);
     assert_eq!(asked.code(), Some(1));
-    assert!(asked.stderr.contains("tenant-1: left out; it is parked"), "{}", asked.stderr);
+    assert!(asked.stderr.contains("tenant-1: skipped (parked"), "{}", asked.stderr);
     assert_eq!(
         site.world().calls(id(1)).len(),
         calls,
@@ -47,13 +47,13 @@ async fn a_parked_tenant_is_left_alone_until_somebody_resumes_it() {
     );
     assert!(site.run(&["status"]).stdout.contains("parked"));
 
-    assert!(site.run(&["tenant", "resume", "tenant-1"]).success().contains("goes on"));
+    assert!(site.run(&["tenant", "resume", "tenant-1"]).success().contains("is resumed"));
     until("what came meanwhile", async || stored(&pool, 1).await == 31).await;
     site.assert_truth(&pool, 1).await;
     until("a status without a complaint", async || site.run(&["status"]).code() == Some(0)).await;
     assert_eq!(
         site.run(&["tenant", "resume", &id(1).to_string()]).success(),
-        "tenant-1 was not parked\n"
+        "tenant-1 was not parked.\n"
     );
     assert_eq!(
         number(&pool, "SELECT count(*) FROM defender.audit WHERE action IN ('parked', 'resumed')")

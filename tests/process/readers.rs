@@ -13,7 +13,7 @@ async fn grant_reader_makes_a_role_that_sees_what_was_named_and_says_what_is_lef
     let said =
         site.run(&["grant-reader", "bi_both", "--tenant", "tenant-1", "--tenant", &two]).success();
     assert!(
-        said.contains("sees 2 tenants")
+        said.contains("can read 2 tenants")
             && said.contains("tenant-2")
             && said.contains("\\password bi_both"),
         "{said}"
@@ -29,9 +29,9 @@ async fn grant_reader_makes_a_role_that_sees_what_was_named_and_says_what_is_lef
         (&["bi_both", "--tenant", "tenant-7"][..], "no tenant tenant-7"),
         (&["bi_both"], "--tenant"),
         (&["bi_both", "--all-tenants", "--tenant", "tenant-1"], "--all-tenants"),
-        (&["Robert'); DROP ROLE x; --", "--all-tenants"], "small letters"),
-        (&["incident_sync_reader", "--all-tenants"], "meaning of its own"),
-        (&["current_user", "--all-tenants"], "meaning of its own"),
+        (&["Robert'); DROP ROLE x; --", "--all-tenants"], "lower-case letters"),
+        (&["incident_sync_reader", "--all-tenants"], "reserved"),
+        (&["current_user", "--all-tenants"], "reserved"),
         (&["select", "--all-tenants"], "a keyword of SQL"),
         (&["incident_sync", "--tenant", "tenant-1"], "a superuser"),
     ] {
@@ -105,7 +105,7 @@ async fn check_names_readers_whose_grants_have_no_effect() {
         row["advice"]
             .as_str()
             .unwrap()
-            .contains("restored on another server: bi; run incident-sync grant-reader"),
+            .contains("restored on another server: bi. Run incident-sync grant-reader"),
         "{row:#}"
     );
     site.run(&["grant-reader", "bi", "--tenant", "tenant-1"]).success();

@@ -8,9 +8,10 @@ use simulator::{Behaviour, TenantSpec};
 
 use crate::installation::{Installation, Settings, events, id, number, spec, stored, until};
 
-const REFUSED: &str = "the configuration is refused; the old one goes on";
-const FILE: &str = "a file of tenants_dir is refused; its tenant goes on as it was, if there was one, and so do all others";
-const TAKEN_OVER: &str = "the configuration was read again; [database], [http], [http_client] and the call limits need a restart";
+const REFUSED: &str = "Configuration rejected; keeping the previous one";
+const FILE: &str =
+    "Ignoring an invalid file in tenants_dir; its tenant keeps its previous settings";
+const TAKEN_OVER: &str = "Configuration reloaded; changes of [database], [http], [http_client] and the call limits need a restart";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_starts_and_stops_tenants_and_a_bad_file_changes_nothing() {
@@ -24,7 +25,7 @@ async fn a_reload_starts_and_stops_tenants_and_a_bad_file_changes_nothing() {
     };
     configure(&[1], "");
     let daemon = site.start_daemon();
-    daemon.logs("started").await;
+    daemon.logs("Started").await;
     let pool = site.connect().await;
     until("the first tenant", async || stored(&pool, 1).await == 30).await;
     let (_, metrics) = daemon.get("/metrics").await;
@@ -95,7 +96,7 @@ async fn a_reload_gives_a_parked_tenant_another_chance() {
     let site =
         Installation::with(vec![TenantSpec { behaviour: without_consent, ..spec(1, 9) }]).await;
     let daemon = site.start_daemon();
-    daemon.logs("started").await;
+    daemon.logs("Started").await;
     let pool = site.connect().await;
     let parked = "SELECT count(*) FROM defender.sync_state WHERE parked_reason IS NOT NULL";
     until("the tenant waits for its admin", async || number(&pool, parked).await == 1).await;
@@ -140,7 +141,7 @@ async fn a_hundred_tenants_come_by_themselves_beside_a_bad_file() {
     };
     add(2);
     let daemon = site.start_daemon();
-    daemon.logs("started").await;
+    daemon.logs("Started").await;
     let pool = site.connect().await;
     until("the second tenant", async || stored(&pool, 2).await == 3).await;
     std::fs::write(dir.join("bad.toml"), "id = \"nobody\"\n").unwrap();
@@ -229,7 +230,7 @@ async fn a_file_that_claims_a_running_tenant_changes_neither_its_name_nor_its_re
     until("the newcomer is told", async || {
         of(&daemon.stderr(), FILE)
             .iter()
-            .any(|event| event["error"].to_string().contains("which comes first"))
+            .any(|event| event["error"].to_string().contains("takes precedence"))
     })
     .await;
     site.world().create(id(1));
@@ -240,7 +241,7 @@ async fn a_file_that_claims_a_running_tenant_changes_neither_its_name_nor_its_re
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
     let daemon = site.start_daemon();
     daemon
-        .logs("a file of tenants_dir is refused; its tenant is not read before it is right")
+        .logs("Ignoring an invalid file in tenants_dir; its tenant is not synchronized until the file is valid")
         .await;
     let calls = site.world().calls(id(1)).len();
     std::fs::remove_file(dir.join("adatum.toml")).unwrap();
@@ -314,7 +315,9 @@ async fn a_wrong_file_keeps_no_other_tenant_from_leaving() {
     let removed =
         "SELECT count(*) FROM defender.tenants WHERE removed_at IS NOT NULL AND NOT enabled";
     until("it has left", async || number(&pool, removed).await == 1).await;
-    assert!(site.run(&["tenant", "purge", "tenant-1", "--yes"]).success().contains("is deleted"));
+    assert!(
+        site.run(&["tenant", "purge", "tenant-1", "--yes"]).success().contains("Deleted tenant-1")
+    );
     let left = "SELECT count(*) FROM defender.tenants";
     assert_eq!((stored(&pool, 2).await, number(&pool, left).await), (3, 1));
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
@@ -323,11 +326,11 @@ async fn a_wrong_file_keeps_no_other_tenant_from_leaving() {
     // Who left while nobody looked may be in the wrong file.
     std::fs::remove_file(dir.join("2.toml")).unwrap();
     let daemon = site.start_daemon();
-    daemon.logs("started").await;
+    daemon.logs("Started").await;
     let refused = site.run(&["tenant", "purge", "tenant-2", "--yes"]);
     assert_eq!(refused.code(), Some(2));
     assert!(
-        refused.stderr.contains("while files of tenants_dir are refused")
+        refused.stderr.contains("while files in tenants_dir are invalid")
             && refused.stderr.contains("bad.toml"),
         "{}",
         refused.stderr
@@ -370,7 +373,7 @@ async fn a_corrected_schedule_holds_at_once_after_a_reload_and_after_a_start() {
     for (expected, by_restart) in [(4, false), (5, true)] {
         rarely();
         let mut daemon = site.start_daemon();
-        daemon.logs("started").await;
+        daemon.logs("Started").await;
         let pool = site.connect().await;
         daemon.signal(Signal::SIGHUP);
         let put_off = "SELECT count(*) FROM defender.sync_state

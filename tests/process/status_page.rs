@@ -29,7 +29,7 @@ async fn site_with_a_fault() -> Installation {
 }
 
 async fn url(daemon: &Running) -> String {
-    format!("http://{}/", daemon.logs("started").await["listen"].as_str().unwrap())
+    format!("http://{}/", daemon.logs("Started").await["listen"].as_str().unwrap())
 }
 
 /// The page of all tenants once it holds this.
@@ -41,7 +41,7 @@ async fn shows(daemon: &Running, what: &str) -> String {
 }
 
 async fn ask(daemon: &Running, method: Method, path: &str, host: Option<&str>) -> Response {
-    let address = daemon.logs("started").await["listen"].as_str().unwrap().to_owned();
+    let address = daemon.logs("Started").await["listen"].as_str().unwrap().to_owned();
     let request =
         incident_sync::http_client::client().request(method, format!("http://{address}{path}"));
     host.into_iter()
@@ -108,7 +108,7 @@ async fn the_page_tells_who_must_act_worst_first_and_nothing_of_the_incidents() 
     }
     for unknown in [id(99).to_string(), "contoso".to_owned(), "%3Cscript%3E".to_owned()] {
         let (status, told) = daemon.get(&format!("/tenants/{unknown}")).await;
-        assert_eq!((status, told.as_str()), (404, "There is no such tenant.\n"));
+        assert_eq!((status, told.as_str()), (404, "No such tenant.\n"));
     }
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
@@ -156,7 +156,7 @@ async fn while_the_database_is_away_the_page_says_so_and_shows_what_was_known() 
     signal_all(&servers, Signal::SIGSTOP);
     let page = shows(&daemon, "The database does not answer.").await;
     assert_eq!(daemon.get("/").await.0, 503, "a probe must not take it for well");
-    assert!(page.contains("Below is what was known") && page.contains("poll ok"), "{page}");
+    assert!(page.contains("Showing data from") && page.contains("poll ok"), "{page}");
     // What nobody can look at grows older all the same.
     until("five seconds", async || {
         let page = daemon.get("/").await.1;

@@ -200,7 +200,7 @@ async fn an_export_that_is_not_as_it_was_written_restores_nothing() {
 
     let folder = copy("newer");
     edit_manifest(&folder, &|manifest| manifest["schema"] = 9_999.into());
-    assert!(refusal(&site, &folder).contains("upgrade incident-sync first"));
+    assert!(refusal(&site, &folder).contains("Upgrade incident-sync first"));
 
     let folder = copy("column");
     edit_manifest(&folder, &|manifest| {

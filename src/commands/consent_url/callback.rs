@@ -1,5 +1,5 @@
-//! The other end of the consent link: a page on this machine to which Entra sends the admin's browser. Whatever arrives
-//! here may come from anybody; only who knows `state` is heard, and only once.
+//! The redirect target of the consent link on this machine. Requests are untrusted: only one that knows `state` is
+//! accepted, and only once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,37 +20,36 @@ use uuid::Uuid;
 use crate::error::{SyncError, shown, visible};
 use crate::tenant::TenantId;
 
-/// How long the browser may take to fetch the rest of its answer when we are done.
+/// How long the browser may take to fetch the rest of the page at the end.
 const LAST_ANSWER: Duration = Duration::from_secs(2);
-/// Entra's descriptions are a few sentences; who else sends one is cut here.
+/// Entra's descriptions are a few sentences; anything longer is cut.
 const DESCRIPTION_MAX: usize = 600;
 
-/// What Entra tells by the admin's browser. Nothing of it is proven.
+/// Entra's answer by way of the admin's browser. Unverified.
 #[derive(Debug, Clone)]
 pub(super) enum ConsentAnswer {
-    /// An admin of this tenant accepted, it says.
+    /// An admin of this tenant consented.
     Consented(TenantId),
-    /// Nobody consented.
+    /// The consent was refused.
     Refused(Refusal),
 }
 
 /// Why there is no consent.
 #[derive(Debug, Clone)]
 pub(super) struct Refusal {
-    /// As if the token endpoint had said it.
+    /// As the token endpoint would report it.
     pub(super) error: SyncError,
-    /// In Entra's words.
+    /// Entra's description.
     pub(super) description: String,
 }
 
-/// The page while it waits.
+/// The running listener.
 pub(super) struct ConsentCallback {
     answer: oneshot::Receiver<ConsentAnswer>,
     stop: CancellationToken,
     server: JoinHandle<()>,
 }
 
-/// What requests are compared with.
 struct CallbackState {
     path: String,
     state: [u8; 32],
@@ -58,7 +57,7 @@ struct CallbackState {
 }
 
 impl ConsentCallback {
-    /// Waits at this path of an address for whoever knows `state`.
+    /// Accepts one request at this path that knows `state`.
     pub(super) fn start(listener: TcpListener, path: &str, state: &str) -> Self {
         let (sender, answer) = oneshot::channel();
         let answered = Mutex::new(Some(sender));
@@ -73,7 +72,7 @@ impl ConsentCallback {
             axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
         let server = tokio::spawn(async move {
             if let Err(error) = serving.await {
-                tracing::error!(error = %error, "the listener ended");
+                tracing::error!(error = %error, "The listener for the consent failed");
             }
         });
         Self { answer, stop, server }
@@ -93,37 +92,38 @@ impl ConsentCallback {
 
 async fn receive(State(expected): State<Arc<CallbackState>>, method: Method, uri: Uri) -> Response {
     if method != Method::GET || uri.path() != expected.path {
-        return page(StatusCode::NOT_FOUND, "There is nothing here", "");
+        return page(StatusCode::NOT_FOUND, "Not found", "");
     }
     let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     let parameters: HashMap<String, String> = query.into_owned().collect();
     let state = parameters.get("state").map(String::as_str).unwrap_or_default();
-    // Hashes are compared, so that the time it takes tells nothing of the value.
+    // Comparing hashes takes the same time for every value.
     if <[u8; 32]>::from(Sha256::digest(state)) != expected.state {
-        eprintln!("An answer with another state was refused; waiting goes on.");
-        let text = "This page was not reached by the link that incident-sync waits for. Open the newest link. \
+        eprintln!("Refused a response with a wrong state; still waiting.");
+        let text = "This response does not belong to the link that incident-sync is waiting for. Open the newest link. \
                     Nothing was changed.";
-        return page(StatusCode::BAD_REQUEST, "This is not the answer to our link", text);
+        return page(StatusCode::BAD_REQUEST, "Wrong link", text);
     }
     let Some(answer) = read(&parameters) else {
-        let text = "Entra's answer names neither a tenant nor an error. Open the link again.";
-        return page(StatusCode::BAD_REQUEST, "This answer cannot be read", text);
+        let text = "The response contains neither a tenant nor an error. Open the link again.";
+        return page(StatusCode::BAD_REQUEST, "Invalid response", text);
     };
     let sender = expected.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
     if sender.is_none_or(|sender| sender.send(answer.clone()).is_err()) {
-        let text = "The answer was received before. Look at incident-sync for what came of it.";
-        return page(StatusCode::GONE, "This link was used already", text);
+        let text =
+            "The response was received before. See the output of incident-sync for its result.";
+        return page(StatusCode::GONE, "This link was already used", text);
     }
     match answer {
         ConsentAnswer::Consented(_) => page(
             StatusCode::OK,
             "Thank you",
-            "The consent was received. incident-sync now proves it by asking Entra for a token, which may take some \
+            "The consent was received. incident-sync now verifies it by requesting a token, which may take some \
              minutes. You can close this page.",
         ),
         ConsentAnswer::Refused(refusal) => {
             let Refusal { error, description } = &refusal;
-            let text = format!("{}. Entra said: {description}", error.diagnosis().advice);
+            let text = format!("{}. Entra reported: {description}", error.diagnosis().advice);
             page(StatusCode::OK, "The consent was not given", &text)
         }
     }
@@ -157,7 +157,7 @@ fn codes(description: &str) -> Vec<u32> {
     numbers.filter_map(digits).collect()
 }
 
-/// A whole page without anything from elsewhere.
+/// A page without external resources.
 fn page(status: StatusCode, title: &str, text: &str) -> Response {
     let (title, text) = (escaped(title), escaped(text));
     let html = format!(
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_answer_is_one() {
+    fn incomplete_answer_is_ignored() {
         let tenant = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee";
         let good = of(&format!("admin_consent=True&tenant={tenant}"));
         assert!(
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_judged_by_its_code_and_else_by_its_word() {
+    fn refusal_is_classified_by_code_then_error() {
         let class = |query: &str| match of(query) {
             Some(ConsentAnswer::Refused(refusal)) => refusal.error.diagnosis().class.as_str(),
             other => panic!("{other:?}"),
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_shown_is_text() {
+    fn shown_text_is_escaped() {
         let text = escaped("<script>alert('a' & \"b\")</script>");
         assert_eq!(text, "&lt;script&gt;alert(&#39;a&#39; &amp; &quot;b&quot;)&lt;/script&gt;");
     }

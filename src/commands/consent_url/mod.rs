@@ -1,4 +1,4 @@
-//! How a customer is taken on: the link by which its admin consents, and what is done when Entra sends the admin back.
+//! The command `consent-url`: the link for a customer's admin consent, and onboarding with `--listen`.
 
 mod callback;
 mod onboard;
@@ -20,42 +20,42 @@ use crate::config::Config;
 use crate::entra::credential::App;
 use crate::tenant::{Cloud, Endpoints, TenantId};
 
-/// Where an admin who needs no answer ends up.
+/// The default redirect.
 const PORTAL: &str = "https://portal.azure.com";
 
-/// Whose consent is asked for, and in which form.
 #[derive(Debug, Args)]
 pub struct ConsentArgs {
-    /// A configured tenant, by name or id, or the GUID of a new customer; else whichever tenant the admin signs in to.
+    /// A configured tenant, by name or id, or the directory id of a new customer. Default: the directory that the admin
+    /// signs in to.
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
-    /// Takes on whichever customer's admin comes, without asking; the browser's address line alone names the customer.
+    /// Accept any directory without confirmation; the tenant id is taken from the redirect.
     #[arg(long, requires = "listen", conflicts_with = "tenant")]
     any_tenant: bool,
-    /// The cloud of a new customer, where it is another one than that of `[api]`.
+    /// The cloud of a new customer. Default: that of [api].
     #[arg(long, value_parser = Cloud::NAMES)]
     cloud: Option<String>,
-    /// The older (v1) form of the link: asks for every permission of the registration, not for those of Defender alone.
+    /// Use the older (v1) form of the link, which requests every permission of the registration, not only those of Defender.
     #[arg(long)]
     v1: bool,
-    /// Where Entra sends the admin afterwards; must be a redirect URI of the app registration. Default:
-    /// `https://portal.azure.com`, with --listen `http://localhost:PORT/consent`.
+    /// The redirect URI, which the app registration must list. Default: `https://portal.azure.com`, with --listen
+    /// `http://localhost:PORT/consent`.
     #[arg(long, value_name = "URL")]
     redirect_uri: Option<String>,
-    /// Waits on this machine for the admin's browser, proves the consent by a token and one call, and writes the
-    /// tenant's file into `tenants_dir`.
+    /// Wait on this machine for the redirect, verify the consent with a token and one call, and write the tenant's file
+    /// into `tenants_dir`.
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:8765", requires = "name")]
     listen: Option<SocketAddr>,
-    /// How reports and metrics shall name the customer.
+    /// The name of the customer in reports and metrics.
     #[arg(long, requires = "listen")]
     name: Option<String>,
-    /// Prints the tenant's lines instead of writing its file, as where there is no `tenants_dir`.
+    /// Print the tenant's configuration instead of writing its file. Implied without `tenants_dir`.
     #[arg(long, requires = "listen")]
     print: bool,
     /// How long to wait for the admin.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     wait: Duration,
-    /// How long to ask for a token that Entra refuses: a consent takes up to some minutes to spread.
+    /// How long to retry a token that Entra refuses: a consent takes up to some minutes to take effect.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
     patience: Duration,
     /// Print JSON.
@@ -63,7 +63,6 @@ pub struct ConsentArgs {
     json: bool,
 }
 
-/// Whom the link is for and what asks.
 struct ConsentRequest {
     app: Arc<App>,
     endpoints: Endpoints,
@@ -71,7 +70,7 @@ struct ConsentRequest {
     directory: Option<TenantId>,
 }
 
-/// Prints the link, or takes the customer on who opens it. `file` is the configuration that the command line named.
+/// Prints the link, or onboards the customer who opens it. `file` is the configuration named on the command line.
 pub async fn run(config: &Config, file: Option<&Path>, args: &ConsentArgs) -> Result<(), Failure> {
     if let Some(listen) = args.listen {
         return onboard::onboard(config, file, args, listen).await;
@@ -87,16 +86,13 @@ impl ConsentRequest {
         let cloud = args.cloud.as_deref().and_then(Cloud::from_name);
         if let Some(tenant) = args.tenant.as_deref().and_then(|name| config.tenant(name)) {
             if cloud.is_some() {
-                let problem = format!(
-                    "{} is configured, and its cloud with it; leave --cloud out",
-                    tenant.name
-                );
+                let problem = format!("{} has a configured cloud. Remove --cloud", tenant.name);
                 return Err(Failure::Configuration(problem));
             }
             let (app, endpoints) = (Arc::clone(&tenant.app), tenant.endpoints.clone());
             if app.client_id.is_empty() {
                 let problem = format!(
-                    "{} is disabled and has no application; set client_id in [app]",
+                    "{} is disabled and has no application. Set client_id in [app]",
                     tenant.name
                 );
                 return Err(Failure::Configuration(problem));
@@ -104,13 +100,15 @@ impl ConsentRequest {
             return Ok(Self { app, endpoints, directory: Some(tenant.id) });
         }
         let wrong = |name: &str| {
-            Failure::Configuration(format!("{name} is neither a configured tenant nor a GUID"))
+            Failure::Configuration(format!(
+                "--tenant: {name} is neither a configured tenant nor a directory id"
+            ))
         };
         let parse = |name: &String| name.parse().map(TenantId).map_err(|_| wrong(name));
         let directory = args.tenant.as_ref().map(parse).transpose()?;
         let app = config.onboarding.app.clone().ok_or_else(|| {
             Failure::Configuration(
-                "[app] must be configured first: client_id and a credential".to_owned(),
+                "[app] is not configured. Set client_id and a credential".to_owned(),
             )
         })?;
         Ok(Self { app, endpoints: config.onboarding.endpoints(cloud), directory })
@@ -133,7 +131,7 @@ impl ConsentRequest {
             &format!("{authority}/{directory}/{path}"),
             common.into_iter().chain(scope),
         );
-        url.map_err(|error| Failure::Configuration(format!("the link cannot be made: {error}")))
+        url.map_err(|error| Failure::Configuration(format!("cannot create the link: {error}")))
     }
 }
 
@@ -175,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_of_the_link_has_what_entra_wants_in_each_cloud() {
+    fn link_matches_cloud_and_form() {
         for (cloud, host, api) in [
             (Cloud::Commercial, "login.microsoftonline.com", "https://api.security.microsoft.com"),
             (Cloud::Gcc, "login.microsoftonline.com", "https://api-gcc.security.microsoft.us"),
@@ -192,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_for_any_customer_names_the_directory_that_its_form_knows() {
+    fn link_for_any_customer_names_common_directory() {
         assert!(
             asked(Cloud::Commercial, None, false)
                 .0
@@ -202,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parameters_come_through_whatever_is_in_them() {
+    fn link_parameters_are_escaped() {
         for v1 in [false, true] {
             let (_, parameters) = asked(Cloud::Commercial, None, v1);
             assert_eq!(parameters["redirect_uri"], "http://localhost:8765/a?b=c");

@@ -1,5 +1,5 @@
-//! `consent-url --listen`: from the admin's click to the tenant's file. What the browser brings is a claim; a token that
-//! Entra gives us for that tenant is the proof.
+//! `consent-url --listen`: from the admin's consent to the tenant's file. The redirect is only a claim; a token that Entra
+//! issues for the tenant verifies it.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -34,10 +34,10 @@ use crate::tenant::{Cloud, Tenant, TenantId};
 /// The path of the redirect URI that the app registration must have.
 const PATH: &str = "/consent";
 
-/// The service looks every few seconds, and waits until a directory that is being written rests.
-const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(20);
+/// The service polls every few seconds and waits until the directory stops changing.
+const PICKED_UP_WITHIN: Duration = Duration::from_secs(20);
 
-/// Takes a customer on.
+/// Onboards a customer.
 pub(super) async fn onboard(
     config: &Config,
     file: Option<&Path>,
@@ -53,12 +53,12 @@ pub(super) async fn onboard(
     let place = free_place(config, name, args.print)?;
     if !listen.ip().is_loopback() {
         return Err(wrong(format!(
-            "{listen} is no address of this machine alone; listen on 127.0.0.1"
+            "--listen must be a loopback address, such as 127.0.0.1; {listen} is not"
         )));
     }
     let listener = TcpListener::bind(listen).await;
     let listener = listener.map_err(|error| {
-        wrong(format!("cannot listen on {listen}: {error}; choose another port"))
+        wrong(format!("cannot listen on {listen}: {error}. Choose another port"))
     })?;
     let address = listener.local_addr().map_err(|error| wrong(error.to_string()))?;
     let redirect_uri = args
@@ -76,24 +76,24 @@ pub(super) async fn onboard(
         "Open this link as Global, Privileged Role or Cloud Application Administrator of the customer:\n\n{link}\n"
     );
     eprintln!(
-        "Waiting at {redirect_uri}, a redirect URI that the app registration must have, for {wait}. Ctrl-C ends it."
+        "Waiting {wait} at {redirect_uri}, which the app registration must list as a redirect URI. Press Ctrl-C to stop."
     );
 
     let stop = CancellationToken::new();
     let signals = tokio::spawn(signals::watch(stop.clone()));
-    let admitted = await_consent(config, &request, args, name, &mut callback, &stop).await;
+    let verified = await_consent(config, &request, args, name, &mut callback, &stop).await;
     callback.close().await;
     signals.abort();
-    let tenant = admitted?;
+    let tenant = verified?;
     let placed = write_tenant_file(file, args, &tenant, place)?;
     match placed {
         Some(place) => report_daemon_state(config, &tenant, &place).await,
-        None => eprintln!("A running service reads it at: systemctl reload incident-sync"),
+        None => eprintln!("Then run: systemctl reload incident-sync"),
     }
     Ok(())
 }
 
-/// What the operator would look for next: whether the service has seen the file.
+/// Reports whether the running service has picked up the file.
 async fn report_daemon_state(config: &Config, tenant: &Tenant, place: &Path) {
     for path in [place.parent(), Some(place)]
         .into_iter()
@@ -101,9 +101,7 @@ async fn report_daemon_state(config: &Config, tenant: &Tenant, place: &Path) {
         .filter(|path| doctor::is_for_root_alone(path))
     {
         let path = path.display();
-        eprintln!(
-            "Warning: {path} can be read by root alone, and the service runs as a user of its own; run chmod go+rX {path}."
-        );
+        eprintln!("Warning: {path} is not readable by the service user. Run: chmod go+rX {path}");
     }
     let listen = config.http.listen;
     let began = Instant::now();
@@ -111,14 +109,14 @@ async fn report_daemon_state(config: &Config, tenant: &Tenant, place: &Path) {
         match server::ask_known(listen, tenant.id).await {
             None => {
                 return eprintln!(
-                    "No service listens on {listen}; its next start begins with the tenant."
+                    "No service answers on {listen}. The tenant is synchronized after the next start."
                 );
             }
-            Some(true) => return eprintln!("The running service has taken it over."),
-            Some(false) if began.elapsed() >= TAKEN_OVER_WITHIN => {
+            Some(true) => return eprintln!("The running service has picked up the tenant."),
+            Some(false) if began.elapsed() >= PICKED_UP_WITHIN => {
                 return eprintln!(
-                    "The service on {listen} has not taken it over within {} s; see its log, and incident-sync config check.",
-                    TAKEN_OVER_WITHIN.as_secs()
+                    "The service on {listen} has not picked up the tenant within {} s. See its log and run: incident-sync config check",
+                    PICKED_UP_WITHIN.as_secs()
                 );
             }
             Some(false) => tokio::time::sleep(Duration::from_millis(500)).await,
@@ -134,17 +132,14 @@ fn not_done(problem: String) -> Failure {
     Failure::NotDone(problem)
 }
 
-/// As the configuration will judge it.
 fn check_name(name: &str) -> Result<(), Failure> {
     if name.is_empty() || !is_printable_name(name) {
-        return Err(wrong(
-            "--name: set the name that reports and metrics show, without characters that are not seen".to_owned(),
-        ));
+        return Err(wrong("--name: expected a name of printable characters".to_owned()));
     }
     Ok(())
 }
 
-/// What fails after the click costs the customer's admin another one, so it is looked at before.
+/// Checked before the link is shown: a failure after the consent would cost the customer's admin another one.
 async fn check_connectivity(
     config: &Config,
     request: &ConsentRequest,
@@ -155,15 +150,15 @@ async fn check_connectivity(
         Tenant::with_defaults(id, name, request.endpoints.clone(), Arc::clone(&request.app));
     let found = doctor::connectivity(config, &Arc::new(tenant)).await;
     let is_of_credential = |finding: &&Finding| finding.group == Group::Credentials;
-    // One credential that is good is enough, and a clock that is wrong is made up for.
+    // One valid credential is enough, and a wrong clock is compensated.
     let is_expired =
         found.iter().filter(is_of_credential).all(|finding| finding.result == CheckResult::Failure);
-    let hinders = |finding: &&Finding| {
+    let is_blocking = |finding: &&Finding| {
         finding.result == CheckResult::Failure
             && finding.check != "clock"
             && (finding.group != Group::Credentials || is_expired)
     };
-    let told = |finding: &Finding| {
+    let describe = |finding: &Finding| {
         let error =
             finding.error.as_ref().map_or_else(String::new, |error| format!(" ({})", error.text));
         format!("{}: {}{error}", finding.about, finding.advice)
@@ -172,21 +167,21 @@ async fn check_connectivity(
         .iter()
         .filter(|finding| matches!(finding.result, CheckResult::Failure | CheckResult::Warning))
     {
-        if !hinders(&finding) {
-            eprintln!("Warning: {}.", told(finding));
+        if !is_blocking(&finding) {
+            eprintln!("Warning: {}.", describe(finding));
         }
     }
-    let hindrances: Vec<String> = found.iter().filter(hinders).map(told).collect();
-    if hindrances.is_empty() {
+    let blocking: Vec<String> = found.iter().filter(is_blocking).map(describe).collect();
+    if blocking.is_empty() {
         return Ok(());
     }
     Err(not_done(format!(
-        "a consent could not be proven from here, so there is no link yet. {}",
-        hindrances.join(". ")
+        "Consent cannot be verified from this machine; no link was created. {}",
+        blocking.join(". ")
     )))
 }
 
-/// Another national cloud knows nothing of the registration of `[app]`. GCC's customers sign in where commercial ones do.
+/// Another national cloud does not know the registration of `[app]`. GCC customers sign in to the commercial one.
 fn check_cloud(config: &Config, args: &ConsentArgs) -> Result<(), Failure> {
     let cloud = args.cloud.as_deref().and_then(Cloud::from_name);
     let (own, other) = (config.onboarding.endpoints(None), config.onboarding.endpoints(cloud));
@@ -194,26 +189,28 @@ fn check_cloud(config: &Config, args: &ConsentArgs) -> Result<(), Failure> {
         return Ok(());
     }
     Err(wrong(format!(
-        "--cloud: {} knows nothing of the registration of [app]; such a customer needs a registration in that cloud, whose client_id and credential stand in the tenant's own file",
+        "--cloud: {} does not know the registration of [app]. Create a registration in that cloud and set its client_id and credential in the tenant's file",
         other.authority
     )))
 }
 
-/// Whoever has a link for any customer decides which one it is: somebody has to compare.
+/// A link without a tenant works for any directory, so the operator has to confirm which one consented.
 fn check_confirmable(args: &ConsentArgs) -> Result<(), Failure> {
     if args.tenant.is_some() || args.any_tenant || std::io::stdin().is_terminal() {
         return Ok(());
     }
     Err(wrong(
-        "without --tenant the link works for any directory, and nobody is there to confirm which; give the customer's directory id by --tenant, or add --any-tenant"
+        "without --tenant the link works for any directory, and standard input is not a terminal to confirm it. Pass --tenant with the customer's directory id, or --any-tenant"
             .to_owned(),
     ))
 }
 
-/// Lets the operator type the directory that was not asked for by name.
+/// Asks the operator for the id of the directory.
 async fn confirmed(id: TenantId, stop: &CancellationToken) -> Result<(), Failure> {
-    eprintln!("The answer is of the directory {id}. Compare it with what the customer tells you.");
-    eprint!("Type it to go on: ");
+    eprintln!(
+        "The response is from directory {id}. Compare it with the id that the customer gave you."
+    );
+    eprint!("Type the id to continue: ");
     drop(std::io::stderr().flush());
     let read = tokio::task::spawn_blocking(|| {
         let mut typed = String::new();
@@ -227,43 +224,42 @@ async fn confirmed(id: TenantId, stop: &CancellationToken) -> Result<(), Failure
     if typed.trim().eq_ignore_ascii_case(&id.to_string()) {
         return Ok(());
     }
-    let cure =
-        "the consent stands at Microsoft; if it is your customer's, run it again with --tenant";
-    Err(not_done(format!("the directory was not confirmed, and nothing was written; {cure}")))
+    let cure = "The consent remains at Microsoft. If the directory is your customer's, run the command again with --tenant";
+    Err(not_done(format!("the directory was not confirmed; nothing was written. {cure}")))
 }
 
 fn check_unknown(config: &Config, id: TenantId) -> Result<(), Failure> {
     if let Some(known) = config.tenants.iter().find(|tenant| tenant.id == id) {
-        let cure = "print the link alone for another consent, and see `check --tenant`";
-        return Err(wrong(format!("tenant {id} is configured already as {}; {cure}", known.name)));
+        let cure =
+            "For another consent, print the link without --listen; then run `check --tenant`";
+        return Err(wrong(format!("tenant {id} is already configured as {}. {cure}", known.name)));
     }
-    // What is wrong with such a file may be anything, so its text is what is looked at.
-    let holds = |file: &&str| {
+    // An invalid file may not even parse, so its text is searched.
+    let contains_id = |file: &&str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         text.to_ascii_lowercase().contains(&id.to_string())
     };
-    let Some(file) = config.refused.iter().map(|error| error.file.as_str()).find(holds) else {
+    let Some(file) = config.refused.iter().map(|error| error.file.as_str()).find(contains_id)
+    else {
         return Ok(());
     };
-    Err(wrong(format!(
-        "tenant {id} stands in {file}, which is refused; see `config check`, and mend it"
-    )))
+    Err(wrong(format!("tenant {id} is in {file}, which is invalid. Run `config check` and fix it")))
 }
 
-/// Where the tenant's file goes, `None` if it is to be printed. Asked before the admin clicks, and before it is written.
+/// The path of the tenant's file; `None` if it is printed. Checked before the link is shown and again before writing.
 fn free_place(config: &Config, name: &str, is_printed: bool) -> Result<Option<PathBuf>, Failure> {
     if config.tenants.iter().any(|tenant| tenant.name == name) {
-        return Err(wrong(format!("another tenant is called {name}; choose another --name")));
+        return Err(wrong(format!("another tenant is named {name}. Choose another --name")));
     }
     let Some(dir) = config.onboarding.dir.as_ref().filter(|_| !is_printed) else { return Ok(None) };
     let place = tenant_file::path(dir, name)
-        .ok_or_else(|| wrong(format!("--name: {name} has no letter for a file name")))?;
+        .ok_or_else(|| wrong(format!("--name: {name} has no letter or digit for a file name")))?;
     if place.exists() {
-        return Err(wrong(format!("{} is there already; choose another --name", place.display())));
+        return Err(wrong(format!("{} already exists. Choose another --name", place.display())));
     }
     access(dir, AccessFlags::W_OK).map_err(|error| {
         wrong(format!(
-            "cannot write to {}: {}; run it as root, or add --print",
+            "cannot write to {}: {}. Run the command as root, or pass --print",
             dir.display(),
             error.desc()
         ))
@@ -271,7 +267,7 @@ fn free_place(config: &Config, name: &str, is_printed: bool) -> Result<Option<Pa
     Ok(Some(place))
 }
 
-/// Waits for the admin and proves what the browser says.
+/// Waits for the redirect and verifies it.
 async fn await_consent(
     config: &Config,
     request: &ConsentRequest,
@@ -283,7 +279,7 @@ async fn await_consent(
     let id = consented(callback, args.wait, stop).await?;
     if let Some(asked) = request.directory.filter(|asked| *asked != id) {
         return Err(not_done(format!(
-            "the answer is for tenant {id}, and {asked} was asked for; nothing was written"
+            "the response is for tenant {id} instead of {asked}; nothing was written"
         )));
     }
     check_unknown(config, id)?;
@@ -292,7 +288,7 @@ async fn await_consent(
     }
     let patience = humantime::format_duration(args.patience);
     eprintln!(
-        "The answer says that tenant {id} has consented. Proving it by a token, for at most {patience}."
+        "Received the consent of tenant {id}. Verifying it with a token, for at most {patience}."
     );
     let tenant =
         Tenant::with_defaults(id, name, request.endpoints.clone(), Arc::clone(&request.app));
@@ -303,14 +299,14 @@ async fn await_consent(
                     "stopped; nothing was written. {}",
                     manual_steps(&tenant, args)
                 )),
-                // Nothing of it can be believed.
+                // Nothing in the response can be trusted.
                 error @ SyncError::WrongTenant { .. } => not_done(format!(
-                    "tenant {id} is not proven, and nothing was written. {}",
-                    told(&error)
+                    "tenant {id} could not be verified; nothing was written. {}",
+                    describe_error(&error)
                 )),
                 error => not_done(format!(
-                    "tenant {id} is not proven, and nothing was written. {}\n{}",
-                    told(&error),
+                    "tenant {id} could not be verified; nothing was written. {}\n{}",
+                    describe_error(&error),
                     manual_steps(&tenant, args)
                 )),
             },
@@ -318,10 +314,10 @@ async fn await_consent(
     let doubt = match check {
         TokenCheck::Valid => None,
         TokenCheck::RoleMissing => {
-            Some("the API answers although the token shows no role Incident.Read.All")
+            Some("the API answers although the token lacks the role Incident.Read.All")
         }
         TokenCheck::Unreadable => {
-            Some("the token cannot be read; that Entra gave it for this tenant is the proof")
+            Some("the token is opaque; it was verified only by Entra issuing it for this tenant")
         }
     };
     if let Some(doubt) = doubt {
@@ -330,13 +326,13 @@ async fn await_consent(
     Ok(tenant)
 }
 
-/// What is left to do when the proof fails: the admin need not click again. On standard error, so that no script takes the
-/// lines for proven.
+/// The steps left when the verification fails; the admin need not consent again. For standard error, so that no script
+/// takes the lines as verified.
 fn manual_steps(tenant: &Tenant, args: &ConsentArgs) -> String {
     let text = tenant_file::text(tenant.id, &tenant.name, args.cloud.as_deref());
     format!(
-        "What the admin has accepted stands at Microsoft. When this is mended, add the lines below to the configuration, \
-         and prove it by: incident-sync check --tenant {}\n\n[[tenants]]\n{text}",
+        "The consent remains at Microsoft. When this is fixed, add these lines to the configuration and verify them \
+         with: incident-sync check --tenant {}\n\n[[tenants]]\n{text}",
         tenant.id
     )
 }
@@ -354,33 +350,33 @@ async fn consented(
     match answer {
         Ok(Some(ConsentAnswer::Consented(id))) => Ok(id),
         Ok(Some(ConsentAnswer::Refused(refusal))) => Err(not_done(format!(
-            "the consent was not given, and nothing was written. {} Entra said: {}",
-            told(&refusal.error),
+            "the consent was refused; nothing was written. {} Entra reported: {}",
+            describe_error(&refusal.error),
             refusal.description
         ))),
-        Ok(None) => Err(not_done("the listener has ended; nothing was written".to_owned())),
+        Ok(None) => Err(not_done("the listener failed; nothing was written".to_owned())),
         Err(_) => Err(not_done(
-            "nobody came in time, and the link is worth nothing now; run it again".to_owned(),
+            "Timed out waiting for consent; the link has expired. Run the command again".to_owned(),
         )),
     }
 }
 
-/// What happened and who must do what.
-fn told(error: &SyncError) -> String {
+/// The advice and the owner.
+fn describe_error(error: &SyncError) -> String {
     let Diagnosis { owner: who, advice: say, class, .. } = error.diagnosis();
     let who = match who {
         Owner::CustomerAdmin if class == ErrorClass::ConsentMissing => {
-            "The customer must act: a Global, Privileged Role or Cloud Application Administrator can consent."
+            "Owner: the customer. A Global, Privileged Role or Cloud Application Administrator can consent."
         }
-        Owner::CustomerAdmin => "The customer's admin must act.",
-        Owner::Operator => "You must act.",
-        Owner::Developers => "The developers of incident-sync must act.",
-        Owner::Nobody => "Try it again later.",
+        Owner::CustomerAdmin => "Owner: the customer's admin.",
+        Owner::Operator => "Owner: you, the operator.",
+        Owner::Developers => "Owner: the developers of incident-sync.",
+        Owner::Nobody => "Retry later.",
     };
     format!("{say} ({error}). {who}")
 }
 
-/// A consent takes up to some minutes until all of Entra and the API know of it.
+/// Retries, because a consent takes up to some minutes to take effect everywhere.
 async fn verify_consent(
     config: &Config,
     tenant: &Tenant,
@@ -392,7 +388,7 @@ async fn verify_consent(
     let once = || async move {
         let check = use_token(tenant, tokens, incidents).await;
         if check.is_err() {
-            // The next one may have the role that this one lacks.
+            // The next token may have the role.
             tokens.forget(tenant).await;
         }
         check
@@ -404,7 +400,7 @@ async fn verify_consent(
     retry::retry_within(patience, stop, spreads, once).await
 }
 
-/// A token, whose `tid` is compared as for every tenant, and one call with it.
+/// Requests a token, whose `tid` is checked, and makes one call with it.
 async fn use_token(
     tenant: &Tenant,
     tokens: &TokenCache,
@@ -415,8 +411,8 @@ async fn use_token(
     Ok(token.check())
 }
 
-/// Writes the file. The configuration may have changed while the admin slept; what cannot be written is printed, so that
-/// nobody has to click again.
+/// Writes the file. The configuration may have changed meanwhile; if the file cannot be written, its content is printed, so
+/// that the admin need not consent again.
 fn write_tenant_file(
     file: Option<&Path>,
     args: &ConsentArgs,
@@ -441,11 +437,11 @@ fn write_tenant_file(
     let block = format!("[[tenants]]\n{text}");
     let value = json!({ "tenant_id": tenant.id.to_string(), "name": tenant.name, "file": place, "block": block });
     let printed = print(args.json, &value, || match &place {
-        Some(place) => format!("{} is proven and written to {}", tenant.name, place.display()),
+        Some(place) => format!("Verified {} and wrote {}", tenant.name, place.display()),
         None => block.trim_end().to_owned(),
     });
     if place.is_none() {
-        eprintln!("{} is proven. Add these lines to the configuration.", tenant.name);
+        eprintln!("Verified {}. Add these lines to the configuration.", tenant.name);
     }
     written.and(printed).map(|()| place)
 }

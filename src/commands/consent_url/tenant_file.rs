@@ -19,7 +19,7 @@ pub(super) fn text(id: TenantId, name: &str, cloud: Option<&str>) -> String {
     format!("id = \"{id}\"\nname = \"{name}\"\n{cloud}")
 }
 
-/// Where the tenant's file goes: the letters and digits of its name. `None` if it has none.
+/// The path: the letters and digits of the name. `None` if it has none.
 pub(super) fn path(dir: &Path, name: &str) -> Option<PathBuf> {
     let words: Vec<&str> =
         name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
@@ -27,17 +27,17 @@ pub(super) fn path(dir: &Path, name: &str) -> Option<PathBuf> {
     (!stem.is_empty()).then(|| dir.join(format!("{stem}.toml")))
 }
 
-/// Writes the file at once whole, and never over another one. Whoever may read the directory may read the file: it holds
-/// no secret, and the service may run as a user whom nobody knows yet.
+/// Writes the file atomically and never over another one. A user who may read the directory may read the file: it contains
+/// no secret, and the service user may not exist yet.
 pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let folder = fs::metadata(dir)?;
-    // Neither the daemon nor the configuration looks at names like this, and nobody can have laid a link there.
+    // The configuration ignores such names, and the random part prevents a prepared link.
     let draft = dir.join(format!(".consent-{}.draft", Uuid::new_v4().simple()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     let written = file
         .write_all(text.as_bytes())
-        // Who is not root cannot give it to a group of others.
+        // Only root may set a foreign group.
         .and_then(|()| std::os::unix::fs::fchown(&file, None, Some(folder.gid())).or(Ok(())))
         .and_then(|()| file.set_permissions(Permissions::from_mode(0o640 | folder.mode() & 0o004)))
         .and_then(|()| file.sync_all())
@@ -54,7 +54,7 @@ mod tests {
     const ID: TenantId = TenantId(uuid::Uuid::from_u128(7));
 
     #[test]
-    fn a_name_never_leads_out_of_the_directory_and_is_never_hidden() {
+    fn file_name_stays_in_directory_and_visible() {
         let of = |name: &str| path(Path::new("/d"), name).map(|path| path.display().to_string());
         assert_eq!(of("Contoso AG (Köln)").as_deref(), Some("/d/Contoso-AG-Köln.toml"));
         assert_eq!(of("../../etc/passwd").as_deref(), Some("/d/etc-passwd.toml"));
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_lies_in_wait_for_the_draft_is_not_followed() {
+    fn symlink_at_draft_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         let victim = dir.path().join("victim");
         fs::write(&victim, "kept").unwrap();
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_readable_by_whom_its_directory_is_and_never_replaced() {
+    fn file_mode_follows_directory_without_overwrite() {
         for (of_dir, of_file) in [(0o755, 0o644), (0o750, 0o640), (0o700, 0o640)] {
             let dir = tempfile::tempdir().unwrap();
             fs::set_permissions(dir.path(), Permissions::from_mode(of_dir)).unwrap();

@@ -1,4 +1,4 @@
-//! The command `tenant erase-person`: everything that names one person, in all of a tenant's rows.
+//! The command `tenant erase-person`: replaces what identifies one person in all rows of a tenant.
 
 use std::io::BufRead;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::commands::exit::Failure;
 use crate::commands::output::print;
-use crate::commands::tenant::purge::{actor, find_tenant, table};
+use crate::commands::tenant::subject::{actor, find_tenant, row_table};
 use crate::config::Config;
 use crate::context::OpenDatabase;
 use crate::incident::person::Person;
@@ -18,16 +18,16 @@ use crate::store::tenant_data::purge::RowCounts;
 use crate::store::tenant_data::rows::{BATCH_BYTES, TenantRows};
 use crate::tenant::TenantId;
 
-/// Whom to erase.
 #[derive(Debug, Args)]
 pub struct EraseArgs {
     /// The tenant, by name or id.
     #[arg(value_name = "TENANT")]
     tenant: String,
-    /// The person's sign-in name, such as ann@example.com; `-` reads it from standard input, unseen by others on this machine.
+    /// The sign-in name of the person, such as ann@example.com. `-` reads it from standard input, which keeps it out of the
+    /// process list.
     #[arg(long, value_name = "NAME")]
     upn: String,
-    /// Count only.
+    /// Count the rows without changing them.
     #[arg(long)]
     dry_run: bool,
     /// Print JSON.
@@ -35,32 +35,32 @@ pub struct EraseArgs {
     json: bool,
 }
 
-/// Puts a placeholder in the place of a person, everywhere or nowhere, and tells how many rows changed.
-pub async fn erase(config: &Config, args: EraseArgs) -> Result<(), Failure> {
+/// Replaces the person by a placeholder, in one transaction.
+pub async fn run(config: &Config, args: EraseArgs) -> Result<(), Failure> {
     let upn = sign_in_name(&args.upn)?;
     let database = OpenDatabase::existing(&config.database).await?;
     let erased = erase_with(&database.store, &args, &upn).await;
     if erased.is_err() {
-        // Else the tenant would wait until our lease expires.
+        // Otherwise the tenant would wait until the lease expires.
         drop(database.store.release_leases().await);
     }
     database.close().await;
     let (tenant, counts) = erased?;
     let value = json!({ "tenant_id": tenant.tenant_id, "name": tenant.name, "dry_run": args.dry_run, "changed": counts });
     print(args.json, &value, || match (counts.is_empty(), args.dry_run) {
-        (true, _) => format!("No row of {} names this person.", tenant.name),
+        (true, _) => format!("No row of {} identifies this person.", tenant.name),
         (false, true) => {
             format!(
-                "These rows of {} name the person; nothing was changed:\n{}",
+                "Rows of {} that identify the person (nothing was changed):\n{}",
                 tenant.name,
-                table(&counts)
+                row_table(&counts)
             )
         }
         (false, false) => format!(
-            "The person is erased in these rows of {}:\n{}\nMicrosoft is not asked to forget anything: an incident that changes \
-             there, and names the person there, brings the name back.",
+            "Erased the person from these rows of {}:\n{}\nMicrosoft keeps its own copy: an incident that changes there and names the person \
+             is stored again with the name.",
             tenant.name,
-            table(&counts)
+            row_table(&counts)
         ),
     })
 }
@@ -70,13 +70,15 @@ fn sign_in_name(given: &str) -> Result<String, Failure> {
     if name == "-" {
         name.clear();
         let read = std::io::stdin().lock().read_line(&mut name);
-        read.map_err(|error| Failure::Configuration(format!("cannot read the name: {error}")))?;
+        read.map_err(|error| {
+            Failure::Configuration(format!("cannot read the name from standard input: {error}"))
+        })?;
     }
     let name = name.trim();
     match name.split_once('@') {
         Some((user, domain)) if !user.is_empty() && domain.contains('.') => Ok(name.to_owned()),
         _ => Err(Failure::Configuration(
-            "--upn: not a sign-in name; write it like ann@example.com".to_owned(),
+            "--upn: not a sign-in name. Expected the form ann@example.com".to_owned(),
         )),
     }
 }
@@ -89,7 +91,7 @@ async fn erase_with(
     let tenant = find_tenant(store, &args.tenant).await?;
     let id = TenantId(tenant.tenant_id);
     let seized = if args.dry_run { None } else { Some(store.take_lease(id).await?) };
-    // Another one for each person, so that counts of persons stay what they were.
+    // One for each person, so that counts of distinct persons stay the same.
     let placeholder = format!("erased-{}", &Uuid::new_v4().simple().to_string()[..12]);
     let person = Person::new(upn, &store.person_ids(id, upn).await?, placeholder);
     let mut rows = store.locked_rows(id).await?;
@@ -98,7 +100,7 @@ async fn erase_with(
         let changed = erase_table(&mut rows, at, &person).await?;
         if changed > 0 {
             let name = rows.tables[at].name.clone();
-            tracing::info!(tenant.id = %id, table = name, count = changed, "a person is erased");
+            tracing::info!(tenant.id = %id, table = name, count = changed, "Erased a person");
             counts.insert(name, changed);
         }
     }
@@ -119,7 +121,7 @@ async fn erase_table(rows: &mut TenantRows, at: usize, person: &Person) -> Resul
             let changed = without(person, &row).map_err(|what| {
                 let (table, row) = (&rows.tables[at].name, rows.name_row(&row));
                 Failure::NotDone(format!(
-                    "defender.{table}, {row}: {what}; nothing was erased. Delete this row, or store its incident again"
+                    "defender.{table}, {row}: {what}. Nothing was erased. Delete this row or store its incident again"
                 ))
             })?;
             if let Some(row) = changed {
@@ -138,10 +140,10 @@ async fn erase_table(rows: &mut TenantRows, at: usize, person: &Person) -> Resul
     }
 }
 
-/// The row without the person, if they are in it. What was set aside is text that holds JSON.
+/// The row without the person, if it changed. The payload of a quarantined row is JSON in a text.
 fn without(person: &Person, row: &str) -> Result<Option<String>, String> {
     let mut row: Value =
-        serde_json::from_str(row).map_err(|error| format!("the row cannot be read: {error}"))?;
+        serde_json::from_str(row).map_err(|error| format!("cannot parse the row: {error}"))?;
     let inner = row
         .get("payload")
         .and_then(Value::as_str)

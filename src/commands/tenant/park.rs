@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::commands::exit::Failure;
 use crate::commands::output::print;
-use crate::commands::tenant::purge::{actor, find_tenant};
+use crate::commands::tenant::subject::{actor, find_tenant};
 use crate::config::Config;
 use crate::context::{OpenDatabase, SetupError};
 use crate::error::SyncError;
@@ -14,13 +14,12 @@ use crate::store::Store;
 use crate::store::readers::KnownTenant;
 use crate::tenant::TenantId;
 
-/// Who is to rest.
 #[derive(Debug, Args)]
 pub struct ParkArgs {
     /// The tenant, by name or id.
     #[arg(value_name = "TENANT")]
     tenant: String,
-    /// Why. Operators see it in the status; customer-scoped readers do not.
+    /// The reason. Shown in `status`, hidden from customer-scoped readers.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// Print JSON.
@@ -28,7 +27,6 @@ pub struct ParkArgs {
     json: bool,
 }
 
-/// Who is to go on.
 #[derive(Debug, Args)]
 pub struct ResumeArgs {
     /// The tenant, by name or id.
@@ -39,31 +37,29 @@ pub struct ResumeArgs {
     json: bool,
 }
 
-/// Stops a tenant until somebody resumes it.
 pub async fn park(config: &Config, args: ParkArgs) -> Result<(), Failure> {
     let park = async |store: &Store, id| store.park(id, &actor(), args.reason.as_deref()).await;
     let (tenant, is_parked) = change(config, &args.tenant, park).await?;
     if !is_parked {
         return Err(Failure::Configuration(format!(
-            "{} has left; there is nothing to park",
+            "{} was removed from the configuration and cannot be parked",
             tenant.name
         )));
     }
     print(args.json, &describe(&tenant, true), || {
         format!(
-            "{} is parked; to let it go on: incident-sync tenant resume {}",
+            "{} is parked. Resume it with: incident-sync tenant resume {}",
             tenant.name, tenant.tenant_id
         )
     })
 }
 
-/// Lets a parked tenant be tried at once.
 pub async fn resume(config: &Config, args: ResumeArgs) -> Result<(), Failure> {
     let resume = async |store: &Store, id| store.resume(id, &actor()).await;
     let (tenant, was_parked) = change(config, &args.tenant, resume).await?;
     print(args.json, &describe(&tenant, false), || match was_parked {
-        true => format!("{} goes on; a daemon that runs tries it within seconds", tenant.name),
-        false => format!("{} was not parked", tenant.name),
+        true => format!("{} is resumed. A running daemon starts it within seconds.", tenant.name),
+        false => format!("{} was not parked.", tenant.name),
     })
 }
 

@@ -1,13 +1,13 @@
-//! Rows on sessions and roles of others that can slow the service down or stop it.
+//! Findings on other users' sessions and roles that can slow or stop the service.
 
 use super::FindingBuilder;
 use crate::doctor::Finding;
 use crate::store::feed::{Feed, FeedHolder, ReaderLimits};
 use crate::store::inspect::SchemaState;
 
-/// A transaction that lasts longer holds the change feed back long enough to look at it.
+/// A longer transaction delays the change feed noticeably.
 const HOLDER_WARNS_S: f64 = 60.0;
-/// Named in one row at most.
+/// The most that one finding names.
 const NAMED_MAX: usize = 5;
 
 pub(super) fn change_feed(
@@ -16,18 +16,15 @@ pub(super) fn change_feed(
     user: &str,
 ) -> Finding {
     let check = "change_feed";
-    let Some(schema) = schema else { return rows.not_tried(check, "the schema is not current") };
+    let Some(schema) = schema else { return rows.not_tried(check, "the schema is not up to date") };
     let Feed { holders, hidden_seconds } = &schema.feed;
-    // Without its age, a transaction is suspect while a change has been hidden for that long.
+    // A transaction of unknown age counts as old as the oldest hidden change.
     let is_old =
         |holder: &&FeedHolder| holder.age_seconds.unwrap_or(*hidden_seconds) > HOLDER_WARNS_S;
     let holders: Vec<&FeedHolder> =
         holders.iter().filter(|holder| !holder.is_ours).filter(is_old).collect();
     if holders.is_empty() {
-        return rows.ok(
-            check,
-            "no transaction of other sessions holds the change feed back for more than a minute",
-        );
+        return rows.ok(check, "no transaction delays the change feed by more than a minute");
     }
     let named: Vec<String> =
         holders.iter().take(NAMED_MAX).map(|holder| named(holder, user)).collect();
@@ -35,18 +32,18 @@ pub(super) fn change_feed(
         0 => String::new(),
         more => format!("; and {more} more"),
     };
-    let say = "Transactions hold reporting.incident_changes back, which shows no newer change until they end: ";
+    let say = "Open transactions delay reporting.incident_changes, which shows no newer change until they end: ";
     rows.warning(check, format!("{say}{}{more}", named.join("; ")))
 }
 
-/// Who it is, and the statement that ends it.
+/// The session, and the statement that ends it.
 fn named(holder: &FeedHolder, user: &str) -> String {
     let shown = |text: &Option<String>| {
         let text = text.as_deref().unwrap_or("unknown");
         text.chars().filter(|c| !c.is_control()).take(80).collect::<String>()
     };
     let age = holder.age_seconds.map_or_else(
-        || format!("for an unknown time, GRANT pg_read_all_stats TO {user} shows it"),
+        || format!("for an unknown time (to see it: GRANT pg_read_all_stats TO {user})"),
         |seconds| format!("for {seconds:.0} s"),
     );
     let (role, database) = (shown(&holder.role), shown(&holder.database));
@@ -54,7 +51,7 @@ fn named(holder: &FeedHolder, user: &str) -> String {
         (Some(gid), _) => {
             let gid = gid.replace('\'', "''");
             format!(
-                "prepared by {role} in database {database} {age}: run there ROLLBACK PREPARED '{gid}'"
+                "prepared by {role} in database {database} {age}: run there: ROLLBACK PREPARED '{gid}'"
             )
         }
         (None, pid) => {
@@ -68,9 +65,9 @@ fn named(holder: &FeedHolder, user: &str) -> String {
 
 pub(super) fn readers(rows: &FindingBuilder, schema: Option<&SchemaState>) -> Finding {
     let check = "readers";
-    let Some(schema) = schema else { return rows.not_tried(check, "the schema is not current") };
+    let Some(schema) = schema else { return rows.not_tried(check, "the schema is not up to date") };
     if schema.readers.is_empty() {
-        return rows.ok(check, "there are no reader roles");
+        return rows.ok(check, "no reader roles");
     }
     let those = |is_so: fn(&ReaderLimits) -> bool| -> Vec<&str> {
         schema
@@ -87,16 +84,16 @@ pub(super) fn readers(rows: &FindingBuilder, schema: Option<&SchemaState>) -> Fi
     let advice = match &unbounded[..] {
         [] => String::new(),
         [first, ..] => format!(
-            "; {} may fill the disk with temporary files: a superuser limits that by ALTER ROLE {first} SET temp_file_limit = '2GB'",
+            "; {} may fill the disk with temporary files. As a superuser, run for each: ALTER ROLE {first} SET temp_file_limit = '2GB'",
             unbounded.join(", ")
         ),
     };
     match &unlimited[..] {
-        [] => rows.ok(check, format!("each reader role ({}) has a connection limit{advice}", schema.readers.len())),
+        [] => rows.ok(check, format!("every reader role ({}) has a connection limit{advice}", schema.readers.len())),
         [first, ..] => rows.warning(
             check,
             format!(
-                "{} may take every connection of the server: run ALTER ROLE {first} CONNECTION LIMIT 10 for each{advice}",
+                "{} may take every connection of the server. Run for each: ALTER ROLE {first} CONNECTION LIMIT 10{advice}",
                 unlimited.join(", ")
             ),
         ),

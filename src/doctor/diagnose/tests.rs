@@ -1,7 +1,14 @@
-use super::super::network::CertificateFacts;
-use super::super::{CheckResult, ConfigurationFacts, DatabaseFacts};
+use chrono::TimeDelta;
+
+use super::tenant::AUDIENCES;
 use super::*;
+use crate::doctor::network::{CertificateFacts, HostFacts};
+use crate::doctor::tenant::{TenantProbe, TokenFacts};
+use crate::doctor::{ConfigurationFacts, DatabaseFacts};
+use crate::entra::claims::TokenCheck;
+use crate::entra::credential::CredentialId;
 use crate::store::feed::{Feed, FeedHolder, ReaderLimits};
+use crate::store::inspect::{Inspection, SchemaState};
 
 fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap()
@@ -71,7 +78,7 @@ fn row(facts: &Facts, group: Group, check: &str) -> Finding {
 }
 
 #[test]
-fn a_clock_warns_beyond_a_minute_and_fails_beyond_five() {
+fn clock_skew_warns_then_fails() {
     for (ahead, result) in [
         (0, CheckResult::Ok),
         (60, CheckResult::Ok),
@@ -92,7 +99,7 @@ fn a_clock_warns_beyond_a_minute_and_fails_beyond_five() {
 }
 
 #[test]
-fn a_certificate_that_ends_soon_is_told_with_its_issuer() {
+fn expiring_certificate_warns_with_issuer() {
     for (days, result) in [(8, CheckResult::Ok), (6, CheckResult::Warning)] {
         let row = row(
             &facts(vec![host(Some(0), days)], good_database(), Vec::new()),
@@ -105,7 +112,26 @@ fn a_certificate_that_ends_soon_is_told_with_its_issuer() {
 }
 
 #[test]
-fn a_server_that_is_too_old_or_a_standby_fails() {
+fn credential_expiry_decides_its_finding() {
+    let result = |days: i64, problem: Option<&str>| {
+        let expiry = CredentialExpiry {
+            credential_id: CredentialId { client_id: "a".into(), name: "first", owner: None },
+            kind: "certificate",
+            expires: Some(now() + TimeDelta::days(days)),
+            is_renewed: false,
+            problem: problem.map(str::to_owned),
+            fingerprint: [0; 32],
+        };
+        credential(&expiry, now()).result
+    };
+    assert_eq!(result(31, None), CheckResult::Ok);
+    assert_eq!(result(31, Some("app.pem: not found")), CheckResult::Warning);
+    assert_eq!(result(6, None), CheckResult::Warning);
+    assert_eq!(result(-1, None), CheckResult::Failure);
+}
+
+#[test]
+fn old_server_or_standby_fails() {
     let old = Inspection { version: 140_011, version_name: "14.11".to_owned(), ..good_database() };
     let told = row(&facts(Vec::new(), old, Vec::new()), Group::Database, "version");
     assert_eq!((told.result, told.who_must_act), (CheckResult::Failure, Some("operator")));
@@ -116,7 +142,7 @@ fn a_server_that_is_too_old_or_a_standby_fails() {
 }
 
 #[test]
-fn a_token_for_somebody_else_fails_unless_the_api_takes_it() {
+fn foreign_audience_fails_unless_api_accepts() {
     let judged = |aud: Option<&str>, call| {
         let told = TokenFacts { check: TokenCheck::Valid, audience: aud.map(str::to_owned) };
         let facts = facts(Vec::new(), good_database(), vec![seen("Contoso", Ok(told), Some(call))]);
@@ -139,7 +165,7 @@ fn a_token_for_somebody_else_fails_unless_the_api_takes_it() {
 }
 
 #[test]
-fn the_breaker_says_what_opened_it() {
+fn breaker_reports_its_original_cause() {
     let expired = SyncError::Entra {
         status: 401,
         error: String::new(),
@@ -207,7 +233,7 @@ fn change_feed_warns_of_transactions_older_than_a_minute() {
     let row = check(vec![prepared], 0.0);
     assert!(
         row.advice.ends_with(
-            "prepared by bi in database sync for 75 s: run there ROLLBACK PREPARED 'it''s'"
+            "prepared by bi in database sync for 75 s: run there: ROLLBACK PREPARED 'it''s'"
         ),
         "{}",
         row.advice
@@ -248,4 +274,57 @@ fn readers_without_a_connection_limit_are_a_warning() {
         open.advice
     );
     assert!(!open.advice.contains("temp_file_limit"), "{}", open.advice);
+}
+
+fn text(findings: &[Finding]) -> String {
+    let line = |finding: &Finding| {
+        let Finding { group, check, about, result, who_must_act, advice, .. } = finding;
+        let owner = who_must_act.unwrap_or("-");
+        format!("{} {check} [{}] {owner}: {about}: {advice}\n", group.as_str(), result.as_str())
+    };
+    findings.iter().map(line).collect()
+}
+
+#[test]
+fn findings_of_a_healthy_installation() {
+    let inspection = Inspection { schema: Some(Ok(SchemaState::default())), ..good_database() };
+    let token = TokenFacts {
+        check: TokenCheck::Valid,
+        audience: Some("https://api.security.microsoft.com".to_owned()),
+    };
+    let tenants = vec![seen("Contoso", Ok(token), Some(Ok(())))];
+    let facts = facts(vec![host(Some(0), 90)], inspection, tenants);
+    insta::assert_snapshot!(text(&diagnose(&facts, now())));
+}
+
+#[test]
+fn findings_of_a_broken_database() {
+    let inspection = Inspection {
+        version: 140_011,
+        version_name: "14.11".to_owned(),
+        encoding: "LATIN1".to_owned(),
+        is_standby: true,
+        isolation: vec![("alerts".to_owned(), false)],
+        create_rights: vec!["REVOKE CREATE ON SCHEMA public FROM PUBLIC".to_owned()],
+        schema: Some(Ok(SchemaState {
+            missing: vec!["table incidents"],
+            missing_rights: vec!["GRANT SELECT ON defender.incidents TO r".to_owned()],
+            dead_grants: Some(vec!["acme".to_owned()]),
+            ..SchemaState::default()
+        })),
+        ..good_database()
+    };
+    let facts = facts(Vec::new(), inspection, Vec::new());
+    insta::assert_snapshot!(text(&diagnose(&facts, now())));
+}
+
+#[test]
+fn findings_of_an_untrusted_certificate() {
+    let certificate = SyncError::Transport {
+        peer: crate::error::Peer::Entra,
+        what: "invalid peer certificate: UnknownIssuer".to_owned(),
+        fault: Some(crate::error::ConnectionFault::UnknownIssuer),
+    };
+    let host = Host { reached: Some(Err(certificate)), ..host(None, 0) };
+    insta::assert_snapshot!(text(&connectivity(&[], &Egress::Direct, &[host], now())));
 }

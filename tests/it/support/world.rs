@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use incident_sync::commands::progress::Progress;
 use incident_sync::context;
 use incident_sync::defender::DefenderClient;
 use incident_sync::entra::credential::{App, Credential};
@@ -15,6 +14,7 @@ use incident_sync::store::runs::Outcome;
 use incident_sync::store::tenants::RemovedTenants;
 use incident_sync::sync::engine::{SyncEngine, SyncSettings, TenantResult};
 use incident_sync::sync::page_fetcher::Services;
+use incident_sync::sync::progress::Progress;
 use incident_sync::sync::retry::RetryPolicy;
 use incident_sync::sync::schedule::Schedule;
 use incident_sync::sync::tenant_run::SyncMode;

@@ -1,5 +1,4 @@
-//! The folder of an export, held open: its files are reached through the open folder, so that nobody who may change the path
-//! to it puts another one in its place meanwhile.
+//! The folder of an export. Files are opened relative to the open folder, so that replacing the path has no effect.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -16,22 +15,22 @@ use crate::commands::exit::Failure;
 
 /// An open folder.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(in crate::commands::tenant) struct Folder {
     opened: OwnedFd,
     path: PathBuf,
 }
 
 impl Folder {
-    /// A folder to write an export into: made if it is absent, else empty, ours and closed to everybody else.
-    pub(super) fn prepare(path: &Path) -> Result<Self, Failure> {
-        // Without a slash at its end, behind which a link would be followed.
+    /// A folder to write an export into: a new one, or an empty one that only its owner may read.
+    pub(in crate::commands::tenant) fn prepare(path: &Path) -> Result<Self, Failure> {
+        // Without a trailing slash, which would make the system follow a link.
         let path: PathBuf = path.components().collect();
         match DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => made.map_err(|error| cannot("make", &path, &error))?,
         }
         let refused = |why: &str| {
-            Failure::Configuration(format!("{} {why}. Name a new folder", path.display()))
+            Failure::Configuration(format!("{} {why}. Choose a new folder", path.display()))
         };
         let about = fs::symlink_metadata(&path).map_err(|error| cannot("read", &path, &error))?;
         if !about.is_dir() {
@@ -48,7 +47,7 @@ impl Folder {
         let about = about.map_err(|error| cannot("read", &path, &error))?;
         if about.uid() != geteuid().as_raw() {
             return Err(refused(&format!(
-                "belongs to user {}, who could read the export",
+                "is owned by user {}, who could read the export",
                 about.uid()
             )));
         }
@@ -66,7 +65,7 @@ impl Folder {
     }
 
     /// A folder to read an export from.
-    pub(super) fn existing(path: &Path) -> Result<Self, Failure> {
+    pub(in crate::commands::tenant) fn existing(path: &Path) -> Result<Self, Failure> {
         Self::opened(path.to_owned(), OFlag::empty())
     }
 
@@ -79,21 +78,21 @@ impl Folder {
     }
 
     /// The path of a file in it, for messages.
-    pub(super) fn path_of(&self, name: &str) -> PathBuf {
+    pub(in crate::commands::tenant) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// A new file that nobody else may read.
-    pub(super) fn create(&self, name: &str) -> io::Result<File> {
+    /// A new file that only its owner may read.
+    pub(in crate::commands::tenant) fn create(&self, name: &str) -> io::Result<File> {
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         Ok(File::from(openat(&self.opened, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?))
     }
 
-    /// A file to read, which is regular and no link: a pipe without a writer would be waited for, and a device read for ever.
-    pub(super) fn open(&self, name: &str) -> io::Result<File> {
+    /// A regular file, not a link: reading a pipe or a device could block forever.
+    pub(in crate::commands::tenant) fn open(&self, name: &str) -> io::Result<File> {
         let not_regular = || io::Error::other("it is not a regular file");
-        // To open a device can already have an effect.
+        // Opening a device can have an effect.
         let about = fstatat(&self.opened, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         if SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
             return Err(not_regular());
@@ -103,8 +102,8 @@ impl Folder {
         if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
     }
 
-    /// Lets the names of its files survive a crash.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    /// Makes the names of its files durable.
+    pub(in crate::commands::tenant) fn sync(&self) -> io::Result<()> {
         File::from(self.opened.try_clone()?).sync_all()
     }
 }

@@ -9,20 +9,20 @@ use crate::defender::BODY_BYTES_MAX;
 const LINE_BYTES_MAX: usize = 2 * BODY_BYTES_MAX + 1024 * 1024;
 
 #[derive(Debug)]
-pub(super) struct Lines<R> {
+pub(in crate::commands::tenant) struct Lines<R> {
     reader: R,
     bytes_max: usize,
 }
 
 impl Lines<BufReader<File>> {
-    pub(super) fn of(file: File) -> Self {
+    pub(in crate::commands::tenant) fn of(file: File) -> Self {
         Self { reader: BufReader::new(file), bytes_max: LINE_BYTES_MAX }
     }
 }
 
 impl<R: BufRead> Lines<R> {
     /// The next line without its end; `None` behind the last one.
-    pub(super) fn next(&mut self) -> Result<Option<String>, String> {
+    pub(in crate::commands::tenant) fn next(&mut self) -> Result<Option<String>, String> {
         let (mut line, longest) = (Vec::new(), self.bytes_max as u64 + 1);
         let read = self.reader.by_ref().take(longest).read_until(b'\n', &mut line);
         if read.map_err(|error| error.to_string())? == 0 {

@@ -17,14 +17,14 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// A monitor, a health check and some browsers need fewer; the descriptors of the process are for the database and the API.
+/// More than a monitor, a health check and some browsers need; the other descriptors are for the database and the API.
 const CONNECTIONS_MAX: usize = 64;
-/// A connection is closed unless the head of its next request is there in time.
+/// The time for the head of the next request.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
-/// Where no connection can be accepted, as without a free descriptor, it is tried again after so long.
+/// The pause after a failed accept, for example without a free descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `stop`, then ends the connections after the requests that they are answering.
+/// Serves until `stop`, then closes each connection after its current request.
 pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let open = Arc::new(Open::default());
     let mut tasks = JoinSet::new();
@@ -38,7 +38,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
         let socket = match accepted {
             Ok((socket, _)) => socket,
             Err(error) => {
-                tracing::debug!(error = %error, "a connection to the listener was not accepted");
+                tracing::debug!(error = %error, "Cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -87,7 +87,7 @@ impl Open {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
     }
 
-    /// Makes room for a newcomer: connections without a request must not keep a health check out.
+    /// Makes room for a new connection: idle ones must not block a health check.
     fn close_oldest_idle(&self) {
         let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(idle) =
@@ -119,7 +119,7 @@ async fn converse(
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
     let mut serving = pin!(builder.serve_connection(TokioIo::new(socket), answer));
-    // However it ends is the peer's business: it went away, was silent for too long, or said something that is no HTTP.
+    // Errors are ignored: the peer disconnected, timed out or sent something other than HTTP.
     tokio::select! {
         _ = serving.as_mut() => {}
         () = connection.closed.cancelled() => {}

@@ -1,5 +1,5 @@
-//! The loopback listener: the status page, `/healthz`, `/readyz` and `/metrics`. Nobody has to log in, so it only shows, and
-//! only to whom it is meant.
+//! The loopback listener: the status page, `/healthz`, `/readyz` and `/metrics`. It has no login, so it is read-only and
+//! refuses requests under foreign host names.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ mod connections;
 
 const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
 const HEALTH_BYTES_MAX: u64 = 4096;
-/// A scrape comes every few seconds; faster ones get the same answer again.
+/// Faster scrapes get the same response again.
 const METRICS_LAST: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
@@ -69,15 +69,19 @@ pub async fn start(
     Ok(address)
 }
 
-/// Whoever may look, may only look; and nobody's web page may look through its visitor's browser.
+/// Allows only reading, and protects against DNS rebinding.
 async fn guard(State(listen): State<IpAddr>, request: Request, next: Next) -> Response {
     let mut response = if !is_for_us(request.headers(), listen) {
-        let told = format!(
-            "This is served to localhost, {listen} and other loopback addresses, under no other name.\n"
+        let text = format!(
+            "Misdirected request: the Host header must be localhost, {listen} or another loopback address.\n"
         );
-        (StatusCode::MISDIRECTED_REQUEST, told).into_response()
+        (StatusCode::MISDIRECTED_REQUEST, text).into_response()
     } else if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")], "Only GET and HEAD.\n")
+        (
+            StatusCode::METHOD_NOT_ALLOWED,
+            [(header::ALLOW, "GET, HEAD")],
+            "Method not allowed. Use GET or HEAD.\n",
+        )
             .into_response()
     } else {
         next.run(request).await
@@ -93,8 +97,8 @@ async fn guard(State(listen): State<IpAddr>, request: Request, next: Next) -> Re
     response
 }
 
-/// A page from elsewhere can have its own name lead to this machine, and would then be allowed to read our answers; but the
-/// browser tells that name. Whoever tells none is no browser.
+/// A foreign web page can resolve its own name to this machine and would then be allowed to read the responses, but the
+/// browser sends that name as Host. A client without a Host header is not a browser.
 fn is_for_us(headers: &HeaderMap, listen: IpAddr) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -117,7 +121,7 @@ async fn fleet(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Respo
     show(shared.page.fleet(query.as_deref() == Some("refresh")).await)
 }
 
-/// A page from memory is for people; a probe learns from the status that the database is away.
+/// Shows the last data while the database is unavailable, with a status that probes understand.
 fn show(page: RenderedPage) -> Response {
     let status = if page.is_current { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Html(page.html)).into_response()
@@ -128,24 +132,24 @@ async fn tenant(State(shared): State<Shared>, Path(id): Path<String>) -> Respons
         Ok(id) => shared.page.tenant(id).await,
         Err(_) => None,
     };
-    page.map_or_else(|| (StatusCode::NOT_FOUND, "There is no such tenant.\n").into_response(), show)
+    page.map_or_else(|| (StatusCode::NOT_FOUND, "No such tenant.\n").into_response(), show)
 }
 
-/// Asks the daemon that listens there whether it lives.
+/// Asks the daemon on this address for its health.
 pub async fn ask_health(listen: SocketAddr) -> Result<(), String> {
     match tokio::time::timeout(HEALTH_DEADLINE, ask(listen, "/healthz")).await {
         Ok(Ok(answer)) if answer.starts_with(b"HTTP/1.0 200 ") => Ok(()),
-        Ok(Ok(_)) => Err(format!("{listen} answers, but it is no healthy incident-sync")),
-        Ok(Err(error)) => Err(format!("no incident-sync listens on {listen}: {error}")),
+        Ok(Ok(_)) => Err(format!("{listen} answers, but not as a healthy incident-sync")),
+        Ok(Err(error)) => Err(format!("cannot connect to incident-sync on {listen}: {error}")),
         Err(_) => Err(format!("{listen} did not answer within {} s", HEALTH_DEADLINE.as_secs())),
     }
 }
 
-/// Whether the daemon that listens there knows a tenant; `None` where none listens.
+/// Whether the daemon on this address knows a tenant; `None` without a daemon.
 pub async fn ask_known(listen: SocketAddr, tenant: TenantId) -> Option<bool> {
     let path = format!("/tenants/{tenant}");
     let answer = tokio::time::timeout(HEALTH_DEADLINE, ask(listen, &path)).await.ok()?.ok()?;
-    // 503 is a page from memory: the database is away, and the tenant is known.
+    // 503: the database is unavailable, but the tenant is known.
     Some(answer.starts_with(b"HTTP/1.0 200 ") || answer.starts_with(b"HTTP/1.0 503 "))
 }
 
@@ -165,7 +169,7 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
     }
 }
 
-/// However many ask, the metrics are rendered by one at a time, and once a second.
+/// Renders the metrics at most once a second.
 async fn render(State(shared): State<Shared>) -> Response {
     let Some(metrics) = &shared.metrics else { return StatusCode::NOT_FOUND.into_response() };
     let mut rendered = shared.rendered.lock().await;
@@ -219,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_this_machine_are_served() {
+    fn foreign_host_names_are_refused() {
         let listen = "127.0.0.1".parse().unwrap();
         let is_served = |hosts: &[&str]| {
             let hosts =
@@ -256,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_break_out_of_its_label() {
+    fn tenant_name_is_escaped_in_metrics() {
         let name = "a\"b\\c".to_owned();
         let tenants = [Freshness {
             name,

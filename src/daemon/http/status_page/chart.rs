@@ -1,12 +1,12 @@
-//! A drawing of a tenant's last day: how old its data was, and how each run ended.
+//! A chart of a tenant's last day: the age of its data and the outcome of each run.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use maud::{Markup, html};
 
-use crate::commands::output::age;
 use crate::store::status::RecentRun;
+use crate::sync::tenant_state::age;
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 180.0;
@@ -35,10 +35,10 @@ const CEILINGS: [f64; 15] = [
     180.0 * DAY,
 ];
 const DAY: f64 = 86_400.0;
-/// A tenant that was just added has a plot too.
+/// A new tenant has a chart too.
 const SHORTEST: TimeDelta = TimeDelta::minutes(1);
 
-/// What a style makes of an outcome.
+/// The CSS class of an outcome.
 pub(super) fn class(outcome: &str) -> &'static str {
     match outcome {
         "ok" => "good",
@@ -48,7 +48,7 @@ pub(super) fn class(outcome: &str) -> &'static str {
     }
 }
 
-/// Draws runs, which come newest first, up to `now`, when the data was so old.
+/// Draws the runs, newest first, up to `now`.
 pub(super) fn plot(
     now: DateTime<Utc>,
     freshness_seconds: Option<f64>,
@@ -69,11 +69,11 @@ pub(super) fn plot(
     let y = |seconds: f64| BASE - seconds / ceiling * (BASE - TOP);
     let points: Vec<String> =
         line.iter().map(|(time, seconds)| format!("{:.1},{:.1}", x(*time), y(*seconds))).collect();
-    let told = describe(span, highest, runs);
+    let description = describe(span, highest, runs);
     html! {
         figure {
-            svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(told) {
-                title { (told) }
+            svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(description) {
+                title { (description) }
                 @for part in [0.0, 0.5, 1.0] {
                     line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(y(part * ceiling)) y2=(y(part * ceiling)) {}
                     text.axis x=(LEFT - 6.0) y=(y(part * ceiling) + 4.0) text-anchor="end" {
@@ -89,12 +89,12 @@ pub(super) fn plot(
                 text.axis x=(LEFT) y=(HEIGHT - 6.0) { (age(span)) " ago" }
                 text.axis x=(WIDTH - RIGHT) y=(HEIGHT - 6.0) text-anchor="end" { "now" }
             }
-            figcaption { (told) }
+            figcaption { (description) }
         }
     }
 }
 
-/// The age of the data over time: it grows by a second a second, and falls where a run made it complete.
+/// The age of the data over time: it grows with time and drops at each complete run.
 fn freshness(
     begin: DateTime<Utc>,
     now: DateTime<Utc>,
@@ -128,7 +128,7 @@ fn to_delta(seconds: f64) -> TimeDelta {
         .unwrap_or_default()
 }
 
-/// The same in words.
+/// The text alternative of the chart.
 fn describe(span: f64, highest: f64, runs: &[RecentRun]) -> String {
     let mut outcomes = BTreeMap::<&str, usize>::new();
     for run in runs {
@@ -138,7 +138,7 @@ fn describe(span: f64, highest: f64, runs: &[RecentRun]) -> String {
         outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
     let outcomes = if outcomes.is_empty() { "no runs".to_owned() } else { outcomes.join(", ") };
     format!(
-        "Age of the data (line) and runs (marks) in the last {}: {outcomes}; the data was at most {} old",
+        "Age of the data (line) and runs (marks) in the last {}: {outcomes}; maximum age {}",
         age(span),
         age(highest)
     )
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_falls_where_a_run_made_the_data_complete_and_grows_until_now() {
+    fn freshness_drops_at_complete_runs_only() {
         let runs = [run(600, "failed"), run(300, "ok"), run(0, "ok")];
         let line = freshness(at(0), at(900), Some(600.0), &runs);
         assert_eq!(line, [(at(2), 2.0), (at(302), 302.0), (at(302), 2.0), (at(900), 600.0)]);
@@ -179,14 +179,14 @@ mod tests {
             freshness(at(0), at(900), Some(1_000.0), &runs[..1]),
             [(at(0), 100.0), (at(900), 1_000.0)]
         );
-        assert_eq!(freshness(at(0), at(900), None, &runs[..1]), [], "there never was data");
+        assert_eq!(freshness(at(0), at(900), None, &runs[..1]), [], "no data yet");
     }
 
     #[test]
-    fn a_plot_tells_the_same_in_words_and_stays_within_its_frame() {
+    fn chart_has_text_and_stays_in_frame() {
         let runs = [run(600, "failed"), run(300, "ok"), run(0, "ok")];
         let drawn = plot(at(900), Some(600.0), &runs).into_string();
-        assert!(drawn.contains("1 failed, 2 ok; the data was at most 10m old"), "{drawn}");
+        assert!(drawn.contains("1 failed, 2 ok; maximum age 10m"), "{drawn}");
         let points =
             drawn.split("points=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
         for point in points.split(' ') {

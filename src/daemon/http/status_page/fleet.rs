@@ -1,4 +1,4 @@
-//! The page of all tenants, the worst first.
+//! The page of all tenants, worst state first.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -6,22 +6,22 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::{Fleet, Snapshot, badge, grouped, moment, name, trouble, words};
-use crate::commands::output::{State, age, data_as_of, last_run, must_act};
 use crate::entra::expiry;
 use crate::store::quota::Quota;
 use crate::store::status::FleetTenant;
 use crate::sync::engine::SyncEngine;
+use crate::sync::tenant_state::{State, age, data_as_of, last_run, must_act};
 
-/// The worst state first, in it what does not pass by itself, then the oldest data.
+/// By state, then problems that need an action, then the oldest data.
 pub(super) fn worst_first(left: &FleetTenant, right: &FleetTenant) -> Ordering {
-    let credential_id = |tenant: &FleetTenant| {
-        let passes = must_act(&tenant.standing).is_none_or(|(who, _)| who == "nobody");
-        (State::of(&tenant.standing), passes)
+    let severity = |tenant: &FleetTenant| {
+        let recovers = must_act(&tenant.standing).is_none_or(|(who, _)| who == "nobody");
+        (State::of(&tenant.standing), recovers)
     };
     let age = |tenant: &FleetTenant| tenant.standing.freshness_seconds.unwrap_or(f64::INFINITY);
     let by_age = age(right).total_cmp(&age(left));
-    credential_id(left)
-        .cmp(&credential_id(right))
+    severity(left)
+        .cmp(&severity(right))
         .then(by_age)
         .then_with(|| left.standing.name.cmp(&right.standing.name))
 }
@@ -42,8 +42,8 @@ pub(super) fn body(engine: &SyncEngine, snapshot: &Snapshot, is_repeated: bool) 
                 "incident-sync " (env!("CARGO_PKG_VERSION"))
                 @if let Some(fleet) = &snapshot.fleet { " · as of " (moment(fleet.now)) }
                 " · "
-                @if is_repeated { "asks again every minute, " a href="/" { "stop that" } }
-                @else { a href="/?refresh" { "ask again every minute" } }
+                @if is_repeated { "Auto-refresh: every minute (" a href="/" { "turn off" } ")" }
+                @else { "Auto-refresh: off (" a href="/?refresh" { "turn on" } ")" }
             }
         }
         (trouble(snapshot))
@@ -51,7 +51,7 @@ pub(super) fn body(engine: &SyncEngine, snapshot: &Snapshot, is_repeated: bool) 
     }
 }
 
-/// Before the first answer of the database.
+/// Shown before the first answer of the database.
 fn configured(engine: &SyncEngine) -> Markup {
     let settings = engine.settings();
     let mut names: Vec<&str> =
@@ -63,19 +63,19 @@ fn configured(engine: &SyncEngine) -> Markup {
     }
 }
 
-/// Credentials that end soon: each is about many tenants.
+/// Credentials that expire soon; each affects many tenants.
 fn notices(fleet: &Fleet) -> Markup {
     let now = expiry::now();
     html! {
-        @for ending in &fleet.expiries {
-            @if ending.stage(now).is_none() && ending.problem.is_some() {
+        @for credential in &fleet.expiries {
+            @if credential.stage(now).is_none() && credential.problem.is_some() {
                 div.notice.warn role="alert" {
-                    p { strong { "A credential cannot be read again." } " " (ending.describe(now)) ". Who must act: operator." }
+                    p { strong { "A credential cannot be re-read." } " " (credential.describe(now)) ". Who must act: operator." }
                 }
             }
-            @if let Some(stage) = ending.stage(now) {
+            @if let Some(stage) = credential.stage(now) {
                 div.notice.(if stage == 0 { "bad" } else { "warn" }) role="alert" {
-                    p { strong { "A credential ends." } " " (ending.describe(now)) ". Who must act: operator." }
+                    p { strong { @if stage == 0 { "A credential has expired." } @else { "A credential expires soon." } } " " (credential.describe(now)) ". Who must act: operator." }
                 }
             }
         }
@@ -112,7 +112,7 @@ fn summary(fleet: &Fleet) -> Markup {
                     dd {
                         @for (at, (who, count)) in actors.iter().enumerate() {
                             @if at > 0 { ", " }
-                            @if *who == "nobody" { "passes by itself " } @else { (words(who)) " " }
+                            @if *who == "nobody" { "recovers automatically " } @else { (words(who)) " " }
                             (count)
                         }
                     }
@@ -141,9 +141,9 @@ fn summary(fleet: &Fleet) -> Markup {
 
 fn table(fleet: &Fleet, quota: &Quota) -> Markup {
     html! {
-        div.scroll role="region" aria-label="Tenants, the worst first" tabindex="0" {
+        div.scroll role="region" aria-label="Tenants, worst state first" tabindex="0" {
             table {
-                caption { "Each tenant, the worst first" }
+                caption { "Tenants, worst state first" }
                 thead {
                     tr {
                         th scope="col" rowspan="2" { "Tenant" }
@@ -151,7 +151,7 @@ fn table(fleet: &Fleet, quota: &Quota) -> Markup {
                         th scope="col" rowspan="2" { "Data as of" }
                         th scope="col" rowspan="2" { "Last run" }
                         th scope="colgroup" colspan="4" { "Open incidents" }
-                        th scope="col" rowspan="2" { "Calls left in the hour" }
+                        th scope="col" rowspan="2" { "Calls left this hour" }
                         th scope="col" rowspan="2" { "Who must act" }
                         th scope="col" rowspan="2" { "What" }
                     }

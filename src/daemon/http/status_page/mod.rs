@@ -1,5 +1,5 @@
-//! The status page: what is wrong and who must act, on one screen. No script, nothing from elsewhere, and of the customers'
-//! data nothing but their names.
+//! The status page: problems and their owners on one screen. No scripts, no external resources, and no customer data
+//! except names.
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -13,27 +13,27 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use crate::commands::output::{State, age};
 use crate::entra::expiry::{self, CredentialExpiry};
 use crate::error::{Owner, SyncError};
 use crate::store::status::FleetTenant;
 use crate::sync::engine::SyncEngine;
 use crate::sync::tenant_run::PAGES_PER_SLICE;
+use crate::sync::tenant_state::{State, age};
 
 mod chart;
 mod fleet;
 mod tenant;
 
 const STYLE: &str = include_str!("style.css");
-/// However many people look, the database is asked no more often.
+/// Limits the queries, however many browsers ask.
 const SNAPSHOT_LIFETIME: Duration = Duration::from_secs(2);
 
-/// What passes by itself has passed after so long.
+/// A failure that recovers automatically has done so within this time.
 const LASTING: Duration = Duration::from_secs(300);
-/// Our own statement timeout.
+/// SQLSTATE of the statement timeout.
 const QUERY_CANCELED: &str = "57014";
 
-/// What a browser may do with our pages: show them, in our own style, and nothing else.
+/// Lets a browser show the pages with their own style and nothing else.
 pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = STANDARD.encode(Sha256::digest(STYLE));
     format!(
@@ -41,29 +41,28 @@ pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// The pages, and what they remember of the database for the time when it is away.
+/// The pages, with the last data for the time when the database is unavailable.
 #[derive(Debug)]
 pub struct StatusPage {
     engine: Arc<SyncEngine>,
     last: Mutex<Option<Snapshot>>,
 }
 
-/// A page to be shown.
 #[derive(Debug)]
 pub struct RenderedPage {
     /// HTML.
     pub html: String,
-    /// Whether it shows what the database knows now; else the database is away.
+    /// Whether the data is current; otherwise the database is unavailable.
     pub is_current: bool,
 }
 
-/// The last look at the database.
+/// The last query of the database.
 #[derive(Debug, Clone)]
 struct Snapshot {
     at: Instant,
-    /// Of the last look that succeeded.
+    /// Of the last query that succeeded.
     fleet: Option<Arc<Fleet>>,
-    /// Why the last one did not.
+    /// Why the last query failed.
     failure: Option<SyncError>,
 }
 
@@ -71,7 +70,7 @@ struct Snapshot {
 #[derive(Debug, Clone)]
 struct Fleet {
     at: Instant,
-    /// How much older than at that moment they are shown.
+    /// How much age was added since.
     aged: Duration,
     /// The database's clock.
     now: DateTime<Utc>,
@@ -80,7 +79,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// While nobody can look, data grows older and polls become overdue all the same.
+    /// Ages the data by the time since the last query: polls become overdue meanwhile.
     fn aged_to_now(&self) -> Self {
         let aged = self.at.elapsed();
         let more = (aged - self.aged).as_secs_f64();
@@ -96,19 +95,18 @@ impl Fleet {
 }
 
 impl StatusPage {
-    /// Nothing is known yet.
     pub fn new(engine: Arc<SyncEngine>) -> Self {
         Self { engine, last: Mutex::default() }
     }
 
-    /// The page of all tenants. `is_repeated` has the browser ask again every minute.
+    /// The page of all tenants. `is_repeated` makes the browser reload it every minute.
     pub async fn fleet(&self, is_repeated: bool) -> RenderedPage {
         let snapshot = self.snapshot().await;
         let body = fleet::body(&self.engine, &snapshot, is_repeated);
         shown("Tenants · incident-sync", is_repeated, &body, snapshot.failure.is_none())
     }
 
-    /// The page of one tenant; `None` when nobody knows it.
+    /// The page of one tenant; `None` for an unknown one.
     pub async fn tenant(&self, id: Uuid) -> Option<RenderedPage> {
         let snapshot = self.snapshot().await;
         let known = snapshot.fleet.as_ref().and_then(|fleet| {
@@ -130,7 +128,7 @@ impl StatusPage {
         Some(shown(&format!("{} · incident-sync", tenant.standing.name), false, &body, is_current))
     }
 
-    /// One look at a time, and none again too soon after one that failed either.
+    /// Runs one query at a time, and no more often after a failure.
     async fn snapshot(&self) -> Snapshot {
         let mut last = self.last.lock().await;
         if let Some(snapshot) = &*last
@@ -180,7 +178,7 @@ fn shown(title: &str, is_repeated: bool, body: &Markup, is_current: bool) -> Ren
     RenderedPage { html: document.into_string(), is_current }
 }
 
-/// What stands above everything else while the database is away.
+/// The notice while the database is unavailable.
 fn trouble(snapshot: &Snapshot) -> Markup {
     let Some(error) = &snapshot.failure else { return html! {} };
     let diagnosis = error.diagnosis();
@@ -197,23 +195,23 @@ fn trouble(snapshot: &Snapshot) -> Markup {
         div.notice.bad role="alert" {
             p {
                 strong {
-                    @if is_slow { "The database takes too long to answer this page." }
+                    @if is_slow { "The database is too slow to answer this page." }
                     @else { "The database does not answer." }
                 }
                 " " (diagnosis.advice) " (" (error) "). Who must act: " (words(who.as_str())) "."
             }
             @match known {
                 Some(known) => p {
-                    "Below is what was known " (age(known.as_secs_f64())) " ago, as old as it is now."
-                    @if !is_slow { " Nothing new is stored meanwhile." }
+                    "Showing data from " (age(known.as_secs_f64())) " ago"
+                    @if is_slow { "." } @else { "; no new data is being stored." }
                 },
-                None => p { "Nothing is known yet of how the tenants stand." },
+                None => p { "The state of the tenants is not known yet." },
             }
         }
     }
 }
 
-/// A state as a word with a sign; the colour only repeats it.
+/// A state as a word with a sign; the color adds nothing.
 fn badge(state: State) -> Markup {
     let (class, sign) = match state {
         State::Parked => ("bad", "✖"),
@@ -227,17 +225,17 @@ fn badge(state: State) -> Markup {
     html! { span.badge.(class) { span aria-hidden="true" { (sign) } " " (state.as_str()) } }
 }
 
-/// A word of the database for people.
+/// An identifier of the database, readable.
 fn words(word: &str) -> String {
     word.replace('_', " ")
 }
 
-/// A customer chooses its name, and the direction of its letters.
+/// Isolates the text direction, because the customer chooses the name.
 fn name(name: &str) -> Markup {
     html! { bdi { (name) } }
 }
 
-/// In groups of three digits; nothing that is shown here is below zero.
+/// In groups of three digits. No number here is negative.
 fn grouped(number: i64) -> HumanCount {
     HumanCount(number.unsigned_abs())
 }

@@ -3,11 +3,11 @@
 use maud::{Markup, html};
 
 use super::{Fleet, Snapshot, badge, chart, grouped, moment, name, trouble, words};
-use crate::commands::output::{State, age, data_as_of, must_act};
 use crate::error::SyncError;
 use crate::store::status::{FleetTenant, RecentRun};
+use crate::sync::tenant_state::{State, age, data_as_of, must_act};
 
-/// Rows of the table; the plot shows all that were read.
+/// Rows of the table; the chart shows all runs.
 const ROWS_MAX: usize = 50;
 
 pub(super) fn unknown(title: &str, snapshot: &Snapshot) -> Markup {
@@ -33,7 +33,7 @@ pub(super) fn body(
                 }
                 (table(runs))
             }
-            Err(error) => p { "Its runs could not be read: " (error) "." },
+            Err(error) => p { "Cannot read the runs: " (error) "." },
         }
     }
 }
@@ -49,7 +49,7 @@ fn heading(title: &str) -> Markup {
 
 fn facts(fleet: &Fleet, tenant: &FleetTenant, calls_left: u32) -> Markup {
     let standing = &tenant.standing;
-    let (who, what) = must_act(standing).unwrap_or(("nobody", "Nothing is wrong."));
+    let (who, what) = must_act(standing).unwrap_or(("nobody", "No action is needed."));
     html! {
         dl.facts {
             dt { "State" } dd { (badge(State::of(standing))) }
@@ -61,7 +61,7 @@ fn facts(fleet: &Fleet, tenant: &FleetTenant, calls_left: u32) -> Markup {
                 @if let Some(time) = standing.last_success_at { " (" (moment(time)) ")" }
             }
             @if standing.consecutive_failures.unwrap_or(0) > 0 {
-                dt { "Failures since" }
+                dt { "Consecutive failures" }
                 dd {
                     (standing.consecutive_failures.unwrap_or(0))
                     @if let Some(time) = standing.next_attempt_at.filter(|time| *time > fleet.now) {
@@ -74,7 +74,7 @@ fn facts(fleet: &Fleet, tenant: &FleetTenant, calls_left: u32) -> Markup {
                 "high " (grouped(tenant.open_high)) ", medium " (grouped(tenant.open_medium)) ", low "
                 (grouped(tenant.open_low)) ", other " (grouped(tenant.open_other))
             }
-            dt { "Calls left in the hour" }
+            dt { "Calls left this hour" }
             dd {
                 (grouped(calls_left.into()))
                 @if tenant.line.pause_seconds > 0.0 {
@@ -94,14 +94,14 @@ fn table(runs: &[RecentRun]) -> Markup {
     html! {
         div.scroll role="region" aria-label="Recent runs" tabindex="0" {
             table {
-                caption { "The last " (runs.len().min(ROWS_MAX)) " runs of the day, the newest first" }
+                caption { "The last " (runs.len().min(ROWS_MAX)) " runs of the day, newest first" }
                 thead {
                     tr {
-                        @for head in ["Began", "Kind", "Outcome"] { th scope="col" { (head) } }
+                        @for head in ["Started", "Kind", "Outcome"] { th scope="col" { (head) } }
                         @for head in ["Seconds", "Calls", "Throttled", "Seen", "Written", "Rejected"] {
                             th.number scope="col" { (head) }
                         }
-                        th scope="col" { "What went wrong" }
+                        th scope="col" { "Error" }
                     }
                 }
                 tbody { @for run in runs.iter().take(ROWS_MAX) { (row(run)) } }

@@ -1,0 +1,82 @@
+//! The commands `config check` and `config show`.
+
+use std::path::Path;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::commands::exit::Failure;
+use crate::commands::output::{self, print, print_line};
+use crate::config::{Config, ConfigError, ConfigErrors, Setting};
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Validate all configuration files and report every error. Works offline.
+    Check(ConfigArgs),
+    /// Print the effective configuration with the source of each value. Secrets are redacted.
+    Show(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(config: &Config, command: &ConfigCommand) -> Result<(), Failure> {
+    match command {
+        ConfigCommand::Show(args) => {
+            print(args.json, &json!(config.settings), || settings_table(&config.settings))
+        }
+        ConfigCommand::Check(args) => check(config, args),
+    }
+}
+
+/// Prints the warnings too, at any log level.
+fn check(config: &Config, args: &ConfigArgs) -> Result<(), Failure> {
+    let Config { file, tenants, warnings, refused, .. } = config;
+    let value = check_json(file.as_deref(), Some(tenants.len()), warnings, refused);
+    print(args.json, &value, || {
+        let file = file
+            .as_ref()
+            .map_or_else(|| "no file, defaults only".to_owned(), |file| file.display().to_string());
+        let result =
+            if refused.is_empty() { "valid" } else { "valid except for files in tenants_dir" };
+        let warnings =
+            warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect::<String>();
+        format!("{file}: {result}, {} tenants{warnings}", tenants.len())
+    })?;
+    if refused.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Configuration(ConfigErrors(refused.clone()).to_string()))
+    }
+}
+
+/// Reports a configuration that was rejected as a whole; nothing is known of its tenants.
+pub(crate) fn refused(file: Option<&Path>, errors: &ConfigErrors, args: &ConfigArgs) -> Failure {
+    let printed = if args.json {
+        print_line(format_args!("{:#}", check_json(file, None, &[], &errors.0)))
+    } else {
+        Ok(())
+    };
+    printed.err().unwrap_or_else(|| Failure::Configuration(errors.to_string()))
+}
+
+fn check_json(
+    file: Option<&Path>,
+    tenants: Option<usize>,
+    warnings: &[String],
+    errors: &[ConfigError],
+) -> Value {
+    json!({ "ok": errors.is_empty(), "file": file, "tenants": tenants, "warnings": warnings, "errors": errors })
+}
+
+fn settings_table(settings: &[Setting]) -> String {
+    let mut table = output::table(["tenant", "key", "value", "from"]);
+    for Setting { key, tenant, value, source } in settings {
+        table.add_row([tenant.as_deref().unwrap_or_default(), key, value, source]);
+    }
+    table.to_string()
+}

@@ -1,0 +1,96 @@
+//! The command `status`: the state of each tenant, from the database.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::commands::exit::Failure;
+use crate::commands::output::{self, print};
+use crate::config::Config;
+use crate::context::{OpenDatabase, SetupError};
+use crate::entra::expiry::{self, CredentialExpiry};
+use crate::store::status::TenantStatus;
+use crate::sync::tenant_state::{State, data_as_of, last_run, must_act};
+use crate::tenant::Tenant;
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(config: &Config, args: StatusArgs) -> Result<(), Failure> {
+    let database = OpenDatabase::existing(&config.database).await?;
+    let tenants = database.store.tenant_status().await.map_err(SetupError::from);
+    database.close().await;
+    let mut tenants = tenants?;
+    let known: HashSet<Uuid> = tenants.iter().map(|tenant| tenant.standing.tenant_id).collect();
+    let unknown = config.tenants.iter().filter(|tenant| !known.contains(&tenant.id.0));
+    tenants.extend(unknown.map(|tenant| TenantStatus::unknown(tenant)));
+    let expiries = expiry::expiries(&config.tenants).await;
+    print(args.json, &as_json(&tenants, &config.tenants, &expiries), || {
+        let now = expiry::now();
+        let credentials =
+            expiries.iter().map(|each| format!("\n{}", each.describe(now))).collect::<String>();
+        table(&tenants) + &credentials
+    })?;
+    let failing = tenants.iter().any(|tenant| State::of(&tenant.standing) <= State::Stale);
+    if failing { Err(Failure::Tenant) } else { Ok(()) }
+}
+
+/// The rows of the database, with each tenant's state and credentials.
+fn as_json(
+    tenants: &[TenantStatus],
+    configured: &[Arc<Tenant>],
+    expiries: &[CredentialExpiry],
+) -> Value {
+    let of = |tenant: &TenantStatus| {
+        let mut value = json!(tenant);
+        value["state"] = State::of(&tenant.standing).as_str().into();
+        value["must_act"] = must_act(&tenant.standing)
+            .map(|(who, what)| json!({ "owner": who, "what": what }))
+            .into();
+        value["credentials"] = expiry::of_tenant(configured, tenant.standing.tenant_id, expiries);
+        value
+    };
+    tenants.iter().map(of).collect()
+}
+
+fn table(tenants: &[TenantStatus]) -> String {
+    let mut table = output::table([
+        "tenant",
+        "state",
+        "data as of",
+        "last run",
+        "incidents",
+        "open",
+        "rejected",
+        "late",
+        "holes",
+        "failures",
+        "who must act",
+        "what",
+    ]);
+    for TenantStatus { standing, incidents, open_incidents, .. } in tenants {
+        let (who, what) = must_act(standing).unwrap_or_default();
+        table.add_row([
+            standing.name.clone(),
+            State::of(standing).as_str().to_owned(),
+            data_as_of(standing),
+            last_run(standing),
+            incidents.to_string(),
+            open_incidents.to_string(),
+            standing.rejected.to_string(),
+            standing.found_late.unwrap_or(0).to_string(),
+            standing.gaps.to_string(),
+            standing.consecutive_failures.unwrap_or(0).to_string(),
+            who.to_owned(),
+            what.to_owned(),
+        ]);
+    }
+    table.to_string()
+}

@@ -1,0 +1,307 @@
+//! Findings on the database.
+
+use super::network::{addresses, no_name};
+use super::{FindingBuilder, sessions};
+use crate::doctor::{DatabaseFacts, Finding, Group};
+use crate::error::SyncError;
+use crate::postgres::programs::OLDEST_MAJOR;
+use crate::store::inspect::{Inspection, SchemaState};
+
+pub(super) fn findings(seen: &DatabaseFacts) -> Vec<Finding> {
+    let rows = FindingBuilder { group: Group::Database, about: &seen.server };
+    let later = [
+        "version",
+        "encoding",
+        "roles",
+        "owners",
+        "create",
+        "migrations",
+        "isolation",
+        "rights",
+        "objects",
+        "grants",
+        "change_feed",
+        "readers",
+    ];
+    let mut all = Vec::new();
+    match &seen.looked_up {
+        None => {}
+        Some(Ok(count)) => all.push(rows.ok("dns", addresses(*count))),
+        Some(Err(why)) => {
+            all.push(no_name(&rows, why));
+            let rest = ["connection", "server"].into_iter().chain(later);
+            all.extend(rest.map(|check| rows.not_tried(check, "the name does not resolve")));
+            return all;
+        }
+    }
+    match &seen.connected {
+        None => {}
+        Some(Ok(())) => all.push(rows.ok("connection", "connection accepted")),
+        Some(Err(why)) => {
+            let say = "Nothing accepts connections there. Check that Postgres runs, that it listens on this address and port (listen_addresses, port), and that no firewall blocks it";
+            all.push(Finding {
+                error: Some(why.clone().into()),
+                ..rows.failure("connection", say)
+            });
+            let rest = ["server"].into_iter().chain(later);
+            all.extend(rest.map(|check| rows.not_tried(check, "there is no connection")));
+            return all;
+        }
+    }
+    let inspection = match &seen.inspection {
+        Ok(inspection) => inspection,
+        Err((say, error)) => {
+            all.push(Finding { error: error.clone(), ..rows.failure("server", say.clone()) });
+            all.extend(later.map(|check| rows.not_tried(check, "the server was not reached")));
+            return all;
+        }
+    };
+    all.extend(inspected(&rows, inspection));
+    all
+}
+
+fn inspected(rows: &FindingBuilder, seen: &Inspection) -> Vec<Finding> {
+    let server = if seen.is_standby {
+        rows.failure("server", "The server is a read-only standby. Set database.url to the primary")
+    } else if let Some(source) = &seen.read_only_by {
+        let (say, cure) = (
+            "The database is read-only, because default_transaction_read_only is on",
+            writable(seen, source),
+        );
+        rows.failure("server", format!("{say}. {cure}"))
+    } else {
+        rows.ok("server", format!("connected as user {}", seen.user))
+    };
+    let major = seen.version / 10_000;
+    let version = if u32::try_from(major).is_ok_and(|major| major >= OLDEST_MAJOR) {
+        rows.ok("version", format!("PostgreSQL {}", seen.version_name))
+    } else {
+        let say =
+            format!("PostgreSQL {} is too old. Install {OLDEST_MAJOR} or newer", seen.version_name);
+        rows.failure("version", say)
+    };
+    let encoding = if seen.encoding == "UTF8" {
+        rows.ok("encoding", "UTF8")
+    } else {
+        let say = "cannot store every character. Create a database with ENCODING 'UTF8' TEMPLATE template0 and move the data to it";
+        rows.failure("encoding", format!("{} {say}", seen.encoding))
+    };
+    let mut all =
+        vec![server, version, encoding, roles(rows, seen), owners(rows, seen), create(rows, seen)];
+    if !seen.foreign_owners.is_empty() {
+        let because = "tables owned by another user are not inspected";
+        all.extend(
+            ["migrations", "isolation", "rights", "objects", "grants", "change_feed", "readers"]
+                .map(|check| rows.not_tried(check, because)),
+        );
+        return all;
+    }
+    all.push(migrations(rows, seen.schema.as_ref()));
+    all.push(isolation(rows, seen));
+    let current = seen
+        .schema
+        .as_ref()
+        .and_then(|schema| schema.as_ref().ok())
+        .filter(|schema| schema.pending == 0);
+    all.push(rights(rows, current));
+    all.push(objects(rows, current));
+    all.push(grants(rows, current));
+    all.push(sessions::change_feed(rows, current, &seen.user));
+    all.push(sessions::readers(rows, current));
+    all
+}
+
+/// The statement that resets the setting, by where it was set.
+fn writable(seen: &Inspection, source: &str) -> String {
+    let Inspection { name, user, .. } = seen;
+    let by = match source {
+        "database" => format!("ALTER DATABASE {name}"),
+        "user" => format!("ALTER ROLE {user}"),
+        "database user" => format!("ALTER ROLE {user} IN DATABASE {name}"),
+        "global" => "ALTER ROLE ALL".to_owned(),
+        "client" => return "Remove it from the options in database.url".to_owned(),
+        _ => {
+            return "Remove it from postgresql.conf and run: ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf()"
+                .to_owned();
+        }
+    };
+    format!(
+        "Run in a transaction started with BEGIN READ WRITE: {by} RESET default_transaction_read_only"
+    )
+}
+
+/// The first migration creates the roles; a user that only owns the database must be granted them.
+fn roles(rows: &FindingBuilder, seen: &Inspection) -> Finding {
+    let absent: Vec<&str> =
+        seen.roles.iter().filter(|role| !role.exists).map(|role| role.name.as_str()).collect();
+    if !absent.is_empty() {
+        return if seen.schema.is_none() {
+            rows.not_tried("roles", "the first migration creates them")
+        } else {
+            let say = format!(
+                "Roles are missing. As a superuser, run: CREATE ROLE {} NOLOGIN",
+                absent.join(" NOLOGIN; CREATE ROLE ")
+            );
+            rows.failure("roles", say)
+        };
+    }
+    let is_assumed = |name: &str| name != "incident_sync_tenant_reader";
+    let foreign = seen.roles.iter().filter(|role| is_assumed(&role.name) && !role.is_ours);
+    let foreign: Vec<&str> = foreign.map(|role| role.name.as_str()).collect();
+    if foreign.is_empty() {
+        return rows
+            .ok("roles", format!("{} is a member of the roles of incident-sync", seen.user));
+    }
+    let (names, user) = (foreign.join(", "), &seen.user);
+    rows.failure(
+        "roles",
+        format!("{user} is not a member of {names}. As a superuser, run: GRANT {names} TO {user}"),
+    )
+}
+
+/// An object that another user owns would run with the privileges of incident-sync or of its readers.
+fn owners(rows: &FindingBuilder, seen: &Inspection) -> Finding {
+    let check = "owners";
+    if seen.foreign_owners.is_empty() {
+        return rows.ok(check, "no other user owns an object that incident-sync uses");
+    }
+    let (list, user) = (seen.foreign_owners.join("; "), &seen.user);
+    let cure = format!("As a superuser, drop it, or review it and run ALTER ... OWNER TO {user}");
+    rows.failure(
+        check,
+        format!("Another user owns an object that incident-sync uses: {list}. {cure}"),
+    )
+}
+
+/// A user who can create functions in a schema of another user's search path can have them run with that user's
+/// privileges. The transactions of incident-sync set an empty path; those of its readers do not.
+fn create(rows: &FindingBuilder, seen: &Inspection) -> Finding {
+    let check = "create";
+    if seen.create_rights.is_empty() {
+        return rows.ok(check, "neither PUBLIC nor a reader may create objects in this database");
+    }
+    let say = "PUBLIC or a reader may create objects that other users may call by mistake. As a superuser, run: ";
+    rows.failure(check, format!("{say}{}", seen.create_rights.join("; ")))
+}
+
+fn migrations(rows: &FindingBuilder, schema: Option<&Result<SchemaState, SyncError>>) -> Finding {
+    let check = "migrations";
+    let schema = match schema {
+        None => {
+            let say = "The database has no tables of incident-sync. Run incident-sync migrate, or start the service once";
+            return rows.failure(check, say);
+        }
+        Some(Err(error)) => return rows.error(check, error),
+        Some(Ok(schema)) => schema,
+    };
+    let SchemaState { applied, known, pending, oldest_supported, .. } = schema;
+    if *pending > 0 {
+        let say = "Run incident-sync migrate, or restart the service, which runs it";
+        return rows.failure(
+            check,
+            format!("The schema is behind: {pending} migrations up to {known} are missing. {say}"),
+        );
+    }
+    if known < oldest_supported {
+        let say = format!(
+            "The schema is ahead: migration {applied} of a newer version is not supported by this one (up to {known}). Install the newest version"
+        );
+        return rows.failure(check, say);
+    }
+    if applied > known {
+        let say = format!(
+            "The schema is ahead: migration {applied} is of a newer version. This one (up to {known}) still works, but install the newest version"
+        );
+        return rows.warning(check, say);
+    }
+    rows.ok(check, format!("up to date (migration {applied})"))
+}
+
+fn isolation(rows: &FindingBuilder, seen: &Inspection) -> Finding {
+    let check = "isolation";
+    let unbound = seen.roles.iter().filter(|role| role.is_unbound);
+    let unbound: Vec<&str> = unbound.map(|role| role.name.as_str()).collect();
+    if !unbound.is_empty() {
+        let cure = unbound.iter().map(|role| format!("ALTER ROLE {role} NOSUPERUSER NOBYPASSRLS"));
+        let cure = cure.collect::<Vec<_>>().join("; ");
+        let say = "Row-level security, which separates customers, does not apply to ";
+        return rows
+            .failure(check, format!("{say}{}. As a superuser, run: {cure}", unbound.join(", ")));
+    }
+    if seen.schema.is_none() {
+        return rows.not_tried(check, "there are no tables");
+    }
+    let open: Vec<&str> = seen
+        .isolation
+        .iter()
+        .filter(|(_, forced)| !forced)
+        .map(|(table, _)| table.as_str())
+        .collect();
+    if open.is_empty() {
+        return rows.ok(
+            check,
+            format!(
+                "row-level security is forced on all {} tables of customers' data",
+                seen.isolation.len()
+            ),
+        );
+    }
+    let cure = open.iter().map(|table| {
+        format!("ALTER TABLE defender.{table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+    });
+    let cure = cure.collect::<Vec<_>>().join("; ");
+    let say = "Row-level security is not forced, so a reader of one customer may see others, on: ";
+    rows.failure(check, format!("{say}{}. As the owner, run: {cure}", open.join(", ")))
+}
+
+fn rights(rows: &FindingBuilder, schema: Option<&SchemaState>) -> Finding {
+    let check = "rights";
+    let Some(schema) = schema else { return rows.not_tried(check, "the schema is not up to date") };
+    if schema.missing_rights.is_empty() && schema.function_rights.is_empty() {
+        return rows.ok(check, "the roles of incident-sync have the privileges they need");
+    }
+    if schema.missing_rights.is_empty() {
+        let say = "The privileges on functions differ from those of the migrations. Run incident-sync migrate, or as the owner of the functions, run: ";
+        return rows.failure(check, format!("{say}{}", schema.function_rights.join("; ")));
+    }
+    let say = "The roles of incident-sync lack privileges. As the owner of the tables, run: ";
+    rows.failure(check, format!("{say}{}", schema.missing_rights.join("; ")))
+}
+
+fn objects(rows: &FindingBuilder, schema: Option<&SchemaState>) -> Finding {
+    let check = "objects";
+    let Some(schema) = schema else { return rows.not_tried(check, "the schema is not up to date") };
+    // Row-level security has its own finding.
+    let missing: Vec<&str> =
+        schema.missing.iter().copied().filter(|line| !line.starts_with("row-level")).collect();
+    if !missing.is_empty() {
+        let say = "Schema `defender` is missing objects: ";
+        return rows.failure(check, format!("{say}{}. Restore them", missing.join(", ")));
+    }
+    if !schema.missing_views.is_empty() {
+        let say = "Views are missing, so reports fail. Restore them from a dump (pg_dump --schema-only) of a healthy database: ";
+        return rows.failure(check, format!("{say}{}", schema.missing_views.join(", ")));
+    }
+    if !schema.missing_indexes.is_empty() {
+        let say = "Schema `defender` is missing indexes, so queries are slow: ";
+        return rows.warning(check, format!("{say}{}", schema.missing_indexes.join(", ")));
+    }
+    rows.ok(check, "columns, keys, indexes, policies and views are complete")
+}
+
+/// A grant applies to the role by its OID: a role created again under the same name sees nothing.
+fn grants(rows: &FindingBuilder, schema: Option<&SchemaState>) -> Finding {
+    let check = "grants";
+    let Some(schema) = schema else { return rows.not_tried(check, "the schema is not up to date") };
+    match &schema.dead_grants {
+        None => rows.not_tried(check, "only the user that migrates may read the grants"),
+        Some(readers) if readers.is_empty() => {
+            rows.ok(check, "every grant refers to an existing role")
+        }
+        Some(readers) => {
+            let say = "These readers see no tenant, because the role was dropped, renamed, recreated or restored on another server";
+            let cure = "Run incident-sync grant-reader for each, or DELETE FROM defender.reader_tenants WHERE reader = its name";
+            rows.warning(check, format!("{say}: {}. {cure}", readers.join(", ")))
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Findings on a tenant: its token, its roles and one call.
+
+use super::FindingBuilder;
+use crate::doctor::tenant::{TenantProbe, TokenFacts};
+use crate::doctor::{CheckResult, Finding, Group};
+use crate::entra::claims::TokenCheck;
+use crate::error::{Owner, SyncError};
+
+pub(super) fn findings(seen: &TenantProbe, all: &[TenantProbe]) -> Vec<Finding> {
+    let rows = FindingBuilder { group: Group::Tenants, about: &seen.name };
+    let facts = match &seen.token {
+        Some(Ok(facts)) => facts,
+        Some(Err(error @ SyncError::WrongTenant { .. })) => {
+            let mut found =
+                vec![rows.ok("token", "Entra issues a token"), rows.error("tid", error)];
+            found.extend(
+                ["roles", "audience", "call"]
+                    .map(|check| rows.not_tried(check, "the token is for another tenant")),
+            );
+            return found;
+        }
+        Some(Err(error)) => {
+            let mut found = vec![refused_token(&rows, error, all)];
+            found.extend(
+                ["tid", "roles", "audience", "call"].map(|check| rows.not_tried(check, "no token")),
+            );
+            return found;
+        }
+        None => {
+            let because = "Entra was not reached";
+            return ["token", "tid", "roles", "audience", "call"]
+                .map(|check| rows.not_tried(check, because))
+                .into();
+        }
+    };
+    let call = match &seen.call {
+        Some(Ok(())) => rows.ok("call", "the API answers"),
+        Some(Err(error)) if error.diagnosis().class.is_database() => uncounted(&rows, error),
+        Some(Err(error)) => rows.error("call", error),
+        None => rows.not_tried("call", "the API was not reached"),
+    };
+    let answers = matches!(seen.call, Some(Ok(())));
+    let [tid, roles] = claims(&rows, facts.check, answers);
+    vec![
+        rows.ok("token", "Entra issues a token"),
+        tid,
+        roles,
+        audience(&rows, facts, &seen.scope, seen.call.as_ref()),
+        call,
+    ]
+}
+
+/// A call that cannot be counted against the quota is not made.
+fn uncounted(rows: &FindingBuilder, error: &SyncError) -> Finding {
+    let say = "the database, which counts the calls, failed; see its findings";
+    Finding { error: Some(error.into()), ..rows.not_tried("call", say) }
+}
+
+/// A refused credential is one cause for every tenant, including those that the circuit breaker skipped.
+fn refused_token(rows: &FindingBuilder, error: &SyncError, all: &[TenantProbe]) -> Finding {
+    let row = rows.error("token", error);
+    let SyncError::CredentialBreaker { code } = error else { return row };
+    let failures = all.iter().filter_map(|seen| seen.token.as_ref()?.as_ref().err());
+    let cause =
+        failures.into_iter().find(|failure| failure.shared_credential_code() == Some(*code));
+    let advice =
+        cause.map_or_else(|| row.advice.clone(), |cause| cause.diagnosis().advice.into_owned());
+    Finding { advice, ..row }
+}
+
+fn claims(rows: &FindingBuilder, check: TokenCheck, answers: bool) -> [Finding; 2] {
+    let opaque = "the token is opaque, which Microsoft reserves the right to issue";
+    match check {
+        TokenCheck::Valid => [
+            rows.ok("tid", "the token is for this tenant"),
+            rows.ok("roles", "the token has Incident.Read.All"),
+        ],
+        TokenCheck::Unreadable => [
+            rows.warning(
+                "tid",
+                format!("{opaque}, so its tenant is unverified; it is used anyway"),
+            ),
+            rows.not_tried("roles", opaque),
+        ],
+        TokenCheck::RoleMissing => {
+            let tid = rows.ok("tid", "the token is for this tenant");
+            let say = "The token lacks the role Incident.Read.All";
+            if answers {
+                return [tid, rows.warning("roles", format!("{say}, but the API answers"))];
+            }
+            let cure = "Add the permission to the app registration, then the customer's admin must consent again";
+            let who = Some(Owner::CustomerAdmin.as_str());
+            [tid, rows.row("roles", CheckResult::Failure, who, format!("{say}. {cure}"))]
+        }
+    }
+}
+
+/// Audiences of the API: those of Microsoft Threat Protection, its former name.
+pub(super) const AUDIENCES: [&str; 2] =
+    ["8ee8fdad-f234-4243-8f3b-15c294843740", "https://security.microsoft.com/mtp"];
+
+fn audience(
+    rows: &FindingBuilder,
+    facts: &TokenFacts,
+    scope: &str,
+    call: Option<&Result<(), SyncError>>,
+) -> Finding {
+    let check = "audience";
+    let Some(audience) = &facts.audience else {
+        return rows.not_tried(check, "the token is opaque");
+    };
+    let bare = audience.trim_end_matches('/');
+    let asked = scope.trim_end_matches(".default").trim_end_matches('/');
+    // Entra also issues tokens for the scope of another service, which the API refuses.
+    let is_foreign = ["graph.microsoft.com", "securitycenter", "management.azure.com"]
+        .iter()
+        .any(|other| bare.contains(other));
+    if AUDIENCES.contains(&bare) || (bare == asked && !is_foreign) {
+        return rows.ok(check, "the token is for the API");
+    }
+    let say = format!(
+        "The token is for {audience}, not for the Defender API. Check scope, cloud and token_version"
+    );
+    match call {
+        Some(Ok(())) => rows.warning(check, format!("{say}. The API accepts it anyway")),
+        _ => rows.failure(check, say),
+    }
+}
