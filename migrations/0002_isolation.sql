@@ -1,19 +1,19 @@
 -- Who may see and write what: roles, and row-level security forced on every table with a tenant_id.
 --
 -- incident_sync_writer         writes the data of the one tenant that its transaction names
--- incident_sync_dispatcher     keeps the books of all tenants (names, due times, leases) and sees no customer's data
+-- incident_sync_dispatcher     maintains names, due times and leases of all tenants; reads no customer data
 -- incident_sync_reader         reads all tenants
--- incident_sync_tenant_reader  reads the tenants that grant-reader gave to the role that logged in
+-- incident_sync_tenant_reader  reads the tenants that grant-reader granted to the current role
 --
--- The user that migrates becomes a member of the first three and takes one of them on in each transaction, so that not
--- even a superuser's connection writes past the policies by mistake.
+-- The user that migrates becomes a member of the first three and sets one of them in each transaction, so that the
+-- policies apply to the connection of a superuser as well.
 
 DO $$
 DECLARE
     role text;
     roles constant text[] := ARRAY['incident_sync_writer', 'incident_sync_dispatcher', 'incident_sync_reader',
                                    'incident_sync_tenant_reader'];
-    -- Roles belong to the server: another database of it may have some already, and only what is missing can be run.
+    -- Roles belong to the server: another database of it may have created some already.
     hint constant text := concat_ws('; ',
         (SELECT string_agg(format('CREATE ROLE %I NOLOGIN', name), '; ') FROM unnest(roles) name
             WHERE name NOT IN (SELECT rolname FROM pg_roles)),
@@ -24,7 +24,7 @@ BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', role);
-            -- Another database's migration made it at this moment.
+            -- A migration of another database has just created it.
             EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
             END;
         END IF;
@@ -38,31 +38,31 @@ EXCEPTION WHEN insufficient_privilege THEN
         MESSAGE = format('%I may not create the roles of incident-sync; let a superuser run once: %s', current_user, hint);
 END $$;
 
--- A grant counts for the role that it was made for. By oid and name: a role made again under the same name has another
--- oid, one that was renamed has another name, and a dump that is restored into another server meets other oids there. Each
--- of these sees nothing until grant-reader runs.
+-- A grant is valid for one role, identified by oid and name: a role that is created again under the same name has another
+-- oid, a renamed role has another name, and on another server a restored dump finds other oids. Each of these roles sees
+-- nothing until grant-reader runs.
 CREATE TABLE defender.reader_tenants (
     reader     name NOT NULL,
     tenant_id  uuid NOT NULL,
     reader_oid oid NOT NULL,
     PRIMARY KEY (reader, tenant_id)
 );
-COMMENT ON TABLE defender.reader_tenants IS 'Which tenants a role sees that is a member of incident_sync_tenant_reader; written by grant-reader';
-COMMENT ON COLUMN defender.reader_tenants.reader IS 'Name of the role when the grant was made; the grant counts while oid and name are both the role''s';
+COMMENT ON TABLE defender.reader_tenants IS 'Tenants that each member of incident_sync_tenant_reader may read; written by grant-reader';
+COMMENT ON COLUMN defender.reader_tenants.reader IS 'Name of the role when the grant was made; the grant is valid while both oid and name match the role';
 COMMENT ON COLUMN defender.reader_tenants.tenant_id IS 'The customer''s Entra tenant';
-COMMENT ON COLUMN defender.reader_tenants.reader_oid IS 'oid of the role when the grant was made; 0 where the role did not exist at the migration, and the grant never counts';
+COMMENT ON COLUMN defender.reader_tenants.reader_oid IS 'oid of the role when the grant was made';
 ALTER TABLE defender.reader_tenants ALTER COLUMN tenant_id SET STATISTICS 0;
 
--- Names inside functions mean what they meant when the function was written, whatever search_path its caller has.
+-- Names inside functions resolve the same for every caller, independent of its search_path.
 -- A role that may create functions in a schema of the caller's path (public in an upgraded cluster; "$user", which after
 -- SET ROLE is a schema named like one of the roles of incident-sync) could otherwise provide an overload that fits better
 -- than the built-in function, and it would run with the caller's rights. SET keeps the planner from inlining a function.
 -- Those that it inlines have a body that Postgres parses when the function is defined.
 CREATE FUNCTION defender.current_tenant() RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE
--- Empty after a transaction that had set it, and absent in a new session: both mean no tenant.
+-- Empty after a transaction that set it, absent in a new session: both mean no tenant.
 RETURN nullif(current_setting('incident_sync.tenant_id', true), '')::uuid;
-COMMENT ON FUNCTION defender.current_tenant IS 'The one tenant that the writer''s transaction may touch';
+COMMENT ON FUNCTION defender.current_tenant IS 'The tenant that the transaction of the writer may read and write';
 REVOKE EXECUTE ON FUNCTION defender.current_tenant FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION defender.current_tenant TO incident_sync_writer;
 
@@ -71,7 +71,7 @@ GRANT EXECUTE ON FUNCTION defender.current_tenant TO incident_sync_writer;
 -- SET ROLE narrows: a tool that logs in once and acts as one reader for each of its users shows that reader's tenants only.
 -- A role set with SET ROLE need not be inherited by the login (NOINHERIT), so membership is enough there. The setting `role`
 -- is the only trace of SET ROLE that a SECURITY DEFINER function has; no role can be called "none". It keeps the name that
--- was set: of a role that was dropped or renamed since, no row is found and nothing is shown.
+-- was set: of a role that was dropped or renamed since, no row is found and no tenant is shown.
 CREATE FUNCTION defender.my_tenants() RETURNS SETOF uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -83,7 +83,7 @@ AS $$
     WHERE pg_catalog.pg_has_role(session_user, reader.oid, 'MEMBER')
         AND pg_catalog.pg_has_role(acting.oid, reader.oid, 'USAGE')
 $$;
-COMMENT ON FUNCTION defender.my_tenants IS 'The tenants that the role of SET ROLE may read, or else the role that logged in';
+COMMENT ON FUNCTION defender.my_tenants IS 'The tenants that the current role may read: the role of SET ROLE, otherwise the login role';
 REVOKE EXECUTE ON FUNCTION defender.my_tenants FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION defender.my_tenants TO incident_sync_tenant_reader;
 
@@ -97,11 +97,11 @@ AS $$
     )
     SELECT count(*) FROM gone
 $$;
-COMMENT ON FUNCTION defender.forget_readers IS 'Ends all grants of the tenant of the writer''s transaction';
+COMMENT ON FUNCTION defender.forget_readers IS 'Deletes all grants on the tenant of the writer''s transaction';
 REVOKE EXECUTE ON FUNCTION defender.forget_readers FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION defender.forget_readers TO incident_sync_writer;
 
--- Each policy names its role: one for PUBLIC would hold for all others too.
+-- Each policy names its role: a policy for PUBLIC would apply to all other roles too.
 --
 -- EXPLAIN shows every role what the planner expects. With statistics on tenant_id it is the number of rows of any tenant id
 -- that a reader guesses, and directory ids are public. Without them it is the same number for every id.
@@ -119,7 +119,7 @@ BEGIN
         'WITH CHECK (tenant_id = (SELECT defender.current_tenant()))', unprotected);
     EXECUTE format('GRANT SELECT ON %s TO incident_sync_reader', unprotected);
 END $$;
-COMMENT ON FUNCTION defender.protect IS 'Forces row-level security on a table with tenant_id and collects no statistics on tenant_id; for migrations';
+COMMENT ON FUNCTION defender.protect IS 'Forces row-level security on a table with tenant_id and disables statistics on tenant_id; for migrations';
 REVOKE EXECUTE ON FUNCTION defender.protect FROM PUBLIC;
 
 SELECT defender.protect(unprotected::regclass)
@@ -136,7 +136,7 @@ CREATE POLICY owner ON defender.feed_server TO CURRENT_USER USING (true) WITH CH
 
 CREATE POLICY dispatcher ON defender.tenants TO incident_sync_dispatcher USING (true) WITH CHECK (true);
 CREATE POLICY dispatcher ON defender.sync_state TO incident_sync_dispatcher USING (true) WITH CHECK (true);
--- Which tenants are due, and nothing of what is summarised.
+-- To find the tenants that are due; the summaries themselves are not readable.
 CREATE POLICY dispatcher ON defender.summaries FOR SELECT TO incident_sync_dispatcher USING (true);
 
 GRANT USAGE ON SCHEMA defender
@@ -182,12 +182,12 @@ AS $$
     FROM defender.sync_state s
     WHERE s.tenant_id = ANY (ARRAY(SELECT defender.my_tenants()))
 $$;
-COMMENT ON FUNCTION defender.diagnoses_for_customers IS 'Of the tenants that the role that logged in may read: whether each is parked, and what its own admin must know';
+COMMENT ON FUNCTION defender.diagnoses_for_customers IS 'For each tenant that the current role may read: whether it is parked, and the error if the customer''s admin must act';
 REVOKE EXECUTE ON FUNCTION defender.diagnoses_for_customers FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION defender.diagnoses_for_customers TO incident_sync_tenant_reader;
 
 -- With its caller's rights. PL/pgSQL plans a statement when it reaches it, so that a role without the right to the columns
--- of the first one does not fail by them.
+-- of the first one does not fail.
 CREATE FUNCTION defender.diagnoses()
 RETURNS TABLE (tenant_id uuid, is_parked boolean, error_class text, error_message text, internal_labels jsonb)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp ROWS 100
@@ -204,6 +204,6 @@ BEGIN
             FROM defender.diagnoses_for_customers() d;
     END IF;
 END $$;
-COMMENT ON FUNCTION defender.diagnoses IS 'What is wrong with each tenant, as far as the current role may know it';
+COMMENT ON FUNCTION defender.diagnoses IS 'The current error of each tenant, as far as the current role may read it';
 REVOKE EXECUTE ON FUNCTION defender.diagnoses FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION defender.diagnoses TO incident_sync_reader, incident_sync_tenant_reader;

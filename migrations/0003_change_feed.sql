@@ -1,29 +1,29 @@
--- The feed of changes: "everything after change_id N" misses no change that is committed late, and no writer waits.
+-- The change feed: "everything after change_id N" misses no change that is committed late, and no writer waits.
 --
--- A change_id is made of the transaction that wrote it and a number within: (transaction + feed_offset) * 2^20 + number. The
--- view shows the changes of transactions older than the oldest one that runs, so that nothing can come in below what was
--- read. The offset is raised when the server may number transactions anew that somebody has read changes of: after a crash,
--- a failover or a restore.
+-- A change_id consists of the transaction that wrote it and a number within it: (transaction + feed_offset) * 2^20 + number.
+-- The view shows the changes of transactions older than the oldest running one, so that no lower change_id can appear later.
+-- The offset is raised when the server may reuse transaction numbers whose changes were read: after a crash, a failover or a
+-- restore.
 
 CREATE SEQUENCE defender.incident_changes_number AS integer MINVALUE 0 MAXVALUE 1048575 CYCLE;
-COMMENT ON SEQUENCE defender.incident_changes_number IS 'Tells apart the changes of one transaction; goes round';
+COMMENT ON SEQUENCE defender.incident_changes_number IS 'Distinguishes the changes of one transaction; cycles';
 GRANT USAGE ON SEQUENCE defender.incident_changes_number TO incident_sync_writer;
 
--- Its owner may read all changes, as a member of incident_sync_reader.
+-- SECURITY DEFINER: the owner may read all changes, as a member of incident_sync_reader.
 CREATE FUNCTION defender.continue_feed() RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     this_transaction constant bigint := pg_current_xact_id()::text::bigint;
     this_server constant bigint := (SELECT system_identifier FROM pg_control_system());
-    -- More transactions than a server can have forgotten; bigint has room for half a million crashes.
+    -- More transactions than a server can lose; bigint has room for half a million crashes.
     leap constant bigint := 1 << 24;
     ahead bigint;
 BEGIN
     SELECT i.feed_offset INTO ahead
     FROM defender.schema_info i, defender.feed_server s WHERE s.system_identifier = this_server;
     IF ahead IS NULL THEN
-        -- Who comes second waits here and finds it done.
+        -- A concurrent call waits here and finds the offset raised.
         PERFORM FROM defender.schema_info FOR UPDATE;
         IF NOT EXISTS (SELECT FROM defender.feed_server WHERE system_identifier = this_server) THEN
             UPDATE defender.schema_info SET feed_offset = leap
@@ -35,7 +35,7 @@ BEGIN
     END IF;
     RETURN (this_transaction + ahead) << 20;
 END $$;
-COMMENT ON FUNCTION defender.continue_feed IS 'The lowest change_id of this transaction, above all that was ever read';
+COMMENT ON FUNCTION defender.continue_feed IS 'The lowest change_id of this transaction, above all that were ever read';
 REVOKE EXECUTE ON FUNCTION defender.continue_feed FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION defender.continue_feed TO incident_sync_writer, incident_sync_dispatcher;
 
@@ -48,7 +48,7 @@ BEGIN
     PERFORM set_config('incident_sync.feed', pg_current_xact_id()::text || ' ' || lowest, true);
     RETURN lowest;
 END $$;
-COMMENT ON FUNCTION defender.begin_changes IS 'The lowest change_id of this transaction, kept in a setting for its other rows';
+COMMENT ON FUNCTION defender.begin_changes IS 'The lowest change_id of this transaction; keeps it in a setting for further rows';
 REVOKE EXECUTE ON FUNCTION defender.begin_changes FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION defender.begin_changes TO incident_sync_writer;
 
@@ -72,14 +72,14 @@ FROM defender.incident_changes c
 JOIN defender.tenants t ON t.tenant_id = c.tenant_id
 WHERE c.change_id < (
     SELECT (pg_snapshot_xmin(pg_current_snapshot())::text::bigint + feed_offset) << 20 FROM defender.schema_info);
-COMMENT ON VIEW reporting.incident_changes IS 'One row a change of an incident that we saw, merged incidents and tenants that left the configuration included. Pipelines store the greatest change_id that they have read and ask for what is greater, ORDER BY change_id: nothing comes in below. A change is shown as soon as every transaction of the server that began to write before it has ended. A role that is granted another tenant reads that tenant''s past from the start';
-COMMENT ON COLUMN reporting.incident_changes.change_id IS 'The position: always growing, with gaps';
+COMMENT ON VIEW reporting.incident_changes IS 'One row per observed change of an incident, including merged incidents and tenants that left the configuration. A pipeline stores the greatest change_id that it has read and queries greater ones, ORDER BY change_id; no lower change_id appears later. A change appears as soon as every transaction of the server that began to write before it has ended. The past changes of a tenant that is granted later have lower change_ids: read that tenant from the start';
+COMMENT ON COLUMN reporting.incident_changes.change_id IS 'Position in the feed; increasing, not consecutive';
 COMMENT ON COLUMN reporting.incident_changes.tenant_id IS 'The customer''s Entra tenant';
 COMMENT ON COLUMN reporting.incident_changes.tenant_name IS 'The operator''s name for the customer';
 COMMENT ON COLUMN reporting.incident_changes.incident_id IS 'Microsoft''s number of the incident, unique within its tenant only';
-COMMENT ON COLUMN reporting.incident_changes.field IS 'created (first sight; new_value is the status seen then), status, severity, assigned_to, classification, determination, redirect_incident_id, incident_name or tags';
-COMMENT ON COLUMN reporting.incident_changes.old_value IS 'The value before';
-COMMENT ON COLUMN reporting.incident_changes.new_value IS 'The value since';
-COMMENT ON COLUMN reporting.incident_changes.changed_at IS 'Microsoft''s time: last_update_time of the version that showed the change; created_time for field created';
-COMMENT ON COLUMN reporting.incident_changes.observed_at IS 'When the transaction began that stored it';
+COMMENT ON COLUMN reporting.incident_changes.field IS 'created (first version stored; new_value is its status), status, severity, assigned_to, classification, determination, redirect_incident_id, incident_name or tags';
+COMMENT ON COLUMN reporting.incident_changes.old_value IS 'Value before the change';
+COMMENT ON COLUMN reporting.incident_changes.new_value IS 'Value after the change';
+COMMENT ON COLUMN reporting.incident_changes.changed_at IS 'API time: last_update_time of the version with the change; created_time for field created';
+COMMENT ON COLUMN reporting.incident_changes.observed_at IS 'When the transaction that stored the change started';
 GRANT SELECT ON reporting.incident_changes TO incident_sync_reader, incident_sync_tenant_reader;

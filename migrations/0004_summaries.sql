@@ -1,18 +1,18 @@
--- Answers for all customers at once: at a million incidents no dashboard can wait until they are counted.
+-- Summaries for reports on all customers: counting a million incidents takes too long for a dashboard.
 --
 -- defender.summarise(tenant) writes a tenant's summaries; the daemon calls it soon after a change. Triggers note, in the
--- transaction of each change, that the tenant's summaries are not current any more. The views take the summaries of
--- the tenants whose summaries are current and count the others anew: they are exact at every moment, and slow only while
--- many tenants are in between, as in a first synchronisation.
+-- transaction of each change, that the tenant's summaries are no longer current. The views read the summaries of
+-- tenants whose summaries are current and count for the others: they are always exact, and slow only while many tenants have
+-- no current summaries, as during a first sync.
 
--- The plain questions: what summaries are made from, and what the views ask for tenants without current ones.
+-- Plain queries: the source of the summaries, and of the views for tenants without current summaries.
 CREATE VIEW defender.incident_days_now WITH (security_invoker = true, security_barrier = true) AS
 SELECT s.tenant_id, d.day::date AS day, s.severity,
     CASE WHEN d.day = s.day THEN s.opened ELSE 0 END AS opened,
     CASE WHEN d.day = s.day THEN s.resolved ELSE 0 END AS resolved,
     s.backlog
 FROM (
-    -- Read once, and gaps filled from one day with news to the next.
+    -- Reads the incidents once and fills the days between two days with changes.
     SELECT c.*, (sum(c.opened - c.resolved) OVER one_line)::bigint AS backlog,
         lead(c.day, 1, (now() AT TIME ZONE 'UTC')::date + 1) OVER one_line AS next_day
     FROM (
@@ -20,7 +20,7 @@ FROM (
             count(*) FILTER (WHERE v.opens) AS opened, count(*) FILTER (WHERE NOT v.opens) AS resolved
         FROM defender.incidents i
         CROSS JOIN LATERAL (VALUES (coalesce(i.created_time, i.first_synced_at), true),
-            -- Nothing is resolved before it is opened, or a backlog would fall below zero.
+            -- Never resolved before it is opened, or the backlog would be negative.
             (CASE WHEN i.resolved_at IS NOT NULL
                 THEN greatest(i.resolved_at, coalesce(i.created_time, i.first_synced_at)) END, false)) AS v(at, opens)
         WHERE v.at IS NOT NULL AND NOT i.is_merged
@@ -29,13 +29,13 @@ FROM (
     WINDOW one_line AS (PARTITION BY c.tenant_id, c.severity ORDER BY c.day)
 ) s
 CROSS JOIN LATERAL generate_series(s.day::timestamp, s.next_day - interval '1 day', interval '1 day') AS d(day);
-COMMENT ON VIEW defender.incident_days_now IS 'incident_days as they would be written now';
-COMMENT ON COLUMN defender.incident_days_now.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON VIEW defender.incident_days_now IS 'incident_days computed from the current data';
+COMMENT ON COLUMN defender.incident_days_now.tenant_id IS 'The customer''s Entra tenant';
 COMMENT ON COLUMN defender.incident_days_now.day IS 'Day (UTC)';
-COMMENT ON COLUMN defender.incident_days_now.severity IS 'High, Medium, Low, Informational or UnSpecified, as it is now';
+COMMENT ON COLUMN defender.incident_days_now.severity IS 'High, Medium, Low, Informational or UnSpecified; current value';
 COMMENT ON COLUMN defender.incident_days_now.opened IS 'Incidents created on the day';
 COMMENT ON COLUMN defender.incident_days_now.resolved IS 'Incidents resolved on the day';
-COMMENT ON COLUMN defender.incident_days_now.backlog IS 'Incidents open at the end of the day; today: now';
+COMMENT ON COLUMN defender.incident_days_now.backlog IS 'Incidents open at the end of the day; for today, open now';
 
 CREATE VIEW defender.incident_months_now WITH (security_invoker = true, security_barrier = true) AS
 SELECT m.tenant_id, m.month,
@@ -60,17 +60,17 @@ FROM (
     WHERE v.at IS NOT NULL AND NOT i.is_merged
 ) m
 GROUP BY m.tenant_id, m.month;
-COMMENT ON VIEW defender.incident_months_now IS 'incident_months as they would be written now';
-COMMENT ON COLUMN defender.incident_months_now.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON VIEW defender.incident_months_now IS 'incident_months computed from the current data';
+COMMENT ON COLUMN defender.incident_months_now.tenant_id IS 'The customer''s Entra tenant';
 COMMENT ON COLUMN defender.incident_months_now.month IS 'First day of the month (UTC)';
-COMMENT ON COLUMN defender.incident_months_now.acknowledged_count IS 'Incidents acknowledged in the month, observed exactly';
-COMMENT ON COLUMN defender.incident_months_now.time_to_acknowledge_median_seconds IS 'Median of their time_to_acknowledge_seconds';
-COMMENT ON COLUMN defender.incident_months_now.time_to_acknowledge_p90_seconds IS '90th percentile of the same';
-COMMENT ON COLUMN defender.incident_months_now.acknowledged_unobserved_count IS 'Incidents that had been acknowledged before we saw them, in no median';
-COMMENT ON COLUMN defender.incident_months_now.resolved_count IS 'Incidents resolved in the month, observed exactly';
-COMMENT ON COLUMN defender.incident_months_now.time_to_resolve_median_seconds IS 'Median of their time_to_resolve_seconds';
-COMMENT ON COLUMN defender.incident_months_now.time_to_resolve_p90_seconds IS '90th percentile of the same';
-COMMENT ON COLUMN defender.incident_months_now.resolved_unobserved_count IS 'Incidents that had been resolved before we saw them, in no median';
+COMMENT ON COLUMN defender.incident_months_now.acknowledged_count IS 'Incidents acknowledged in the month at an exactly known time';
+COMMENT ON COLUMN defender.incident_months_now.time_to_acknowledge_median_seconds IS 'Median of time_to_acknowledge_seconds of these incidents';
+COMMENT ON COLUMN defender.incident_months_now.time_to_acknowledge_p90_seconds IS '90th percentile of time_to_acknowledge_seconds of these incidents';
+COMMENT ON COLUMN defender.incident_months_now.acknowledged_unobserved_count IS 'Incidents already acknowledged when first stored; in no median';
+COMMENT ON COLUMN defender.incident_months_now.resolved_count IS 'Incidents resolved in the month at an exactly known time';
+COMMENT ON COLUMN defender.incident_months_now.time_to_resolve_median_seconds IS 'Median of time_to_resolve_seconds of these incidents';
+COMMENT ON COLUMN defender.incident_months_now.time_to_resolve_p90_seconds IS '90th percentile of time_to_resolve_seconds of these incidents';
+COMMENT ON COLUMN defender.incident_months_now.resolved_unobserved_count IS 'Incidents already resolved when first stored; in no median';
 
 CREATE VIEW defender.technique_months_now WITH (security_invoker = true, security_barrier = true) AS
 SELECT a.tenant_id, date_trunc('month', a.creation_time AT TIME ZONE 'UTC')::date AS month, u.technique,
@@ -80,21 +80,21 @@ JOIN defender.incidents i ON i.tenant_id = a.tenant_id AND i.incident_id = a.inc
 CROSS JOIN LATERAL (SELECT DISTINCT technique FROM unnest(a.mitre_techniques) AS listed(technique)) u
 WHERE NOT i.is_merged AND a.creation_time IS NOT NULL
 GROUP BY 1, 2, 3;
-COMMENT ON VIEW defender.technique_months_now IS 'technique_months as they would be written now';
-COMMENT ON COLUMN defender.technique_months_now.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON VIEW defender.technique_months_now IS 'technique_months computed from the current data';
+COMMENT ON COLUMN defender.technique_months_now.tenant_id IS 'The customer''s Entra tenant';
 COMMENT ON COLUMN defender.technique_months_now.month IS 'First day of the month (UTC)';
 COMMENT ON COLUMN defender.technique_months_now.technique IS 'MITRE ATT&CK technique';
-COMMENT ON COLUMN defender.technique_months_now.alert_count IS 'Distinct alerts that the newest version of their incident lists; in mitre_coverage all alerts';
+COMMENT ON COLUMN defender.technique_months_now.alert_count IS 'Distinct alerts in the newest version of their incident; in mitre_coverage all alerts';
 COMMENT ON COLUMN defender.technique_months_now.incident_count IS 'Distinct incidents of these alerts';
 
 CREATE FUNCTION defender.severity_rank(severity text) RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE severity WHEN 'High' THEN 4 WHEN 'Medium' THEN 3 WHEN 'Low' THEN 2 WHEN 'Informational' THEN 1 ELSE 0 END;
-COMMENT ON FUNCTION defender.severity_rank IS 'Severities in their order';
+COMMENT ON FUNCTION defender.severity_rank IS 'Rank of a severity, for comparison';
 CREATE FUNCTION defender.severity_of_rank(rank integer) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (ARRAY['UnSpecified', 'Informational', 'Low', 'Medium', 'High'])[rank + 1];
-COMMENT ON FUNCTION defender.severity_of_rank IS 'The severity with this rank';
+COMMENT ON FUNCTION defender.severity_of_rank IS 'Severity with this rank';
 REVOKE EXECUTE ON FUNCTION defender.severity_rank, defender.severity_of_rank FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION defender.severity_rank, defender.severity_of_rank
     TO incident_sync_writer, incident_sync_reader, incident_sync_tenant_reader;
@@ -108,13 +108,13 @@ JOIN defender.alerts a ON a.tenant_id = i.tenant_id AND a.incident_id = i.incide
 JOIN defender.alert_devices x ON x.tenant_id = a.tenant_id AND x.alert_id = a.alert_id
 WHERE i.resolved_at IS NULL AND NOT i.is_merged
 GROUP BY i.tenant_id, x.device_id;
-COMMENT ON VIEW defender.devices_open_now IS 'devices_open as they would be written now';
-COMMENT ON COLUMN defender.devices_open_now.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON VIEW defender.devices_open_now IS 'devices_open computed from the current data';
+COMMENT ON COLUMN defender.devices_open_now.tenant_id IS 'The customer''s Entra tenant';
 COMMENT ON COLUMN defender.devices_open_now.device_id IS 'Microsoft''s id of the device (mdatpDeviceId)';
 COMMENT ON COLUMN defender.devices_open_now.open_incident_count IS 'Distinct open incidents';
-COMMENT ON COLUMN defender.devices_open_now.alert_count IS 'Distinct alerts that the newest version of their incident lists; in mitre_coverage all alerts';
-COMMENT ON COLUMN defender.devices_open_now.highest_severity IS 'The highest severity among these incidents';
-COMMENT ON COLUMN defender.devices_open_now.last_activity IS 'The last activity that the alerts are about';
+COMMENT ON COLUMN defender.devices_open_now.alert_count IS 'Distinct alerts in the newest version of their incident; in mitre_coverage all alerts';
+COMMENT ON COLUMN defender.devices_open_now.highest_severity IS 'Highest severity of these incidents';
+COMMENT ON COLUMN defender.devices_open_now.last_activity IS 'Time of the last activity of these alerts';
 
 CREATE VIEW defender.users_open_now WITH (security_invoker = true, security_barrier = true) AS
 SELECT i.tenant_id, u.user_key, max(e.user_principal_name) AS user_principal_name,
@@ -128,16 +128,16 @@ JOIN defender.evidence e ON e.tenant_id = a.tenant_id AND e.alert_id = a.alert_i
 CROSS JOIN LATERAL (SELECT lower(coalesce(e.user_principal_name, e.aad_user_id, e.user_sid, e.account_name))) AS u(user_key)
 WHERE i.resolved_at IS NULL AND NOT i.is_merged AND lower(e.entity_type) = 'user' AND u.user_key IS NOT NULL
 GROUP BY i.tenant_id, u.user_key;
-COMMENT ON VIEW defender.users_open_now IS 'users_open as they would be written now';
-COMMENT ON COLUMN defender.users_open_now.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
-COMMENT ON COLUMN defender.users_open_now.user_key IS 'Sign-in name in small letters, or else Entra object id, SID or account name: the first that the evidence has. One user whose alerts carry different ones has several rows';
+COMMENT ON VIEW defender.users_open_now IS 'users_open computed from the current data';
+COMMENT ON COLUMN defender.users_open_now.tenant_id IS 'The customer''s Entra tenant';
+COMMENT ON COLUMN defender.users_open_now.user_key IS 'Lower-case sign-in name, Entra object id, SID or account name: the first of these in the evidence. A user with different ones in several alerts has several rows';
 COMMENT ON COLUMN defender.users_open_now.user_principal_name IS 'The user''s sign-in name';
 COMMENT ON COLUMN defender.users_open_now.account_name IS 'Account name without domain';
 COMMENT ON COLUMN defender.users_open_now.aad_user_id IS 'Entra object id of the user';
 COMMENT ON COLUMN defender.users_open_now.open_incident_count IS 'Distinct open incidents';
-COMMENT ON COLUMN defender.users_open_now.alert_count IS 'Distinct alerts that the newest version of their incident lists; in mitre_coverage all alerts';
-COMMENT ON COLUMN defender.users_open_now.highest_severity IS 'The highest severity among these incidents';
-COMMENT ON COLUMN defender.users_open_now.last_activity IS 'The last activity that the alerts are about';
+COMMENT ON COLUMN defender.users_open_now.alert_count IS 'Distinct alerts in the newest version of their incident; in mitre_coverage all alerts';
+COMMENT ON COLUMN defender.users_open_now.highest_severity IS 'Highest severity of these incidents';
+COMMENT ON COLUMN defender.users_open_now.last_activity IS 'Time of the last activity of these alerts';
 
 CREATE VIEW defender.incident_counts_now WITH (security_invoker = true, security_barrier = true) AS
 SELECT i.tenant_id, i.incident_id,
@@ -153,18 +153,18 @@ SELECT i.tenant_id, i.incident_id,
             AND lower(e.entity_type) = 'user'
     ) AS user_count
 FROM defender.incidents i;
-COMMENT ON VIEW defender.incident_counts_now IS 'The counts of incidents as they would be written now';
-COMMENT ON COLUMN defender.incident_counts_now.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
+COMMENT ON VIEW defender.incident_counts_now IS 'Counts of each incident computed from the current data';
+COMMENT ON COLUMN defender.incident_counts_now.tenant_id IS 'The customer''s Entra tenant';
 COMMENT ON COLUMN defender.incident_counts_now.incident_id IS 'Microsoft''s number of the incident, unique within its tenant only';
-COMMENT ON COLUMN defender.incident_counts_now.alert_count IS 'Distinct alerts that the newest version of their incident lists; in mitre_coverage all alerts';
-COMMENT ON COLUMN defender.incident_counts_now.device_count IS 'Distinct devices that these alerts name';
+COMMENT ON COLUMN defender.incident_counts_now.alert_count IS 'Distinct alerts in the newest version of their incident; in mitre_coverage all alerts';
+COMMENT ON COLUMN defender.incident_counts_now.device_count IS 'Distinct devices of these alerts';
 COMMENT ON COLUMN defender.incident_counts_now.user_count IS 'Distinct users in the evidence of these alerts';
 
 GRANT SELECT ON defender.incident_days_now, defender.incident_months_now, defender.technique_months_now,
     defender.devices_open_now, defender.users_open_now, defender.incident_counts_now
     TO incident_sync_writer, incident_sync_reader, incident_sync_tenant_reader;
 
--- Writes what has changed of a tenant's summaries. What is longer than an index entry fails it; then the views go on counting.
+-- Writes the changed rows of a tenant's summaries. Fails if a text is longer than an index entry; the views then keep counting.
 CREATE FUNCTION defender.summarise(summarised uuid) RETURNS void
 LANGUAGE plpgsql SET jit = off SET search_path = pg_catalog, pg_temp
 AS $$
@@ -173,7 +173,7 @@ DECLARE
     summary record;
 BEGIN
     INSERT INTO defender.summaries (tenant_id) VALUES (summarised) ON CONFLICT DO NOTHING;
-    -- Waits for those who are changing the tenant's rows; who comes later waits for us.
+    -- Waits for transactions that change the tenant's rows; later ones wait for this one.
     PERFORM FROM defender.summaries WHERE tenant_id = summarised FOR UPDATE;
     IF EXISTS (SELECT FROM defender.summaries WHERE tenant_id = summarised AND is_current) THEN
         RETURN;
@@ -205,12 +205,12 @@ BEGIN
             ON CONFLICT (%3$s) DO UPDATE SET %4$s',
             summary.name || '_now', summary.name, summary.key, summary.assignments, summary.same) USING summarised;
     END LOOP;
-    -- Days that are yet to come are not in incident_days: they would be missing when they have come.
+    -- incident_days ends today: an incident with a later date keeps the summaries from being current.
     UPDATE defender.summaries SET through = today, is_current = NOT EXISTS (
         SELECT FROM defender.incidents WHERE tenant_id = summarised AND greatest(created_time, resolved_at) >= today + 1)
     WHERE tenant_id = summarised;
 END $$;
-COMMENT ON FUNCTION defender.summarise IS 'Brings the summaries of a tenant up to date';
+COMMENT ON FUNCTION defender.summarise IS 'Updates the summaries of a tenant';
 REVOKE EXECUTE ON FUNCTION defender.summarise FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION defender.summarise TO incident_sync_writer;
 
@@ -220,7 +220,7 @@ CREATE FUNCTION defender.note_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    -- Who has set no tenant may have changed the rows of any.
+    -- Without a tenant in the setting, the rows of any tenant may have changed.
     changed constant uuid := nullif(current_setting('incident_sync.tenant_id', true), '')::uuid;
 BEGIN
     IF changed IS NULL THEN
@@ -228,14 +228,14 @@ BEGIN
     ELSE
         INSERT INTO defender.summaries (tenant_id) VALUES (changed) ON CONFLICT DO NOTHING;
     END IF;
-    -- Somebody who writes the summaries at this moment must wait until we have committed, or we for him.
+    -- A concurrent summarise must wait until this transaction has committed, or this one waits for it.
     PERFORM FROM defender.summaries WHERE changed IS NULL OR tenant_id = changed FOR KEY SHARE;
     UPDATE defender.summaries SET is_current = false WHERE is_current AND (changed IS NULL OR tenant_id = changed);
     RETURN NULL;
 END $$;
-COMMENT ON FUNCTION defender.note_change IS 'Notes that the summaries of a tenant are not current any more';
+COMMENT ON FUNCTION defender.note_change IS 'Marks the summaries of a tenant as not current';
 REVOKE EXECUTE ON FUNCTION defender.note_change FROM PUBLIC;
--- Before a statement locks its rows: summarise locks first the tenant and then rows of incidents too.
+-- BEFORE, because summarise too locks first the tenant and then rows of incidents.
 CREATE TRIGGER note_change BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON defender.incidents
     FOR EACH STATEMENT EXECUTE FUNCTION defender.note_change();
 CREATE TRIGGER note_change BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON defender.alerts

@@ -1,6 +1,6 @@
 -- begin_purge
--- Whoever works on the tenant has lost it, and if it is ever synchronised again, then from the beginning. A fence that cannot
--- grow stays where it is: the owner is another one, and every write checks both. The lease lasts until the purge has ended.
+-- The current lease owner loses the tenant, and a later sync reads it from the beginning. A fence at its limit stays
+-- unchanged: the owner differs, and every write checks both. The lease lasts until the purge has ended.
 UPDATE defender.sync_state SET
     lease_fence = least(greatest(lease_fence, 0), 4611686018427387902) + 1,
     lease_owner = $2,

@@ -1,6 +1,6 @@
 -- check_fence
--- The first statement of every write transaction. KEY SHARE keeps the lease from being claimed until we commit and does
--- not wait for its renewal.
+-- The first statement of every write transaction. KEY SHARE prevents a claim of the lease until this transaction commits
+-- and does not wait for a renewal.
 SELECT lease_fence,
     set_config('synchronous_commit', CASE WHEN $4 THEN current_setting('synchronous_commit') ELSE 'off' END, true)
 FROM defender.sync_state

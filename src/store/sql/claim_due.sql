@@ -1,11 +1,11 @@
 -- claim_due
--- A lease of ours is one whose claim was done and its answer lost: the caller leaves out those that it knows of.
+-- A row that this instance already leases is a claim whose response was lost: the caller excludes the leases that it knows.
 WITH due AS (
     SELECT tenant_id
     FROM defender.sync_state
     WHERE tenant_id = ANY ($1::uuid[])
         AND parked_by IS NULL
-        -- One row that cannot be claimed or decoded must not fail the claims of all; bounded_state names it.
+        -- One row that cannot be claimed or decoded must not fail the claims of all tenants; bounded_state reports it.
         AND lease_fence BETWEEN 0 AND 4611686018427387902
         AND consecutive_failures IS NOT NULL
         AND (watermark IS NULL OR watermark BETWEEN '0001-01-01 00:00Z' AND '9999-12-31 23:59:59.999999Z')

@@ -1,6 +1,6 @@
 -- create_rights
--- What lets PUBLIC or a reader create objects in this database, in public or in the schemas of incident-sync: the statements
--- that end it. Superusers and the members of incident_sync_writer, such as the daemon's user, are no readers in this sense.
+-- Privileges of PUBLIC or a reader to create objects in this database, in public or in the schemas of incident-sync: the
+-- statements that revoke them. Superusers and the members of incident_sync_writer, such as the daemon's user, are no readers in this sense.
 WITH readers AS (
     SELECT r.oid
     FROM pg_roles r
@@ -18,7 +18,7 @@ WITH readers AS (
     FROM pg_database
     WHERE datname = current_database()
 )
--- What was granted by another role than the owner is taken from that role, and with it from those to whom it passed it on.
+-- A privilege granted by a role other than the owner is revoked from that role, and with it from its grantees.
 SELECT DISTINCT CASE e.grantor WHEN owner
     THEN format('REVOKE CREATE ON %s FROM %s', name, CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE e.grantee::regrole::text END)
     ELSE format('REVOKE GRANT OPTION FOR CREATE ON %s FROM %s CASCADE', name, e.grantor::regrole) END AS statement
@@ -31,7 +31,7 @@ SELECT format('ALTER %s OWNER TO %I', name, current_user)
 FROM objects
 JOIN readers ON readers.oid = owner
 UNION
--- The owner of the database is a member of pg_database_owner without a row here.
+-- The database owner is a member of pg_database_owner without a row here.
 SELECT format('REVOKE %s FROM %s', m.roleid::regrole, m.member::regrole)
 FROM objects
 JOIN pg_auth_members m ON m.roleid = owner

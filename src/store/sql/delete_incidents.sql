@@ -1,5 +1,5 @@
 -- delete_incidents
--- With all that hangs on them.
+-- With all dependent rows.
 WITH alerts AS (
     DELETE FROM defender.alerts WHERE tenant_id = $1 AND incident_id = ANY ($2::bigint[]) RETURNING alert_id
 ),

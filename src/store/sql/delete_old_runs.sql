@@ -1,5 +1,5 @@
 -- delete_old_runs
--- The oldest first: years of them go in more than one day.
+-- The oldest first: a large backlog is deleted over several days.
 DELETE FROM defender.sync_runs
 WHERE tenant_id = $1 AND run_id IN (
     SELECT run_id FROM defender.sync_runs

@@ -1,5 +1,5 @@
 -- delete_stale_alert_devices
--- What the newest version of an already known alert ($2) names no more; $3 and $4 are what it names.
+-- Devices that the newest version of an already stored alert ($2) no longer lists; $3 and $4 are those that it lists.
 DELETE FROM defender.alert_devices d
 WHERE d.tenant_id = $1
     AND d.alert_id = ANY ($2::text[])

@@ -1,5 +1,5 @@
 -- delete_stale_evidence
--- What the newest version of an already known alert ($2) lists no more; $3 and $4 are what it lists.
+-- Evidence that the newest version of an already stored alert ($2) no longer lists; $3 and $4 are what it lists.
 DELETE FROM defender.evidence e
 WHERE e.tenant_id = $1
     AND e.alert_id = ANY ($2::text[])

@@ -1,5 +1,5 @@
 -- feed_delay
--- How long ago the oldest change was written that reporting.incident_changes does not show yet; none is nought.
+-- Age of the oldest change that reporting.incident_changes does not show yet; 0 if there is none.
 SELECT coalesce((
     SELECT extract(epoch FROM clock_timestamp() - observed_at)::double precision
     FROM defender.incident_changes

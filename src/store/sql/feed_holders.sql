@@ -1,5 +1,5 @@
 -- feed_holders
--- Transactions other than this one that have a number and have not ended, the oldest first: reporting.incident_changes shows
+-- Other running transactions with a transaction number, the oldest first: reporting.incident_changes shows
 -- nothing newer than the first of them. Each holds a lock on its number, which every role sees; the times of foreign sessions
 -- are shown to members of pg_read_all_stats only. A prepared transaction has no session.
 SELECT * FROM (
@@ -13,7 +13,7 @@ SELECT * FROM (
     LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
     LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND p.transaction = l.transactionid
     WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
-        -- The number of a prepared transaction's part is none that can be ended.
+        -- A number within a prepared transaction cannot be terminated by itself.
         AND (l.pid IS NOT NULL OR p.gid IS NOT NULL)
 ) held
 ORDER BY age_seconds DESC NULLS LAST, pid

@@ -1,6 +1,6 @@
 -- finish_run
--- What changed after a run began may be missing, however long it took: a success is as old as its start.
--- A run that was stopped found nothing out: what the last one said of the tenant stays.
+-- Changes after the start of a run may be missing: a success is as old as the start of its run.
+-- A stopped run has no result: the error of the previous run stays.
 WITH released AS (
     UPDATE defender.sync_state SET
         lease_owner = NULL,
@@ -28,14 +28,14 @@ INSERT INTO defender.sync_runs (tenant_id, instance, kind, started_at, finished_
     api_calls, throttled, incidents_seen, incidents_written, alerts_written, rejected, mistyped_fields, found_late,
     error_class, error_message)
 SELECT $1, $3, $13, $14, now(), $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $5, $6
--- A run that lost its lease is recorded too, unless to a purge that has ended.
+-- A run that lost its lease is recorded too, unless a purge took the lease and has ended.
 WHERE (EXISTS (SELECT FROM released) OR EXISTS (
     SELECT FROM defender.sync_state
     WHERE tenant_id = $1 AND (lease_fence, lease_owner) IS DISTINCT FROM ($2, $3)
     FOR KEY SHARE
 ))
 AND NOT EXISTS (
-    -- The same statement once more, because the answer to its commit was lost.
+    -- Repeats the statement if the response to its commit was lost.
     SELECT FROM (
         SELECT instance, started_at FROM defender.sync_runs WHERE tenant_id = $1 ORDER BY run_id DESC LIMIT 1
     ) newest

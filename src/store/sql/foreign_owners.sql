@@ -1,6 +1,6 @@
 -- foreign_owners
--- What stands in the place of an object of incident-sync, or is called by one, and belongs to a role that administers
--- neither this database nor incident-sync.
+-- Objects with the name of an object of incident-sync, or called by one, whose owner administers neither this database nor
+-- incident-sync.
 WITH ours AS (
     SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('defender', 'reporting')
 ), held AS (
@@ -38,7 +38,7 @@ FROM held
 JOIN pg_roles r ON r.oid = owner
 WHERE NOT r.rolsuper
     AND r.rolname <> current_user
-    -- Every role is a superuser's, which says nothing of whose it is.
+    -- A superuser is a member of every role, which does not make it the owner.
     AND (NOT pg_has_role(r.oid, 'USAGE') OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))
     AND NOT EXISTS (SELECT FROM pg_database WHERE datname = current_database() AND datdba = r.oid)
     AND r.rolname <> 'pg_database_owner'

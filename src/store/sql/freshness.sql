@@ -1,5 +1,5 @@
 -- freshness
--- A tenant that never succeeded is as old as we know it. Parts of a first synchronisation end well too.
+-- A tenant without a success has the age of its row. Parts of a backfill count as successes too.
 SELECT t.name,
     extract(epoch FROM now() - coalesce(b.last_success_at, CASE WHEN isfinite(t.first_seen_at) THEN t.first_seen_at END, now()))
         ::double precision AS freshness_seconds,

@@ -1,6 +1,6 @@
 -- function_rights
--- The statements that give each function the privileges of the migrations, and whether our user may run them. A dump that is
--- restored without privileges leaves every function to PUBLIC.
+-- The statements that restore the privileges of the migrations on each function, and whether the current user may run them.
+-- After restoring a dump without privileges, PUBLIC may execute every function.
 WITH granted (name, grantees) AS (
     VALUES ('begin_changes', ARRAY['incident_sync_writer']),
         ('continue_feed', ARRAY['incident_sync_writer', 'incident_sync_dispatcher']),

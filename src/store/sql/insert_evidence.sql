@@ -1,5 +1,5 @@
 -- insert_evidence
--- Of alerts that were not stored before: they cannot have evidence, and a plain insert takes two thirds of the time.
+-- For alerts that were not stored before: they have no evidence, and a plain insert takes two thirds of the time.
 INSERT INTO defender.evidence (tenant_id, alert_id, evidence_hash, entity_type, evidence_creation_time, verdict, remediation_status, sha1, sha256,
     file_name, file_path, process_id, process_command_line, process_creation_time, parent_process_id,
     parent_process_creation_time, ip_address, url, account_name, domain_name, user_sid, aad_user_id,

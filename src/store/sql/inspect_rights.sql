@@ -1,5 +1,5 @@
 -- inspect_rights
--- What the roles that transactions take on need and lack: the statements that give it back. For a schema that is current.
+-- The privileges that the roles of transactions lack: the statements that restore them. For a current schema.
 WITH held AS (
     SELECT c.oid, c.relname
     FROM pg_class c

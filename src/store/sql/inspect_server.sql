@@ -1,5 +1,5 @@
 -- inspect_server
--- What kind of database this is; works in one that has no tables yet.
+-- Properties of the server and the database; works before the first migration.
 SELECT current_setting('server_version_num')::integer,
     current_setting('server_version'),
     current_setting('server_encoding'),

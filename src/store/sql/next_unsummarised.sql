@@ -1,6 +1,6 @@
 -- next_unsummarised
--- After the first synchronisation: before it a tenant's summaries would be written again and again. A run in flight is about
--- to change more.
+-- Only after the first sync, during which a tenant's summaries would be written repeatedly, and not during a run, which may
+-- change more.
 SELECT s.tenant_id
 FROM defender.sync_state s
 LEFT JOIN defender.summaries u ON u.tenant_id = s.tenant_id

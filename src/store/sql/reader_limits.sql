@@ -1,5 +1,5 @@
 -- reader_limits
--- The login roles that read, and what neither they nor the server limit.
+-- The login roles of readers, and the limits that are set neither for them nor for the server.
 SELECT r.rolname::text AS role, r.rolconnlimit < 0 AS has_no_connection_limit,
     current_setting('temp_file_limit') = '-1' AND NOT EXISTS (
         SELECT FROM pg_catalog.pg_db_role_setting s

@@ -1,6 +1,6 @@
--- reader_refusal: why the role $1 cannot be a reader: what it is, or may become by SET ROLE, that shows it more than it is
--- given, or lets it run code or stop work of others. $2: whether it is bound to some tenants; $3: whether its memberships
--- were changed already, so that none is left to be taken away. No row is good.
+-- reader_refusal: why the role $1 cannot be a reader: properties, or roles available by SET ROLE, that show it more than it is
+-- granted, or let it run code or stop the work of others. $2: whether it is limited to some tenants; $3: whether its
+-- memberships were already changed, so that none is left to be revoked. No row: the role can be a reader.
 WITH creators AS (
     SELECT 'schema public' AS place, grantee, CASE WHEN grantee = nspowner
         THEN 'ALTER SCHEMA public OWNER TO pg_database_owner' ELSE 'REVOKE CREATE ON SCHEMA public FROM ' END AS cure
@@ -22,7 +22,7 @@ WITH creators AS (
     UNION ALL
     SELECT CASE WHEN held.oid = reader.oid THEN 3 ELSE 4 END, held.rolname::text, judged.why
     FROM pg_roles reader
-    -- Its only member is the owner of the database, who has a row of his own.
+    -- Its only member is the database owner, which has a row of its own.
     JOIN pg_roles held ON pg_has_role(reader.oid, held.oid, 'MEMBER') AND held.rolname <> 'pg_database_owner'
     CROSS JOIN LATERAL (SELECT CASE
         WHEN held.rolsuper THEN 'a superuser, whom no policy stops'
@@ -46,18 +46,18 @@ WITH creators AS (
             THEN (SELECT format('a role that may create objects in %s. Let a superuser run: %s', place,
                 CASE WHEN cure LIKE '%FROM ' THEN cure || quote_ident(held.rolname) ELSE cure END)
                 FROM creators WHERE grantee = held.oid ORDER BY place LIMIT 1)
-        -- A direct membership is taken away; one that comes through another role would stay.
+        -- A direct membership is revoked; one through another role would stay.
         WHEN $2::boolean AND held.rolname = 'incident_sync_reader' AND ($3::boolean OR EXISTS (SELECT FROM pg_auth_members
                 WHERE member = reader.oid AND roleid <> held.oid AND pg_has_role(roleid, held.oid, 'MEMBER')))
             THEN 'a role that reads all tenants'
-        -- By oid alone: a grant that a renaming has put out of effect is in effect again after the next one.
+        -- By oid alone: a grant that a renaming made ineffective is effective again after renaming back.
         WHEN $2::boolean AND held.oid <> reader.oid
                 AND EXISTS (SELECT FROM defender.reader_tenants WHERE reader_oid = held.oid)
             THEN 'a reader with tenants of its own'
         END AS why) judged
     WHERE reader.rolname = $1::text
     UNION ALL
-    -- From 16 on a membership is inherited or not by itself, and the statements see to it.
+    -- Since 16 each membership has its own INHERIT option, which the statements set.
     SELECT 5, reader.rolname::text, format('a role without the privileges of the roles that it is a member of (NOINHERIT), '
         'and would see nothing. Let a superuser run: ALTER ROLE %I INHERIT', reader.rolname)
     FROM pg_roles reader

@@ -1,8 +1,8 @@
--- reader_statements: what is left to do until the role $1 is a member of $2 and not of $3. Settings that somebody has
--- chosen for it stay.
+-- reader_statements: the remaining statements that make the role $1 a member of $2 and not of $3. Existing settings of the
+-- role stay.
 WITH reader AS (SELECT oid FROM pg_roles WHERE rolname = $1::text),
--- Since 16 each grantor's membership is a row of its own, and REVOKE ends that of its own grantor only; for another one it
--- warns and changes nothing. Older servers keep one row, which REVOKE ends whoever made it.
+-- Since 16 each grantor's membership is a row of its own, and REVOKE removes that of its own grantor only; for another
+-- grantor it warns and changes nothing. Older servers have one row, which REVOKE removes for any grantor.
 server AS (SELECT current_setting('server_version_num')::integer >= 160000 AS is_by_grantor),
 memberships AS (
     SELECT held.rolname::text AS held, format(' GRANTED BY %I', grantor.rolname) AS granted_by

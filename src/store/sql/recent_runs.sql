@@ -1,6 +1,6 @@
 -- recent_runs
--- Whether a run made the tenant complete is not recorded: what may have left something to read does not count, nor does one
--- of an earlier part of the first synchronisation. The newest success is in sync_state.
+-- Whether a run made the tenant complete is not recorded: runs that may have left something to read do not count, nor do
+-- earlier parts of a backfill. The newest success is in sync_state.
 SELECT r.kind, r.started_at, r.finished_at, r.outcome, r.api_calls, r.throttled, r.incidents_seen, r.incidents_written,
     r.rejected, r.error_message,
     r.outcome = 'ok' AND (r.started_at = s.last_success_at

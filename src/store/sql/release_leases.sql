@@ -1,3 +1,3 @@
 -- release_leases
--- At shutdown: what was cut short is due at once, for whoever is next.
+-- At shutdown: interrupted tenants are due immediately for the next instance.
 UPDATE defender.sync_state SET lease_owner = NULL, lease_expires_at = NULL WHERE lease_owner = $1

@@ -1,4 +1,4 @@
--- replace_reader_tenants: the role $1 sees the tenants $2 and no others, also under a name that it had or gets again.
+-- replace_reader_tenants: the role $1 sees the tenants $2 and no others, also under an earlier name.
 WITH role AS (SELECT oid, rolname FROM pg_roles WHERE rolname = $1::text),
 taken AS (
     DELETE FROM defender.reader_tenants USING role

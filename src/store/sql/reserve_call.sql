@@ -1,6 +1,6 @@
 -- reserve_call
--- Generic cell rate algorithm: the calls so far stand in line at a steady rate, and a burst of them may go ahead of it. The
--- row's lock orders all instances. A long pause that the service asked for is told and nothing is reserved.
+-- Generic cell rate algorithm: calls are spaced at a steady rate, and a burst of them may run ahead of it. The lock on the
+-- row orders all instances. During a long pause that the service requested, nothing is reserved and the pause is returned.
 WITH line AS (
     SELECT tenant_id, no_calls_before > now() + $6::interval AS is_paused,
         greatest(now(), no_calls_before, minute_quota_at - $3::interval, hour_quota_at - $5::interval) AS turn

@@ -1,8 +1,8 @@
 -- restore_sync_state
--- Of what a folder says only how far the tenant is, and no further than the moment of the export; a watermark that is far
--- beyond it is none, and the tenant is read from the beginning. Lease, fence, failures and due times are those of a new row.
--- A pause or a quota that still holds is kept, as long as one can last. Texts are shown by `status`: without characters that
--- a terminal obeys.
+-- Takes only the progress of the tenant from an import, limited to the time of the export; a watermark far beyond that is
+-- dropped, and the tenant is read from the beginning. Lease, fence, failures and due times are those of a new row.
+-- A pause or quota that is still valid is kept, limited to the longest possible one. `status` prints the texts: terminal
+-- control characters are removed.
 INSERT INTO defender.sync_state (tenant_id, watermark, backfilled_at, last_attempt_at, last_success_at, found_late,
     no_calls_before, minute_quota_at, hour_quota_at, parked_by, parked_reason, error_class, error_message, who_must_act)
 SELECT tenant_id,

@@ -1,5 +1,5 @@
 -- resume_tenant
--- What incident-sync itself says of a tenant stays until the next run knows better; a pause that the service asked for holds.
+-- An error that incident-sync itself recorded stays until the next run; a pause that the service requested stays valid.
 UPDATE defender.sync_state SET
     next_attempt_at = now(),
     poll_due_at = least(poll_due_at, now()),

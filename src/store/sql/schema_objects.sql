@@ -1,5 +1,5 @@
 -- schema_objects
--- What the statements rely on, a line each; `required_objects.txt` is this list of a database that was just migrated.
+-- The objects that the statements need, one per line; `required_objects.txt` is this list for a migrated database.
 SELECT format('column %s.%s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod))
 FROM pg_class c
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

@@ -1,5 +1,5 @@
 -- seize_tenant
--- A fence that cannot grow stays where it is: the owner is another one, and every write checks both.
+-- A fence at its limit stays unchanged: the owner differs, and every write checks both.
 UPDATE defender.sync_state SET
     lease_fence = least(greatest(lease_fence, 0), 4611686018427387902) + 1,
     lease_owner = $2,

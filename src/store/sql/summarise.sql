@@ -1,5 +1,5 @@
 -- summarise
--- A purge that ends waits for us, and no summary of a tenant is written that is no more.
+-- The end of a purge waits for this statement, and no summaries are written for a purged tenant.
 SELECT defender.summarise(tenant_id) FROM (
     SELECT tenant_id FROM defender.tenants WHERE tenant_id = $1 FOR KEY SHARE
 ) t

@@ -1,5 +1,5 @@
 -- sync_tenants
--- The configuration as the table knows it. Rows change only where the configuration did.
+-- Stores the configured tenants. Only rows whose configuration changed are written.
 INSERT INTO defender.tenants AS t (tenant_id, name, labels, enabled, internal_labels)
 SELECT u.tenant_id, u.name, u.labels::jsonb, u.enabled, u.internal_labels::jsonb
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::boolean[], $5::text[])

@@ -1,6 +1,6 @@
 -- tenant_rows
--- What is a tenant's own: all but the summaries, which are counted anew. Numbers that the database draws are no columns
--- to restore, so that a pipeline sees restored changes as new ones.
+-- The tables with a tenant's data, except the summaries, which are computed again. Columns that the database numbers are not
+-- restored, so that a pipeline sees restored changes as new ones.
 SELECT c.relname::text AS name,
     array_agg(a.attname::text ORDER BY a.attnum)
         FILTER (WHERE a.attidentity = '' AND a.attgenerated = '' AND a.attname <> 'change_id') AS columns,

@@ -1,5 +1,5 @@
 -- tenant_tables
--- Whatever has a tenant_id and is the writer's, the audit excepted. What says that the tenant exists goes last.
+-- The tables with a tenant's rows, except the audit and the grants. The rows that show that the tenant exists come last.
 SELECT c.relname::text
 FROM pg_class c
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped

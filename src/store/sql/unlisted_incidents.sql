@@ -1,5 +1,5 @@
 -- unlisted_incidents
--- What lies in a gap is not listed because it cannot be.
+-- Incidents in a gap are excluded: the API cannot list them.
 SELECT incident_id FROM defender.incidents
 WHERE tenant_id = $1 AND last_update_time >= $2 AND last_update_time < $3 AND incident_id <> ALL ($4::bigint[])
     AND NOT EXISTS (
