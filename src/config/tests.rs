@@ -913,7 +913,7 @@ fn a_credential_that_cannot_work_is_refused_with_a_cure() {
         ("managed_identity = true".to_owned(), "managed_identity_client_id: missing"),
         ("managed_identity = true\nclient_secret_file = 'client_secret'\nmanaged_identity_client_id = '11111111-2222-3333-4444-555555555555'".to_owned(), "more than one credential"),
         ("managed_identity = true\nmanaged_identity_client_id = '11111111-2222-3333-4444-555555555555'\nmanaged_identity_endpoint = 'http://example.com'".to_owned(), "loopback"),
-        ("federated_token_file = 'client_secret'".to_owned(), "no token of three parts"),
+        ("federated_token_file = 'client_secret'".to_owned(), "does not contain a token (JWT, three parts)"),
         ("client_secret_file = 'client_secret'\nclient_secret_expires = 'soon'".to_owned(), "like 2027-01-31"),
     ];
     for (lines, told) in table {
