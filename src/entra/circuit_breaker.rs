@@ -113,10 +113,11 @@ impl CircuitBreaker {
         }
         let (diagnosis, whose, kind) = (error.diagnosis(), whose(credential_id), credential.kind());
         let what = if error.is_transient() { "is temporarily unusable" } else { "was refused" };
+        let name = &credential_id.name;
         tracing::error!(
-            app = credential_id.client_id, credential = credential_id.name, tenant.name = credential_id.owner, kind,
+            app = credential_id.client_id, credential = name, tenant.name = credential_id.owner, kind,
             class = diagnosis.class.as_str(), owner = diagnosis.owner.as_str(), advice = &*diagnosis.advice, error = %error,
-            "{whose} credential {what}: {name} ({kind})", name = credential_id.name
+            "{whose} credential {what}: {name} ({kind})"
         );
     }
 

@@ -199,7 +199,7 @@ async fn behind_a_proxy_the_names_are_its_business_and_its_refusal_is_told() {
         let (ended, report) = checked(&site);
         assert_eq!((ended, result(&report, "proxy")), (Some(code), "ok"), "{report:#}");
         assert!(
-            found(&report, "dns")[0]["say"].as_str().unwrap().contains("resolved by the proxy"),
+            found(&report, "dns")[0]["advice"].as_str().unwrap().contains("resolved by the proxy"),
             "{report:#}"
         );
         let connection = found(&report, "connection")[0];
@@ -234,7 +234,7 @@ async fn a_certificate_is_judged_by_issuer_end_and_name() {
     let report = checked(&site).1;
     assert_eq!(result(&report, "tls"), "ok");
     assert!(
-        found(&report, "tls")[0]["say"].as_str().unwrap().contains("trusted certificate of "),
+        found(&report, "tls")[0]["advice"].as_str().unwrap().contains("trusted certificate of "),
         "{report:#}"
     );
     assert_eq!(result(&report, "clock"), "not_tried", "this server tells no time: {report:#}");
@@ -459,7 +459,7 @@ async fn a_server_with_the_wrong_encoding_or_a_user_without_roles_is_told() {
     let (code, report) = checked(&site);
     let dns = found(&report, "dns").into_iter().find(|row| row["group"] == "database").unwrap();
     assert!(
-        dns["result"] == "failure" && dns["say"].as_str().unwrap().contains("does not resolve"),
+        dns["result"] == "failure" && dns["advice"].as_str().unwrap().contains("does not resolve"),
         "{dns:#}"
     );
     assert_eq!((code, result(&report, "server")), (Some(3), "not_tried"));

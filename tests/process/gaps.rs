@@ -18,7 +18,7 @@ async fn an_operator_is_told_of_a_hole_until_it_is_closed() {
     let log = events(&sync.stderr);
     sync.success();
     let warned = log.iter().find(|event| {
-        event["message"] == "the API fails to serve a part of the list; the rest goes on"
+        event["message"] == "the API fails to serve a part of the list; the rest is read"
     });
     let warned = warned.expect("the log warns");
     assert_eq!(

@@ -333,7 +333,7 @@ async fn export_goes_only_into_a_closed_folder_of_ones_own() {
     if nix::unistd::geteuid().is_root() {
         let foreign = folder("foreign", 0o700);
         std::os::unix::fs::chown(&foreign, Some(65_534), None).unwrap();
-        refused.push((foreign, "belongs to user 65534"));
+        refused.push((foreign, "is owned by user 65534"));
     }
     for (folder, expected) in refused {
         let done = export(&folder);

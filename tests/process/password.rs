@@ -45,7 +45,7 @@ async fn a_changed_password_is_read_again_without_a_restart() {
     assert_eq!(refused.code(), Some(3), "{}", refused.stderr);
     assert!(
         refused.stderr.contains("password authentication failed")
-            && refused.stderr.contains("check user, password")
+            && refused.stderr.contains("Check user, password")
     );
 
     write_password(&site, "first-c4nary\n");

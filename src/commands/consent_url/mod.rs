@@ -32,7 +32,7 @@ pub struct ConsentArgs {
     /// Accept any directory without confirmation; the tenant id is taken from the redirect.
     #[arg(long, requires = "listen", conflicts_with = "tenant")]
     any_tenant: bool,
-    /// The cloud of a new customer. Default: that of [api].
+    /// The cloud of a new customer. Default: that of `[api]`.
     #[arg(long, value_parser = Cloud::NAMES)]
     cloud: Option<String>,
     /// Use the older (v1) form of the link, which requests every permission of the registration, not only those of Defender.
