@@ -49,9 +49,7 @@ fn set(
         let ValueKind::Table(inner) =
             &mut table.entry(section.to_owned()).or_insert_with(empty).kind
         else {
-            return Err(format!(
-                "there is no section {section} that it could be in; mend {section} first"
-            ));
+            return Err(format!("{section} is a value, not a section. Correct {section} first"));
         };
         table = inner;
     }

@@ -329,7 +329,7 @@ fn parse_file_if(
         |problem| ConfigError { file: path.display().to_string(), key: String::new(), problem };
     let cannot_read = |error: io::Error| match error.kind() {
         io::ErrorKind::PermissionDenied => wrong(format!(
-            "cannot read it: {}; if it is the service that cannot, chmod go+r {} (a secret in it belongs into a file of its own)",
+            "cannot read the file: {}. If only the service cannot read it, move any secret into a separate file, then run: chmod go+r {}",
             answer(&error),
             path.display()
         )),

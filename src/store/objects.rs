@@ -59,10 +59,8 @@ impl Store {
         if missing.is_empty() {
             return Ok(());
         }
-        let what = format!(
-            "somebody has taken away from the schema defender: {}; restore it",
-            missing.join(", ")
-        );
+        let what =
+            format!("schema defender is missing objects: {}. Restore them", missing.join(", "));
         Err(SyncError::Schema { what })
     }
 }
