@@ -32,7 +32,7 @@ book:
 
 # Write the generated pages of docs/.
 generate:
-    UPDATE=1 cargo test --locked --test docs cli && UPDATE=1 cargo test --locked --test it dictionary
+    UPDATE=1 cargo test --locked --test docs cli && UPDATE=1 cargo test --locked --test engine dictionary
 
 # Test the alert rules.
 alerts:

@@ -1,0 +1,12 @@
+//! Commands: output, exit statuses, help, doctor, export and import.
+
+mod commands;
+mod demonstration;
+mod doctor;
+mod erase;
+mod grant_reader;
+mod help;
+mod import_attacks;
+mod manual;
+mod park;
+mod transfer;

@@ -1,0 +1,66 @@
+//! A tenant that a person parks and resumes beside a running daemon.
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::support::installation::{Installation, id, number, spec, stored, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_tenant_is_left_alone_until_somebody_resumes_it() {
+    let site = Installation::with(vec![spec(1, 30), spec(2, 20)]).await;
+    let daemon = site.start_daemon();
+    let pool = site.connect().await;
+    until("both tenants", async || stored(&pool, 1).await == 30 && stored(&pool, 2).await == 20)
+        .await;
+
+    let parked =
+        site.run(&["tenant", "park", "tenant-1", "--reason", "their admin asks for it", "--json"]);
+    assert_eq!(parked.json(), json!({ "tenant_id": id(1), "name": "tenant-1", "parked": true }));
+    // A call that was under way has ended meanwhile.
+    let pages = site.pages(2);
+    until("more polls of the other tenant", async || site.pages(2) > pages + 1).await;
+    let calls = site.world().calls(id(1)).len();
+
+    daemon.signal(Signal::SIGHUP);
+    site.world().create(id(1));
+    site.world().create(id(2));
+    until("the other tenant goes on", async || stored(&pool, 2).await == 21).await;
+    let asked = site.run(&["sync", "--tenant", "tenant-1"]);
+    assert_eq!(asked.code(), Some(1));
+    assert!(asked.stderr.contains("tenant-1: skipped (parked"), "{}", asked.stderr);
+    assert_eq!(
+        site.world().calls(id(1)).len(),
+        calls,
+        "neither a reload nor a command asks for it"
+    );
+    let status = site.run(&["status", "--json"]);
+    assert_eq!(status.code(), Some(1));
+    let tenant = &status.json()[0];
+    assert_eq!(
+        (&tenant["error_class"], &tenant["who_must_act"]),
+        (&json!("parked"), &json!("operator"))
+    );
+    let said = tenant["error_message"].as_str().unwrap();
+    assert!(
+        said.starts_with("parked by ") && said.ends_with(": their admin asks for it"),
+        "{said}"
+    );
+    assert!(site.run(&["status"]).stdout.contains("parked"));
+
+    assert!(site.run(&["tenant", "resume", "tenant-1"]).success().contains("is resumed"));
+    until("what came meanwhile", async || stored(&pool, 1).await == 31).await;
+    site.assert_truth(&pool, 1).await;
+    until("a status without a complaint", async || site.run(&["status"]).code() == Some(0)).await;
+    assert_eq!(
+        site.run(&["tenant", "resume", &id(1).to_string()]).success(),
+        "tenant-1 was not parked.\n"
+    );
+    assert_eq!(
+        number(&pool, "SELECT count(*) FROM defender.audit WHERE action IN ('parked', 'resumed')")
+            .await,
+        2
+    );
+    assert_eq!(site.run(&["tenant", "park", "nobody"]).code(), Some(2));
+    pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}

@@ -1,0 +1,49 @@
+//! What an operator sees of an incident that the API cannot serve: in the log, in `status`, and that it passes.
+
+use serde_json::{Value, json};
+
+use crate::support::installation::{Installation, events, id, spec};
+
+fn status(site: &Installation) -> (String, Value) {
+    let table = site.run(&["status"]).success();
+    let mut tenants = site.run(&["status", "--json"]).json();
+    (table, tenants[0].take())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_is_told_of_a_hole_until_it_is_closed() {
+    let site = Installation::with(vec![spec(1, 130)]).await;
+    site.world().poison(id(1), 40);
+    let sync = site.run(&["sync", "--log-format", "json"]);
+    let log = events(&sync.stderr);
+    sync.success();
+    let warned = log.iter().find(|event| {
+        event["message"] == "the API fails to serve a part of the list; the rest is read"
+    });
+    let warned = warned.expect("the log warns");
+    assert_eq!(
+        (&warned["level"], &warned["owner"]),
+        (&json!("WARN"), &json!("operator")),
+        "{warned}"
+    );
+    for (field, told) in
+        [("window_from", "202"), ("window_to", "202"), ("error", "43f4cb08-"), ("advice", "ticket")]
+    {
+        assert!(
+            warned[field].as_str().is_some_and(|text| text.contains(told)),
+            "{field}: {warned}"
+        );
+    }
+    let (table, tenant) = status(&site);
+    assert_eq!((&tenant["gaps"], &tenant["incidents"]), (&json!(1), &json!(129)), "{tenant}");
+    assert!(
+        table.contains("incomplete") && table.contains("operator") && table.contains("ticket"),
+        "{table}"
+    );
+
+    site.world().heal(id(1));
+    site.run(&["sync"]).success();
+    let (table, tenant) = status(&site);
+    assert_eq!((&tenant["gaps"], &tenant["incidents"]), (&json!(0), &json!(130)), "{tenant}");
+    assert!(!table.contains("incomplete") && !table.contains("operator"), "{table}");
+}

@@ -1,0 +1,14 @@
+//! The daemon: start, end, reload, log, status page, credentials, network.
+
+mod credentials;
+mod dispatcher;
+mod gaps;
+mod instances;
+mod lifecycle;
+mod listener_attacks;
+mod log;
+mod password;
+mod proxy;
+mod reload;
+mod status_page;
+mod tls;

@@ -1,0 +1,6 @@
+//! Kills, failpoints and hostile peers.
+
+mod failpoints;
+mod hostile_peers;
+mod kill_loop;
+mod kills;

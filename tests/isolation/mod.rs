@@ -1,0 +1,10 @@
+//! Row-level security, readers, owners, and what each may see.
+
+mod database_owner;
+mod held_attempts;
+mod private_state;
+mod readers;
+mod rls_bypass;
+mod row_security;
+mod search_path;
+mod secrets;

@@ -1,0 +1,3 @@
+//! `consent-url`, from the link to the new tenant.
+
+mod consent_url;

@@ -1,0 +1,11 @@
+//! The database: content, migrations, faults, retention and purge.
+
+mod bad_rows;
+mod content;
+mod database_faults;
+mod fuzz;
+mod outages;
+mod purge;
+mod retention;
+mod schema;
+mod upgrades;

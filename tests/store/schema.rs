@@ -1,0 +1,64 @@
+//! Every statement fits the schema, and every file is used.
+
+use std::path::Path;
+
+use sqlx::{Connection, Executor, PgConnection};
+
+use crate::support::postgres;
+
+/// All Rust sources of a folder and the folders in it, as one text.
+fn sources_below(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text += &sources_below(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text += &std::fs::read_to_string(path).unwrap();
+        }
+    }
+    text
+}
+
+#[tokio::test]
+async fn every_statement_prepares_and_is_used() {
+    let mut connection = PgConnection::connect_with(&postgres::database().await).await.unwrap();
+    let store = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
+    let sources = sources_below(&store);
+    let mut count = 0;
+    for entry in std::fs::read_dir(store.join("sql")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let statement = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            statement.starts_with(&format!("-- {}", name.trim_end_matches(".sql"))),
+            "{name} does not begin with its name"
+        );
+        assert!(sources.contains(&format!("sql/{name}")), "{name} is used nowhere");
+        connection
+            .prepare(sqlx::SqlStr::from_static(Box::leak(statement.into_boxed_str())))
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        count += 1;
+    }
+    assert!(count > 20);
+}
+
+#[tokio::test]
+async fn the_list_of_required_objects_is_that_of_a_migrated_database() {
+    let database = postgres::database().await;
+    let mut connection = PgConnection::connect_with(&database).await.unwrap();
+    let statement = include_str!("../../src/store/sql/schema_objects.sql");
+    let lines: Vec<String> =
+        sqlx::query_scalar(statement).fetch_all(&mut connection).await.unwrap();
+    let held = lines.join("\n") + "\n";
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/required_objects.txt");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&file, &held).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(file).unwrap(),
+        held,
+        "write it anew with UPDATE=1 cargo test --test engine required"
+    );
+}

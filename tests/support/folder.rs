@@ -1,0 +1,12 @@
+//! Temporary folders.
+
+use std::os::unix::fs::PermissionsExt;
+
+use tempfile::TempDir;
+
+/// A folder that Postgres can enter although it runs as another user when we are root.
+pub(crate) fn open_folder(prefix: &str) -> TempDir {
+    let folder = tempfile::Builder::new().prefix(prefix).tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    folder
+}

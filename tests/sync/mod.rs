@@ -1,0 +1,10 @@
+//! Runs against the simulator and scripted peers: complete reading, errors, credentials, instances.
+
+mod credentials;
+mod errors;
+mod gaps;
+mod hostile_replies;
+mod instances;
+mod peers;
+mod repair;
+mod runs;
