@@ -308,7 +308,7 @@ async fn ask(client: &mut TcpStream) -> (String, Option<std::io::ErrorKind>) {
 }
 
 #[tokio::test]
-async fn each_fault_does_what_its_name_says() {
+async fn each_proxy_fault_behaves_as_named() {
     use std::io::ErrorKind::{ConnectionRefused, ConnectionReset, TimedOut};
     let proxy = Proxy::before(Upstream::Tcp(doubling_server().await)).await;
     let fresh = async || TcpStream::connect(proxy.address).await;

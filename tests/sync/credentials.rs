@@ -97,7 +97,7 @@ async fn fails_with(world: &World, told: &str) {
 }
 
 #[tokio::test]
-async fn a_certificate_obtains_tokens_in_both_forms() {
+async fn certificate_gets_tokens_with_both_algorithms() {
     let by = || [certificate("first", Algorithm::Ps256), certificate("first", Algorithm::Rs256)];
     for credential in by() {
         let world = World::with_credentials(many(3), credential, None).await;
@@ -117,7 +117,7 @@ async fn a_certificate_obtains_tokens_in_both_forms() {
 
 /// The simulator's clock is another one than this machine's.
 #[tokio::test]
-async fn a_clock_that_is_wrong_costs_one_request() {
+async fn wrong_clock_costs_one_token_request() {
     let world =
         World::with_credentials(many(1), certificate("first", Algorithm::Ps256), None).await;
     register(&world, "first");
@@ -127,7 +127,7 @@ async fn a_clock_that_is_wrong_costs_one_request() {
 }
 
 #[tokio::test]
-async fn a_federated_token_is_read_for_each_request() {
+async fn federated_token_is_read_for_each_request() {
     let (folder, mut world) = (tempfile::tempdir().unwrap(), World::with(many(1)).await);
     let now = world.service().now();
     let kubernetes = world
@@ -155,7 +155,7 @@ async fn a_federated_token_is_read_for_each_request() {
 }
 
 #[tokio::test]
-async fn one_assertion_of_a_managed_identity_serves_all_tenants() {
+async fn one_identity_assertion_serves_all_tenants() {
     let mut world = World::with(many(50)).await;
     world.use_credentials(identity(&world, IDENTITY).into(), None);
     fails_with(&world, "ManagedIdentity { status: 400").await;
@@ -169,7 +169,7 @@ async fn one_assertion_of_a_managed_identity_serves_all_tenants() {
 }
 
 #[tokio::test]
-async fn the_next_credential_serves_at_once_when_the_first_is_refused() {
+async fn next_credential_is_used_when_first_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut world = World::with(many(50)).await;
     register(&world, "second");
@@ -195,7 +195,7 @@ async fn the_next_credential_serves_at_once_when_the_first_is_refused() {
 }
 
 #[tokio::test]
-async fn a_secret_that_expires_gives_way_to_the_next_one_without_a_failed_run() {
+async fn expired_secret_is_replaced_without_failed_run() {
     let next = secret("canary5f2d77c0-next");
     let world = World::with_credentials(many(3), secret(SECRET), Some(next)).await;
     world.good_pass().await;
@@ -209,7 +209,7 @@ async fn a_secret_that_expires_gives_way_to_the_next_one_without_a_failed_run() 
 }
 
 #[tokio::test]
-async fn a_broken_credential_is_a_few_requests_for_fifty_tenants_and_mends_at_once() {
+async fn broken_credential_costs_few_token_requests() {
     let folder = tempfile::tempdir().unwrap();
     let mut world = World::with(many(50)).await;
     let now = world.service().now();
@@ -287,8 +287,7 @@ fn identity_at(endpoint: Url) -> Arc<Credential> {
 }
 
 #[tokio::test]
-async fn an_identity_service_that_is_unwell_is_one_request_for_all_tenants_and_is_used_once_it_is_well()
- {
+async fn failing_identity_service_is_called_once_for_all() {
     let mut world = World::with(many(20)).await;
     let now = world.service().now();
     let issuer =
@@ -326,7 +325,7 @@ async fn an_identity_service_that_is_unwell_is_one_request_for_all_tenants_and_i
 }
 
 #[tokio::test]
-async fn each_cloud_asks_for_its_own_exchange() {
+async fn each_cloud_uses_its_own_exchange_audience() {
     for (authority, audience) in [
         ("https://login.microsoftonline.us", "api%3A%2F%2FAzureADTokenExchangeUSGov"),
         ("https://login.microsoftonline.com", "api%3A%2F%2FAzureADTokenExchange"),

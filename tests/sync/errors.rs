@@ -64,7 +64,7 @@ async fn each_broken_tenant_has_its_own_diagnosis() {
 }
 
 #[tokio::test]
-async fn the_older_token_endpoint_works_with_numbers_as_strings() {
+async fn v1_token_endpoint_works_with_string_numbers() {
     let world = World::with_version(vec![spec(1, 20)], TokenVersion::V1).await;
     world.good_pass().await;
     world.assert_settled().await;
@@ -72,7 +72,7 @@ async fn the_older_token_endpoint_works_with_numbers_as_strings() {
 }
 
 #[tokio::test]
-async fn a_token_that_expires_between_pages_is_replaced_and_the_page_goes_on() {
+async fn token_expired_between_pages_is_replaced() {
     let world = World::of(350).await;
     world.service().script(
         id(1),
@@ -85,7 +85,7 @@ async fn a_token_that_expires_between_pages_is_replaced_and_the_page_goes_on() {
 }
 
 #[tokio::test]
-async fn a_token_that_stays_refused_fails_the_run_after_one_new_token() {
+async fn token_refused_twice_fails_the_run() {
     let world = World::of(20).await;
     let refusals =
         std::iter::repeat_with(|| ScriptedReply::defender(401, "Unauthorized")).take(9).collect();
@@ -105,7 +105,7 @@ async fn seconds_until_next_attempt(world: &World) -> i64 {
 }
 
 #[tokio::test]
-async fn a_short_pause_is_waited_for_within_the_run() {
+async fn short_pause_is_waited_out_within_the_run() {
     let world = World::of(350).await;
     world.service().script(
         id(1),
@@ -118,7 +118,7 @@ async fn a_short_pause_is_waited_for_within_the_run() {
 }
 
 #[tokio::test]
-async fn a_long_pause_ends_the_run_and_is_kept_in_the_database() {
+async fn long_pause_ends_the_run_and_is_stored() {
     let world = World::of(20).await;
     let date = |seconds| {
         httpdate::fmt_http_date((world.service().now() + Duration::from_secs(seconds)).into())
@@ -152,7 +152,7 @@ async fn a_long_pause_ends_the_run_and_is_kept_in_the_database() {
 }
 
 #[tokio::test]
-async fn a_storm_of_500_is_tried_again_then_backs_off_then_heals() {
+async fn repeated_500_is_retried_then_backs_off() {
     let world = World::of(20).await;
     let storm = |count| {
         std::iter::repeat_with(|| ScriptedReply::defender(500, "InternalServerError"))
@@ -197,7 +197,7 @@ async fn broken_bodies_are_read_again() {
 }
 
 #[tokio::test]
-async fn what_never_becomes_a_page_fails_the_run_and_stores_nothing() {
+async fn invalid_page_fails_the_run_and_stores_nothing() {
     let world = World::of(20).await;
     let html =
         std::iter::repeat_with(|| ScriptedReply::Body("<html>".to_owned())).take(4).collect();
@@ -208,7 +208,7 @@ async fn what_never_becomes_a_page_fails_the_run_and_stores_nothing() {
 }
 
 #[tokio::test]
-async fn redirects_and_foreign_links_are_refused_and_nothing_goes_along() {
+async fn redirects_and_foreign_links_are_not_followed() {
     let world = World::with(vec![spec(1, 20), spec(2, 20), spec(3, 20)]).await;
     // The second tenant of the same simulator stands for a foreign host: whatever is followed shows up in its log.
     let elsewhere = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -239,7 +239,7 @@ async fn redirects_and_foreign_links_are_refused_and_nothing_goes_along() {
 }
 
 #[tokio::test]
-async fn a_refused_credential_is_asked_for_twice_and_not_for_every_tenant() {
+async fn refused_credential_is_tried_twice_for_all_tenants() {
     let world = World::with((1..=30).map(|at| spec(at, 5)).collect()).await;
     world.service().set_client_secret("another-secret");
     let (_, one_by_one) = world.other_instance("one-by-one", 1).await;
@@ -258,7 +258,7 @@ async fn a_refused_credential_is_asked_for_twice_and_not_for_every_tenant() {
 }
 
 #[tokio::test]
-async fn a_hanging_tenant_delays_no_other() {
+async fn hanging_tenants_delay_no_other_tenant() {
     // More than there are places, and with the lowest ids, which come first.
     let hanging =
         [1, 2, 3].map(|at| behaving(at, Behaviour { hang: true, ..Behaviour::default() }));
@@ -285,7 +285,7 @@ async fn a_hanging_tenant_delays_no_other() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_left_the_configuration_keeps_its_data() {
+async fn removed_tenant_keeps_its_data() {
     let world = World::with(vec![spec(1, 5), spec(2, 5)]).await;
     world.good_pass().await;
     world.store.sync_tenants(&world.tenants()[..1], RemovedTenants::AllOthers).await.unwrap();
@@ -305,7 +305,7 @@ async fn a_tenant_that_left_the_configuration_keeps_its_data() {
 }
 
 #[tokio::test]
-async fn no_secret_and_no_token_reaches_the_database() {
+async fn database_holds_no_secret_or_token() {
     let world = World::with(vec![
         spec(1, 20),
         behaving(2, Behaviour { wrong_tid: Some(id(9)), ..Behaviour::default() }),

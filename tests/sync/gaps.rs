@@ -54,7 +54,7 @@ async fn gaps(world: &World) -> i64 {
 }
 
 #[tokio::test]
-async fn a_poison_in_a_first_sync_leaves_a_hole_and_the_rest_goes_on() {
+async fn unservable_incident_in_backfill_leaves_one_gap() {
     let places = [1, 300, 200];
     let mut specs = vec![spec(1, 200), spec(2, 600), spec(3, 200)];
     specs[1].order = Order::ById;
@@ -104,7 +104,7 @@ async fn a_poison_in_a_first_sync_leaves_a_hole_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
-async fn a_poison_among_the_news_of_a_poll_leaves_a_hole_and_the_rest_goes_on() {
+async fn unservable_incident_in_poll_leaves_one_gap() {
     let world = World::with((1..=3).map(|at| spec(at, 40)).collect()).await;
     world.good_pass().await;
     world.later();
@@ -153,7 +153,7 @@ async fn daemon_until(world: &World, query: &'static str) {
 }
 
 #[tokio::test]
-async fn the_reading_of_open_incidents_finds_a_hole_and_later_closes_it_and_a_poll_goes_around() {
+async fn open_run_finds_and_closes_a_gap() {
     let world = World::of(60).await;
     world.good_pass().await;
     let open = world
@@ -207,7 +207,7 @@ async fn the_reading_of_open_incidents_finds_a_hole_and_later_closes_it_and_a_po
 }
 
 #[tokio::test]
-async fn an_outage_of_the_api_is_no_hole_and_costs_few_calls() {
+async fn api_outage_leaves_no_gap_and_costs_few_calls() {
     let world = World::with((1..=4).map(|at| spec(at, 600)).collect()).await;
     for (tenant, pages) in (1..).zip([0, 1, 3, 7]) {
         let outage = std::iter::repeat_with(|| ScriptedReply::defender(502, "")).take(60);
@@ -228,7 +228,7 @@ async fn an_outage_of_the_api_is_no_hole_and_costs_few_calls() {
 }
 
 #[tokio::test]
-async fn poison_in_a_listing_of_no_order_hides_nothing_else() {
+async fn unservable_incident_in_random_order_hides_no_other() {
     let world = World::with(vec![TenantSpec { order: Order::Random, ..spec(1, 250) }]).await;
     world.service().poison(id(1), 120);
     assert_good(&world.pass().await);
@@ -237,7 +237,7 @@ async fn poison_in_a_listing_of_no_order_hides_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_comparison_tells_a_hole_from_drift() {
+async fn verify_distinguishes_a_gap_from_drift() {
     let world = World::of(60).await;
     world.good_pass().await;
     let stop = CancellationToken::new();
@@ -272,7 +272,7 @@ async fn a_comparison_tells_a_hole_from_drift() {
 }
 
 #[tokio::test]
-async fn incidents_too_large_for_one_page_are_read_a_few_at_a_time() {
+async fn oversized_pages_are_read_in_smaller_ones() {
     let world = World::of(30).await;
     for number in 1..=6 {
         let time = format!("2026-11-{:02}T08:00:00Z", 10 + number);

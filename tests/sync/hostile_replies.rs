@@ -84,7 +84,7 @@ async fn watermarks_ahead(world: &World) -> i64 {
 }
 
 #[tokio::test]
-async fn first_answer_from_next_year_loses_no_history() {
+async fn first_reply_from_next_year_loses_no_history() {
     let world = World::of(0).await;
     let history = History::of(150);
     let peer = Peer::start(move |asked| {
@@ -143,7 +143,7 @@ async fn absurd_date_is_a_bad_reply_and_stores_nothing() {
 }
 
 #[tokio::test]
-async fn clock_some_hours_off_is_accepted_and_its_watermark_is_not_ahead() {
+async fn clock_hours_off_never_moves_watermark_ahead() {
     for hours in [-20, 20] {
         let world = World::of(0).await;
         let history = History::of(150);
@@ -184,7 +184,7 @@ async fn watermark_beyond_the_database_clock_is_not_stored() {
 }
 
 #[tokio::test]
-async fn watermark_in_the_future_is_shown_and_everything_is_read_again() {
+async fn future_watermark_is_shown_and_read_again() {
     let world = World::of(7).await;
     sqlx::query("UPDATE defender.sync_state SET watermark = now() + interval '1 year', backfilled_at = now(), poll_due_at = now()")
         .execute(world.pool())
@@ -208,7 +208,7 @@ async fn watermark_in_the_future_is_shown_and_everything_is_read_again() {
 }
 
 #[tokio::test]
-async fn token_that_is_no_header_is_a_bad_reply_of_entra() {
+async fn token_unfit_for_a_header_is_a_bad_reply() {
     let world = World::of(0).await;
     for text in [
         r"a\r\nX-Injected: 1",
@@ -240,7 +240,7 @@ async fn token_that_is_no_header_is_a_bad_reply_of_entra() {
 }
 
 #[tokio::test]
-async fn token_of_another_tenant_is_refused_whatever_its_roles_are() {
+async fn token_of_another_tenant_is_refused_with_any_roles() {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let world = World::of(0).await;

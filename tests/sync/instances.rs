@@ -17,7 +17,7 @@ async fn reopened(world: &World, migrate: bool) -> Result<Store, SyncError> {
 }
 
 #[tokio::test]
-async fn one_quota_holds_for_all_instances_and_over_a_restart() {
+async fn quota_is_shared_by_instances_and_kept_on_restart() {
     let world = World::of(1).await;
     let (other, _) = world.other_instance("other", 1).await;
     let tenant = TenantId(id(1));
@@ -39,7 +39,7 @@ async fn one_quota_holds_for_all_instances_and_over_a_restart() {
 }
 
 #[tokio::test]
-async fn the_hours_quota_holds_where_the_minutes_has_room() {
+async fn hourly_quota_applies_below_the_minute_limit() {
     let world = World::of(1).await;
     let quota = Quota::new(1_000_000, 10);
     for _ in 0..4 {
@@ -53,7 +53,7 @@ async fn the_hours_quota_holds_where_the_minutes_has_room() {
 }
 
 #[tokio::test]
-async fn a_pause_holds_for_every_instance_and_over_a_kill() {
+async fn pause_applies_to_all_instances_and_after_kill() {
     let world = World::with(vec![spec(1, 5), spec(2, 5)]).await;
     world.good_pass().await;
     world.service().script(id(1), Endpoint::Incidents, vec![ScriptedReply::throttled(20)]);
@@ -77,7 +77,7 @@ async fn a_pause_holds_for_every_instance_and_over_a_kill() {
 }
 
 #[tokio::test]
-async fn work_ends_when_its_lease_cannot_be_renewed() {
+async fn run_ends_when_its_lease_cannot_be_renewed() {
     let hanging =
         TenantSpec { behaviour: Behaviour { hang: true, ..Behaviour::default() }, ..spec(1, 5) };
     let mut world = World::with(vec![hanging]).await;
@@ -107,7 +107,7 @@ async fn work_ends_when_its_lease_cannot_be_renewed() {
 }
 
 #[tokio::test]
-async fn an_older_version_goes_on_with_a_newer_schema_or_stops_plainly() {
+async fn older_version_runs_on_newer_schema_or_stops() {
     let mut world = World::of(20).await;
     world.lease_term = Duration::from_secs(3);
     let newer =
@@ -139,7 +139,7 @@ async fn an_older_version_goes_on_with_a_newer_schema_or_stops_plainly() {
 }
 
 #[tokio::test]
-async fn a_newer_version_does_not_work_with_an_older_schema() {
+async fn newer_version_refuses_an_older_schema() {
     let world = World::of(1).await;
     sqlx::query("DELETE FROM _sqlx_migrations WHERE version > 1")
         .execute(world.pool())

@@ -21,7 +21,7 @@ const SHORT: Deadlines =
     Deadlines { connect: Duration::from_secs(2), total: Duration::from_secs(2) };
 
 #[tokio::test]
-async fn no_redirect_is_followed_and_no_secret_goes_along() {
+async fn redirects_are_refused_and_receive_no_secret() {
     let elsewhere = thief().await;
     let mut cases = Vec::new();
     for status in [301, 302, 303, 307, 308] {
@@ -49,7 +49,7 @@ async fn no_redirect_is_followed_and_no_secret_goes_along() {
 }
 
 #[tokio::test]
-async fn no_link_leads_away_from_the_configured_origin() {
+async fn next_links_to_other_origins_are_refused() {
     let elsewhere = thief().await;
     let other = elsewhere.url.port().unwrap();
     // OWN stands for the peer's own port.
@@ -88,7 +88,7 @@ async fn no_link_leads_away_from_the_configured_origin() {
 }
 
 #[tokio::test]
-async fn a_list_without_end_ends_the_run() {
+async fn endless_list_fails_the_run() {
     let link = |name: &str, asked: &Asked| Some(format!("/api/incidents?{name}={}", asked.before));
     let cases = vec![
         api("the same link for ever", |_| ok(page(1..=3, Some("/api/incidents?x=1")))),
@@ -121,7 +121,7 @@ async fn a_list_without_end_ends_the_run() {
 }
 
 #[tokio::test]
-async fn a_service_that_ignores_skip_is_read_whole_all_the_same() {
+async fn service_that_ignores_skip_is_read_whole() {
     let specs = [Order::NewestFirst, Order::ById, Order::Hashed].into_iter().zip(1..);
     let behaviour = Behaviour { ignores_skip: true, ..Behaviour::default() };
     let specs =
@@ -146,7 +146,7 @@ fn encoded(encoding: &str, body: &[u8]) -> Vec<Step> {
 }
 
 #[tokio::test]
-async fn a_body_is_cut_off_at_its_cap_however_small_it_was_sent() {
+async fn decompressed_body_is_limited_in_size() {
     let huge = vec![b' '; 70 * 1024 * 1024];
     let (gzip_bomb, deflate_bomb, small_bomb) =
         (gzip(&huge), deflate(&huge), gzip(&huge[..1024 * 1024]));
@@ -175,7 +175,7 @@ async fn a_body_is_cut_off_at_its_cap_however_small_it_was_sent() {
 }
 
 #[tokio::test]
-async fn what_is_no_page_is_never_an_empty_one() {
+async fn invalid_page_is_never_taken_as_empty() {
     let bodies = [
         "",
         " ",
@@ -217,7 +217,7 @@ async fn what_is_no_page_is_never_an_empty_one() {
 }
 
 #[tokio::test]
-async fn a_good_page_is_taken_whatever_its_content_type_says() {
+async fn page_is_accepted_with_any_content_type() {
     let typed = |content_type: &'static str| {
         api(content_type, move |_| {
             vec![Step::Say(answer(200, &[("Content-Type", content_type)], page([1], None)))]
@@ -276,7 +276,7 @@ fn cuts(body: &str) -> Vec<(String, Vec<Step>)> {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_anywhere_is_read_again() {
+async fn reply_cut_at_any_byte_is_read_again() {
     let good = page(1..=3, None);
     let cases = cuts(&good).into_iter().map(|(name, steps)| {
         let good = good.clone();
@@ -290,7 +290,7 @@ async fn an_answer_that_breaks_off_anywhere_is_read_again() {
 }
 
 #[tokio::test]
-async fn an_answer_that_always_breaks_off_fails_the_run() {
+async fn reply_that_is_always_cut_fails_the_run() {
     let good = page(1..=3, None);
     let whole = good.len().to_string();
     let cut = |head: Vec<u8>| vec![Step::Say(head), Step::Say(b"{\"value\":[{".to_vec())];
@@ -313,7 +313,7 @@ async fn an_answer_that_always_breaks_off_fails_the_run() {
 }
 
 #[tokio::test]
-async fn whoever_hangs_or_drips_is_left_at_the_deadline() {
+async fn hanging_or_slow_reply_ends_at_the_deadline() {
     let good = page(1..=3, None);
     let whole = answer(200, &[], &good);
     let head_only = head(200, &[("Content-Length", "999")]);
@@ -348,7 +348,7 @@ async fn whoever_hangs_or_drips_is_left_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn nobody_at_the_address_fails_the_run() {
+async fn refused_connection_fails_the_run() {
     let world = World::of(0).await;
     let url = Peer::start(|_| vec![]).await.url.clone();
     let engine = world.facing(&url, Deadlines::default()).await;
@@ -360,7 +360,7 @@ async fn nobody_at_the_address_fails_the_run() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_is_not_used() {
+async fn reply_without_a_token_is_not_used() {
     let cases = [
         "",
         "<html>",
@@ -387,7 +387,7 @@ async fn what_is_no_token_is_not_used() {
 }
 
 #[tokio::test]
-async fn a_token_lives_as_long_as_it_says_within_reason() {
+async fn token_lifetime_is_read_in_any_form_and_bounded() {
     let forms =
         ["3599", "\"3599\"", "0", "-1", "\"\"", "null", "{}", "1e12", "3599.5", "true", "\"soon\""];
     let cases = forms.map(|form| {
@@ -413,7 +413,7 @@ async fn a_token_lives_as_long_as_it_says_within_reason() {
 }
 
 #[tokio::test]
-async fn a_token_of_another_tenant_is_not_used_even_once() {
+async fn token_of_another_tenant_is_never_used() {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let with_claims = |claims: String| {
@@ -435,7 +435,7 @@ async fn a_token_of_another_tenant_is_not_used_even_once() {
 }
 
 #[tokio::test]
-async fn a_pause_of_entras_holds_the_app_and_not_only_the_tenant() {
+async fn pause_of_entra_applies_to_the_whole_app() {
     let world = World::with((1..=12).map(|at| spec(at, 5)).collect()).await;
     let (_, engine) = world.other_instance("one-by-one", 1).await;
     let ids = |numbers: std::ops::RangeInclusive<u128>| numbers.map(id).collect::<Vec<_>>();

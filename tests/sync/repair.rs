@@ -26,7 +26,7 @@ async fn tamper(world: &World, statement: &'static str) {
 }
 
 #[tokio::test]
-async fn verify_tells_each_kind_of_drift_and_writes_nothing() {
+async fn verify_reports_each_drift_and_writes_nothing() {
     let world = World::of(250).await;
     world.good_pass().await;
     let clean = verify(&world).await.remove(0);
@@ -106,7 +106,7 @@ async fn verify_raises_no_alarm_while_incidents_live() {
 }
 
 #[tokio::test]
-async fn what_a_reconciliation_finds_behind_the_watermark_is_counted_as_late() {
+async fn reconciliation_counts_late_incidents() {
     let world = World::of(80).await;
     world.good_pass().await;
     world.later();
@@ -139,7 +139,7 @@ async fn what_a_reconciliation_finds_behind_the_watermark_is_counted_as_late() {
 }
 
 #[tokio::test]
-async fn what_can_be_decoded_now_leaves_the_quarantine() {
+async fn decodable_payloads_leave_the_quarantine() {
     let world = World::of(30).await;
     let raw = r#"{"incidentId":"no number","lastUpdateTime":"2026-11-20T00:00:00Z"}"#;
     world.service().add_raw(id(1), 5_000, "2026-11-20T00:00:00Z".parse().unwrap(), raw);

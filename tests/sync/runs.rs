@@ -19,14 +19,14 @@ use tokio_util::sync::CancellationToken;
 use crate::support::world::{World, id, spec};
 
 #[tokio::test]
-async fn a_first_pass_stores_everything_and_a_second_one_writes_nothing() {
+async fn first_run_stores_all_and_second_writes_nothing() {
     let world = World::of(350).await;
     world.good_pass().await;
     world.assert_settled().await;
 }
 
 #[tokio::test]
-async fn twenty_tenants_that_change_while_they_are_paged_lose_nothing_in_any_order() {
+async fn tenants_changing_while_paged_lose_nothing() {
     let orders =
         [Order::NewestFirst, Order::OldestFirst, Order::ById, Order::ByCreated, Order::Hashed];
     let specs =
@@ -56,14 +56,14 @@ const STALE_BELOW_WATERMARK: &str = "SELECT count(*) FROM defender.incidents i L
         NOT BETWEEN interval '-2 ms' AND interval '2 ms'";
 
 #[tokio::test]
-async fn a_listing_in_no_order_loses_nothing() {
+async fn list_in_random_order_loses_nothing() {
     let world = World::with(vec![TenantSpec { order: Order::Random, ..spec(1, 450) }]).await;
     world.good_pass().await;
     world.assert_settled().await;
 }
 
 #[tokio::test]
-async fn a_failed_page_leaves_the_watermark_and_the_next_pass_goes_on_there() {
+async fn failed_page_keeps_watermark_for_the_next_run() {
     let world = World::of(1_200).await;
     let storm =
         std::iter::repeat_with(|| ScriptedReply::defender(500, "InternalServerError")).take(40);
@@ -130,7 +130,7 @@ async fn short_run(world: &World, mode: SyncMode) -> (bool, bool) {
 }
 
 #[tokio::test]
-async fn a_run_is_cut_short_only_where_the_next_one_goes_on() {
+async fn run_is_cut_short_only_where_next_can_resume() {
     let world = World::of(900).await;
     assert_eq!(
         short_run(&world, SyncMode::Incremental).await,
@@ -144,7 +144,7 @@ async fn a_run_is_cut_short_only_where_the_next_one_goes_on() {
 }
 
 #[tokio::test]
-async fn a_success_is_as_old_as_the_start_of_its_run() {
+async fn success_time_is_the_start_of_its_run() {
     let world = World::of(20).await;
     world.service().script(
         id(1),
@@ -158,7 +158,7 @@ async fn a_success_is_as_old_as_the_start_of_its_run() {
 }
 
 #[tokio::test]
-async fn incidents_live_and_the_tables_follow() {
+async fn tables_follow_incidents_as_they_change() {
     let world = World::with((1..=4).map(|at| spec(at, 60)).collect()).await;
     world.good_pass().await;
     for _ in 0..5 {
@@ -177,7 +177,7 @@ async fn incidents_live_and_the_tables_follow() {
 }
 
 #[tokio::test]
-async fn a_merged_incident_keeps_its_row_and_its_alerts_move() {
+async fn merged_incident_keeps_row_and_moves_alerts() {
     let world = World::of(5).await;
     world.good_pass().await;
     let alerts_before =
@@ -201,7 +201,7 @@ async fn a_merged_incident_keeps_its_row_and_its_alerts_move() {
 }
 
 #[tokio::test]
-async fn an_alert_moves_there_and_back() {
+async fn alert_moves_to_another_incident_and_back() {
     let world = World::of(5).await;
     world.good_pass().await;
     let alert: String =
@@ -226,7 +226,7 @@ async fn an_alert_moves_there_and_back() {
 }
 
 #[tokio::test]
-async fn an_alert_that_changes_without_its_incident_is_found_by_the_open_run() {
+async fn open_run_finds_alert_changed_without_incident() {
     let world = World::of(20).await;
     world.good_pass().await;
     let open: i64 = world
@@ -311,7 +311,7 @@ async fn two_instances_never_run_one_tenant_together() {
 }
 
 #[tokio::test]
-async fn a_holder_that_lost_its_lease_writes_nothing() {
+async fn lost_lease_prevents_writing_a_page() {
     let world = World::of(1).await;
     let tenant = [id(1)];
     let slow = world.store.clone().with_lease_term(Duration::from_millis(1));
@@ -326,7 +326,7 @@ async fn a_holder_that_lost_its_lease_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_run_whose_end_was_not_recorded_does_not_keep_its_tenant() {
+async fn unrecorded_run_end_frees_the_tenant() {
     let hanging =
         TenantSpec { behaviour: Behaviour { hang: true, ..Behaviour::default() }, ..spec(2, 1) };
     let mut world = World::with(vec![spec(1, 1), hanging]).await;
@@ -363,7 +363,7 @@ async fn until(is_so: impl AsyncFn() -> bool) {
 }
 
 #[tokio::test]
-async fn a_tenant_that_is_done_just_before_a_tick_is_not_read_until_it_has_come() {
+async fn finished_tenant_waits_for_the_next_tick() {
     let world = World::of(5).await;
     let now = world.engine.settings();
     let settings = SyncSettings {
