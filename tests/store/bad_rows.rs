@@ -88,7 +88,7 @@ async fn world() -> World {
 }
 
 #[tokio::test]
-async fn value_out_of_bounds_stops_no_claim_of_another_tenant() {
+async fn value_out_of_bounds_blocks_no_other_claim() {
     let world = world().await;
     without_constraints(&world).await;
     execute(&world, "CREATE TABLE before AS TABLE defender.sync_state").await;
@@ -175,7 +175,7 @@ async fn assert_only_the_first_fails(world: &World, column: &str, value: &str) {
 }
 
 #[tokio::test]
-async fn engine_reads_other_tenants_beside_an_infinite_watermark() {
+async fn infinite_watermark_blocks_no_other_tenant() {
     let world = World::with(vec![spec(1, 5), spec(2, 30)]).await;
     without_constraints(&world).await;
     set(&world, "sync_state", "watermark", "'infinity'").await;
@@ -253,7 +253,7 @@ async fn lease_of_a_purge_lasts_and_can_be_decoded() {
 }
 
 #[tokio::test]
-async fn counters_at_their_limit_do_not_keep_a_run_from_ending() {
+async fn run_ends_with_counters_at_their_limit() {
     let throttled = Behaviour { consent_missing: true, ..Behaviour::default() };
     let world = World::with(vec![TenantSpec { behaviour: throttled, ..spec(1, 5) }]).await;
     execute(

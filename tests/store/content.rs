@@ -20,7 +20,7 @@ async fn rows(world: &World, query: &str) -> Value {
 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "one story, told in order")]
-async fn the_documented_incidents_land_field_by_field() {
+async fn documented_incidents_are_stored_field_by_field() {
     let world = World::of(0).await;
     world.service().add_documented_sample(id(1), SAMPLE);
     world.good_pass().await;
@@ -144,7 +144,7 @@ async fn pass_over(page: &[String]) -> World {
 }
 
 #[tokio::test]
-async fn unknown_missing_and_mistyped_fields_leave_the_incident_standing() {
+async fn odd_fields_do_not_reject_their_incident() {
     let world = pass_over(&[
         raw(1, r#","status":"Brandnew","severity":7,"newField":{"a":[1]},"tags":"none","createdTime":"0001-01-01T00:00:00Z""#),
         raw(2, ""),
@@ -170,7 +170,7 @@ async fn unknown_missing_and_mistyped_fields_leave_the_incident_standing() {
 }
 
 #[tokio::test]
-async fn what_postgres_refuses_in_text_is_replaced_everywhere() {
+async fn text_refused_by_postgres_is_replaced_everywhere() {
     let bad = r"x\u0000\ud800y";
     let inside = format!(
         r#","incidentName":"{bad}","tags":["{bad}"],"{bad}":"{bad}","comments":[{{"comment":"{bad}"}}],
@@ -187,7 +187,7 @@ async fn what_postgres_refuses_in_text_is_replaced_everywhere() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_stored_is_set_aside_and_its_page_goes_on() {
+async fn unstorable_incident_is_quarantined_page_is_stored() {
     let deep = format!(r#","deep":{}{}"#, "[".repeat(100_000), "]".repeat(100_000));
     let world = pass_over(&[
         raw(1, ""),
@@ -221,7 +221,7 @@ async fn what_cannot_be_stored_is_set_aside_and_its_page_goes_on() {
 }
 
 #[tokio::test]
-async fn an_incident_shown_twice_in_one_page_is_one_incident() {
+async fn incident_twice_in_one_page_is_stored_once() {
     let world = World::of(0).await;
     let older = r#"{"incidentId":1,"lastUpdateTime":"2026-11-20T10:00:00Z","status":"Active"}"#;
     let newer = r#"{"incidentId":1,"lastUpdateTime":"2026-11-20T10:00:01Z","status":"Resolved"}"#;
@@ -238,7 +238,7 @@ async fn an_incident_shown_twice_in_one_page_is_one_incident() {
 }
 
 #[tokio::test]
-async fn an_older_version_never_replaces_a_newer_one() {
+async fn older_version_never_replaces_a_newer_one() {
     let world = World::of(0).await;
     let version = |second: u32, status: &str, alerts: &str| {
         let updated = format!("2026-11-20T10:00:0{second}Z");
@@ -265,7 +265,7 @@ async fn an_older_version_never_replaces_a_newer_one() {
 }
 
 #[tokio::test]
-async fn evidence_and_devices_that_an_alert_names_no_more_go() {
+async fn dropped_evidence_and_devices_are_removed() {
     let world = World::of(0).await;
     let version = |second: u32, alert: &str| {
         let incident = format!(
@@ -289,7 +289,7 @@ async fn evidence_and_devices_that_an_alert_names_no_more_go() {
 }
 
 #[tokio::test]
-async fn an_incident_of_another_tenant_stops_the_tenant_and_stores_nothing() {
+async fn foreign_incident_parks_tenant_and_stores_nothing() {
     let world = World::of(0).await;
     let uri = format!("https://security.microsoft.com/incidents/1?tid={}", id(2));
     let page = format!(

@@ -71,7 +71,7 @@ async fn assert_nothing_doubled(world: &World) {
 }
 
 #[tokio::test]
-async fn whichever_commit_is_cut_off_nothing_is_lost_or_doubled() {
+async fn cut_at_any_commit_loses_and_doubles_nothing() {
     let tenants: Vec<TenantSpec> = (1..=40).map(|tenant| spec(tenant, 12)).collect();
     let world = World::with(tenants).await;
     let (proxy, through) = proxied(&world.database).await;
@@ -118,7 +118,7 @@ async fn whichever_commit_is_cut_off_nothing_is_lost_or_doubled() {
 const PROMISED_RETURN: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn whatever_the_network_does_work_goes_on_soon_after_it() {
+async fn work_resumes_soon_after_each_network_fault() {
     let world = World::of(20).await;
     let (proxy, through) = proxied(&world.database).await;
     let engine = engine(&world, &through, 4, RetryPolicy::default()).await;
@@ -201,7 +201,7 @@ impl Drop for Pooler {
 }
 
 #[tokio::test]
-async fn a_pooler_in_transaction_mode_may_stand_in_between() {
+async fn transaction_pooler_works_before_postgres() {
     let server = OwnServer::with(&[]).await;
     let Some(pooler) = Pooler::before(&server.options()) else {
         eprintln!("skipped: pgbouncer is not installed");

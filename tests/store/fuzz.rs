@@ -98,13 +98,13 @@ async fn broken_incidents_are_stored_or_set_aside(seed: u64) {
 }
 
 #[test]
-fn what_decode_accepts_postgres_stores() {
+fn decoded_incidents_are_accepted_by_postgres() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     each_seed(2, |seed| runtime.block_on(broken_incidents_are_stored_or_set_aside(seed)));
 }
 
 #[tokio::test]
-async fn an_error_with_a_nul_in_it_is_recorded_like_any_other() {
+async fn error_with_nul_character_is_recorded() {
     let world = World::of(1).await;
     let body = r#"{"error":{"code":"Bad\u0000Request","target":"\u0000"}}"#.to_owned();
     let refused = ScriptedReply::Status { code: 400, body, headers: Vec::new() };

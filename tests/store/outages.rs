@@ -72,7 +72,7 @@ fn live_on(world: &World) {
 }
 
 #[tokio::test]
-async fn a_server_that_crashes_again_and_again_loses_nothing() {
+async fn repeated_server_crashes_lose_nothing() {
     let mut server = OwnServer::with(&[]).await;
     let world = world_on(server.options(), &[900, 600, 300]).await;
     let crashes = async {
@@ -92,7 +92,7 @@ async fn a_server_that_crashes_again_and_again_loses_nothing() {
 }
 
 #[tokio::test]
-async fn what_a_crash_takes_back_from_a_run_that_goes_on_is_read_again() {
+async fn rows_lost_in_a_crash_are_read_again() {
     // Commits in the middle of a window do not wait for the disk; here nothing else takes them there soon.
     let mut server = OwnServer::with(&["wal_writer_delay=10s"]).await;
     let world = world_on(server.options(), &[700]).await;
@@ -116,7 +116,7 @@ async fn what_a_crash_takes_back_from_a_run_that_goes_on_is_read_again() {
 }
 
 #[tokio::test]
-async fn connections_whose_server_is_frozen_are_given_up_and_new_ones_made() {
+async fn frozen_connections_are_replaced() {
     let server = OwnServer::with(&[]).await;
     let mut world = world_on(server.options(), &[300]).await;
     world.shorten_patience(Duration::from_secs(2));
@@ -137,7 +137,7 @@ async fn connections_whose_server_is_frozen_are_given_up_and_new_ones_made() {
 }
 
 #[tokio::test]
-async fn after_a_failover_connections_to_the_old_primary_are_dropped() {
+async fn failover_drops_connections_to_old_primary() {
     let server = OwnServer::with(&[]).await;
     let world = world_on(server.options(), &[40]).await;
     world.good_pass().await;
@@ -155,7 +155,7 @@ async fn after_a_failover_connections_to_the_old_primary_are_dropped() {
 }
 
 #[tokio::test]
-async fn a_deadlock_and_a_serialization_failure_are_tried_again() {
+async fn deadlock_and_serialization_failure_are_retried() {
     let server =
         OwnServer::with(&["default_transaction_isolation=serializable", "deadlock_timeout=300ms"])
             .await;
@@ -211,7 +211,7 @@ async fn eventually(look: impl AsyncFn() -> bool) {
 }
 
 #[tokio::test]
-async fn a_full_disk_stops_the_fetching_and_nothing_else() {
+async fn full_disk_stops_fetching_until_space_is_free() {
     let world = World::with((1..=12).map(|at| spec(at, 30)).collect()).await;
     // The error that Postgres gives when a table cannot grow, at the place where it gives it.
     let full = "CREATE FUNCTION public.full_disk() RETURNS trigger LANGUAGE plpgsql AS
@@ -244,7 +244,7 @@ async fn a_full_disk_stops_the_fetching_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn too_few_connections_slow_it_down_and_fail_nothing() {
+async fn few_connections_slow_runs_but_fail_none() {
     // One for us, shared by eight tenants at once.
     let world = World::with((1..=8).map(|at| spec(at, 120)).collect()).await;
     let engine = world.instance_with_connections(1).await;
@@ -288,7 +288,7 @@ async fn twelve_first_starts_migrate_once() {
 }
 
 #[tokio::test]
-async fn a_migration_that_fails_holds_nobody_up() {
+async fn failed_migration_releases_its_lock() {
     let server = OwnServer::with(&[]).await;
     server.execute("CREATE SCHEMA defender; CREATE TABLE defender.incidents (mine int)").await;
     let failed = apply_migrations(&server.options()).await.unwrap_err();
@@ -302,7 +302,7 @@ async fn a_migration_that_fails_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn what_was_taken_from_the_schema_is_named() {
+async fn missing_schema_objects_are_named() {
     let world = World::of(5).await;
     let reopened = async || Store::open(&world.database, 1, "reopened".to_owned(), true).await;
     let broken = [

@@ -34,7 +34,7 @@ fn assert_only_the_audit_is_left(counts: &BTreeMap<String, i64>) {
 }
 
 #[tokio::test]
-async fn a_purge_that_is_interrupted_and_repeated_leaves_the_audit_and_the_other_tenants() {
+async fn repeated_purge_keeps_audit_and_other_tenants() {
     let world = crowded().await;
     let mut admin = PgConnection::connect_with(&world.database).await.unwrap();
     // A table that a later release might add.
@@ -86,7 +86,7 @@ async fn a_purge_that_is_interrupted_and_repeated_leaves_the_audit_and_the_other
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn summaries_that_are_written_during_a_purge_do_not_outlive_it() {
+async fn summaries_written_during_purge_are_removed() {
     let world = World::with(vec![spec(1, 100)]).await;
     world.good_pass().await;
     let tenant = TenantId(id(1));
@@ -108,7 +108,7 @@ async fn summaries_that_are_written_during_a_purge_do_not_outlive_it() {
 }
 
 #[tokio::test]
-async fn a_run_in_flight_writes_nothing_to_a_tenant_that_was_seized() {
+async fn running_sync_writes_nothing_after_seizure() {
     let world = World::with(vec![spec(1, 300)]).await;
     let slow = ScriptedReply::Delay(Duration::from_secs(2));
     world.service().script(
@@ -133,8 +133,7 @@ async fn a_run_in_flight_writes_nothing_to_a_tenant_that_was_seized() {
 }
 
 #[tokio::test]
-async fn a_run_in_flight_writes_nothing_to_a_tenant_that_is_parked_and_the_next_one_goes_on_there()
-{
+async fn running_sync_stops_when_parked_and_later_resumes() {
     let world = World::with(vec![spec(1, 300)]).await;
     let slow = ScriptedReply::Delay(Duration::from_secs(2));
     world.service().script(
@@ -169,7 +168,7 @@ async fn a_run_in_flight_writes_nothing_to_a_tenant_that_is_parked_and_the_next_
 }
 
 #[tokio::test]
-async fn who_is_parked_by_a_failure_is_due_when_resumed_and_the_failure_stays_told() {
+async fn resumed_tenant_is_due_and_keeps_its_error() {
     let without_consent = Behaviour { consent_missing: true, ..Behaviour::default() };
     let world = World::with(vec![TenantSpec { behaviour: without_consent, ..spec(1, 9) }]).await;
     assert_eq!(world.pass().await[0].outcome, Outcome::Parked);
@@ -180,7 +179,7 @@ async fn who_is_parked_by_a_failure_is_due_when_resumed_and_the_failure_stays_to
 }
 
 #[tokio::test]
-async fn who_lost_a_seized_tenant_changes_nothing() {
+async fn erasure_after_lost_lease_changes_nothing() {
     let world = World::of(5).await;
     world.good_pass().await;
     let tenant = TenantId(id(1));
@@ -209,7 +208,7 @@ async fn truth(world: &World) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_run_in_flight_brings_nothing_of_a_purged_tenant_back() {
+async fn running_sync_restores_nothing_after_purge() {
     let world = World::with(vec![spec(1, 300), spec(2, 30)]).await;
     let slow = ScriptedReply::Delay(Duration::from_secs(2));
     world.service().script(

@@ -73,8 +73,7 @@ async fn some(world: &World, tenant: Uuid, condition: &str) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn a_reconciliation_deletes_old_closed_incidents_with_all_that_hangs_on_them_and_no_open_one()
-{
+async fn reconciliation_deletes_only_old_closed_incidents() {
     let mut world = World::with(vec![spec(1, 120), spec(2, 120)]).await;
     world.good_pass().await;
     world.keep(0, Retention { incidents: Some(DAY * 400), runs: DAY * 10 });
@@ -115,7 +114,7 @@ async fn a_reconciliation_deletes_old_closed_incidents_with_all_that_hangs_on_th
 }
 
 #[tokio::test]
-async fn who_lost_the_lease_deletes_nothing() {
+async fn retention_after_lost_lease_deletes_nothing() {
     let world = World::of(120).await;
     world.good_pass().await;
     sqlx::raw_sql(AGE).execute(world.pool()).await.unwrap();

@@ -45,7 +45,7 @@ async fn every_statement_prepares_and_is_used() {
 }
 
 #[tokio::test]
-async fn the_list_of_required_objects_is_that_of_a_migrated_database() {
+async fn required_objects_match_a_migrated_database() {
     let database = postgres::database().await;
     let mut connection = PgConnection::connect_with(&database).await.unwrap();
     let statement = include_str!("../../src/store/sql/schema_objects.sql");
