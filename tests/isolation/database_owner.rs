@@ -29,8 +29,7 @@ fn named_statements(message: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_user_who_owns_the_database_and_nothing_else_migrates_after_a_superuser_ran_what_he_was_told()
- {
+async fn database_owner_migrates_after_superuser_statements() {
     let folder = open_folder(PREFIX);
     let settings =
         EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: server_programs() };
@@ -81,7 +80,7 @@ async fn serve(world: &mut World) {
 }
 
 #[tokio::test]
-async fn a_whole_sync_and_the_making_of_readers_work_without_a_superuser() {
+async fn sync_and_grant_reader_work_without_superuser() {
     let (world, owner) = owned_by_a_user().await;
     world.good_pass().await;
     world.assert_settled().await;
@@ -106,7 +105,7 @@ async fn a_whole_sync_and_the_making_of_readers_work_without_a_superuser() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_does_not_own_the_schema_works_as_a_member_of_three_roles() {
+async fn daemon_works_as_member_of_three_roles() {
     let mut world = World::with(vec![spec(1, 30), spec(2, 20)]).await;
     let daemon = role(&world, "daemon");
     let groups = "incident_sync_writer, incident_sync_dispatcher, incident_sync_reader";
@@ -137,7 +136,7 @@ fn tool(name: &str, database: &PgConnectOptions, arguments: &[&str]) -> Output {
 }
 
 #[tokio::test]
-async fn the_owners_dump_is_whole_or_none_and_can_be_restored() {
+async fn dump_by_owner_is_complete_or_fails() {
     let (world, owner) = owned_by_a_user().await;
     world.good_pass().await;
     let admin = PgConnectOptions::clone(&world.database).username("incident_sync");

@@ -40,7 +40,7 @@ fn assert_only_tenant(number: u128, statement: &str, answer: &str) {
 }
 
 #[tokio::test]
-async fn odd_ways_to_read_show_own_rows_only() {
+async fn unusual_reads_show_own_rows_only() {
     let world = crowded().await;
     let mut reader = reader(&world, "odd_ways", &[1]).await;
     for statement in [
@@ -181,7 +181,7 @@ async fn reader_passes_no_privilege_on() {
 }
 
 #[tokio::test]
-async fn view_and_function_of_one_reader_show_the_caller_its_own_rows() {
+async fn shared_views_show_the_caller_own_rows_only() {
     let world = crowded().await;
     let mut made = reader(&world, "shares", &[1]).await;
     let mut calls = reader(&world, "calls", &[2]).await;
@@ -226,7 +226,7 @@ async fn view_and_function_of_one_reader_show_the_caller_its_own_rows() {
 }
 
 #[tokio::test]
-async fn documented_hardening_runs_and_readers_and_sync_still_work() {
+async fn documented_hardening_keeps_readers_and_sync() {
     const PAGE: &str = include_str!("../../docs/operations/security.md");
     let world = World::of(5).await;
     world.good_pass().await;
@@ -277,7 +277,7 @@ fn nested(depth: usize) -> String {
 }
 
 #[tokio::test]
-async fn odd_incident_is_stored_or_set_aside_and_its_page_is_stored() {
+async fn odd_incident_leaves_rest_of_its_page_stored() {
     let keys: String = (0..50_000).map(|number| format!("\"k{number}\":0,")).collect();
     let table = [
         ("depth 100,000", format!("\"odd\":{}", nested(100_000)), 1),
@@ -307,7 +307,7 @@ async fn number_of(world: &World, query: String) -> i64 {
 }
 
 #[tokio::test]
-async fn page_that_is_odd_itself_is_refused_whole() {
+async fn malformed_page_is_refused_as_a_whole() {
     let cases = vec![
         api("a list twice", |_| ok(r#"{"value":[],"value":[{"incidentId":1}]}"#)),
         api("depth 100,000 for the list", |_| {
@@ -403,7 +403,7 @@ async fn response_smuggled_behind_another_is_never_taken() {
 }
 
 #[tokio::test]
-async fn link_with_backslash_before_another_host_stays_at_home() {
+async fn backslash_link_does_not_reach_another_host() {
     let elsewhere = thief().await;
     let other = elsewhere.url.port().unwrap();
     let link = format!(r"http://127.0.0.1:OWN\@127.0.0.1:{other}/api/incidents");

@@ -47,7 +47,7 @@ async fn plans(connection: &mut PgConnection, relation: &str, tenant: Uuid) -> S
 }
 
 #[tokio::test]
-async fn plans_expect_the_same_of_foreign_and_unknown_tenants() {
+async fn plans_are_equal_for_foreign_and_unknown_tenants() {
     let world = crowded().await;
     superuser(&world, "ANALYZE").await;
     let mut reader = reader(&world, "guesser", &[1]).await;
@@ -76,7 +76,7 @@ async fn plans_expect_the_same_of_foreign_and_unknown_tenants() {
 }
 
 #[tokio::test]
-async fn runs_are_recorded_while_the_notification_queue_is_full() {
+async fn runs_are_recorded_while_notify_queue_is_full() {
     let mut world = World::with((1..=4).map(|number| spec(number, 3)).collect()).await;
     let (proxy, options) = proxied(&world.database).await;
     world.store = Store::open(&options, 4, "notifying".to_owned(), false).await.unwrap();
@@ -131,7 +131,7 @@ async fn until(what: &str, store: &Store, is_so: impl Fn(&Feed) -> bool) -> Feed
 }
 
 #[tokio::test]
-async fn reader_that_holds_the_change_feed_is_named_and_can_be_ended() {
+async fn reader_holding_the_change_feed_is_named() {
     let world = World::of(0).await;
     let mut reader = reader(&world, "holder", &[1]).await;
     rows(&mut reader, "SET application_name = 'report'; BEGIN; SELECT pg_current_xact_id()")
@@ -165,7 +165,7 @@ async fn reader_that_holds_the_change_feed_is_named_and_can_be_ended() {
 }
 
 #[tokio::test]
-async fn holder_of_the_feed_is_named_to_a_user_who_sees_no_ages() {
+async fn feed_holder_is_named_without_right_to_ages() {
     let mut world = World::of(0).await;
     let daemon = role(&world, "daemon");
     let groups = "incident_sync_writer, incident_sync_dispatcher, incident_sync_reader";
@@ -183,7 +183,7 @@ async fn holder_of_the_feed_is_named_to_a_user_who_sees_no_ages() {
 }
 
 #[tokio::test]
-async fn prepared_transaction_that_holds_the_feed_is_named() {
+async fn prepared_transaction_holding_feed_is_named() {
     let server = OwnServer::with(&["max_prepared_transactions=2"]).await;
     let world = world_on(server.options(), &[0]).await;
     let mut reader = reader(&world, "preparer", &[1]).await;
@@ -265,7 +265,7 @@ async fn freshness(connection: &mut PgConnection) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_operators_write_is_read_by_operators_only() {
+async fn operator_texts_are_hidden_from_readers() {
     let without_consent = Behaviour { consent_missing: true, ..Behaviour::default() };
     let specs = vec![
         spec(1, 2),

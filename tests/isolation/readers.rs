@@ -69,7 +69,7 @@ async fn world_of_two_grantors() -> (World, PgConnectOptions, Store) {
 }
 
 #[tokio::test]
-async fn reader_widened_by_a_superuser_is_narrowed_by_the_owner() {
+async fn owner_narrows_reader_widened_by_superuser() {
     let (world, admin, superusers) = world_of_two_grantors().await;
     let name = role(&world, "widened");
     superusers.grant_reader(&name, &ReaderAccess::All).await.unwrap();
@@ -90,7 +90,7 @@ async fn reader_widened_by_a_superuser_is_narrowed_by_the_owner() {
 }
 
 #[tokio::test]
-async fn reader_widened_by_the_owner_is_narrowed_by_a_superuser() {
+async fn superuser_narrows_reader_widened_by_owner() {
     let (world, admin, superusers) = world_of_two_grantors().await;
     let name = role(&world, "widened");
     world.store.grant_reader(&name, &ReaderAccess::All).await.unwrap();
@@ -106,7 +106,7 @@ async fn reader_widened_by_the_owner_is_narrowed_by_a_superuser() {
 }
 
 #[tokio::test]
-async fn reader_that_passed_its_membership_on_is_named_with_the_cure() {
+async fn passed_on_membership_is_refused_with_cure() {
     let world = world_of_two().await;
     let (name, other) = (role(&world, "passes_on"), role(&world, "other"));
     world.store.grant_reader(&name, &ReaderAccess::All).await.unwrap();
@@ -131,7 +131,7 @@ async fn reader_that_passed_its_membership_on_is_named_with_the_cure() {
 }
 
 #[tokio::test]
-async fn membership_that_is_not_inherited_is_no_success() {
+async fn noinherit_role_is_granted_only_if_effective() {
     let world = world_of_two().await;
     let name = role(&world, "noinherit");
     superuser(&world, &format!("CREATE ROLE {name} LOGIN NOINHERIT")).await;
@@ -152,7 +152,7 @@ async fn membership_that_is_not_inherited_is_no_success() {
 }
 
 #[tokio::test]
-async fn set_role_shows_the_tenants_of_that_role_only() {
+async fn set_role_shows_tenants_of_that_role_only() {
     let (world, one, two) = world_with_readers().await;
     let name = role(&world, "tool");
     let mut sessions = Vec::new();
@@ -231,7 +231,7 @@ async fn set_role_holds_in_parallel_workers() {
 }
 
 #[tokio::test]
-async fn set_role_of_a_role_that_is_gone_or_renamed_shows_nothing() {
+async fn set_role_of_dropped_or_renamed_role_shows_nothing() {
     let (world, one, two) = world_with_readers().await;
     let login = role(&world, "tool");
     superuser(&world, &format!("CREATE ROLE {login} LOGIN; GRANT {one}, {two} TO {login}")).await;
@@ -302,7 +302,7 @@ async fn restored_grant_never_counts_for_another_role() {
 }
 
 #[tokio::test]
-async fn every_predefined_role_but_a_harmless_one_is_refused() {
+async fn member_of_predefined_role_is_refused_as_reader() {
     let world = World::of(0).await;
     let mut admin = world.pool().acquire().await.unwrap();
     let all = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'pg\\_%' AND rolname <> 'pg_database_owner' ORDER BY 1";
@@ -321,7 +321,7 @@ async fn every_predefined_role_but_a_harmless_one_is_refused() {
 }
 
 #[tokio::test]
-async fn name_that_is_a_keyword_is_refused() {
+async fn keyword_is_refused_as_reader_name() {
     let world = World::of(0).await;
     let mut admin = world.pool().acquire().await.unwrap();
     let words = "SELECT word FROM pg_get_keywords() WHERE catcode <> 'U' ORDER BY 1";
@@ -364,7 +364,7 @@ async fn reader_with_create_is_refused_with_the_cure() {
 }
 
 #[tokio::test]
-async fn new_reader_gets_a_connection_limit_and_others_keep_theirs() {
+async fn new_reader_gets_limit_and_existing_keeps_own() {
     let world = World::of(0).await;
     let name = role(&world, "limited");
     let limit = format!("SELECT rolconnlimit::text FROM pg_roles WHERE rolname = '{name}'");
@@ -387,7 +387,7 @@ async fn new_reader_gets_a_connection_limit_and_others_keep_theirs() {
 
 /// The page's own statements, with names of this test for the roles.
 #[tokio::test]
-async fn recipe_for_one_login_shows_each_viewer_its_own_tenant() {
+async fn shared_login_recipe_shows_each_viewer_own_tenant() {
     let (world, one, two) = world_with_readers().await;
     let tool = role(&world, "reporting_tool");
     let page = include_str!("../../docs/data/reader-recipes.md");

@@ -27,7 +27,7 @@ async fn said(connection: &mut PgConnection, statement: &str) -> String {
 }
 
 #[tokio::test]
-async fn no_setting_shows_a_reader_more() {
+async fn no_setting_shows_a_reader_other_tenants() {
     let world = crowded().await;
     let mut reader = reader(&world, "settings", &[1]).await;
     for allowed in [
@@ -58,7 +58,7 @@ async fn no_setting_shows_a_reader_more() {
 }
 
 #[tokio::test]
-async fn a_reader_is_refused_other_roles_our_bookkeeping_and_the_servers_files() {
+async fn reader_is_refused_roles_bookkeeping_and_files() {
     let world = crowded().await;
     let mut reader = reader(&world, "roles", &[1]).await;
     let owner = world.database.get_username();
@@ -99,7 +99,7 @@ async fn a_reader_is_refused_other_roles_our_bookkeeping_and_the_servers_files()
 }
 
 #[tokio::test]
-async fn a_reader_makes_nothing_changes_nothing_and_locks_no_row() {
+async fn reader_cannot_create_change_or_lock() {
     let world = crowded().await;
     let mut reader = reader(&world, "maker", &[1]).await;
     // The setting is a guard against accidents, not against him.
@@ -141,7 +141,7 @@ async fn a_reader_makes_nothing_changes_nothing_and_locks_no_row() {
 }
 
 #[tokio::test]
-async fn no_function_operator_or_name_of_his_own_shows_a_reader_a_foreign_value() {
+async fn own_functions_show_a_reader_no_foreign_value() {
     let world = crowded().await;
     let mut reader = reader(&world, "functions", &[1]).await;
     rows(&mut reader, "SET default_transaction_read_only = off").await.unwrap();
@@ -200,7 +200,7 @@ async fn no_function_operator_or_name_of_his_own_shows_a_reader_a_foreign_value(
 }
 
 #[tokio::test]
-async fn copies_cursors_and_prepared_statements_show_what_the_reader_sees_and_no_more() {
+async fn copy_cursor_and_prepare_show_own_rows_only() {
     let world = crowded().await;
     let mut connection = reader(&world, "copies", &[1]).await;
     for table in
@@ -254,7 +254,7 @@ async fn expected_rows(connection: &mut PgConnection, condition: &str) -> String
 }
 
 #[tokio::test]
-async fn plans_and_statistics_hold_no_value_of_another_tenant() {
+async fn plans_and_statistics_show_no_foreign_value() {
     let world = crowded().await;
     let mut reader = reader(&world, "planner", &[1]).await;
     for statement in [
@@ -340,7 +340,7 @@ const COLLECTED: [&str; 26] = [
 ];
 
 #[tokio::test]
-async fn a_reader_cannot_keep_the_daemon_from_starting_or_writing() {
+async fn reader_locks_do_not_block_start_or_writes() {
     let world = World::of(20).await;
     let mut reader = reader(&world, "blocker", &[1]).await;
     rows(&mut reader, "BEGIN; LOCK TABLE defender.alerts, defender.incidents IN ACCESS SHARE MODE")

@@ -15,7 +15,7 @@ use crate::support::roles::{
 use crate::support::world::{World, id};
 
 #[tokio::test]
-async fn the_catalog_leaves_no_table_view_or_function_open() {
+async fn catalog_has_no_unprotected_table_or_function() {
     let world = World::of(0).await;
     let mut admin = world.pool().acquire().await.unwrap();
     let with_tenant = "SELECT relname::text FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid
@@ -74,7 +74,7 @@ async fn the_catalog_leaves_no_table_view_or_function_open() {
 }
 
 #[tokio::test]
-async fn a_reader_sees_exactly_its_tenants_in_every_table_and_view() {
+async fn reader_sees_exactly_its_tenants_everywhere() {
     let world = crowded().await;
     let mut one = reader(&world, "one", &[1]).await;
     assert_sees(&mut one, &[1], &world).await;
@@ -116,7 +116,7 @@ async fn a_reader_sees_exactly_its_tenants_in_every_table_and_view() {
 }
 
 #[tokio::test]
-async fn a_reader_gets_limits_and_a_choice_of_them_stays() {
+async fn reader_gets_limits_and_chosen_ones_stay() {
     let world = World::of(0).await;
     let name = role(&world, "limited");
     let grant = async || world.store.grant_reader(&name, &ReaderAccess::All).await.unwrap();
@@ -137,7 +137,7 @@ async fn a_reader_gets_limits_and_a_choice_of_them_stays() {
 }
 
 #[tokio::test]
-async fn a_role_that_could_see_more_is_refused_as_a_reader() {
+async fn role_with_wider_rights_is_refused_as_reader() {
     let world = World::of(0).await;
     let own = |name: &str| role(&world, name);
     let database = world.database.get_database().unwrap();
@@ -219,7 +219,7 @@ async fn touched(connection: &mut PgConnection, statement: &str) -> Result<u64, 
 }
 
 #[tokio::test]
-async fn the_writer_touches_no_row_of_another_tenant_in_any_table() {
+async fn writer_changes_no_row_of_another_tenant() {
     let world = crowded().await;
     let mut all = seen(&mut world.pool().acquire().await.unwrap()).await;
     // A superuser's session, as the private server's is: the role that it takes on is what counts.
@@ -317,7 +317,7 @@ async fn runs_of_kind(world: &World, kind: &str) {
 }
 
 #[tokio::test]
-async fn no_kind_of_run_stores_anything_of_a_page_with_an_incident_of_another_tenant() {
+async fn page_with_foreign_incident_is_never_stored() {
     let world = World::of(5).await;
     world.good_pass().await;
     let before = world.tuples().await;

@@ -134,7 +134,7 @@ async fn functions_planted_in_public_never_run() {
 }
 
 #[tokio::test]
-async fn functions_in_schemas_named_like_our_roles_never_run() {
+async fn functions_in_schemas_named_like_roles_never_run() {
     let schemas = ["incident_sync_writer", "incident_sync_dispatcher", "incident_sync_reader"];
     played_through(&schemas, "GRANT CREATE ON DATABASE DATABASE_NAME TO READER").await;
 }
@@ -147,7 +147,7 @@ async fn stranger(admin: &mut PgConnection, options: &PgConnectOptions) -> Strin
 }
 
 #[tokio::test]
-async fn functions_planted_before_the_first_migration_never_run() {
+async fn functions_planted_before_migration_never_run() {
     let options = postgres::empty_database().await;
     let mut admin = PgConnection::connect_with(&options).await.unwrap();
     let name = stranger(&mut admin, &options).await;
@@ -192,7 +192,7 @@ async fn schema_of_another_user_is_refused_by_migrate() {
 }
 
 #[tokio::test]
-async fn functions_of_others_that_ours_call_are_named() {
+async fn foreign_functions_called_by_ours_are_named() {
     let world = World::of(1).await;
     let name = role(&world, "author");
     let planted = format!(
@@ -274,7 +274,7 @@ fn among_twins(world: &World) -> PgConnectOptions {
 }
 
 #[tokio::test]
-async fn no_transaction_uses_the_path_of_its_session() {
+async fn transactions_ignore_the_session_search_path() {
     let mut world = World::with(vec![spec(1, 12), spec(2, 12)]).await;
     superuser(&world, TWINS).await;
     let home = world.database.clone();
@@ -306,7 +306,7 @@ async fn no_transaction_uses_the_path_of_its_session() {
 }
 
 #[tokio::test]
-async fn no_function_or_view_uses_the_path_of_its_caller() {
+async fn functions_and_views_ignore_caller_search_path() {
     let world = World::with(vec![spec(1, 12)]).await;
     world.good_pass().await;
     superuser(&world, TWINS).await;
@@ -344,7 +344,7 @@ async fn no_function_or_view_uses_the_path_of_its_caller() {
 }
 
 #[tokio::test]
-async fn every_function_has_its_search_path() {
+async fn every_function_sets_its_search_path() {
     let mut connection = PgConnection::connect_with(&postgres::database().await).await.unwrap();
     // A body that was parsed at its definition names no function by a name any more.
     let without = "SELECT oid::regprocedure::text FROM pg_proc
@@ -358,7 +358,7 @@ async fn every_function_has_its_search_path() {
 }
 
 #[tokio::test]
-async fn listed_function_privileges_are_those_of_the_migrations() {
+async fn listed_function_privileges_match_migrations() {
     let mut connection =
         PgConnection::connect_with(&postgres::empty_database().await).await.unwrap();
     MIGRATIONS.run(&mut connection).await.unwrap();
@@ -397,7 +397,7 @@ async fn migrate_restores_function_privileges() {
 }
 
 #[tokio::test]
-async fn every_right_to_create_is_found_with_its_cure() {
+async fn every_create_right_is_found_with_its_cure() {
     let world = World::of(0).await;
     let database = world.database.get_database().unwrap();
     reader(&world, "creator", &[1]).await;

@@ -5,7 +5,7 @@ use crate::support::secrets::SECRET;
 use crate::support::world::World;
 
 #[tokio::test]
-async fn a_secret_that_is_planted_is_found_in_log_and_tables() {
+async fn planted_secret_is_found_in_log_and_tables() {
     let world = World::of(1).await;
     assert_eq!(canary::tables(&world.database).await.unwrap(), Vec::<String>::new());
     let plant = |what: &str| format!("UPDATE defender.sync_state SET error_message = '{what}'");
