@@ -66,7 +66,7 @@ fn assert_current(path: &str, made: &str) {
 }
 
 #[tokio::test]
-async fn everything_in_the_database_says_what_it_is_for() {
+async fn every_database_object_has_a_comment() {
     let mut connection = connect().await;
     let silent = "SELECT o.what FROM (
             SELECT 'schema ' || nspname AS what, obj_description(oid, 'pg_namespace') AS about FROM pg_namespace
@@ -86,7 +86,7 @@ async fn everything_in_the_database_says_what_it_is_for() {
 }
 
 #[tokio::test]
-async fn the_data_dictionary_is_what_the_database_says() {
+async fn data_dictionary_equals_database_comments() {
     let mut connection = connect().await;
     let mut page = "# Data dictionary\n\nFrom the comments in the database. [`reporting`](#reporting) is a contract: a column is removed, \
         renamed or given another type with a major version only; new ones may come at a view's end. The tables of \
@@ -111,7 +111,7 @@ async fn the_data_dictionary_is_what_the_database_says() {
 }
 
 #[tokio::test]
-async fn the_picture_of_the_tables_is_what_the_database_says() {
+async fn tables_picture_equals_the_database() {
     let mut tables = relations(&mut connect().await, "defender").await;
     tables.retain(|table| table.columns.iter().any(|column| column.name == "tenant_id"));
     assert_current("docs/data/tables.svg", &Picture::of(&tables).svg());

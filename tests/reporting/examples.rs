@@ -43,7 +43,7 @@ fn query(panel: &Value) -> (&str, &str) {
 }
 
 #[tokio::test]
-async fn every_panel_of_the_dashboard_answers_each_kind_of_reader() {
+async fn every_dashboard_panel_answers_each_reader_kind() {
     let world = World::with(vec![spec(1, 150), spec(2, 150)]).await;
     world.good_pass().await;
     let mut admin = PgConnection::connect_with(&world.database).await.unwrap();
@@ -95,7 +95,7 @@ async fn every_panel_of_the_dashboard_answers_each_kind_of_reader() {
 }
 
 #[tokio::test]
-async fn the_dashboard_s_choice_of_customers_is_what_the_reader_sees() {
+async fn dashboard_tenant_list_equals_visible_tenants() {
     let world = World::with(vec![spec(1, 1), spec(2, 1)]).await;
     let mut reader = PgConnection::connect_with(&world.database).await.unwrap();
     reader.execute("SET ROLE incident_sync_reader").await.unwrap();
@@ -109,7 +109,7 @@ async fn the_dashboard_s_choice_of_customers_is_what_the_reader_sees() {
 }
 
 #[test]
-fn the_dashboard_is_whole() {
+fn dashboard_panels_are_unique_and_do_not_overlap() {
     let panels = panels();
     let ids: BTreeSet<i64> = panels.iter().map(|panel| panel["id"].as_i64().unwrap()).collect();
     assert_eq!(ids.len(), panels.len());

@@ -89,7 +89,7 @@ impl Pipeline {
 }
 
 #[tokio::test]
-async fn what_commits_late_holds_the_feed_back_and_nobody_who_writes() {
+async fn late_commit_holds_the_feed_but_no_writer() {
     let world = World::with(vec![spec(1, 0), spec(2, 0)]).await;
     let (mut first, mut second) = (connect(&world.database).await, connect(&world.database).await);
     let mut late = begin(&mut first, 1).await;
@@ -107,7 +107,7 @@ async fn what_commits_late_holds_the_feed_back_and_nobody_who_writes() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_numbered_first_and_began_later_is_not_passed() {
+async fn feed_does_not_skip_a_transaction_begun_later() {
     let world = World::with(vec![spec(1, 0)]).await;
     let (mut first, mut second) = (connect(&world.database).await, connect(&world.database).await);
     let mut earlier = begin(&mut first, 1).await;
@@ -193,7 +193,7 @@ async fn pipelines_miss_and_double_nothing_while_many_write() {
 
 /// With commits that reach the disk ten seconds later, a crash takes back transactions whose changes somebody has read.
 #[tokio::test]
-async fn after_a_crash_new_changes_come_above_those_that_were_read() {
+async fn changes_after_a_crash_follow_those_already_read() {
     let mut server = OwnServer::with(&["synchronous_commit=off", "wal_writer_delay=10s"]).await;
     let world = world_on(server.options(), &[0]).await;
     let mut connection = connect(&server.options()).await;
@@ -229,7 +229,7 @@ async fn after_a_crash_new_changes_come_above_those_that_were_read() {
 }
 
 #[tokio::test]
-async fn a_restored_dump_shows_its_changes_and_goes_on_above_them() {
+async fn restored_dump_keeps_changes_and_continues_above() {
     let (old, new) = tokio::join!(OwnServer::with(&[]), OwnServer::with(&[]));
     let world = world_on(old.options(), &[0]).await;
     let mut connection = connect(&old.options()).await;
@@ -268,7 +268,7 @@ async fn a_restored_dump_shows_its_changes_and_goes_on_above_them() {
 }
 
 #[tokio::test]
-async fn listeners_are_told_of_what_is_new_where_that_is_asked_for() {
+async fn notify_is_sent_for_new_changes_if_configured() {
     let mut world = World::of(5).await;
     let mut listener = PgListener::connect_with(world.pool()).await.unwrap();
     listener.listen("incident_sync_changes").await.unwrap();
@@ -287,7 +287,7 @@ async fn listeners_are_told_of_what_is_new_where_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_reader_of_one_tenant_and_one_of_all_see_the_feed_of_a_pass() {
+async fn feed_shows_each_reader_its_own_tenants() {
     let world = World::with(vec![spec(1, 3), spec(2, 4)]).await;
     world.good_pass().await;
     let mut scoped = reader(&world, "feed", &[1]).await;

@@ -70,7 +70,7 @@ async fn connect(world: &World) -> PgConnection {
 /// Incidents are created, updated, resolved, reopened and merged, rows are deleted by several hands, and summaries are
 /// written now and then.
 #[tokio::test]
-async fn summaries_and_views_agree_through_a_random_life() {
+async fn summaries_equal_views_through_random_changes() {
     let world = World::with((1..=4).map(|number| spec(number, 25)).collect()).await;
     let mut connection = connect(&world).await;
     let mut random = Random::new(7);
@@ -141,7 +141,7 @@ async fn uncommitted(connection: &mut PgConnection) -> sqlx::Transaction<'_, sql
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_that_is_not_committed_is_waited_for_and_one_that_comes_later_is_noticed() {
+async fn summary_waits_for_open_change_and_sees_later_one() {
     let world = World::of(5).await;
     world.good_pass().await;
     let (mut admin, mut writer) = (connect(&world).await, connect(&world).await);
@@ -175,7 +175,7 @@ async fn a_change_that_is_not_committed_is_waited_for_and_one_that_comes_later_i
 
 /// A change of one statement, as a batch of a purge is: no later statement would notice for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_single_change_that_meets_summaries_half_written_is_noticed() {
+async fn change_during_summary_write_is_noticed() {
     let world = World::of(5).await;
     world.good_pass().await;
     let (mut admin, mut blocker, mut writer) =
@@ -199,7 +199,7 @@ async fn a_single_change_that_meets_summaries_half_written_is_noticed() {
 }
 
 #[tokio::test]
-async fn days_go_on_without_a_change() {
+async fn summary_days_continue_without_changes() {
     let world = World::of(20).await;
     world.good_pass().await;
     superuser(&world, "UPDATE defender.incidents SET created_time = created_time - interval '9 days', resolved_at = resolved_at - interval '9 days'")
@@ -218,7 +218,7 @@ async fn days_go_on_without_a_change() {
 }
 
 #[tokio::test]
-async fn summaries_are_written_for_those_who_need_them() {
+async fn refresh_skips_current_leased_and_partial_tenants() {
     let world = World::with((1..=3).map(|number| spec(number, 5)).collect()).await;
     world.good_pass().await;
     let mut connection = connect(&world).await;

@@ -256,7 +256,7 @@ async fn told() -> (PgConnectOptions, PgConnection) {
 }
 
 #[tokio::test]
-async fn the_views_answer_as_worked_out_by_hand() {
+async fn views_equal_answers_worked_out_by_hand() {
     let (_, mut connection) = told().await;
     assert_answers(&mut connection).await;
     let summarise = "DO $$ DECLARE tenant uuid; BEGIN FOR tenant IN SELECT tenant_id FROM defender.tenants LOOP
@@ -298,7 +298,7 @@ async fn assert_answers(connection: &mut PgConnection) {
 }
 
 #[tokio::test]
-async fn a_reader_of_one_customer_sees_that_customer_in_every_view() {
+async fn views_show_reader_of_one_tenant_that_tenant() {
     let (database, mut connection) = told().await;
     let role = format!("of_fabrikam_{}", database.get_database().unwrap());
     execute(
@@ -350,7 +350,7 @@ async fn milestones_equal_the_recorded_changes() {
 
 /// Those of the pages for analysts and of the change feed, as a role that may only read.
 #[tokio::test]
-async fn every_documented_query_runs() {
+async fn every_documented_query_returns_rows() {
     let world = World::of(60).await;
     world.good_pass().await;
     let analysts = include_str!("../../docs/data/analysts.md");
