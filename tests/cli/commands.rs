@@ -20,7 +20,7 @@ fn without_consent(number: u128) -> TenantSpec {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sync_prints_its_result_and_nothing_else_and_its_status_says_how_it_went() {
+async fn sync_prints_result_and_exits_by_outcome() {
     let site = Installation::with(vec![spec(1, 130), without_consent(2)]).await;
     let some_failed = site.run(&["sync", "--json", "--log-format", "json"]);
     assert_eq!(some_failed.code(), Some(1));
@@ -74,7 +74,7 @@ async fn sync_prints_its_result_and_nothing_else_and_its_status_says_how_it_went
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn verify_and_retry_rejected_tell_what_they_found() {
+async fn verify_and_retry_rejected_report_findings() {
     let site = Installation::with(vec![spec(1, 60), spec(2, 5)]).await;
     let unsynchronised = site.run(&["migrate"]).code();
     assert_eq!(unsynchronised, Some(0));
@@ -143,7 +143,7 @@ async fn tuples(pool: &sqlx::PgPool) -> Vec<Option<String>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_usage_and_a_wrong_configuration_end_with_status_2_and_tell_everything_at_once() {
+async fn wrong_usage_or_configuration_exits_with_2() {
     let site = Installation::with(vec![spec(1, 1)]).await;
     for arguments in [
         &["sync", "--tenant", "nobody"][..],
@@ -200,7 +200,7 @@ async fn wrong_usage_and_a_wrong_configuration_end_with_status_2_and_tell_everyt
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_cannot_be_used_ends_a_command_with_status_3_and_the_cure() {
+async fn unusable_database_exits_with_3_and_cure() {
     let site = Installation::with(vec![spec(1, 1)]).await;
     let with = |database: String| {
         site.configure(&Settings { database, tenants: vec![1], ..site.settings() });
@@ -255,7 +255,7 @@ async fn a_database_that_cannot_be_used_ends_a_command_with_status_3_and_the_cur
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_not_the_service_s_user_is_told_to_be() {
+async fn other_user_is_refused_with_the_cure() {
     if !nix::unistd::geteuid().is_root() {
         return; // Nobody else can be had.
     }
@@ -283,7 +283,7 @@ async fn who_is_not_the_service_s_user_is_told_to_be() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_only_looks_makes_no_database() {
+async fn reading_commands_create_no_database() {
     let site = Installation::with(vec![spec(1, 3)]).await;
     let folder = site.path("elsewhere").display().to_string();
     for command in [
@@ -339,7 +339,7 @@ async fn what_only_looks_makes_no_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_reports_tell_people_and_scripts_how_every_tenant_is() {
+async fn reports_show_the_state_of_every_tenant() {
     let site = Installation::with(vec![spec(1, 40), without_consent(2)]).await;
     assert_eq!(site.run(&["migrate", "--json"]).json(), json!({ "ok": true }));
     assert_eq!(site.run(&["migrate"]).success(), "The schema is up to date.\n");
@@ -398,7 +398,7 @@ async fn the_reports_tell_people_and_scripts_how_every_tenant_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_consent_link_is_of_the_right_form_and_cloud() {
+async fn consent_link_matches_cloud_and_version() {
     let site = Installation::with(vec![]).await;
     let more = "[[tenants]]\nid = \"aaaa0000-0000-4000-8000-000000000001\"\nname = \"commercial\"\ncloud = \"commercial\"\n\
         [[tenants]]\nid = \"aaaa0000-0000-4000-8000-000000000002\"\nname = \"high\"\ncloud = \"gcc-high\"\n";
@@ -456,7 +456,7 @@ async fn the_consent_link_is_of_the_right_form_and_cloud() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_and_psql_reach_the_data_of_a_running_daemon() {
+async fn commands_and_psql_reach_a_running_daemon() {
     let site = Installation::with(vec![spec(1, 25)]).await;
     let daemon = site.start_daemon();
     let line = daemon.logs("Embedded Postgres started").await["psql"].as_str().unwrap().to_owned();
@@ -493,7 +493,7 @@ async fn commands_and_psql_reach_the_data_of_a_running_daemon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sync_that_is_interrupted_keeps_what_it_has_and_ends_in_time() {
+async fn interrupted_sync_keeps_rows_and_ends_in_time() {
     let site = Installation::with(vec![spec(1, 800)]).await;
     site.slow_down(1, std::time::Duration::from_millis(150));
     let sync = Running::start(site.command(&["sync", "--json"]), site.folder.path());
@@ -515,7 +515,7 @@ async fn a_sync_that_is_interrupted_keeps_what_it_has_and_ends_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_was_stopped_does_not_make_a_parked_tenant_look_well() {
+async fn stopped_run_does_not_unpark_a_tenant() {
     let site = Installation::with(vec![without_consent(1)]).await;
     assert_eq!(site.run(&["sync"]).code(), Some(1));
     site.world().set_behaviour(id(1), Behaviour { hang: true, ..Behaviour::default() });
@@ -535,7 +535,7 @@ async fn a_run_that_was_stopped_does_not_make_a_parked_tenant_look_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_simulator_alone_prints_a_configuration_that_sync_can_read() {
+async fn simulate_prints_a_config_that_sync_reads() {
     let folder = crate::support::folder::open_folder("is-service-");
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_incident-sync"));
     command.args(["simulate", "--listen", "127.0.0.1:0", "--tenants", "2", "--incidents", "15"]);
@@ -554,7 +554,7 @@ async fn the_simulator_alone_prints_a_configuration_that_sync_can_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_purge_wants_a_tenant_that_is_no_more_and_a_yes() {
+async fn purge_needs_removed_tenant_and_confirmation() {
     let site = Installation::with(vec![spec(1, 8), spec(2, 5)]).await;
     site.run(&["sync"]).success();
     let configured = site.run(&["tenant", "purge", "tenant-1", "--yes"]);
@@ -575,7 +575,7 @@ async fn a_purge_wants_a_tenant_that_is_no_more_and_a_yes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_configuration_is_judged_and_shown_without_network_and_database() {
+async fn config_check_and_show_work_offline() {
     let site = Installation::with(vec![spec(1, 1)]).await;
     let checked = site.run(&["config", "check"]).success();
     assert!(checked.contains("valid, 1 tenants"), "{checked}");
@@ -632,7 +632,7 @@ async fn the_configuration_is_judged_and_shown_without_network_and_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_that_cannot_be_written_is_a_failure_and_a_reader_that_has_gone_is_none() {
+async fn full_disk_fails_output_and_closed_pipe_does_not() {
     let site = Installation::with(vec![spec(1, 1)]).await;
     let shell = |line: &str| {
         let mut command = std::process::Command::new("sh");

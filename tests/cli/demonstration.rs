@@ -43,7 +43,7 @@ fn assert_shows_everything(text: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_pass_of_the_demonstration_prints_the_table_and_three_answers_twice_the_same_way() {
+async fn demo_once_prints_table_and_answers_repeatedly() {
     let folder = open_folder("is-service-");
     for _ in 0..2 {
         let done =
@@ -55,7 +55,7 @@ async fn one_pass_of_the_demonstration_prints_the_table_and_three_answers_twice_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_living_demonstration_shows_rows_arrive_and_ends_on_ctrl_c_with_nothing_left() {
+async fn demo_shows_new_rows_and_ends_on_ctrl_c() {
     let folder = open_folder("is-service-");
     let demo = Running::start(demo(folder.path(), &["--incidents", "40"]), folder.path());
     // Ten healthy tenants and the throttled one, whose history fits into its quota.
@@ -95,7 +95,7 @@ fn home_of(uid: u32) -> (TempDir, std::path::PathBuf) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_demonstration_works_for_an_ordinary_user() {
+async fn demo_works_for_an_ordinary_user() {
     let setpriv = Path::new("/usr/bin/setpriv");
     if !nix::unistd::geteuid().is_root() || !setpriv.exists() {
         return; // All other tests run as an ordinary user then.

@@ -50,7 +50,7 @@ async fn change(site: &Installation, statement: &'static str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nothing_is_wrong_every_check_says_so() {
+async fn healthy_installation_passes_every_check() {
     let site = migrated(vec![spec(1, 3), spec(2, 3)]).await;
     let (code, report) = checked(&site);
     assert_eq!((code, &report["ok"]), (Some(0), &json!(true)), "{report:#}");
@@ -109,7 +109,7 @@ async fn reader_without_connection_limit_is_a_warning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_wrong_is_told_with_side_and_cure() {
+async fn wrong_clock_is_reported_with_side_and_cure() {
     let now = Installation::with(vec![]).await.world().now();
     // The service's clock stands still: there is time for a slow machine between these and the limits.
     for (ahead, code, told, side) in [
@@ -147,7 +147,7 @@ fn assert_nothing_of_the_tenant_was_tried(report: &Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_without_a_name_a_listener_or_a_proxy_is_told_once_and_the_rest_is_not_tried() {
+async fn unreachable_host_is_one_failure_rest_not_tried() {
     let site = migrated(vec![]).await;
     elsewhere(&site, "https://login.invalid", "");
     let (code, report) = checked(&site);
@@ -177,7 +177,7 @@ async fn a_host_without_a_name_a_listener_or_a_proxy_is_told_once_and_the_rest_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_a_proxy_the_names_are_its_business_and_its_refusal_is_told() {
+async fn proxy_refusal_is_reported_with_cure() {
     let site = migrated(vec![]).await;
     site.world().add_tenant(spec(1, 1));
     write_secret(&site.path("secret-proxy"), proxy::PASSWORD.as_bytes());
@@ -204,7 +204,7 @@ async fn behind_a_proxy_the_names_are_its_business_and_its_refusal_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_is_judged_by_issuer_end_and_name() {
+async fn certificate_is_checked_for_issuer_dates_and_name() {
     let site = migrated(vec![]).await;
     let trusted = format!("[http_client]\nca_file = {:?}\n", data("ca.pem"));
     for (certificate, authorities, word) in [
@@ -236,7 +236,7 @@ async fn a_certificate_is_judged_by_issuer_end_and_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_the_database_is_told_with_its_cure_and_ends_with_status_3() {
+async fn database_problem_exits_with_3_and_cure() {
     let site = Installation::with(vec![spec(1, 1)]).await;
     change(&site, "SELECT 1").await; // It makes the database, and no tables.
     let (code, report) = checked(&site);
@@ -297,8 +297,7 @@ async fn what_is_wrong_with_the_database_is_told_with_its_cure_and_ends_with_sta
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_would_refuse_our_work_is_told_with_its_cure_and_nobody_is_called_uncounted()
- {
+async fn unwritable_database_stops_api_calls_with_cure() {
     let site = migrated(vec![spec(1, 1)]).await;
     let (embedded, pool) = site.open_database().await;
     let database = site.shared_database();
@@ -370,7 +369,7 @@ async fn a_database_that_would_refuse_our_work_is_told_with_its_cure_and_nobody_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rights_that_let_others_run_code_fail_with_their_cure() {
+async fn rights_to_run_foreign_code_fail_with_cure() {
     let site = migrated(vec![]).await;
     let (embedded, pool) = site.open_database().await;
     let database = site.shared_database();
@@ -415,7 +414,7 @@ async fn rights_that_let_others_run_code_fail_with_their_cure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_with_the_wrong_encoding_or_a_user_without_roles_is_told() {
+async fn wrong_encoding_or_missing_roles_are_reported() {
     let site = migrated(vec![spec(1, 1)]).await;
     let (embedded, pool) = site.open_database().await;
     let latin =
@@ -483,7 +482,7 @@ async fn no_postgres(says: &'static [u8], certificate: Option<&'static str>) -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_not_reached_is_told_by_the_step_at_which_it_fails() {
+async fn unreachable_database_is_reported_by_failed_step() {
     let site = migrated(vec![]).await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let good = format!("\nsslrootcert = {:?}", data("ca.pem"));
@@ -540,7 +539,7 @@ async fn a_database_that_is_not_reached_is_told_by_the_step_at_which_it_fails() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_tenant_is_told_by_the_step_at_which_it_fails() {
+async fn each_tenant_is_reported_by_failed_step() {
     let behaving = |number, behaviour| TenantSpec { behaviour, ..spec(number, 1) };
     let site = migrated(vec![
         behaving(1, Behaviour { consent_missing: true, ..Behaviour::default() }),
@@ -615,7 +614,7 @@ fn answered(site: &Installation, numbers: std::ops::RangeInclusive<u128>) -> [us
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tenants_that_hang_keep_no_other_waiting() {
+async fn hanging_tenants_delay_no_other_check() {
     let hanging = |number| {
         let behaviour = Behaviour { hang: true, ..Behaviour::default() };
         TenantSpec { behaviour, ..spec(number, 0) }
@@ -631,7 +630,7 @@ async fn tenants_that_hang_keep_no_other_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_that_the_service_asks_for_is_no_failure_and_is_kept() {
+async fn requested_pause_is_a_warning_and_is_obeyed() {
     let site = migrated(vec![spec(1, 5), spec(2, 5)]).await;
     site.run(&["sync"]).success();
     site.world().script(id(1), Endpoint::Incidents, vec![ScriptedReply::throttled(600)]);
@@ -673,7 +672,7 @@ async fn a_pause_that_the_service_asks_for_is_no_failure_and_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_that_is_too_large_to_be_one_of_many_is_asked_for_again_alone() {
+async fn large_page_is_requested_again_alone() {
     let site = migrated(vec![spec(1, 0), spec(2, 0)]).await;
     let large = format!("{{\"value\":[]{}}}", " ".repeat(5 * 1024 * 1024));
     for number in 1..=2 {
@@ -689,7 +688,7 @@ async fn a_page_that_is_too_large_to_be_one_of_many_is_asked_for_again_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_credential_of_a_hundred_tenants_is_one_row_and_a_few_requests() {
+async fn shared_credential_failure_is_one_row_few_calls() {
     let site = migrated((1..=100).map(|number| spec(number, 0)).collect()).await;
     site.world().expire_client_secret("canary5f2d77c0-other");
     let table: Done = site.run(&["check"]);
@@ -724,7 +723,7 @@ fn as_service(site: &Installation, arguments: &[&str]) -> Done {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_services_user_cannot_read_is_told_with_the_chmod() {
+async fn unreadable_file_is_reported_with_chmod() {
     let site = Installation::with(vec![]).await;
     let customers = site.path("tenants.d");
     let file = customers.join("contoso.toml");
@@ -746,7 +745,7 @@ async fn what_the_services_user_cannot_read_is_told_with_the_chmod() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_configuration_that_is_refused_or_open_to_writers_is_a_row_too() {
+async fn invalid_or_writable_config_is_a_finding() {
     let site = migrated(vec![spec(1, 1)]).await;
     let open = |path: &std::path::Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();

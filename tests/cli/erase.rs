@@ -92,7 +92,7 @@ fn more_of(upn: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_erased_person_is_nowhere_and_a_poll_brings_nothing_back() {
+async fn erased_person_is_gone_and_poll_restores_nothing() {
     let site = Installation::with(vec![spec(1, 60), spec(2, 20)]).await;
     site.run(&["sync"]).success();
     let daemon = site.start_daemon();
@@ -159,7 +159,7 @@ async fn an_erased_person_is_nowhere_and_a_poll_brings_nothing_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_sign_in_name_is_refused_and_an_unknown_one_is_nowhere() {
+async fn erase_refuses_non_upn_and_accepts_unknown_upn() {
     let site = Installation::with(vec![spec(1, 5)]).await;
     site.run(&["sync"]).success();
     let refused = site.run(&["tenant", "erase-person", "tenant-1", "--upn", "administrator"]);

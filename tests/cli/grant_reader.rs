@@ -6,7 +6,7 @@ use crate::support::installation::found;
 use crate::support::installation::{Installation, id, spec};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn grant_reader_makes_a_role_that_sees_what_was_named_and_says_what_is_left_to_do() {
+async fn grant_reader_creates_role_and_prints_next_steps() {
     let site = Installation::with(vec![spec(1, 3), spec(2, 4)]).await;
     site.run(&["sync"]).success();
     let two = id(2).to_string().to_uppercase();
@@ -64,7 +64,7 @@ async fn grant_reader_makes_a_role_that_sees_what_was_named_and_says_what_is_lef
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn grant_reader_fails_with_the_cure_while_others_may_create() {
+async fn grant_reader_fails_while_others_may_create() {
     let site = Installation::with(vec![spec(1, 1)]).await;
     site.run(&["sync"]).success();
     let (server, admin) = site.open_database().await;

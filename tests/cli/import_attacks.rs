@@ -163,7 +163,7 @@ async fn forged_state_is_bounded_and_stops_no_other_tenant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watermark_beyond_the_export_starts_the_tenant_again() {
+async fn import_drops_a_watermark_beyond_the_export() {
     let exported = Exported::new().await;
     let folder = exported.copy("absurd");
     forge(&folder, "sync_state", |row| row["watermark"] = "9999-01-01T00:00:00+00:00".into());
@@ -177,7 +177,7 @@ async fn watermark_beyond_the_export_starts_the_tenant_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn parked_tenant_stays_parked_and_its_texts_are_harmless() {
+async fn import_keeps_tenant_parked_and_cleans_its_texts() {
     let exported = Exported::new().await;
     let folder = exported.copy("parked");
     forge(&folder, "sync_state", |row| {
@@ -305,7 +305,7 @@ async fn line_without_an_end_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn export_goes_only_into_a_closed_folder_of_ones_own() {
+async fn export_needs_a_private_folder_of_its_owner() {
     let site = Installation::with(vec![spec(1, 5)]).await;
     site.run(&["sync"]).success();
     let folder = |name: &str, mode: u32| {

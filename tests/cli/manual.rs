@@ -25,7 +25,7 @@ fn commands() -> Vec<String> {
 }
 
 #[test]
-fn every_shell_completes_every_command() {
+fn completions_cover_every_command_in_each_shell() {
     for shell in ["bash", "zsh", "fish"] {
         let script = program(&["completions", shell]);
         for command in commands() {
@@ -58,7 +58,7 @@ fn every_command_has_a_man_page() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_made_is_named() {
+fn man_names_a_directory_it_cannot_create() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_incident-sync"));
     let done = command.args(["man", "/dev/null/man1"]).output().unwrap();
     let told = String::from_utf8_lossy(&done.stderr);

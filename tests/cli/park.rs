@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::installation::{Installation, id, number, spec, stored, until};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_parked_tenant_is_left_alone_until_somebody_resumes_it() {
+async fn parked_tenant_is_not_read_until_resumed() {
     let site = Installation::with(vec![spec(1, 30), spec(2, 20)]).await;
     let daemon = site.start_daemon();
     let pool = site.connect().await;

@@ -101,7 +101,7 @@ fn refusal(site: &Installation, folder: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_exported_and_purged_comes_back_row_by_row() {
+async fn import_restores_exported_rows_after_purge() {
     let site = site().await;
     let (embedded, pool) = site.open_database().await;
     let before = rows(&pool, 1).await;
@@ -164,7 +164,7 @@ async fn what_was_exported_and_purged_comes_back_row_by_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_that_is_not_as_it_was_written_restores_nothing() {
+async fn altered_export_restores_nothing() {
     let site = site().await;
     let exported = export(&site, "export");
     purge(&site);
