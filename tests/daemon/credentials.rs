@@ -67,7 +67,7 @@ async fn metric_with(daemon: &Running, name: &str, labels: &str) -> Option<Strin
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_kind_of_credential_works_from_the_configuration_and_stays_secret() {
+async fn each_credential_kind_works_and_stays_secret() {
     let joined = "client_certificate_file = \"secret.pem\"";
     let pem = "client_certificate_file = \"client.crt.pem\"\nclient_private_key_file = \"secret.key.pem\"\n\
                client_assertion_algorithm = \"RS256\"";
@@ -109,7 +109,7 @@ async fn each_kind_of_credential_works_from_the_configuration_and_stays_secret()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replaced_secret_file_mends_all_tenants_without_a_restart_and_its_refusal_is_one_alarm() {
+async fn replaced_secret_file_restores_all_tenants() {
     let soon = Installation::with(vec![]).await.world().now() + TimeDelta::days(5);
     let app = format!(
         "client_secret_file = \"secret\"\nclient_secret_expires = {}",
@@ -163,7 +163,7 @@ async fn a_replaced_secret_file_mends_all_tenants_without_a_restart_and_its_refu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_credential_takes_over_without_a_failed_run_when_the_first_expires() {
+async fn next_credential_replaces_expired_without_failure() {
     let certificate = "client_certificate_file = \"client.crt.pem\"\nclient_private_key_file = \"secret.key.pem\"";
     let site = site_by("client_secret_file = \"secret\"", 2).await;
     std::fs::write(site.path("client.crt.pem"), data("second.crt.pem")).unwrap();
@@ -192,7 +192,7 @@ async fn the_next_credential_takes_over_without_a_failed_run_when_the_first_expi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_is_swapped_on_disk_is_used_once_its_key_is_there_too() {
+async fn swapped_certificate_is_used_once_its_key_matches() {
     let certificate = "client_certificate_file = \"client.crt.pem\"\nclient_private_key_file = \"secret.key.pem\"";
     let site = site_by(certificate, 1).await;
     let put = |name: &str| {
@@ -224,7 +224,7 @@ async fn a_certificate_that_is_swapped_on_disk_is_used_once_its_key_is_there_too
 
 /// Under the application's own `client_id`, where Entra would not tell it from that of `[app]` either.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenants_own_credential_is_watched_and_mended_for_itself() {
+async fn own_credential_of_tenant_is_watched_separately() {
     let site = site_by("client_secret_file = \"secret\"", 3).await;
     let soon = site.world().now() + TimeDelta::days(5);
     let own = format!(
@@ -281,7 +281,7 @@ async fn a_tenants_own_credential_is_watched_and_mended_for_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_hangs_is_told_once_and_holds_up_neither_its_tenant_nor_any_other() {
+async fn hanging_credential_file_delays_no_tenant() {
     let inline = "client_secret = \"Qx8~canary5f2d77c0.~\"";
     let site = site_by(inline, 2).await;
     let own = "client_secret_file = \"secret-own\"\n".to_owned();
@@ -326,7 +326,7 @@ async fn a_file_that_hangs_is_told_once_and_holds_up_neither_its_tenant_nor_any_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_cannot_be_used_any_more_is_told_with_its_key_and_shown_until_it_is_mended() {
+async fn unusable_credential_file_is_shown_until_fixed() {
     let site = site_by("client_secret_file = \"secret\"", 1).await;
     let secret = std::fs::read(site.path("secret")).unwrap();
     let daemon = site.start_daemon();
@@ -361,7 +361,7 @@ async fn a_file_that_cannot_be_used_any_more_is_told_with_its_key_and_shown_unti
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_identity_service_that_is_not_there_is_one_alarm_for_the_operator() {
+async fn missing_identity_service_is_one_operator_alarm() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let identity = format!(
         "managed_identity = true\nmanaged_identity_client_id = \"{IDENTITY}\"\n\

@@ -14,7 +14,7 @@ const WATCHDOG_US: &str = "1000000";
 const FROZEN: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn daemon_ends_with_a_status_when_its_dispatcher_panics() {
+async fn daemon_exits_with_1_when_dispatcher_panics() {
     let site = Installation::with(vec![spec(1, 20)]).await;
     let mut command = site.command(&["run", "--log-format", "json"]);
     // The third claim: the first two have found work.

@@ -11,7 +11,7 @@ fn status(site: &Installation) -> (String, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_is_told_of_a_hole_until_it_is_closed() {
+async fn gap_is_reported_until_it_is_closed() {
     let site = Installation::with(vec![spec(1, 130)]).await;
     site.world().poison(id(1), 40);
     let sync = site.run(&["sync", "--log-format", "json"]);

@@ -57,7 +57,7 @@ async fn last_attempt(pool: &PgPool) -> DateTime<Utc> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_tenants_of_a_killed_instance_run_elsewhere_within_70_seconds() {
+async fn tenants_of_killed_instance_move_within_70_seconds() {
     let site = shared_site(500).await;
     let (server, pool) = site.open_database().await;
     site.slow_down(1, Duration::from_millis(300));
@@ -84,7 +84,7 @@ async fn the_tenants_of_a_killed_instance_run_elsewhere_within_70_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_was_frozen_for_longer_than_its_lease_commits_nothing_when_it_wakes_up() {
+async fn instance_frozen_past_its_lease_commits_nothing() {
     let site = shared_site(500).await;
     let (server, pool) = site.open_database().await;
     site.slow_down(1, Duration::from_secs(1));
@@ -133,7 +133,7 @@ async fn an_instance_that_was_frozen_for_longer_than_its_lease_commits_nothing_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_was_frozen_within_a_transaction_does_not_keep_its_tenant() {
+async fn instance_frozen_in_transaction_loses_its_tenant() {
     let site = shared_site(230).await;
     let (server, pool) = site.open_database().await;
     let mut command = site.command(&["run", "--log-format", "json"]);

@@ -32,7 +32,7 @@ const METRICS: [&str; 12] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_daemon_tells_systemd_serves_every_tenant_and_ends_on_sigterm() {
+async fn daemon_notifies_systemd_and_ends_on_sigterm() {
     let site = Installation::with(vec![spec(1, 150), spec(2, 30), spec(3, 7)]).await;
     let mut systemd = Systemd::listen(site.path("notify"));
     let mut command = site.command(&["run", "--log-format", "json"]);
@@ -109,7 +109,7 @@ async fn the_daemon_tells_systemd_serves_every_tenant_and_ends_on_sigterm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_systemd_that_does_not_listen_holds_nothing_up() {
+async fn full_notify_socket_does_not_block_the_daemon() {
     let site = Installation::with(vec![spec(1, 20)]).await;
     let _deaf = std::os::unix::net::UnixDatagram::bind(site.path("notify")).unwrap();
     let mut command = site.command(&["run", "--log-format", "json"]);
@@ -121,7 +121,7 @@ async fn a_systemd_that_does_not_listen_holds_nothing_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_in_a_backfill_beside_a_hanging_tenant_ends_in_time_and_the_next_start_completes() {
+async fn sigterm_in_backfill_ends_in_time_and_resumes() {
     let hanging =
         TenantSpec { behaviour: Behaviour { hang: true, ..Behaviour::default() }, ..spec(2, 40) };
     let site = Installation::with(vec![spec(1, 700), hanging]).await;
@@ -164,7 +164,7 @@ async fn sigterm_in_a_backfill_beside_a_hanging_tenant_ends_in_time_and_the_next
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ready_waits_for_a_database_that_comes_later_and_work_goes_on_after_it_was_away() {
+async fn ready_waits_for_database_and_outage_recovers() {
     let site = Installation::with(vec![spec(1, 20)]).await;
     let (embedded, pool) = site.open_database().await; // Makes the database.
     pool.close().await;
@@ -209,7 +209,7 @@ async fn ready_waits_for_a_database_that_comes_later_and_work_goes_on_after_it_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_ends_a_start_that_still_waits_for_its_database() {
+async fn sigterm_ends_a_start_waiting_for_database() {
     let site = Installation::with(vec![spec(1, 1)]).await;
     let database = "url = \"postgres://nobody@127.0.0.1:1/none\"".to_owned();
     site.configure(&Settings { database, tenants: vec![1], ..site.settings() });
@@ -219,7 +219,7 @@ async fn sigterm_ends_a_start_that_still_waits_for_its_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_postgres_holds_the_end_up_no_longer_than_promised() {
+async fn frozen_postgres_does_not_delay_the_stop() {
     let site = Installation::with(vec![spec(1, 700)]).await;
     site.slow_down(1, Duration::from_millis(50));
     let mut systemd = Systemd::listen(site.path("notify"));
@@ -248,7 +248,7 @@ async fn a_frozen_postgres_holds_the_end_up_no_longer_than_promised() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_ends_the_daemon_at_once() {
+async fn second_signal_ends_the_daemon_immediately() {
     let site = Installation::with(vec![spec(1, 700)]).await;
     site.slow_down(1, Duration::from_millis(50));
     let mut systemd = Systemd::listen(site.path("notify"));
@@ -270,7 +270,7 @@ async fn a_second_signal_ends_the_daemon_at_once() {
 
 /// Names are looked up by the system, in a thread that nobody can interrupt.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_server_that_never_answers_holds_the_end_up_no_longer_than_promised() {
+async fn silent_name_server_does_not_delay_the_stop() {
     let Ok(silent) = UdpSocket::bind("127.0.0.77:53") else { return }; // Only root can be a name server.
     let site = Installation::with(vec![]).await;
     let tenant = "[[tenants]]\nid = \"aaaa0000-0000-4000-8000-000000000001\"\nname = \"tenant-1\"\n\
@@ -289,7 +289,7 @@ async fn a_name_server_that_never_answers_holds_the_end_up_no_longer_than_promis
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_whose_postgres_dies_says_so_and_ends() {
+async fn daemon_exits_with_3_when_its_postgres_dies() {
     let site = Installation::with(vec![spec(1, 5)]).await;
     let daemon = site.start_daemon();
     daemon.logs("Started").await;
@@ -305,7 +305,7 @@ async fn a_daemon_whose_postgres_dies_says_so_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_taken_address_ends_the_start_and_leaves_no_postgres() {
+async fn taken_address_ends_the_start_and_its_postgres() {
     let site = Installation::with(vec![spec(1, 5)]).await;
     let daemon = site.start_daemon();
     let taken = daemon.logs("Started").await["listen"].as_str().unwrap().to_owned();

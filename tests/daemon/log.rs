@@ -12,7 +12,7 @@ use crate::support::installation::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_line_is_json_and_each_run_leaves_one_that_says_whose_it_was_and_how_it_ended() {
+async fn json_log_has_one_summary_line_per_run() {
     let without_consent = Behaviour { consent_missing: true, ..Behaviour::default() };
     let site = Installation::with(vec![
         spec(1, 10),
@@ -73,7 +73,7 @@ async fn every_line_is_json_and_each_run_leaves_one_that_says_whose_it_was_and_h
 
 /// The other tests look for the secret and for tokens too; here every library may say all that it knows.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_and_no_token_is_told_even_where_everything_is() {
+async fn trace_log_holds_no_secret_or_token() {
     let site = Installation::with(vec![spec(1, 8), spec(2, 8), spec(3, 8)]).await;
     // The service may repeat what it was sent; we do not.
     let echo = "{\"error\":\"invalid_client\",\"error_description\":\"AADSTS7000215: Invalid client secret provided: Qx8~canary5f2d77c0.~\",\"error_codes\":[7000215]}";
@@ -100,7 +100,7 @@ async fn no_secret_and_no_token_is_told_even_where_everything_is() {
 
 /// Every site is searched at its end; this is what the search is worth.
 #[tokio::test]
-async fn a_secret_that_is_planted_is_found_wherever_it_stands() {
+async fn planted_secret_is_found_in_files_and_environment() {
     let site = Installation::with(vec![]).await;
     assert_eq!(
         files_with_secrets(site.folder.path()),
@@ -123,13 +123,13 @@ async fn a_secret_that_is_planted_is_found_wherever_it_stands() {
 }
 
 #[test]
-fn the_unit_writes_no_core_dump() {
+fn systemd_unit_disables_core_dumps() {
     let unit = include_str!("../../systemd/incident-sync.service");
     assert!(unit.lines().any(|line| line == "LimitCORE=0"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metric_shows_for_how_long_the_change_feed_is_held() {
+async fn metric_shows_how_long_change_feed_is_held() {
     let site = Installation::with(vec![spec(1, 3)]).await;
     let daemon = site.start_daemon();
     let pool = site.connect().await;
@@ -151,7 +151,7 @@ async fn metric_shows_for_how_long_the_change_feed_is_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_of_the_api_is_counted_and_a_refused_credential_is_no_pause() {
+async fn api_pause_is_counted_and_refusal_is_not() {
     const PAUSED: &str = "incident_sync_throttled_seconds_total";
     let site = Installation::with(vec![spec(1, 3)]).await;
     site.world().script(id(1), Endpoint::Incidents, vec![ScriptedReply::throttled(2)]);

@@ -24,7 +24,7 @@ async fn execute(pool: &PgPool, statement: &'static str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_password_is_read_again_without_a_restart() {
+async fn changed_password_is_used_without_restart() {
     let site = Installation::with(vec![spec(1, 10)]).await;
     let (embedded, pool) = site.open_database().await;
     execute(&pool, "CREATE ROLE app LOGIN SUPERUSER PASSWORD 'first-c4nary'").await;

@@ -12,7 +12,7 @@ use crate::support::proxy::{PASSWORD, connect_proxy, route};
 use crate::support::tls::behind_tls;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_in_the_environment_is_not_used() {
+async fn proxy_of_the_environment_is_not_used() {
     let site = Installation::with(vec![spec(1, 20)]).await;
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
     proxy.set_nonblocking(true).unwrap();
@@ -38,7 +38,7 @@ fn sync(site: &Installation, environment: &[(&str, &str)]) -> (Value, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_configured_proxy_and_a_private_authority_lead_to_the_service() {
+async fn configured_proxy_and_private_ca_reach_service() {
     let site = Installation::with(vec![spec(1, 20)]).await;
     let url = behind_tls(&site).await;
     let (proxy, heard) = connect_proxy("200 OK").await;
@@ -73,7 +73,7 @@ async fn a_configured_proxy_and_a_private_authority_lead_to_the_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_that_refuses_says_who_must_act_and_its_password_stays_secret() {
+async fn proxy_refusal_names_owner_and_hides_password() {
     let site = Installation::with(vec![spec(1, 1)]).await;
     write_secret(&site.path("secret-proxy"), PASSWORD.as_bytes());
     let url = behind_tls(&site).await;

@@ -16,7 +16,7 @@ const FILE: &str =
 const TAKEN_OVER: &str = "Configuration reloaded; changes of [database], [http], [http_client] and the call limits need a restart";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_starts_and_stops_tenants_and_a_bad_file_changes_nothing() {
+async fn reload_applies_tenants_and_refuses_bad_file() {
     let site = Installation::with(vec![spec(1, 30), spec(2, 20)]).await;
     let configure = |tenants: &[u128], more: &str| {
         site.configure(&Settings {
@@ -93,7 +93,7 @@ async fn a_reload_starts_and_stops_tenants_and_a_bad_file_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_gives_a_parked_tenant_another_chance() {
+async fn reload_retries_a_parked_tenant() {
     let without_consent = Behaviour { consent_missing: true, ..Behaviour::default() };
     let site =
         Installation::with(vec![TenantSpec { behaviour: without_consent, ..spec(1, 9) }]).await;
@@ -111,7 +111,7 @@ async fn a_reload_gives_a_parked_tenant_another_chance() {
 
 /// A reload right after READY is what configuration management does.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_in_the_moment_of_ready_does_not_end_the_daemon() {
+async fn reload_right_after_ready_keeps_daemon_running() {
     let site = Installation::with(vec![spec(1, 3)]).await;
     for _ in 0..3 {
         let mut systemd = crate::support::systemd::Systemd::listen(site.path("notify"));
@@ -128,7 +128,7 @@ async fn a_reload_in_the_moment_of_ready_does_not_end_the_daemon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_tenants_come_by_themselves_beside_a_bad_file() {
+async fn new_tenant_files_load_beside_a_bad_file() {
     let site = Installation::with((1..=102).map(|number| spec(number, 3)).collect()).await;
     site.configure(&Settings { tenants: vec![1], ..site.settings() });
     let text = std::fs::read_to_string(site.config()).unwrap();
@@ -206,7 +206,7 @@ fn write_tenant(dir: &Path, file: &str, number: u128, name: &str, more: &str) {
 
 /// Files are copied, and the id in them is forgotten: one customer's data must not come under another's name.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_claims_a_running_tenant_changes_neither_its_name_nor_its_reading() {
+async fn duplicate_tenant_file_changes_nothing() {
     let (site, dir) = site_of_files(&[1]).await;
     write_tenant(&dir, "fabrikam.toml", 1, "fabrikam", "");
     let daemon = site.start_daemon();
@@ -257,7 +257,7 @@ async fn a_file_that_claims_a_running_tenant_changes_neither_its_name_nor_its_re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_is_taken_over_once_the_secret_that_it_names_has_come() {
+async fn tenant_file_loads_once_its_secret_exists() {
     let (site, dir) = site_of_files(&[1, 2]).await;
     write_tenant(&dir, "1.toml", 1, "tenant-1", "");
     let daemon = site.start_daemon();
@@ -275,8 +275,7 @@ async fn a_file_is_taken_over_once_the_secret_that_it_names_has_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_came_while_nothing_could_be_read_is_taken_over_later_and_the_main_file_only_when_asked()
- {
+async fn tenants_dir_file_retried_after_read_failure() {
     let (site, dir) = site_of_files(&[1, 2]).await;
     write_tenant(&dir, "1.toml", 1, "tenant-1", "");
     let daemon = site.start_daemon();
@@ -304,7 +303,7 @@ async fn a_file_that_came_while_nothing_could_be_read_is_taken_over_later_and_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_file_keeps_no_other_tenant_from_leaving() {
+async fn invalid_file_does_not_block_removal_of_tenants() {
     let (site, dir) = site_of_files(&[1, 2]).await;
     write_tenant(&dir, "1.toml", 1, "tenant-1", "");
     write_tenant(&dir, "2.toml", 2, "tenant-2", "");
@@ -341,7 +340,7 @@ async fn a_wrong_file_keeps_no_other_tenant_from_leaving() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_touched_file_gives_no_other_parked_tenant_another_chance() {
+async fn changed_file_retries_only_its_parked_tenant() {
     let (site, dir) = site_of_files(&[1, 2, 3]).await;
     for number in [1, 2] {
         site.world()
@@ -367,7 +366,7 @@ async fn a_touched_file_gives_no_other_parked_tenant_another_chance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_corrected_schedule_holds_at_once_after_a_reload_and_after_a_start() {
+async fn corrected_schedule_applies_on_reload_and_start() {
     let site = Installation::with(vec![spec(1, 3)]).await;
     let rarely =
         || site.configure(&Settings { poll: "0 0 0 29 2 *", tenants: vec![1], ..site.settings() });

@@ -58,7 +58,7 @@ async fn incident_names(pool: &PgPool) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_tells_who_must_act_worst_first_and_nothing_of_the_incidents() {
+async fn page_lists_worst_tenants_first_without_incidents() {
     let site = site_with_a_fault().await;
     let daemon = site.start_daemon();
     let pool = site.connect().await;
@@ -115,7 +115,7 @@ async fn the_page_tells_who_must_act_worst_first_and_nothing_of_the_incidents() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_listener_only_shows_and_only_to_this_machine() {
+async fn listener_is_read_only_and_local() {
     let site = Installation::with(vec![]).await;
     let daemon = site.start_daemon();
     for path in ["/", "/metrics", "/healthz", "/nowhere"] {
@@ -148,7 +148,7 @@ async fn the_listener_only_shows_and_only_to_this_machine() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_database_is_away_the_page_says_so_and_shows_what_was_known() {
+async fn page_shows_last_data_while_database_is_down() {
     let site = site_with_a_fault().await;
     let daemon = site.start_daemon();
     shows(&daemon, "poll ok").await;
@@ -222,7 +222,7 @@ fn first_pixel(png: &[u8]) -> [u8; 3] {
 
 /// The pictures stay, to be looked at.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_browser_shows_the_page_in_light_and_dark_without_complaint() {
+async fn browser_renders_page_in_light_and_dark() {
     let Some(browser) = browser() else { return };
     let site = site_with_a_fault().await;
     let daemon = site.start_daemon();

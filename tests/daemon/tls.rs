@@ -4,7 +4,7 @@ use crate::support::installation::{Installation, Running, Settings, id};
 use crate::support::tls::{data, serve};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_proves_nothing_gets_no_secret() {
+async fn untrusted_certificate_receives_no_secret() {
     let site = Installation::with(vec![]).await;
     let mut servers = Vec::new();
     let mut tenants = String::new();
