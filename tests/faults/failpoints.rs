@@ -38,7 +38,7 @@ fn reached(daemon: &Running) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_at_every_failpoint_ends_in_time_and_the_next_run_completes() {
+async fn sigterm_at_each_failpoint_ends_in_time() {
     let host = Installation::with(vec![]).await;
     let (server, pool) = host.open_database().await;
     let mut stops = Vec::new();
@@ -114,7 +114,7 @@ async fn let_time_pass(pool: &PgPool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_in_a_tenants_task_fails_that_run_only() {
+async fn panic_in_a_tenant_task_fails_that_run_only() {
     let specs: Vec<TenantSpec> = (1..=10).map(|tenant| spec(tenant, INCIDENTS)).collect();
     let site = Installation::with(specs).await;
     let rules: Vec<String> = OF_A_RUN.iter().map(|name| format!("{name}=panic@3")).collect();

@@ -224,7 +224,7 @@ async fn site_with(page: String) -> (Peer, Installation) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_that_grow_are_set_aside_and_the_tenant_stays_exportable() {
+async fn growing_numbers_are_quarantined_before_export() {
     let grown =
         [vec!["1e131071"; 12_000], vec!["1e308"; 12_000], vec!["-1E-300"; 12_000], vec!["9"; 1]];
     let mut fields: Vec<String> =
@@ -252,7 +252,7 @@ async fn numbers_that_grow_are_set_aside_and_the_tenant_stays_exportable() {
 
 /// What an older version has stored.
 #[tokio::test(flavor = "multi_thread")]
-async fn row_that_cannot_be_read_is_named_by_export_and_erasure() {
+async fn export_and_erasure_name_an_unreadable_row() {
     let (_peer, site) = site_with(page_with(&[String::new(), String::new()])).await;
     let store = async |value: &'static str| {
         let (server, pool) = site.open_database().await;
@@ -295,7 +295,7 @@ fn is_closed(mut socket: &TcpStream) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_answers_beside_three_hundred_half_open_connections() {
+async fn health_answers_beside_300_half_open_connections() {
     const HALF_OPEN: usize = 300;
     let site = Installation::with(vec![spec(1, 1)]).await;
     let daemon = site.start_daemon();
@@ -331,7 +331,7 @@ async fn health_answers_beside_three_hundred_half_open_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_are_rendered_once_a_second_however_many_ask() {
+async fn metrics_are_rendered_at_most_once_a_second() {
     const FRESHNESS: &str = "incident_sync_tenant_freshness_seconds{";
     let site = Installation::with(vec![spec(1, 1)]).await;
     let daemon = site.start_daemon();
@@ -376,7 +376,7 @@ fn write_tenant(site: &Installation, number: u128, more: &str) -> std::path::Pat
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tenants_dir_of_other_writers_is_refused_by_every_command() {
+async fn every_command_refuses_writable_tenants_dir() {
     let site = site_with_files().await;
     let dir = site.path("tenants.d");
     site.run(&["migrate"]).success();
@@ -404,7 +404,7 @@ async fn tenants_dir_of_other_writers_is_refused_by_every_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn file_of_another_writer_is_refused_alone_while_others_run() {
+async fn writable_tenant_file_is_refused_alone() {
     let site = site_with_files().await;
     let file = write_tenant(&site, 2, "");
     set_mode(&file, 0o666);
@@ -435,7 +435,7 @@ async fn file_of_another_writer_is_refused_alone_while_others_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn file_of_a_tenant_cannot_send_the_shared_secret_elsewhere() {
+async fn tenant_file_cannot_redirect_the_shared_secret() {
     let thief = Peer::start(token);
     let site = site_with_files().await;
     let file = write_tenant(&site, 2, &format!("authority = \"{}\"\n", thief.url));

@@ -12,7 +12,7 @@ use crate::support::installation::{Installation, id, number, spec, stored, until
 const SIZES: [(u128, usize); 2] = [(1, 1_000), (2, 600)];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backfill_that_dies_again_and_again_loses_nothing_and_ends_complete() {
+async fn repeatedly_killed_backfill_ends_complete() {
     let site =
         Installation::with(SIZES.map(|(tenant, incidents)| spec(tenant, incidents)).to_vec()).await;
     for (tenant, _) in SIZES {
@@ -101,7 +101,7 @@ async fn assert_nothing_twice(pool: &PgPool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_start_that_dies_while_it_sets_up_leaves_no_half_of_a_database() {
+async fn killed_first_start_leaves_a_usable_database() {
     let site = Installation::with(vec![spec(1, 12)]).await;
     for milliseconds in (40..=1_000).step_by(80) {
         let daemon = site.start_daemon();

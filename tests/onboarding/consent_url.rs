@@ -118,7 +118,7 @@ fn token_requests(site: &Installation, number: u128) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_admin_who_follows_the_link_brings_a_tenant_that_is_proven_and_can_be_read() {
+async fn consent_adds_a_verified_readable_tenant() {
     let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
     // The consent reaches the token endpoint a while later.
     let spreading = [(401, "invalid_client", 7_000_229), (400, "unauthorized_client", 700_016)];
@@ -157,7 +157,7 @@ async fn an_admin_who_follows_the_link_brings_a_tenant_that_is_proven_and_can_be
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_that_is_configured_is_not_taken_on_again_by_whatever_way() {
+async fn configured_tenant_is_not_added_twice() {
     let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
     let (rival, rivals_link) = listening(&site, &["--name", "rival"]).await;
     let (listener, link) = listening(&site, &["--name", "contoso", "--v1"]).await;
@@ -215,7 +215,7 @@ async fn a_tenant_that_is_configured_is_not_taken_on_again_by_whatever_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_know_the_state_is_not_heard_and_who_does_is_heard_once() {
+async fn callback_needs_the_state_and_accepts_it_once() {
     let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
     let (mut listener, link) = listening(&site, &["--name", "contoso"]).await;
     let good = forged(&link, &borrowed(&says_consent(id(1))));
@@ -247,7 +247,7 @@ async fn who_does_not_know_the_state_is_not_heard_and_who_does_is_heard_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_that_gives_no_token_of_its_own_is_not_taken_on() {
+async fn tenant_without_own_token_is_not_added() {
     let wrong_tid = Behaviour { wrong_tid: Some(id(2)), ..Behaviour::default() };
     let consented = TenantSpec { behaviour: wrong_tid, ..spec(3, 1) };
     let site =
@@ -269,7 +269,7 @@ async fn a_tenant_that_gives_no_token_of_its_own_is_not_taken_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proof_that_fails_does_not_throw_the_click_away() {
+async fn failed_verification_prints_the_tenant_block() {
     let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
     site.world().script(id(1), Endpoint::Incidents, vec![ScriptedReply::defender(404, "NotFound")]);
     let asked = id(1).to_string();
@@ -291,7 +291,7 @@ async fn a_proof_that_fails_does_not_throw_the_click_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_would_hinder_the_proof_is_told_before_there_is_a_link() {
+async fn verification_problem_is_reported_before_the_link() {
     let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
     let good = std::fs::read_to_string(site.config()).unwrap();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -327,7 +327,7 @@ async fn what_would_hinder_the_proof_is_told_before_there_is_a_link() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_hinders_the_consent_is_told_with_who_must_act() {
+async fn refused_consent_is_reported_with_its_owner() {
     let site = site_before(vec![]).await;
     for (admin, word) in
         [(Admin::Declines, "declined"), (Admin::HasNoRights, "A Global, Privileged Role")]
@@ -363,7 +363,7 @@ async fn what_hinders_the_consent_is_told_with_who_must_act() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_directory_the_lines_are_printed_and_work_in_the_configuration() {
+async fn tenant_block_is_printed_without_tenants_dir() {
     let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
     site.configure(&site.settings());
     let (listener, link) = listening(&site, &["--name", "contoso"]).await;
@@ -376,7 +376,7 @@ async fn without_a_directory_the_lines_are_printed_and_work_in_the_configuration
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listener_that_could_not_end_well_does_not_begin() {
+async fn listener_refuses_arguments_that_cannot_work() {
     let site = site_before(vec![]).await;
     for (arguments, word) in [
         (&["--listen", "127.0.0.1:0"][..], "--name"),
@@ -412,7 +412,7 @@ async fn a_listener_that_could_not_end_well_does_not_begin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_service_is_asked_whether_it_has_taken_the_customer_over() {
+async fn onboarding_confirms_pickup_by_running_service() {
     let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let text = std::fs::read_to_string(site.config()).unwrap();
@@ -445,7 +445,7 @@ async fn on_terminal(site: &Installation, arguments: &[&str]) -> (Running, Url, 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_that_nobody_named_is_typed_before_anything_is_asked_or_written() {
+async fn unnamed_directory_needs_typed_confirmation() {
     let site = site_before(vec![new_customer(1, Behaviour::default()), spec(2, 1)]).await;
     for (answered, typed) in [(id(2), id(1).to_string()), (id(2), String::new())] {
         let (listener, link, mut keyboard) = on_terminal(&site, &["--name", "contoso"]).await;
@@ -481,7 +481,7 @@ async fn a_directory_that_nobody_named_is_typed_before_anything_is_asked_or_writ
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_in_a_refused_file_is_not_taken_on_and_one_without_application_gets_no_link() {
+async fn onboarding_refuses_tenant_of_invalid_file() {
     let site = site_before(vec![spec(1, 1)]).await;
     let file = site.path("tenants.d/broken.toml");
     std::fs::write(
@@ -524,7 +524,7 @@ async fn a_tenant_in_a_refused_file_is_not_taken_on_and_one_without_application_
 }
 
 #[test]
-fn the_page_for_operators_names_options_that_exist() {
+fn onboarding_page_names_existing_options() {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_incident-sync"));
     let help = String::from_utf8(command.args(["consent-url", "--help"]).output().unwrap().stdout)
         .unwrap();
