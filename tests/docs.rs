@@ -176,7 +176,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn links_between_documents_lead_somewhere() {
+fn links_between_documents_have_targets() {
     let mut followed = 0;
     for (path, text) in documents() {
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -200,7 +200,7 @@ fn links_between_documents_lead_somewhere() {
 }
 
 #[test]
-fn every_page_is_in_the_summary() {
+fn every_document_is_in_the_summary() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     for page in pages(&docs) {
         let name = page.strip_prefix(&docs).unwrap().display().to_string();
@@ -363,7 +363,7 @@ fn uncoded() -> Vec<SyncError> {
 }
 
 #[test]
-fn the_page_of_errors_says_of_each_what_the_code_judges() {
+fn errors_page_equals_the_diagnoses_of_the_code() {
     let uncoded = uncoded();
     let mut compared = 0;
     for (seen, cells) in error_rows() {
@@ -406,7 +406,7 @@ const API_ERRORS: [&str; 16] = [
 ];
 
 #[test]
-fn every_error_of_the_code_is_on_the_page_of_errors_once() {
+fn errors_page_has_every_error_exactly_once() {
     let seen: Vec<&str> = error_rows().into_iter().flat_map(|(seen, _)| seen).collect();
     let codes: Vec<u32> = KNOWN_CODES.iter().flat_map(|known| known.codes).copied().collect();
     assert!(codes.len() > 70, "{}", codes.len());
@@ -462,7 +462,7 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn every_metric_is_explained_and_alerts_and_dashboard_ask_for_no_other() {
+fn every_metric_is_documented_and_no_other_is_used() {
     let source = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
     let recorded: BTreeSet<&str> = metrics_in(&source)
         .into_iter()
@@ -524,7 +524,7 @@ fn field(part: &str) -> Option<String> {
 }
 
 #[test]
-fn every_field_of_the_log_is_explained() {
+fn every_log_field_is_documented() {
     let source = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
     let mut told = fields_in(&source, &EVENTS);
     told.retain(|name| name != "failpoint"); // Of tests only.

@@ -263,7 +263,7 @@ fn store_imports_nothing_of_defender() {
 }
 
 #[test]
-fn only_the_demo_knows_the_simulator() {
+fn only_the_demo_imports_the_simulator() {
     let sources = Sources::load();
     let users: Vec<&str> = sources
         .code
