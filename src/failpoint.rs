@@ -145,7 +145,7 @@ mod armed {
         use super::*;
 
         #[test]
-        fn rules_say_where_what_and_when() {
+        fn failpoint_rules_parse_or_name_the_mistake() {
             let rules =
                 parse("page.fetched=kill@3;run.ended=panic%5;seed=7;release=pause;").unwrap();
             let told: Vec<_> =
@@ -164,7 +164,7 @@ mod armed {
         }
 
         #[test]
-        fn a_share_is_drawn_anew_for_each_seed_and_the_same_way_for_the_same() {
+        fn percentage_draw_depends_on_the_seed_only() {
             let draw = |seed| {
                 (1..=1_000).filter(|time| When::Percent(5).holds(*time, seed)).collect::<Vec<_>>()
             };

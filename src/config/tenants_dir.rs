@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directory_and_files_of_other_writers_are_refused() {
+    fn directory_or_file_of_other_writers_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("contoso.toml");
         fs::write(&file, "").unwrap();

@@ -81,13 +81,13 @@ fn secret_of(tenant: &Tenant) -> String {
 const SAMPLE: &str = include_str!("../../config/incident-sync.toml");
 
 #[test]
-fn the_sample_is_valid_as_shipped_and_names_no_tenant() {
+fn shipped_sample_is_valid_without_tenants() {
     let config = Etc::with(SAMPLE).good();
     assert!(config.tenants.is_empty() && config.warnings.is_empty());
 }
 
 #[test]
-fn the_sample_is_valid_with_every_setting_uncommented_and_shows_the_defaults() {
+fn uncommented_sample_is_valid_and_has_defaults() {
     let is_setting = |line: &str| {
         line.starts_with('#') && line[1..].starts_with(|c: char| c.is_ascii_lowercase() || c == '[')
     };
@@ -111,7 +111,7 @@ fn the_sample_is_valid_with_every_setting_uncommented_and_shows_the_defaults() {
 }
 
 #[test]
-fn without_a_file_there_are_defaults_and_no_tenants() {
+fn missing_file_gives_defaults_without_tenants() {
     let config = Etc::with("").set("STATE_DIRECTORY", "/run/a:/run/b").good();
     assert_eq!(config.sync.lookback, 180 * DAY);
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:9464");
@@ -122,7 +122,7 @@ fn without_a_file_there_are_defaults_and_no_tenants() {
 }
 
 #[test]
-fn what_holds_is_told_with_its_source_and_without_secrets() {
+fn settings_show_value_and_source_without_secrets() {
     let config = Etc::with(&format!(
         "[sync]\noverlap = '5m'\n[database]\nurl = 'postgres://u@h/d?sslrootcert=x'\n{APP}{CONTOSO}"
     ))
@@ -156,7 +156,7 @@ fn what_holds_is_told_with_its_source_and_without_secrets() {
 }
 
 #[test]
-fn what_holds_is_told_of_each_tenant_once() {
+fn tenant_settings_are_listed_once_each() {
     let own = "labels = { tier = 'gold' }\nbase_url = 'https://api.example.com/'\n";
     let etc =
         Etc::with(&format!("tenants_dir = 'tenants.d'\n[api]\ncloud = 'gcc'\n{APP}{CONTOSO}{own}"))
@@ -211,7 +211,7 @@ fn what_holds_is_told_of_each_tenant_once() {
 }
 
 #[test]
-fn a_tenant_s_own_retention_wins() {
+fn tenant_retention_overrides_the_default() {
     let own = "retention = '200d'\n";
     let text =
         format!("[retention]\nincidents = '400d'\nruns = '7d'\n{APP}{CONTOSO}{FABRIKAM}{own}");
@@ -223,7 +223,7 @@ fn a_tenant_s_own_retention_wins() {
 }
 
 #[test]
-fn what_is_kept_too_short_is_refused() {
+fn retention_below_the_lookback_is_refused() {
     let text = format!("[retention]\nincidents = '179d'\n{APP}{CONTOSO}retention = '30d'\n");
     let errors = Etc::with(&text).errors();
     let expected = [
@@ -239,7 +239,7 @@ fn what_is_kept_too_short_is_refused() {
 }
 
 #[test]
-fn a_token_for_a_regional_host_is_asked_for_the_common_one() {
+fn regional_host_uses_scope_of_the_common_host() {
     for (base_url, scope) in [
         ("https://eu.api.security.microsoft.com", "https://api.security.microsoft.com/.default"),
         ("https://api-uk.security.microsoft.com/", "https://api.security.microsoft.com/.default"),
@@ -297,7 +297,7 @@ fn tenants_share_the_app_and_inherit_the_api() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn every_mistake_is_reported_in_one_load() {
     let errors = Etc::with(
         "[schedule]\npoll = '*/5 * * * *'\n[sync]\nconcurency = 4\noverlap = 'ten'\nlookback = '200d'\n\
          [http]\nlisten = '0.0.0.0:9464'\n[api]\ncloud = 'azure'\ntoken_version = 'v3'\nbase_url = 'http://example.com'\n\
@@ -369,7 +369,7 @@ fn mistakes_in_the_environment_name_the_variable() {
 }
 
 #[test]
-fn a_tenant_s_file_with_sections_is_told_to_do_without() {
+fn tenant_file_with_sections_is_refused_with_cure() {
     let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}"))
         .file("tenants.d/a.toml", CONTOSO)
         .good();
@@ -392,7 +392,7 @@ fn a_tenant_s_file_with_sections_is_told_to_do_without() {
 }
 
 #[test]
-fn the_environment_wins_over_the_file() {
+fn environment_overrides_the_file() {
     let etc = Etc::with(&format!("{APP}[sync]\nconcurrency = 4\n{CONTOSO}"))
         .set("INCIDENT_SYNC__SYNC__CONCURRENCY", "32")
         .set("INCIDENT_SYNC__SYNC__OVERLAP", "1m")
@@ -408,7 +408,7 @@ fn the_environment_wins_over_the_file() {
 }
 
 #[test]
-fn the_environment_sets_keys_of_every_type() {
+fn environment_sets_keys_of_every_type() {
     let etc = Etc::with(CONTOSO)
         .file("tenants.d/fabrikam.toml", &FABRIKAM.replace("[[tenants]]\n", ""))
         .set("INCIDENT_SYNC__DATABASE__NOTIFY", "true")
@@ -446,7 +446,7 @@ fn the_environment_sets_keys_of_every_type() {
 }
 
 #[test]
-fn where_health_asks_is_read_from_what_can_be_read() {
+fn health_reads_listen_address_from_invalid_config() {
     let listen = |etc: &Etc| {
         let listen =
             listen_with(Some(&etc.dir.path().join("incident-sync.toml")), &etc.environment);
@@ -465,7 +465,7 @@ fn where_health_asks_is_read_from_what_can_be_read() {
 }
 
 #[test]
-fn the_environment_names_the_file() {
+fn environment_names_the_config_file() {
     let etc = Etc::with("[sync]\nconcurrency = 3\n");
     let file = etc.dir.path().join("incident-sync.toml");
     let environment =
@@ -475,7 +475,7 @@ fn the_environment_names_the_file() {
 }
 
 #[test]
-fn a_directory_holds_tenants_too() {
+fn tenants_dir_adds_tenants_and_skips_bad_files() {
     let fabrikam = FABRIKAM.replace("[[tenants]]\n", "");
     let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}{CONTOSO}"))
         .file("tenants.d/fabrikam.toml", &fabrikam)
@@ -505,7 +505,7 @@ fn a_directory_holds_tenants_too() {
 }
 
 #[test]
-fn of_two_files_that_claim_the_same_neither_is_read() {
+fn files_with_same_id_or_name_are_both_refused() {
     let fabrikam = FABRIKAM.replace("[[tenants]]\n", "");
     let other_id = fabrikam.replace("ffffffffffff", "000000000001");
     let other_name = fabrikam.replace("Fabrikam", "Adatum");
@@ -527,7 +527,7 @@ fn of_two_files_that_claim_the_same_neither_is_read() {
 }
 
 #[test]
-fn the_main_file_can_stay_as_it_was_while_the_directory_is_read_again() {
+fn directory_reload_keeps_previous_main_file() {
     let fabrikam = FABRIKAM.replace("[[tenants]]\n", "");
     let etc = Etc::with(&format!("tenants_dir = 'tenants.d'\n{APP}{CONTOSO}"))
         .file("tenants.d/.keep", "");
@@ -598,14 +598,14 @@ fn enabled_tenants_need_an_application() {
 }
 
 #[test]
-fn a_syntax_error_tells_the_line_and_not_its_content() {
+fn syntax_error_names_line_without_content() {
     let etc = Etc::with(&format!("[sync]\nconcurrency = 4\n[app]\nclient_secret = \"{CANARY}\n"));
     etc.refuses(&["incident-sync.toml: TOML parse error at line 4"]);
     assert!(!etc.errors()[0].contains(CANARY));
 }
 
 #[test]
-fn no_secret_is_shown() {
+fn config_debug_and_warnings_hide_secrets() {
     let url =
         format!("[database]\nurl = 'postgres://me:{CANARY}@db.example.com/x?sslmode=require'\n");
     let inline = format!("{CONTOSO}client_secret = '{CANARY}'\n");
@@ -658,7 +658,7 @@ fn cron_line_that_never_comes_due_is_refused() {
 }
 
 #[test]
-fn state_is_kept_where_the_system_says() {
+fn state_dir_follows_environment_and_user() {
     let of = |variables: &[(&str, &str)], is_root| {
         let variables = variables
             .iter()
@@ -759,7 +759,7 @@ fn break_lines(text: &str, random: &mut Random) -> String {
 }
 
 #[test]
-fn whatever_the_file_says_is_accepted_or_refused_by_file_and_key_and_shows_no_secret() {
+fn any_file_is_accepted_or_refused_by_key() {
     let (etc, text) = everything();
     let path = etc.dir.path().join("incident-sync.toml");
     let (mut good, mut refused) = (0, 0);
@@ -794,7 +794,7 @@ fn whatever_the_file_says_is_accepted_or_refused_by_file_and_key_and_shows_no_se
 }
 
 #[test]
-fn whatever_the_environment_says_is_accepted_or_refused_by_name_and_shows_no_secret() {
+fn any_environment_is_accepted_or_refused_by_name() {
     let (etc, text) = everything();
     let mut section = "";
     let mut names = Vec::new();
@@ -863,7 +863,7 @@ fn app(lines: &str) -> Etc {
 }
 
 #[tokio::test]
-async fn each_kind_of_credential_is_read_and_shows_its_end() {
+async fn each_credential_kind_is_read_with_its_expiry() {
     let certificate = format!(
         "client_certificate_file = '{CRED}/first.crt.pem'\nclient_private_key_file = 'first.key'"
     );
@@ -898,7 +898,7 @@ async fn each_kind_of_credential_is_read_and_shows_its_end() {
 }
 
 #[test]
-fn a_credential_that_cannot_work_is_refused_with_a_cure() {
+fn unusable_credential_is_refused_with_cure() {
     let certificate = format!("client_certificate_file = '{CRED}/first.crt.pem'\n");
     let table = [
         (format!("{certificate}client_private_key_file = 'second.key'"), "does not belong to the certificate"),
@@ -924,7 +924,7 @@ fn a_credential_that_cannot_work_is_refused_with_a_cure() {
 }
 
 #[test]
-fn of_two_credentials_one_that_cannot_be_read_is_told_and_the_other_serves() {
+fn unreadable_credential_warns_and_other_is_used() {
     let gone = "client_secret_file = 'gone'\n";
     let there = "client_secret_file = 'client_secret'\n";
     for (lines, key) in [
@@ -952,7 +952,7 @@ fn of_two_credentials_one_that_cannot_be_read_is_told_and_the_other_serves() {
 }
 
 #[test]
-fn a_proxy_is_refused_where_it_could_not_work_or_would_tell_its_password() {
+fn unusable_proxy_is_refused_without_its_password() {
     let with = |lines: &str| {
         let etc = Etc::with(&format!("[http_client]\n{lines}\n"));
         etc.secret("proxy-password", CANARY);

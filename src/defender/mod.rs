@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_encoded_so_that_nothing_is_lost() {
+    fn request_url_encodes_filter_and_paging() {
         let from = Some("2026-01-02T03:04:05Z".parse().unwrap());
         let request = Request {
             window: Window { from, to: None, status: None },
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_must_lead_to_the_configured_host() {
+    fn next_link_must_stay_on_the_configured_origin() {
         for link in
             ["/api/incidents?$skip=100", "https://api.security.microsoft.com/api/incidents?x=1"]
         {
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_becomes_facts() {
+    fn error_reply_becomes_code_target_and_class() {
         let body = include_str!("../../tests/data/defender_docs_error_resource_not_found.json");
         let SyncError::Api { status, code, target, .. } =
             refusal(404, body, None, TokenCheck::Valid)
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_an_error_says_is_short_and_printable() {
+    fn any_error_reply_is_short_and_printable() {
         let documented =
             Json::of(include_str!("../../tests/data/defender_docs_error_resource_not_found.json"));
         let mut read = 0;
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn an_odd_field_of_an_error_hides_no_other() {
+    fn malformed_error_field_hides_no_other() {
         let body = r#"{"error":{"code":"A\u0000B\nC","target":7},"error":{"code":"A\u0000B\nC","target":[7]}}"#;
         let SyncError::Api { code, target, .. } = refusal(400, body, None, TokenCheck::Valid)
         else {
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_page_is_it_leads_nowhere_else() {
+    fn any_page_links_to_own_origin_only() {
         let page = Json::of(
             r#"{"value":[{"incidentId":1}],"@odata.nextLink":"/api/incidents?$skip=100"}"#,
         );

@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn replaced_secret_has_unknown_expiry_until_reconfigured() {
+    async fn replaced_secret_has_no_known_expiry() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         let write = |secret: &str| fs::write(&path, secret).unwrap();

@@ -110,7 +110,7 @@ fn error_reply_becomes_facts() {
 }
 
 #[test]
-fn any_token_reply_gives_bounded_lifetime_and_hides_token() {
+fn any_token_reply_is_bounded_and_hides_token() {
     let reply = Json::of(&format!(
         r#"{{"token_type":"Bearer","expires_in":3599,"access_token":"{CANARY}"}}"#
     ));

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_of_others_is_shown_without_invisible_characters() {
+    fn foreign_text_is_shown_without_invisible_chars() {
         let said = "a\u{202e}gnp.\u{2028}e\u{2029}x\u{200b}e\u{feff}\u{ad}\u{2066}\u{e0041}\u{1b}[31m\u{85}\r\n";
         assert_eq!(
             (shown(said), visible(said)),

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn names_go_wherever_they_stand_and_whatever_their_case() {
+    fn names_are_erased_in_any_position_and_case() {
         for (text, without) in [
             ("ANN@example.COM", "erased-1"),
             ("from 'ann@example.com', to x", "from 'erased-1', to x"),
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_called_alike_stays() {
+    fn similar_names_are_not_erased() {
         for text in [
             "joann@example.com",
             "x.ann@example.com",
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_s_name_goes_where_it_is_that_account() {
+    fn account_name_is_erased_for_that_account_only() {
         assert_eq!(
             erased(json!({"accountName": "Ann", "domainName": "corp"})),
             json!({"accountName": "erased-1", "domainName": "corp"})
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_name_the_person_is_not_touched() {
+    fn values_of_other_people_are_not_changed() {
         let mut value =
             json!({"a": ["bob@example.com", null, 1, true], "b": {"accountName": null}});
         let before = value.clone();

@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incident_shown_twice_leaves_its_newest_version() {
+    fn duplicate_incident_keeps_newest_version() {
         let older = incident(1, "2026-01-01T00:00:00Z", r#"{"alertId":"old"}"#);
         let newer = incident(1, "2026-01-01T00:00:01Z", r#"{"alertId":"new"}"#);
         for text in
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moving_alert_stays_with_its_newest_state() {
+    fn moved_alert_stays_with_newest_incident() {
         let from = incident(
             1,
             "2026-01-01T00:00:05Z",
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_named_twice_by_one_alert_is_one_row() {
+    fn device_named_twice_in_an_alert_is_one_row() {
         let alert = r#"{"alertId":"a","devices":[{"mdatpDeviceId":"d","riskScore":"Low"},{"mdatpDeviceId":"d"},{"version":"1"}]}"#;
         rows_of(
             &format!("{{\"value\":[{}]}}", incident(1, "2026-01-01T00:00:00Z", alert)),
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_for_a_key_is_left_out_and_its_incident_stays() {
+    fn overlong_keys_are_left_out_of_their_incident() {
         let (fits, long) = ("d".repeat(1_000), "d".repeat(1_001));
         let alert = |id: &str| {
             format!(
@@ -493,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn null_filled_and_sparse_entities_are_the_same_evidence() {
+    fn null_filled_and_sparse_entities_are_one_evidence() {
         let entities = r#"{"entityType":"Ip","ipAddress":"::1","url":null,"verdict":"Suspicious"},{"entityType":"Ip","ipAddress":"::1"},
             {"entityType":"Ip","ipAddress":"::1","new":1}"#;
         let alert = format!(r#"{{"alertId":"a","entities":[{entities}]}}"#);
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_stored_evidence_never_changes() {
+    fn evidence_hash_of_stored_rows_never_changes() {
         let entity = Entity {
             entity_type: Some("Ip".into()),
             ip_address: Some("::1".into()),
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incident_without_key_or_version_is_rejected_and_its_page_goes_on() {
+    fn incident_without_key_or_version_is_rejected() {
         let text = r#"{"value":[{"incidentId":9223372036854775808,"lastUpdateTime":"2026-01-01T00:00:00Z"},{"incidentId":3},7,
             {"incidentId":4,"lastUpdateTime":"2026-01-01T00:00:00Z"}]}"#;
         rows_of(text, |rows| {
@@ -530,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_in_a_page_becomes_one_row_and_costs_its_neighbours_nothing() {
+    fn any_page_yields_one_row_or_rejection_each() {
         let document = Json::of(include_str!("../../tests/data/defender_docs_list_incidents.json"));
         let mut stored = 0;
         each_seed(400, |seed| {
@@ -586,13 +586,13 @@ mod tests {
     }
 
     #[test]
-    fn an_incident_that_says_two_things_of_itself_is_rejected() {
+    fn incident_with_conflicting_ids_is_rejected() {
         let text = r#"{"value":[{"incidentId":1,"lastUpdateTime":"2026-01-01T00:00:00Z","incidentId":2}]}"#;
         rows_of(text, |rows| assert_eq!((rows.incidents.len(), rows.rejected.len()), (0, 1)));
     }
 
     #[test]
-    fn an_incident_of_another_tenant_fails_the_page() {
+    fn incident_of_another_tenant_fails_the_page() {
         let (ours, foreign) = (TENANT.to_string(), "00000000-0000-0000-0000-000000000002");
         let result = |link: &str, tenant: &str| {
             let uri = link.replace("TENANT", tenant);

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_has_bare_utc_literals() {
+    fn filter_has_unquoted_utc_literals() {
         let window = Window {
             from: Some(at("2026-01-02T03:04:05Z")),
             to: Some(at("2026-01-02T03:04:05.123456Z")),
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_begins_before_the_watermark() {
+    fn poll_begins_one_overlap_before_watermark() {
         let from = poll_from(at("2026-01-02T03:04:05.9Z"), Duration::from_secs(600));
         assert_eq!(from, at("2026-01-02T02:54:05Z"));
     }

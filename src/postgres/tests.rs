@@ -54,7 +54,7 @@ async fn data_outlives_the_server() {
 }
 
 #[tokio::test]
-async fn a_guest_sees_the_owner_s_data_and_leaves_the_server_running() {
+async fn guest_sees_data_and_leaves_server_running() {
     let dir = open_tempdir();
     let owner = Embedded::start(&settings(&dir), Hold::Daemon).await.unwrap();
     make_table(&owner).await;
@@ -67,7 +67,7 @@ async fn a_guest_sees_the_owner_s_data_and_leaves_the_server_running() {
 }
 
 #[tokio::test]
-async fn a_guest_needs_no_way_for_the_server_s_account() {
+async fn guest_works_in_a_closed_parent_folder() {
     let dir = open_tempdir();
     let owner = Embedded::start(&settings(&dir), Hold::Daemon).await.unwrap();
     make_table(&owner).await;
@@ -80,7 +80,7 @@ async fn a_guest_needs_no_way_for_the_server_s_account() {
 }
 
 #[tokio::test]
-async fn what_root_makes_in_a_service_s_directory_is_the_service_s() {
+async fn files_made_by_root_belong_to_directory_owner() {
     if !geteuid().is_root() {
         return;
     }
@@ -96,7 +96,7 @@ async fn what_root_makes_in_a_service_s_directory_is_the_service_s() {
 }
 
 #[tokio::test]
-async fn a_command_that_owns_the_server_waits_for_its_guests() {
+async fn owning_command_waits_for_its_guests() {
     let dir = open_tempdir();
     let owner = Embedded::start(&settings(&dir), Hold::Command).await.unwrap();
     make_table(&owner).await;
@@ -112,7 +112,7 @@ async fn a_command_that_owns_the_server_waits_for_its_guests() {
 }
 
 #[tokio::test]
-async fn a_crashed_server_is_noticed_and_its_leftovers_hinder_nobody() {
+async fn crashed_server_is_noticed_and_replaced() {
     let dir = open_tempdir();
     let owner = Embedded::start(&settings(&dir), Hold::Daemon).await.unwrap();
     make_table(&owner).await;
@@ -132,7 +132,7 @@ async fn a_crashed_server_is_noticed_and_its_leftovers_hinder_nobody() {
 }
 
 #[tokio::test]
-async fn a_dropped_server_shuts_down_and_the_next_start_waits_for_it() {
+async fn start_waits_for_a_dropped_server_to_stop() {
     let dir = open_tempdir();
     let dropped = Embedded::start(&settings(&dir), Hold::Daemon).await.unwrap();
     make_table(&dropped).await;
@@ -143,7 +143,7 @@ async fn a_dropped_server_shuts_down_and_the_next_start_waits_for_it() {
 }
 
 #[tokio::test]
-async fn a_half_made_data_directory_is_made_anew() {
+async fn half_made_data_directory_is_replaced() {
     let dir = open_tempdir();
     fs::create_dir_all(settings(&dir).dir.join("data.new/base")).unwrap();
     let embedded = Embedded::start(&settings(&dir), Hold::Daemon).await.unwrap();
@@ -152,7 +152,7 @@ async fn a_half_made_data_directory_is_made_anew() {
 }
 
 #[tokio::test]
-async fn a_server_that_ends_at_once_shows_its_log() {
+async fn failed_server_start_shows_the_server_log() {
     let dir = open_tempdir();
     Embedded::start(&settings(&dir), Hold::Daemon).await.unwrap().stop().await;
     fs::write(settings(&dir).dir.join("data/postgresql.conf"), "work_mem = lots\n").unwrap();
@@ -185,7 +185,7 @@ async fn errors_name_the_cure() {
 }
 
 #[test]
-fn a_shell_takes_the_psql_line_as_it_is() {
+fn psql_line_is_quoted_for_the_shell() {
     assert_eq!(shell_word("/var/lib/x"), "/var/lib/x");
     assert_eq!(shell_word("/home/o'neil/my dir"), r"'/home/o'\''neil/my dir'");
 }

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_left_in_the_hour_are_what_the_line_and_a_pause_leave() {
+    fn calls_left_follow_quota_use_and_pause() {
         let quota = Quota::new(50, 1_500);
         let line = QuotaUse { minute_seconds: 0.0, hour_seconds: 0.0, pause_seconds: 0.0 };
         assert_eq!(quota.calls_left_in_hour(&line), 1_500);
@@ -139,7 +139,7 @@ mod tests {
 
     /// The statement's arithmetic over a model of the clock.
     #[test]
-    fn no_minute_sees_more_calls_than_the_quota() {
+    fn no_minute_exceeds_the_call_quota() {
         for calls in [1, 2, 5, 50, 1_000] {
             let Rate { spacing, ahead } = Rate::of(calls, Duration::from_secs(60));
             let (mut used_up, mut now, mut times) =

@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_array_literal_quotes_what_it_must() {
+    fn array_literal_escapes_quotes_and_backslashes() {
         let values = [
             Cow::Borrowed("a\"b"),
             Cow::Borrowed("c\\d"),

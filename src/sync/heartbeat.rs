@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beat_is_fresh_until_its_wait_and_grace_are_over() {
+    fn heartbeat_is_fresh_until_wait_and_grace_end() {
         let beat = Heartbeat::new();
         assert!(!beat.is_fresh());
         beat.expect_within(Duration::ZERO);

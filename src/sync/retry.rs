@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn five_minutes_of_patience_are_no_loop_to_entra() {
+    fn slow_backoff_tries_14_times_in_five_minutes() {
         let mut asked_at = Duration::ZERO;
         let pauses = backon::BackoffBuilder::build(slow_backoff());
         let within = pauses.take_while(|pause| {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pause_within_the_patience_is_waited_out() {
+    async fn pause_within_patience_is_waited_out() {
         let began = Instant::now();
         let throttled = || SyncError::Entra {
             status: 429,
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stop_ends_the_waiting() {
+    async fn stop_ends_the_retries() {
         let stop = CancellationToken::new();
         stop.cancel();
         let result = with_retries(RetryPolicy::default(), &stop, || {

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_takes_long_frees_a_place_until_it_ends() {
+    async fn released_slot_is_free_until_the_wait_ends() {
         let slots = RunSlots::default();
         assert_eq!((slots.free(3, 0), slots.free(3, 2), slots.free(3, 3)), (3, 1, 0));
         slots.release_while(std::future::ready(())).await;

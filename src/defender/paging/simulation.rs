@@ -252,7 +252,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(120))]
 
     #[test]
-    fn nothing_is_lost_in_any_stable_order(
+    fn stable_order_loses_no_incident(
         order in prop::sample::select(STABLE.to_vec()),
         seed: u64,
         incidents in 1..1_500_i64,
@@ -263,13 +263,13 @@ proptest! {
     }
 
     #[test]
-    fn nothing_is_lost_in_no_order(seed: u64, incidents in 1..900_i64, churn in 0..3_usize) {
+    fn random_order_loses_no_incident(seed: u64, incidents in 1..900_i64, churn in 0..3_usize) {
         run(Order::Random, seed, incidents, churn, 0);
     }
 }
 
 #[test]
-fn one_instant_with_more_than_a_page_is_read_whole_in_no_order() {
+fn crowded_instant_in_random_order_is_read_whole() {
     let mut server = Server::new(Order::Random, 7, 260, 1, 0);
     let mut client = Client::default();
     client.pass(&mut server, 0);
@@ -277,7 +277,7 @@ fn one_instant_with_more_than_a_page_is_read_whole_in_no_order() {
 }
 
 #[test]
-fn calm_weather_costs_one_row_a_page() {
+fn paging_without_faults_costs_few_extra_requests() {
     for order in STABLE {
         let mut server = Server::new(order, 3, 10_000, 20 * 86_400_000, 0);
         let mut client = Client::default();
@@ -292,7 +292,7 @@ fn calm_weather_costs_one_row_a_page() {
 }
 
 #[test]
-fn a_quiet_poll_is_one_request() {
+fn poll_without_changes_is_one_request() {
     let mut server = Server::new(Order::NewestFirst, 5, 400, 20 * 86_400_000, 0);
     let mut client = Client::default();
     client.pass(&mut server, 0);
@@ -302,7 +302,7 @@ fn a_quiet_poll_is_one_request() {
 }
 
 #[test]
-fn an_incident_shown_twice_in_a_page_is_no_disorder() {
+fn duplicate_in_a_page_does_not_restart_window() {
     let row = |id: i64| ListedVersion { id, updated: Some(time(id)) };
     let mut plan =
         Plan::new(ReadScope { lookback: Duration::from_secs(86_400), ..EVERYTHING }, &[]);
@@ -320,7 +320,7 @@ fn an_incident_shown_twice_in_a_page_is_no_disorder() {
 }
 
 #[test]
-fn a_refused_deep_skip_cuts_the_window() {
+fn refused_deep_skip_splits_the_window() {
     let mut server = Server::new(Order::ById, 11, 900, 20 * 86_400_000, 0);
     let mut plan = Plan::new(EVERYTHING, &[]);
     let mut seen = BTreeMap::new();
@@ -337,7 +337,7 @@ fn a_refused_deep_skip_cuts_the_window() {
 }
 
 #[test]
-fn a_refused_upper_edge_is_left_out() {
+fn refused_upper_bound_is_left_out() {
     let mut server = Server::new(Order::OldestFirst, 11, 450, 20 * 86_400_000, 0);
     let mut plan = Plan::new(EVERYTHING, &[]);
     let mut seen = BTreeMap::new();
@@ -355,7 +355,7 @@ fn a_refused_upper_edge_is_left_out() {
 }
 
 #[test]
-fn a_next_link_is_followed_to_its_end() {
+fn next_link_is_followed_to_its_end() {
     let row = |id: i64| ListedVersion { id, updated: Some(time(id)) };
     let mut plan = Plan::new(ReadScope { from: Some(time(0)), ..EVERYTHING }, &[]);
     let page = |rows: Vec<ListedVersion>, link: Option<&str>| PageSummary {
@@ -372,7 +372,7 @@ fn a_next_link_is_followed_to_its_end() {
 }
 
 #[test]
-fn a_row_from_the_future_does_not_carry_the_watermark_away() {
+fn future_row_does_not_advance_watermark() {
     let mut plan = Plan::new(ReadScope { from: Some(time(0)), ..EVERYTHING }, &[]);
     let rows = vec![ListedVersion { id: 1, updated: Some(time(90_000_000)) }];
     let page = PageSummary { rows, server_time: time(60_000), next_link: None };
@@ -428,7 +428,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn all_but_the_poison_is_read_in_any_order(
+    fn any_order_reads_all_but_unservable_incidents(
         order in prop::sample::select([STABLE.to_vec(), vec![Order::Random]].concat()),
         seed: u64,
         incidents in 1..1_200_i64,
@@ -441,7 +441,7 @@ proptest! {
 }
 
 #[test]
-fn the_search_for_a_poison_costs_few_requests_wherever_it_is() {
+fn isolating_unservable_incident_costs_few_requests() {
     for order in STABLE {
         for at in [0, 137, 299, 598, 599] {
             let mut server = Server::new(order, 3, 600, 20 * 86_400_000, 0);
@@ -461,7 +461,7 @@ fn the_search_for_a_poison_costs_few_requests_wherever_it_is() {
 }
 
 #[test]
-fn an_outage_at_any_request_costs_few_and_leaves_no_hole() {
+fn outage_at_any_request_leaves_no_gap() {
     for order in [Order::NewestFirst, Order::ById] {
         for at in 0..75 {
             let mut server = Server::new(order, 5, 900, 20 * 86_400_000, 0);
@@ -503,7 +503,7 @@ fn gap_carries_class_and_message_of_its_failure() {
 }
 
 #[test]
-fn many_holes_are_an_outage_for_one_run() {
+fn many_gaps_count_as_outage_for_one_run() {
     let mut server = Server::new(Order::ById, 5, 900, 20 * 86_400_000, 0);
     server.poison = (1..=8).map(|at| at * 100).collect();
     let mut client = Client::default();
@@ -514,7 +514,7 @@ fn many_holes_are_an_outage_for_one_run() {
 }
 
 #[test]
-fn many_poisons_of_one_second_do_not_hide_what_is_between() {
+fn unservable_rows_in_one_second_hide_no_others() {
     for order in STABLE {
         let mut server = Server::new(order, 7, 260, 1, 0);
         server.poison = [20, 137, 138, 260].into();
@@ -542,7 +542,7 @@ fn endless(link: Option<&str>, mut id: impl FnMut(usize) -> i64) -> (usize, Sync
 }
 
 #[test]
-fn a_list_without_end_is_given_up() {
+fn endless_list_ends_with_an_error() {
     let (pages, error) = endless(Some("next"), |at| (at % 300) as i64);
     assert!(
         pages < 40 && matches!(error, SyncError::EndlessListing { .. }),
@@ -563,7 +563,7 @@ fn a_list_without_end_is_given_up() {
 }
 
 #[test]
-fn links_that_never_lead_to_what_the_list_has_are_given_up() {
+fn next_links_that_skip_rows_end_with_an_error() {
     let row = |id: i64| ListedVersion { id, updated: Some(time(id)) };
     let mut plan = Plan::new(ReadScope { from: Some(time(0)), ..EVERYTHING }, &[]);
     let refused = (0..1_000).find_map(|_| {
@@ -576,7 +576,7 @@ fn links_that_never_lead_to_what_the_list_has_are_given_up() {
 }
 
 #[test]
-fn a_server_that_ignores_skip_is_read_by_ever_smaller_windows() {
+fn ignored_skip_is_read_by_smaller_windows() {
     for order in STABLE {
         let mut server = Server::new(order, 11, 900, 20 * 86_400_000, 0);
         let mut client = Client::default();

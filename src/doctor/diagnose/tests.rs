@@ -201,7 +201,7 @@ fn holder(role: &str, age_seconds: Option<f64>) -> FeedHolder {
 }
 
 #[test]
-fn change_feed_warns_of_transactions_older_than_a_minute() {
+fn change_feed_warns_of_old_transactions() {
     let check = |holders: Vec<FeedHolder>, hidden_seconds: f64| {
         let feed = Feed { holders, hidden_seconds };
         row(

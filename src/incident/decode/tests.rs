@@ -10,7 +10,7 @@ fn decoded(text: &str) -> Incident<'_> {
 }
 
 #[test]
-fn the_documented_page_splits_and_decodes() {
+fn documented_page_splits_and_decodes() {
     let page = split(FULL).unwrap();
     assert_eq!(page.incidents.len(), 3);
     let incident = decoded(page.incidents[0].get());
@@ -24,7 +24,7 @@ fn the_documented_page_splits_and_decodes() {
 }
 
 #[test]
-fn what_is_no_page_is_an_error() {
+fn body_without_incident_list_is_an_error() {
     let documented =
         include_str!("../../../tests/data/defender_docs_list_incidents_INVALID_as_in_docs.txt");
     for text in [
@@ -44,7 +44,7 @@ fn what_is_no_page_is_an_error() {
 }
 
 #[test]
-fn one_broken_incident_leaves_its_neighbours() {
+fn broken_incident_leaves_its_neighbours_readable() {
     let page = split(r#"{"value":[{"incidentId":1},"\ud800",{"incidentId":2}]}"#).unwrap();
     assert_eq!(page.incidents.len(), 3);
     assert!(decode(&storable(page.incidents[1].get())).is_err());
@@ -66,7 +66,7 @@ fn wrong_types_become_none_and_are_named() {
 }
 
 #[test]
-fn the_last_of_a_repeated_key_wins() {
+fn last_of_a_repeated_key_wins() {
     assert_eq!(decoded(r#"{"incidentId":1,"incidentId":2}"#).incident_id, Some(2));
 }
 
@@ -80,7 +80,7 @@ fn unknown_keys_are_kept_as_they_are() {
 }
 
 #[test]
-fn nesting_beyond_serde_s_limit_does_not_fail_the_incident() {
+fn nesting_beyond_serde_limit_is_decoded() {
     let deep = format!("{}{}", "[".repeat(300), "]".repeat(300));
     let text = format!(r#"{{"incidentId":1,"new":{deep}}}"#);
     assert_eq!(decoded(&text).incident_id, Some(1));
@@ -107,7 +107,7 @@ fn times_are_cut_down_and_impossible_ones_are_none() {
 }
 
 #[test]
-fn what_postgres_refuses_is_replaced() {
+fn characters_refused_by_postgres_are_replaced() {
     let cases = [
         (r#""a\u0000b""#, r#""a\ufffdb""#),
         (r#""\ud800""#, r#""\ufffd""#),
@@ -133,7 +133,7 @@ fn every_code_unit_becomes_storable() {
 }
 
 #[test]
-fn a_head_is_read_from_anywhere_in_the_text() {
+fn key_and_version_are_read_from_any_position() {
     let raw: Box<RawValue> = serde_json::from_str(
         r#"{"x":[{"incidentId":9}],"lastUpdateTime":"2026-01-01T00:00:00Z","incidentId":3}"#,
     )
@@ -173,7 +173,7 @@ fn any_broken_page_is_refused_or_read() {
 }
 
 #[test]
-fn a_page_that_breaks_off_is_refused_wherever_it_does() {
+fn page_cut_at_any_byte_is_refused() {
     for end in (0..FULL.trim_end().len()).filter(|end| FULL.is_char_boundary(*end)) {
         assert!(split(&FULL[..end]).is_err(), "cut at {end}");
     }
@@ -197,7 +197,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_time_is_stored_at_most_a_microsecond_before_what_was_served_and_never_later(
+    fn stored_time_is_at_most_a_microsecond_early(
         (year, month, day) in (1_970..9_999_u32, 1..=12_u32, 1..=31_u32),
         (hour, minute, second) in (0..=23_u32, 0..=59_u32, 0..=60_u32),
         fraction in "(\\.[0-9]{1,12})?",
@@ -218,7 +218,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_a_time_that_postgres_takes_or_none(text in ".{0,40}|[0-9:TZ.+-]{0,40}", at in 0..ODD_TIMES.len()) {
+    fn any_text_is_a_storable_time_or_none(text in ".{0,40}|[0-9:TZ.+-]{0,40}", at in 0..ODD_TIMES.len()) {
         for text in [text.as_str(), ODD_TIMES[at], &format!("{}{text}", ODD_TIMES[at])] {
             if let Some(stored) = time(text) {
                 prop_assert!((2..=9_999).contains(&stored.year()));

@@ -1,8 +1,8 @@
 //! Several instances share one tenant while everything goes wrong: the real plan, scopes, rule of the watermark, verdicts
 //! and waits, over a model of the API, of the tables and of the lease, in the order that a seed tells.
 //!
-//! A failing seed is printed; `FUZZ_SEED=<seed> cargo test --lib no_schedule` runs it again. More of them:
-//! `PROPTEST_CASES=100000 cargo test --lib no_schedule`.
+//! A failing seed is printed; `FUZZ_SEED=<seed> cargo test --lib no_fault_schedule` runs it again. More of them:
+//! `PROPTEST_CASES=100000 cargo test --lib no_fault_schedule`.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -621,7 +621,7 @@ fn api(status: u16, seconds: Option<u64>) -> SyncError {
 }
 
 #[test]
-fn no_schedule_of_faults_loses_anything_or_lets_the_watermark_run_ahead() {
+fn no_fault_schedule_loses_rows_or_runs_ahead() {
     let (mut schedules, mut runs, mut most) = (0, 0, 0);
     each_seed(2_000, |seed| {
         let mut world = World::new(seed);
@@ -636,7 +636,7 @@ fn no_schedule_of_faults_loses_anything_or_lets_the_watermark_run_ahead() {
 }
 
 #[test]
-fn a_run_that_leaves_out_a_part_of_the_overlap_does_not_move_the_watermark() {
+fn run_after_overlap_start_keeps_the_watermark() {
     let mut world = World::new(1);
     world.database.watermark = Some(time(90 * MINUTE));
     let moves = |world: &mut World, mode| {
