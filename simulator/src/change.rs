@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn every_update_is_visible_and_later_than_the_one_before() {
+    fn update_changes_content_and_raises_update_time() {
         let mut tenant = tenant(3);
         for _ in 0..60 {
             let before = tenant.store.get(2).unwrap().clone();
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alert_changes_without_its_incident() {
+    fn alert_can_change_without_its_incident() {
         let mut tenant = tenant(1);
         let before = value(&tenant, 1);
         assert!(tenant.touch_alert_only(1, now()));
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_life_never_loses_an_alert() {
+    fn random_life_keeps_every_alert_in_one_incident() {
         let mut tenant = tenant(20);
         for _ in 0..300 {
             tenant.live(now());
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_incident_never_shows_an_older_state_of_a_device() {
+    fn newest_incident_shows_current_device_state() {
         let mut tenant = tenant(20);
         for second in 0..200 {
             tenant.live(now() + TimeDelta::seconds(second));

@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documented_grammar_is_read() {
+    fn documented_filter_grammar_is_parsed() {
         let time = time::parse("2024-01-02T03:04:05.1234567Z").unwrap();
         assert_eq!(
             Filter::parse(
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_range_of_a_window_is_found() {
+    fn window_filter_yields_its_time_range() {
         let (from, to) = ("2024-01-02T00:00:00Z", "2024-01-03T00:00:00Z");
         let filter = Filter::parse(&format!("lastUpdateTime ge {from} and lastUpdateTime lt {to}"));
         assert_eq!(
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_service_does_not_know_is_refused() {
+    fn unsupported_filters_are_refused() {
         for text in [
             "",
             "severity eq 'High'",

@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_incident_is_about_ten_kilobytes_and_the_same_from_the_same_seed() {
+    fn seeded_incident_is_stable_and_about_ten_kb() {
         let now = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
         let write = || {
             let mut author = IncidentGenerator::new(Uuid::nil(), "Contoso Ltd.", 7);

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_leaves_the_order_and_the_other_values_alone() {
+    fn set_keeps_key_order_and_other_values() {
         let mut object =
             Object::parse(br#"{"z":1.50,"a":"\u0000\ud800","list":[{"b":2}]}"#).unwrap();
         object.set("z", "new");

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_merge_moves_alerts_and_tags_and_leaves_a_pointer() {
+    fn merge_moves_alerts_and_leaves_redirect() {
         let mut tenant = tenant(2);
         assert!(tenant.merge(1, 2, now()));
         let (source, target) = (value(&tenant, 1), value(&tenant, 2));
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moved_alert_belongs_to_its_new_incident() {
+    fn moved_alert_belongs_to_its_new_incident() {
         let mut tenant = tenant(2);
         let alert = value(&tenant, 1)["alerts"][1].clone();
         let alert_id = alert["alertId"].as_str().unwrap();

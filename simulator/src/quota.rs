@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_slides() {
+    fn quota_windows_slide_by_minute_and_hour() {
         let start = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
         let mut quota = Quota::new(2, 3);
         let mut at = |seconds| quota.admit(start + TimeDelta::seconds(seconds));

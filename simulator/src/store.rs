@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn every_order_but_random_pages_without_gaps() {
+    fn every_stable_order_lists_all_incidents() {
         let (store, mut random) = (store(), Random::new(1));
         for order in [
             Order::NewestFirst,
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_incident_moves_in_the_index() {
+    fn changed_incident_moves_in_the_index() {
         let mut store = store();
         let updated = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         store.put(3, Incident::new(updated, "3"));

@@ -79,7 +79,7 @@ impl Client {
 }
 
 #[tokio::test]
-async fn a_client_pages_through_a_tenant_in_every_encoding() {
+async fn client_pages_through_tenant_in_every_encoding() {
     for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Deflate] {
         let simulator = start(encoding, spec(150)).await;
         let client = Client::new(&simulator).await;
@@ -95,7 +95,7 @@ async fn a_client_pages_through_a_tenant_in_every_encoding() {
 }
 
 #[tokio::test]
-async fn headers_are_those_of_the_service_and_the_date_is_the_simulators() {
+async fn headers_match_service_with_simulated_date() {
     let simulator = start(Encoding::Deflate, spec(1)).await;
     let client = Client::new(&simulator).await;
     let response = client.get("").await.unwrap();
@@ -105,7 +105,7 @@ async fn headers_are_those_of_the_service_and_the_date_is_the_simulators() {
 }
 
 #[tokio::test]
-async fn the_documented_filters_work_and_others_are_refused() {
+async fn documented_filters_work_and_others_are_refused() {
     let simulator = start(Encoding::Identity, spec(30)).await;
     let (client, world) = (Client::new(&simulator).await, simulator.world());
     world.advance(Duration::from_secs(60));
@@ -123,7 +123,7 @@ async fn the_documented_filters_work_and_others_are_refused() {
 }
 
 #[tokio::test]
-async fn a_single_incident_carries_its_context() {
+async fn single_incident_carries_its_odata_context() {
     let simulator = start(Encoding::Identity, spec(2)).await;
     let client = Client::new(&simulator).await;
     let incident = json(client.get("/2").await.unwrap()).await;
@@ -135,7 +135,7 @@ async fn a_single_incident_carries_its_context() {
 }
 
 #[tokio::test]
-async fn a_poison_incident_fails_what_would_show_it_until_it_heals() {
+async fn unservable_incident_fails_its_pages_until_healed() {
     let simulator = start(Encoding::Identity, spec(30)).await;
     let (client, world) = (Client::new(&simulator).await, simulator.world());
     let shown = client.page("?$top=10&$skip=10").await;
@@ -152,7 +152,7 @@ async fn a_poison_incident_fails_what_would_show_it_until_it_heals() {
 }
 
 #[tokio::test]
-async fn the_documented_sample_is_served_as_it_stands() {
+async fn documented_sample_is_served_unchanged() {
     let json = include_str!("../../tests/data/defender_docs_list_incidents.json");
     let simulator = start(Encoding::Identity, spec(0)).await;
     simulator.world().add_documented_sample(TENANT, json);
@@ -162,7 +162,7 @@ async fn the_documented_sample_is_served_as_it_stands() {
 }
 
 #[tokio::test]
-async fn the_quota_is_kept_on_the_simulators_clock() {
+async fn quota_follows_the_simulated_clock() {
     let simulator = start(Encoding::Identity, TenantSpec { calls_per_minute: 2, ..spec(1) }).await;
     let client = Client::new(&simulator).await;
     assert_eq!(client.status("").await, 200);
@@ -216,7 +216,7 @@ async fn scripted_replies_come_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn the_list_moves_while_it_churns() {
+async fn churn_changes_the_list_until_stopped() {
     let simulator = start(Encoding::Identity, spec(20)).await;
     let (client, world) = (Client::new(&simulator).await, simulator.world());
     world.churn(TENANT, 3);
@@ -230,7 +230,7 @@ async fn the_list_moves_while_it_churns() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_hanging_requests_and_idle_connections() {
+async fn stop_ends_hanging_requests_and_idle_connections() {
     let hang = Behaviour { hang: true, ..Behaviour::default() };
     let simulator = start(Encoding::Identity, TenantSpec { behaviour: hang, ..spec(1) }).await;
     let (client, world) = (Client::new(&simulator).await, simulator.world().clone());
@@ -249,7 +249,7 @@ async fn a_stop_ends_hanging_requests_and_idle_connections() {
 }
 
 #[tokio::test]
-async fn assertions_are_judged_by_signature_audience_time_and_use() {
+async fn invalid_assertions_get_their_entra_code() {
     use incident_sync::entra::certificate::{Algorithm, Certificate};
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
@@ -295,7 +295,7 @@ async fn assertions_are_judged_by_signature_audience_time_and_use() {
 }
 
 #[tokio::test]
-async fn an_admin_is_sent_back_with_what_he_did_and_only_then_are_there_tokens() {
+async fn tokens_need_consent_and_redirect_reports_it() {
     let behaviour =
         Behaviour { consent_missing: true, admin: Admin::Declines, ..Behaviour::default() };
     let simulator = start(Encoding::Identity, TenantSpec { behaviour, ..spec(0) }).await;
