@@ -1,14 +1,10 @@
-//! A customer tenant and where its token endpoint and its incidents API are.
+//! What identifies a customer tenant, where its token endpoint and its incidents API are, and how long its data is kept.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 use uuid::Uuid;
-
-use crate::entra::credential::App;
 
 /// The GUID of a customer's Entra directory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,39 +25,12 @@ impl fmt::Debug for TenantId {
 /// How the keys of labels begin that only operators see.
 pub const INTERNAL_LABEL: &str = "internal.";
 
-/// One customer tenant as configured.
-#[derive(Debug, Clone)]
-pub struct Tenant {
-    /// The customer's directory.
-    pub id: TenantId,
-    /// The operator's name for the customer; a metric label and a column, never a key.
-    pub name: String,
-    /// Free labels for reporting. Customers' readers do not see those whose keys begin with [`INTERNAL_LABEL`].
-    pub labels: BTreeMap<String, String>,
-    /// Whether the tenant is polled at all.
-    pub enabled: bool,
-    /// Where its token and its incidents come from.
-    pub endpoints: Endpoints,
-    /// The application that reads it.
-    pub app: Arc<App>,
-    /// How long its data is kept.
-    pub retention: Retention,
-}
-
-impl Tenant {
-    /// A customer as a file with id and name alone makes it.
-    pub fn with_defaults(id: TenantId, name: &str, endpoints: Endpoints, app: Arc<App>) -> Self {
-        let (labels, retention) = (BTreeMap::new(), Retention::default());
-        Self { id, name: name.to_owned(), labels, enabled: true, endpoints, app, retention }
-    }
-}
-
 /// How long data is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Closed incidents, counted from their last update; `None` is for ever.
+    /// Closed incidents, counted from their last update; `None` keeps them without limit.
     pub incidents: Option<Duration>,
-    /// The books of runs.
+    /// Rows about runs, counted from their start.
     pub runs: Duration,
 }
 

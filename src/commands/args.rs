@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::commands::exit::Failure;
 use crate::config::Config;
-use crate::tenant::Tenant;
+use crate::entra::Tenant;
 
 #[derive(Debug, Args)]
 pub(crate) struct TenantFilter {

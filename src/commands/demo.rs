@@ -21,6 +21,7 @@ use crate::context::{self, OpenDatabase, SetupError};
 use crate::daemon::http::server;
 use crate::daemon::signals;
 use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE};
+use crate::entra::Tenant;
 use crate::entra::credential::{App, Credential};
 use crate::http_client;
 use crate::postgres::{Embedded, EmbeddedSettings, Hold};
@@ -32,7 +33,7 @@ use crate::sync::progress::Progress;
 use crate::sync::schedule::{self, Schedule};
 use crate::sync::tenant_run::SyncMode;
 use crate::telemetry;
-use crate::tenant::{Endpoints, Retention, Tenant, TenantId, TokenVersion};
+use crate::tenant::{Endpoints, Retention, TenantId, TokenVersion};
 
 const DATABASE_CONNECTIONS: u32 = 4;
 /// Frequent, so that new rows are seen to arrive.

@@ -11,10 +11,10 @@ use crate::commands::exit::Failure;
 use crate::commands::output::{self, print};
 use crate::config::Config;
 use crate::context::{OpenDatabase, SetupError};
+use crate::entra::Tenant;
 use crate::entra::expiry::{self, CredentialExpiry};
 use crate::store::status::TenantStatus;
 use crate::sync::tenant_state::{State, data_as_of, last_run, must_act};
-use crate::tenant::Tenant;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {

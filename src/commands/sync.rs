@@ -16,11 +16,11 @@ use crate::commands::progress::ProgressBars;
 use crate::config::Config;
 use crate::context::{self, OpenDatabase, SetupError};
 use crate::daemon::signals;
+use crate::entra::Tenant;
 use crate::postgres::Hold;
 use crate::store::runs::Outcome;
 use crate::sync::engine::TenantResult;
 use crate::sync::tenant_run::SyncMode;
-use crate::tenant::Tenant;
 
 #[derive(Debug, Args)]
 pub struct SyncArgs {

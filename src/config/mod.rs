@@ -38,9 +38,9 @@ pub(crate) use tenants::is_printable_name;
 pub use tenants_dir::{Fingerprint, TenantsDir};
 
 use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE};
+use crate::entra::Tenant;
 use crate::http_client::Route;
 use crate::postgres::answer;
-use crate::tenant::Tenant;
 use secrets::SecretFiles;
 use section::{Report, Section};
 use tenants::TenantsSection;

@@ -14,9 +14,10 @@ use super::retention::RetentionDefaults;
 use super::secrets::SecretFiles;
 use super::section::{Parsed, Report, Section, parse_guid};
 use super::tenants_dir::TenantsDir;
+use crate::entra::Tenant;
 use crate::entra::credential::{App, Credential};
 use crate::error::is_invisible;
-use crate::tenant::{Cloud, Endpoints, Tenant, TenantId, TokenVersion};
+use crate::tenant::{Cloud, Endpoints, TenantId, TokenVersion};
 
 /// Reads everything that concerns tenants.
 pub(super) fn read(

@@ -8,10 +8,10 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::entra::Tenant;
 use crate::entra::credential::{CredentialId, Fingerprint};
 use crate::entra::expiry::{CredentialExpiry, expiries, now};
 use crate::sync::engine::SyncEngine;
-use crate::tenant::Tenant;
 
 const EXPIRY: &str = "incident_sync_credential_expiry_timestamp_seconds";
 /// How soon a replaced file is noticed while no token is requested.

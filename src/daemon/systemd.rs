@@ -6,8 +6,8 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::task::JoinError;
 
+use crate::entra::Tenant;
 use crate::sync::engine::SyncEngine;
-use crate::tenant::Tenant;
 
 const NOTIFY_DEADLINE: Duration = Duration::from_secs(1);
 

@@ -9,12 +9,12 @@ use reqwest::{Client, Url};
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::entra::Tenant;
 use crate::entra::Token;
 use crate::entra::claims::TokenCheck;
 use crate::error::{Peer, SyncError};
 use crate::http_client;
 use crate::incident::decode;
-use crate::tenant::Tenant;
 
 pub mod paging;
 

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::config::{Config, ConfigError, ConfigErrors, Database, DatabaseServer};
 use crate::context::{self, OpenDatabase};
 use crate::defender::DefenderClient;
+use crate::entra::Tenant;
 use crate::entra::TokenCache;
 use crate::entra::expiry::{self, CredentialExpiry};
 use crate::error::SyncError;
@@ -22,7 +23,7 @@ use crate::http_client::{self, Deadlines};
 use crate::postgres::EmbeddedError;
 use crate::store::inspect::{self, Inspection};
 use crate::sync::progress::Progress;
-use crate::tenant::{Tenant, TenantId};
+use crate::tenant::TenantId;
 
 pub mod diagnose;
 pub mod network;

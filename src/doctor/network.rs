@@ -9,10 +9,10 @@ use futures::StreamExt;
 use reqwest::{Client, Url};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::entra::Tenant;
 use crate::entra::expiry;
 use crate::error::{Peer, SyncError, shown};
 use crate::http_client::{self, Deadlines, HostProbe, ProxyChoice, Route};
-use crate::tenant::Tenant;
 
 /// For a look-up, and for a connection to the proxy.
 const STEP: Duration = Duration::from_secs(10);

@@ -4,6 +4,7 @@ use super::network;
 use super::network::Host;
 use crate::defender::DefenderClient;
 use crate::defender::paging::Request;
+use crate::entra::Tenant;
 use crate::entra::claims::TokenCheck;
 use crate::entra::{Token, TokenCache};
 use crate::error::{Peer, SyncError};
@@ -11,7 +12,6 @@ use crate::store::Store;
 use crate::store::quota::Quota;
 use crate::sync::page_fetcher;
 use crate::sync::progress::TenantProgress;
-use crate::tenant::Tenant;
 
 /// What was seen of a tenant.
 #[derive(Debug, Clone)]

@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::Tenant;
 use super::credential::{Credential, CredentialId, Fingerprint};
 use crate::error::{BREAKER_PROBE, IDENTITY_PROBE, SyncError};
-use crate::tenant::{Tenant, TenantId};
+use crate::tenant::TenantId;
 
 /// A token request that hangs delays the first request of other tenants by no more.
 const TURN_PATIENCE: Duration = Duration::from_secs(1);

@@ -9,8 +9,8 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::Tenant;
 use crate::entra::credential::{Credential, CredentialId, Fingerprint};
-use crate::tenant::Tenant;
 
 /// Credentials whose files are read concurrently.
 const CONCURRENT_READS: usize = 16;

@@ -9,12 +9,11 @@ use super::claims::{self, TokenCheck};
 use super::credential::Credential;
 use super::token_cache::CacheEntry;
 use super::token_reply::{LIFETIME, read_reply, refusal};
-use super::{Token, TokenCache};
+use super::{Tenant, Token, TokenCache};
 use crate::error::SyncError;
 use crate::http_client;
 use crate::mutate::{Json, Random, each_seed, garbled};
-use crate::tenant::TenantId;
-use crate::tenant::{Tenant, TokenVersion};
+use crate::tenant::{TenantId, TokenVersion};
 
 const TENANT: TenantId = TenantId(uuid::Uuid::from_u128(7));
 const CANARY: &str = "canary-token-77c1";
@@ -22,7 +21,7 @@ const CANARY: &str = "canary-token-77c1";
 #[tokio::test]
 async fn token_is_used_until_its_end_when_renewal_fails() {
     use crate::entra::credential::App;
-    use crate::tenant::{Endpoints, Retention};
+    use crate::tenant::Endpoints;
     use simulator::{Endpoint, Options, ScriptedReply, Simulator, TenantSpec};
 
     let simulator = Simulator::start(Options::default()).await.unwrap();
@@ -35,15 +34,8 @@ async fn token_is_used_until_its_end_when_renewal_fails() {
         base_url: url,
         token_version: TokenVersion::V2,
     };
-    let tenant = Tenant {
-        id: TENANT,
-        name: "Contoso".into(),
-        labels: std::collections::BTreeMap::new(),
-        enabled: true,
-        endpoints,
-        app: Arc::new(App { client_id: options.client_id, credential, next: None }),
-        retention: Retention::default(),
-    };
+    let app = Arc::new(App { client_id: options.client_id, credential, next: None });
+    let tenant = Tenant::with_defaults(TENANT, "Contoso", endpoints, app);
     let tokens = TokenCache::new(http_client::client());
     let first = tokens.get(&tenant).await.unwrap();
     // A token that is due for renewal and ends after `left`.

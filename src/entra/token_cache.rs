@@ -8,11 +8,12 @@ use reqwest::{Client, Url};
 use tracing::Instrument;
 use tracing::field::Empty;
 
+use super::Tenant;
 use super::circuit_breaker::CircuitBreaker;
 use super::credential::{ClientAuth, Credential, CredentialId};
 use super::token_request::{Token, TokenRequests};
 use crate::error::{Retry, SyncError};
-use crate::tenant::{Tenant, TenantId};
+use crate::tenant::TenantId;
 
 /// After a failed renewal the next one waits this long, while the current token lasts.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(30);

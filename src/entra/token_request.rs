@@ -6,12 +6,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use reqwest::Client;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::Tenant;
 use super::claims::{self, TokenCheck};
 use super::credential::ClientAuth;
 use super::token_reply::{REPLY_BYTES_MAX, read_reply, refusal};
 use crate::error::{Peer, SyncError};
 use crate::http_client;
-use crate::tenant::{Tenant, TokenVersion};
+use crate::tenant::TokenVersion;
 
 /// A token is renewed this long before it ends, or a tenth of its life before, whichever is shorter.
 const RENEW_EARLY: Duration = Duration::from_secs(300);

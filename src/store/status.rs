@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::quota::QuotaUse;
 use super::{DbRole, Store, bounds};
+use crate::entra::Tenant;
 use crate::error::SyncError;
-use crate::tenant::Tenant;
 
 /// Recent runs of a tenant that are read at most: a day of polls every five minutes, and the other kinds.
 const RUNS_MAX: i64 = 500;

@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use super::runs::Due;
 use super::{DbRole, Store};
+use crate::entra::Tenant;
 use crate::error::SyncError;
-use crate::tenant::{INTERNAL_LABEL, Tenant};
+use crate::tenant::INTERNAL_LABEL;
 
 /// Which tenants have left the configuration.
 #[derive(Debug, Clone, Copy)]

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::entra::Tenant;
 use crate::entra::credential::{Credential, CredentialId};
 use crate::error::{Diagnosis, Owner, Retry, SyncError, panic_message};
 use crate::failpoint;
@@ -31,7 +32,7 @@ use crate::sync::retention;
 use crate::sync::retry::{retry_until, with_retries};
 use crate::sync::schedule::Schedule;
 use crate::sync::tenant_run::{PAGES_PER_SLICE, RunOptions, RunReport, SyncMode, TenantRun};
-use crate::tenant::{Tenant, TenantId};
+use crate::tenant::TenantId;
 
 /// The metric of how long runs took.
 pub(crate) const RUN_DURATION: &str = "incident_sync_run_duration_seconds";

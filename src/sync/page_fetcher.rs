@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::defender::paging::{PageSummary, Plan, Request};
 use crate::defender::{DefenderClient, LargePagePermit, Page};
+use crate::entra::Tenant;
 use crate::entra::TokenCache;
 use crate::error::{Peer, Retry, SyncError};
 use crate::failpoint;
@@ -20,7 +21,6 @@ use crate::store::{DatabaseClock, Store};
 use crate::sync::progress::TenantProgress;
 use crate::sync::retry::{RetryPolicy, with_retries};
 use crate::sync::run_slots::RunSlots;
-use crate::tenant::Tenant;
 
 /// What every run works with.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use tracing::Instrument;
 
 use crate::defender::ORDINARY_BYTES_MAX;
 use crate::defender::paging::ReadScope;
+use crate::entra::Tenant;
 use crate::error::SyncError;
 use crate::incident::rows::{self, RawIncident};
 use crate::incident::window::poll_from;
@@ -16,7 +17,6 @@ use crate::store::runs::Counts;
 use crate::store::write_page::{KnownVersions, LastWrite, PagePosition};
 use crate::sync::page_fetcher::Services;
 use crate::sync::retry::with_retries;
-use crate::tenant::Tenant;
 
 /// The writing half of a run. It owns its counts and its last write: pages are stored one after the other.
 #[derive(Debug)]

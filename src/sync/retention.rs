@@ -2,11 +2,11 @@
 
 use tokio_util::sync::CancellationToken;
 
+use crate::entra::Tenant;
 use crate::error::SyncError;
 use crate::store::Lease;
 use crate::sync::page_fetcher::Services;
 use crate::sync::retry::with_retries;
-use crate::tenant::Tenant;
 
 /// So that a tenant whose history is cut for the first time keeps its slot for a minute or two; the rest goes tomorrow.
 const BATCHES: usize = 100;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::defender::paging::{Plan, ReadScope};
+use crate::entra::Tenant;
 use crate::error::SyncError;
 use crate::incident::gap::Gap;
 use crate::incident::rows::{self, PageRows, RawIncident};
@@ -22,7 +23,6 @@ use crate::store::compare::StoredAlert;
 use crate::store::runs::Counts;
 use crate::sync::page_fetcher::{PageFetcher, Services};
 use crate::sync::progress::{Progress, TenantProgress};
-use crate::tenant::Tenant;
 
 /// Microsoft may let go of an incident some hours before or after our own reckoning.
 const RETENTION_MARGIN: TimeDelta = TimeDelta::days(1);

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use incident_sync::entra::Tenant;
 use incident_sync::store::Store;
 use incident_sync::store::feed::Feed;
 use incident_sync::store::tenants::RemovedTenants;
-use incident_sync::tenant::{Tenant, TenantId};
+use incident_sync::tenant::TenantId;
 use simulator::{Behaviour, Endpoint, ScriptedReply, TenantSpec};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;

@@ -24,12 +24,13 @@ use crate::daemon::signals;
 use crate::defender::DefenderClient;
 use crate::defender::paging::Request;
 use crate::doctor::{self, CheckResult, Finding, Group};
+use crate::entra::Tenant;
 use crate::entra::TokenCache;
 use crate::entra::claims::TokenCheck;
 use crate::error::{Diagnosis, ErrorClass, Owner, SyncError};
 use crate::http_client::{self, Deadlines};
 use crate::sync::retry;
-use crate::tenant::{Cloud, Tenant, TenantId};
+use crate::tenant::{Cloud, TenantId};
 
 /// The path of the redirect URI that the app registration must have.
 const PATH: &str = "/consent";

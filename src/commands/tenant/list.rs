@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::commands::exit::Failure;
 use crate::commands::output::{self, print};
 use crate::config::Config;
-use crate::tenant::Tenant;
+use crate::entra::Tenant;
 
 #[derive(Debug, Args)]
 pub struct ListArgs {

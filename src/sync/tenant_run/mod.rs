@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
 use crate::defender::paging::{Plan, ReadScope};
+use crate::entra::Tenant;
 use crate::error::{Owner, SyncError};
 use crate::incident::gap::Gap;
 use crate::incident::rows::{Hash, RawIncident};
@@ -17,7 +18,6 @@ use crate::store::write_page::PagePosition;
 use crate::sync::page_fetcher::{PageFetcher, Services};
 use crate::sync::page_writer::PageWriter;
 use crate::sync::retry::with_retries;
-use crate::tenant::Tenant;
 
 /// After this many pages a run of the daemon ends at the next move of the watermark, so that a long backfill does not keep a
 /// slot from other tenants.

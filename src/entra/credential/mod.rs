@@ -1,0 +1,231 @@
+//! The credentials of the Entra application. Files are read again for each token request, so that a replaced file needs no
+//! restart. A file that hangs, as on an unreachable file server, delays no tenant.
+
+mod app;
+mod certificate_files;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use secrecy::SecretString;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+pub use app::{App, CredentialId};
+pub use certificate_files::CertificateFiles;
+pub use source::{ClientAuth, CredentialSource, Fingerprint};
+
+use crate::failpoint;
+
+/// Settings of a credential, apart from its source.
+#[derive(Debug, Default)]
+pub struct CredentialSettings {
+    /// The tenant that has a credential of its own.
+    pub owner: Option<String>,
+    /// Its configuration key.
+    pub key: String,
+    /// The end of the client secret that is read first; Entra does not state it.
+    pub expires: Option<DateTime<Utc>>,
+}
+
+/// A credential with its source and what was read last.
+#[derive(Debug)]
+pub struct Credential {
+    source: CredentialSource,
+    settings: CredentialSettings,
+    loaded: Mutex<LoadedCredential>,
+    /// Held by the thread that reads the files, also after the caller gave up waiting.
+    reader: Arc<Semaphore>,
+}
+
+/// Files on a disk are read in less than a millisecond.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Threads that may hang in files at the same time, for all credentials. The runtime has 512, and needs some for DNS.
+static READERS: Semaphore = Semaphore::const_new(64);
+
+#[derive(Debug)]
+struct LoadedCredential {
+    auth: Arc<ClientAuth>,
+    fingerprint: Fingerprint,
+    /// Of the secret whose end the configuration states.
+    dated: Fingerprint,
+    /// Why the files could not be used when they were last read.
+    problem: Option<String>,
+    /// The last reading did not end in time.
+    hangs: bool,
+}
+
+impl Credential {
+    /// Reads the source. The error names the file and the fix.
+    pub fn new(source: CredentialSource, settings: CredentialSettings) -> Result<Self, String> {
+        let (fingerprint, parts) = source.read()?;
+        let loaded = LoadedCredential {
+            auth: Arc::new(source.client_auth(parts)?),
+            fingerprint,
+            dated: fingerprint,
+            problem: None,
+            hangs: false,
+        };
+        Ok(Self {
+            source,
+            settings,
+            loaded: Mutex::new(loaded),
+            reader: Arc::new(Semaphore::new(1)),
+        })
+    }
+
+    /// A client secret that is in no file.
+    ///
+    /// # Panics
+    /// Never: nothing is read.
+    pub fn secret(secret: SecretString) -> Self {
+        Self::new(CredentialSource::Secret(secret), CredentialSettings::default())
+            .expect("a secret in memory needs no reading")
+    }
+
+    /// The credential of the current files. If they cannot be used or hang, as while a key and its certificate are replaced one
+    /// after the other, the previous one stays in use.
+    pub async fn client_auth(
+        self: &Arc<Self>,
+        credential_id: &CredentialId,
+    ) -> (Arc<ClientAuth>, Fingerprint) {
+        if self.source.is_in_files() {
+            self.look(credential_id).await;
+        }
+        let loaded = self.lock();
+        (Arc::clone(&loaded.auth), loaded.fingerprint)
+    }
+
+    /// The credential as it was last read.
+    #[cfg(test)]
+    pub(crate) fn loaded(&self) -> Arc<ClientAuth> {
+        Arc::clone(&self.lock().auth)
+    }
+
+    /// Why its files could not be used when they were last read.
+    pub fn problem(&self) -> Option<String> {
+        self.lock().problem.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LoadedCredential> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the files in a thread of their own. While it hangs, no second thread is started and no caller waits.
+    async fn look(self: &Arc<Self>, credential_id: &CredentialId) {
+        if self.lock().hangs && self.reader.available_permits() == 0 {
+            return;
+        }
+        let looked = tokio::time::timeout(PATIENCE, async {
+            let mine = Arc::clone(&self.reader).acquire_owned().await;
+            let thread = READERS.acquire().await;
+            let (credential, credential_id) = (Arc::clone(self), credential_id.clone());
+            let read = tokio::task::spawn_blocking(move || {
+                Handle::current().block_on(failpoint::reach("credential.read"));
+                credential.note(&credential_id, credential.read());
+                drop((mine, thread));
+            });
+            // A panic is in the log, and the previous credential stays in use.
+            drop(read.await);
+        });
+        if looked.await.is_err() {
+            self.lock().hangs = true;
+            self.note(
+                credential_id,
+                Err("reading the file timed out. Check the disk or the file server".to_owned()),
+            );
+        }
+    }
+
+    /// The credential of the files, if they have changed. Holds no lock while it reads.
+    fn read(&self) -> Result<Option<(ClientAuth, Fingerprint)>, String> {
+        let before = self.lock().fingerprint;
+        let (fingerprint, parts) = self.source.read()?;
+        if fingerprint == before {
+            return Ok(None);
+        }
+        self.source.client_auth(parts).map(|auth| Some((auth, fingerprint)))
+    }
+
+    /// Stores what was read, and logs each change once.
+    fn note(
+        &self,
+        credential_id: &CredentialId,
+        read: Result<Option<(ClientAuth, Fingerprint)>, String>,
+    ) {
+        let mut loaded = self.lock();
+        let CredentialId { client_id: app, name: credential, owner } = credential_id;
+        match read {
+            Ok(None) => (loaded.problem, loaded.hangs) = (None, false),
+            Ok(Some((auth, fingerprint))) => {
+                *loaded = LoadedCredential {
+                    auth: Arc::new(auth),
+                    fingerprint,
+                    problem: None,
+                    hangs: false,
+                    ..*loaded
+                };
+                tracing::info!(
+                    app,
+                    credential,
+                    tenant.name = owner,
+                    kind = self.kind(),
+                    "credential files changed; using the new credential"
+                );
+            }
+            Err(problem) => {
+                let problem = format!("{}: {problem}", self.settings.key);
+                if loaded.problem.as_ref() != Some(&problem) {
+                    tracing::warn!(
+                        owner = "operator",
+                        app,
+                        credential,
+                        tenant.name = owner,
+                        kind = self.kind(),
+                        error = problem,
+                        "credential files cannot be used; keeping the previous credential"
+                    );
+                    loaded.problem = Some(problem);
+                }
+            }
+        }
+    }
+
+    /// The kind of credential, for people.
+    pub fn kind(&self) -> &'static str {
+        match self.source {
+            CredentialSource::Secret(_) | CredentialSource::SecretFile(_) => "client secret",
+            CredentialSource::Certificate(_) => "certificate",
+            CredentialSource::FederatedFile(_) => "federated token",
+            CredentialSource::ManagedIdentity { .. } => "managed identity",
+        }
+    }
+
+    /// Whether the configured end is that of a secret that was replaced since.
+    pub fn is_expiry_outdated(&self) -> bool {
+        let loaded = self.lock();
+        self.settings.expires.is_some() && loaded.fingerprint != loaded.dated
+    }
+
+    /// Replaces another one after a reload. An unchanged configured end still is that of the secret that it was configured for.
+    pub fn follow(&self, before: &Self) {
+        if self.settings.expires == before.settings.expires {
+            let dated = before.lock().dated;
+            self.lock().dated = dated;
+        }
+    }
+
+    /// When the current credential ends, if that is known.
+    pub fn expires(&self) -> Option<DateTime<Utc>> {
+        let is_another = self.is_expiry_outdated();
+        match &*self.lock().auth {
+            ClientAuth::Certificate(certificate) => Some(certificate.expires),
+            ClientAuth::Secret(_) => self.settings.expires.filter(|_| !is_another),
+            ClientAuth::Assertion(_) | ClientAuth::ManagedIdentity(_) => None,
+        }
+    }
+}
