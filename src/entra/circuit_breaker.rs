@@ -1,13 +1,14 @@
 //! Which credentials Entra accepts and refuses: one probe for a refused credential instead of a request for each tenant.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Tenant;
 use super::credential::{Credential, CredentialId, Fingerprint};
 use crate::error::{BREAKER_PROBE, IDENTITY_PROBE, SyncError};
 use crate::tenant::TenantId;
+use parking_lot::{Mutex, MutexGuard};
 
 /// A token request that hangs delays the first request of other tenants by no more.
 const TURN_PATIENCE: Duration = Duration::from_secs(1);
@@ -43,7 +44,7 @@ struct Refusals {
 
 impl CircuitBreaker {
     fn lock(&self) -> MutexGuard<'_, HashMap<CredentialId, CredentialState>> {
-        self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
+        self.credentials.lock()
     }
 
     /// Allows an immediate probe of each refused credential. The refusals are kept, so that the next one is not logged as new.
@@ -165,7 +166,7 @@ impl CircuitBreaker {
             state.accepted = Some(fingerprint);
             state.refusals.take().is_some()
         };
-        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_use = self.in_use.lock();
         let before = in_use.insert(credential_ids, name);
         if before != Some(name) || was_refused {
             let whose = whose(credential_id);

@@ -1,9 +1,10 @@
 //! The tokens of all tenants: requested once in their lifetime, and shared by all callers that wait.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use reqwest::{Client, Url};
 use tracing::Instrument;
 use tracing::field::Empty;
@@ -119,13 +120,13 @@ impl TokenCache {
             tenant.app.client_id.clone(),
             endpoints.scope.clone(),
         );
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock();
         Arc::clone(entries.entry(key).or_default())
     }
 
     /// While Entra throttles the app, a request for any of its tenants would only prolong that.
     fn check_hold(&self, tenant: &Tenant) -> Result<(), SyncError> {
-        let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        let holds = self.holds.lock();
         let until = holds.get(&throttled_app(tenant)).copied();
         let left = until.and_then(|until| until.checked_duration_since(Instant::now()));
         left.filter(|left| !left.is_zero())
@@ -136,7 +137,7 @@ impl TokenCache {
         if let Some(SyncError::Entra { status: 429, .. }) = error
             && let Some(Retry::After(pause)) = error.map(|error| error.diagnosis().retry)
         {
-            let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut holds = self.holds.lock();
             holds.insert(throttled_app(tenant), Instant::now() + pause);
         }
     }

@@ -2,13 +2,14 @@
 //! accepted, and only once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -108,7 +109,7 @@ async fn receive(State(expected): State<Arc<CallbackState>>, method: Method, uri
         let text = "The response contains neither a tenant nor an error. Open the link again.";
         return page(StatusCode::BAD_REQUEST, "Invalid response", text);
     };
-    let sender = expected.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let sender = expected.answer.lock().take();
     if sender.is_none_or(|sender| sender.send(answer.clone()).is_err()) {
         let text =
             "The response was received before. See the output of incident-sync for its result.";

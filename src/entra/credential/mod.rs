@@ -7,10 +7,11 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use parking_lot::{Mutex, MutexGuard};
 use secrecy::SecretString;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -112,7 +113,7 @@ impl Credential {
     }
 
     fn lock(&self) -> MutexGuard<'_, LoadedCredential> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+        self.loaded.lock()
     }
 
     /// Reads the files in a thread of their own. While it hangs, no second thread is started and no caller waits.

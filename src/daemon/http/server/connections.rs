@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,6 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -78,18 +79,18 @@ struct Connection {
 impl Open {
     fn add(&self, number: u64) -> Arc<Connection> {
         let connection = Arc::<Connection>::default();
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connections = self.connections.lock();
         connections.insert(number, Arc::clone(&connection));
         connection
     }
 
     fn remove(&self, number: u64) {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        self.connections.lock().remove(&number);
     }
 
     /// Makes room for a new connection: idle ones must not block a health check.
     fn close_oldest_idle(&self) {
-        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let connections = self.connections.lock();
         if let Some(idle) =
             connections.values().find(|connection| !connection.is_busy.load(Ordering::Relaxed))
         {
