@@ -173,7 +173,7 @@ pub fn settings(config: &Config) -> SyncSettings {
     let schedule = Schedule::new(&lines.poll, &lines.open_incidents, &lines.reconcile);
     SyncSettings {
         tenants: config.tenants.iter().map(|tenant| (tenant.id.0, Arc::clone(tenant))).collect(),
-        are_all: config.refused.is_empty(),
+        are_all: config.tenants_dir_errors.is_empty(),
         concurrency: config.sync.concurrency,
         overlap: config.sync.overlap,
         lookback: config.sync.lookback,
@@ -194,7 +194,7 @@ pub async fn engine(
     progress: Progress,
     stop: CancellationToken,
 ) -> Result<Arc<SyncEngine>, SyncError> {
-    let left = if config.refused.is_empty() {
+    let left = if config.tenants_dir_errors.is_empty() {
         RemovedTenants::AllOthers
     } else {
         RemovedTenants::Only(&[])

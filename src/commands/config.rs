@@ -33,29 +33,35 @@ pub fn run(config: &Config, command: &ConfigCommand) -> Result<(), Failure> {
     }
 }
 
-/// Prints the warnings too, at any log level.
+/// Includes the warnings, independent of the log level.
 fn check(config: &Config, args: &ConfigArgs) -> Result<(), Failure> {
-    let Config { file, tenants, warnings, refused, .. } = config;
-    let value = check_json(file.as_deref(), Some(tenants.len()), warnings, refused);
+    let Config { file, tenants, warnings, tenants_dir_errors, .. } = config;
+    let value = check_json(file.as_deref(), Some(tenants.len()), warnings, tenants_dir_errors);
     print(args.json, &value, || {
         let file = file
             .as_ref()
             .map_or_else(|| "no file, defaults only".to_owned(), |file| file.display().to_string());
-        let result =
-            if refused.is_empty() { "valid" } else { "valid except for files in tenants_dir" };
+        let result = match tenants_dir_errors[..] {
+            [] => "valid",
+            [..] => "valid except for files in tenants_dir",
+        };
         let warnings =
             warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect::<String>();
         format!("{file}: {result}, {} tenants{warnings}", tenants.len())
     })?;
-    if refused.is_empty() {
+    if tenants_dir_errors.is_empty() {
         Ok(())
     } else {
-        Err(Failure::Configuration(ConfigErrors(refused.clone()).to_string()))
+        Err(Failure::Configuration(ConfigErrors(tenants_dir_errors.clone()).to_string()))
     }
 }
 
-/// Reports a configuration that was rejected as a whole; nothing is known of its tenants.
-pub(crate) fn refused(file: Option<&Path>, errors: &ConfigErrors, args: &ConfigArgs) -> Failure {
+/// Reports a configuration that was rejected as a whole, without a number of tenants.
+pub(crate) fn report_rejected(
+    file: Option<&Path>,
+    errors: &ConfigErrors,
+    args: &ConfigArgs,
+) -> Failure {
     let printed = if args.json {
         print_line(format_args!("{:#}", check_json(file, None, &[], &errors.0)))
     } else {

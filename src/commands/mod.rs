@@ -153,7 +153,7 @@ fn load(file: Option<&Path>, command: &Command) -> Result<Config, Failure> {
         Command::Check(args) => check::refused(&errors, args),
         Command::Config { command: ConfigCommand::Check(args) } => {
             let file = crate::config::file(file);
-            config::refused(file.as_deref(), &errors, args)
+            config::report_rejected(file.as_deref(), &errors, args)
         }
         _ => Failure::Configuration(errors.to_string()),
     })?;
@@ -166,7 +166,7 @@ fn load(file: Option<&Path>, command: &Command) -> Result<Config, Failure> {
     }
     // The daemon logs them itself.
     if !matches!(command, Command::Run(_)) {
-        for error in &config.refused {
+        for error in &config.tenants_dir_errors {
             tracing::error!(owner = "operator", error = %error, "Ignoring an invalid file in tenants_dir; all other tenants are processed");
         }
     }

@@ -1,4 +1,4 @@
-//! The keys that say how an application proves who it is, in `[app]`, `[app.next]` and in tenants.
+//! The credentials of an application: the keys of `[app]`, `[app.next]` and of tenants.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ use crate::entra::credential::{
 };
 use crate::entra::managed_identity;
 
-/// Each names one kind of credential, as `managed_identity = true` does.
+/// Each selects one kind of credential, as `managed_identity = true` does.
 const KINDS: [&str; 3] = ["client_secret_file", "client_certificate_file", "federated_token_file"];
-/// What says more of a kind, with the kind that it needs.
+/// Keys that need another key.
 const DETAILS: [(&str, &str); 5] = [
     ("client_private_key_file", "client_certificate_file"),
     ("client_assertion_algorithm", "client_certificate_file"),
@@ -26,9 +26,9 @@ const DETAILS: [(&str, &str); 5] = [
     ("client_secret_expires", "client_secret_file"),
 ];
 
-/// The credential of `[app]`, or of its owner, and the one that follows it. Without `secrets` no file is opened: those of a
-/// disabled tenant may be gone. While one of the two works, files of the other that cannot be used are a warning only: the old
-/// ones are deleted before somebody moves `next` into their place, and a restart must not end the service for that.
+/// The credential of `[app]` or of the tenant `owner`, and the next one. Without `secrets` no file is opened, because those
+/// of a disabled tenant may be missing. While one of the two is usable, unusable files of the other are a warning only: during
+/// a rotation the old files may be deleted before the new ones are configured, and a restart must succeed in between.
 pub(super) fn read_both(
     section: &mut Section,
     secrets: Option<&SecretFiles>,
@@ -46,30 +46,29 @@ pub(super) fn read_both(
             [Parsed::Is(next), Parsed::Absent]
         }
         [CredentialSection::Is(first), CredentialSection::Unusable(key, problem)] => {
-            report
-                .warnings
-                .push(format!("{}: {problem}; it is left out", next_section.name_of(key)));
+            report.warnings.push(format!("{}: {problem}; ignoring it", next_section.name_of(key)));
             [Parsed::Is(first), Parsed::Absent]
         }
-        [first, next] => [first.told(section), next.told(&mut next_section)],
+        [first, next] => [first.into_parsed(section), next.into_parsed(&mut next_section)],
     };
     report.close(next_section);
     let [first, next] = both;
     (first, next)
 }
 
-/// What a section says of a credential.
+/// The credential of a section.
 enum CredentialSection {
     Absent,
     Is(Arc<Credential>),
-    /// Its files cannot be used: the key, and why.
+    /// The files cannot be used: key and reason.
     Unusable(&'static str, String),
-    /// The section itself is wrong, which was told.
+    /// The section is invalid, which has been reported.
     Wrong,
 }
 
 impl CredentialSection {
-    fn told(self, section: &mut Section) -> Parsed<Arc<Credential>> {
+    /// Reports unusable files as an error.
+    fn into_parsed(self, section: &mut Section) -> Parsed<Arc<Credential>> {
         match self {
             Self::Absent => Parsed::Absent,
             Self::Is(credential) => Parsed::Is(credential),
@@ -89,14 +88,16 @@ fn read(
     report: &mut Report,
 ) -> CredentialSection {
     let is_identity = section.flag("managed_identity", false);
-    let mut given: Vec<&str> = KINDS.into_iter().filter(|key| section.has(key)).collect();
-    given.extend(is_identity.then_some("managed_identity"));
-    let has_secret = section.has("client_secret") || given.contains(&"client_secret_file");
+    let mut kinds: Vec<&str> = KINDS.into_iter().filter(|key| section.has(key)).collect();
+    kinds.extend(is_identity.then_some("managed_identity"));
+    let has_secret = section.has("client_secret") || kinds.contains(&"client_secret_file");
     for (detail, of) in DETAILS {
-        let is_there = given.contains(&of) || of == "client_secret_file" && has_secret;
-        if section.has(detail) && !is_there {
-            section
-                .error(detail, format!("has no effect without {of}; set that too or remove this"));
+        let is_used = kinds.contains(&of) || of == "client_secret_file" && has_secret;
+        if section.has(detail) && !is_used {
+            section.error(
+                detail,
+                format!("has no effect without {of}; set it too, or remove this key"),
+            );
         }
     }
     let expires = section.parsed("client_secret_expires", parse_date).ok();
@@ -108,13 +109,13 @@ fn read(
     });
     let identity = read_identity(section, is_identity);
 
-    let others = given.iter().filter(|key| **key != "client_secret_file").count();
+    let others = kinds.iter().filter(|key| **key != "client_secret_file").count();
     if others + usize::from(has_secret) > 1 {
         let inline = if section.is_from_env("client_secret") { "client_secret, " } else { "" };
-        let last = given.last().copied().unwrap_or("client_secret");
-        let kinds = given.join(", ");
+        let last = kinds.last().copied().unwrap_or("client_secret");
+        let list = kinds.join(", ");
         let problem = format!(
-            "more than one credential ({inline}{kinds}); keep one here, a second one may stand in next"
+            "more than one credential ({inline}{list}); keep one here. A second one belongs in next"
         );
         section.error(last, problem);
         return CredentialSection::Wrong;
@@ -149,19 +150,19 @@ fn read_secret(
     let inline_from_env = section.is_from_env("client_secret");
     let file_from_env = section.is_from_env("client_secret_file");
     if both && inline_from_env == file_from_env {
-        section.error("client_secret", "set beside client_secret_file; keep one of the two");
+        section.error("client_secret", "set together with client_secret_file; keep one of the two");
     }
     if section.has("client_secret") && !inline_from_env {
-        let place = section.name_of("client_secret");
+        let key = section.name_of("client_secret");
         report.warnings.push(format!(
-            "{place}: a secret in the configuration; move it into client_secret_file"
+            "{key}: a secret in the configuration; move it into a file and set client_secret_file"
         ));
     }
     let inline = section.parsed("client_secret", |text| match text.trim() {
-        "" => Err("is empty; set the client secret, better in client_secret_file".to_owned()),
+        "" => Err("is empty; set client_secret_file".to_owned()),
         secret => Ok(CredentialSource::Secret(SecretString::from(secret))),
     });
-    // The environment overrides the file, whichever of the two keys it sets.
+    // A variable for one of the two keys overrides both keys of the file.
     if both && inline_from_env && !file_from_env {
         section.text("client_secret_file");
         return inline;
@@ -192,7 +193,7 @@ fn read_certificate(
     })
 }
 
-fn read_identity(section: &mut Section, is_on: bool) -> Parsed<CredentialSource> {
+fn read_identity(section: &mut Section, is_enabled: bool) -> Parsed<CredentialSource> {
     let client_id = section.parsed("managed_identity_client_id", |id| {
         let cure = "set the client id of the user-assigned managed identity";
         parse_guid(id).map(|id| id.to_string()).ok_or(format!("not a GUID; {cure}"))
@@ -202,21 +203,21 @@ fn read_identity(section: &mut Section, is_on: bool) -> Parsed<CredentialSource>
             Ok(url)
         }
         _ => Err(format!(
-            "is for tests on loopback; remove it, and {} is asked",
+            "must be an http:// URL on loopback, for tests; remove the key to use {}",
             managed_identity::ENDPOINT
         )),
     });
-    if !is_on {
+    if !is_enabled {
         return Parsed::Absent;
     }
-    let fixed =
-        || Url::parse(managed_identity::ENDPOINT).expect("the address of the service is a URL");
+    let default =
+        || Url::parse(managed_identity::ENDPOINT).expect("the default endpoint is a valid URL");
     match (client_id, endpoint) {
         (Parsed::Is(client_id), Parsed::Is(endpoint)) => {
             Parsed::Is(CredentialSource::ManagedIdentity { client_id, endpoint })
         }
         (Parsed::Is(client_id), Parsed::Absent) => {
-            Parsed::Is(CredentialSource::ManagedIdentity { client_id, endpoint: fixed() })
+            Parsed::Is(CredentialSource::ManagedIdentity { client_id, endpoint: default() })
         }
         (Parsed::Absent, _) => {
             section.error(
@@ -229,18 +230,18 @@ fn read_identity(section: &mut Section, is_on: bool) -> Parsed<CredentialSource>
     }
 }
 
-/// Of a disabled tenant: nothing is opened.
+/// For a disabled tenant, whose files are not opened.
 fn unread() -> CredentialSource {
     CredentialSource::Secret(SecretString::default())
 }
 
-/// The end of that day.
+/// The end of a day.
 fn parse_date(text: &str) -> Result<DateTime<Utc>, String> {
     let date = text.trim().parse::<NaiveDate>();
     let date = date.map_err(|_| {
         "not a date; write it like 2027-01-31, as the app registration shows it".to_owned()
     })?;
-    // It works until the last day is over.
+    // The secret is valid until the end of its last day.
     let end = date.checked_add_days(Days::new(1)).ok_or("is too far away")?;
     Ok(end.and_time(NaiveTime::MIN).and_utc())
 }

@@ -1,29 +1,29 @@
-//! The one dialect of cron lines, for the check of the configuration and for due times. tokio-cron-scheduler, which makes the
-//! ticks, reads its lines the same way and takes no other parser; a test in `sync::schedule` compares the two.
+//! The cron dialect of validation and due times. tokio-cron-scheduler, which makes the ticks, has a parser of its own; a test
+//! in `sync::schedule` verifies that both agree.
 
 use chrono::DateTime;
 use croner::Cron;
 use croner::errors::CronError;
 use croner::parser::{CronParser, Seconds};
 
-/// Reads a line of six fields, the first one seconds. Where it restricts both day and weekday, both must match.
+/// Parses six fields, the first one seconds. If a line restricts both day and weekday, both must match.
 pub fn parse(line: &str) -> Result<Cron, CronError> {
     CronParser::builder().seconds(Seconds::Required).dom_and_dow(true).build().parse(line)
 }
 
-/// Refuses a line that does not parse or never comes due.
+/// Rejects a line that does not parse or is never due.
 pub(super) fn check(line: &str) -> Result<String, String> {
     let fields = line.split_whitespace().count();
     let form = "write second, minute, hour, day, month, weekday, such as \"0 */5 * * * *\"";
     if fields == 5 {
         return Err(format!(
-            "has five fields and needs six, the seconds first; write \"0 {}\"",
+            "has five fields instead of six (the first one is seconds); write \"0 {}\"",
             line.trim()
         ));
     }
     let cron = parse(line).map_err(|error| format!("not a cron line ({error}); {form}"))?;
-    // 30 February parses and never comes.
+    // 30 February parses, but is never due.
     cron.find_next_occurrence(&DateTime::UNIX_EPOCH, false)
-        .map_err(|_| format!("never comes due; {form}"))?;
+        .map_err(|_| format!("is never due; {form}"))?;
     Ok(line.to_owned())
 }

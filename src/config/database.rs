@@ -1,4 +1,4 @@
-//! `[database]`: a server of the operator's, or our private one.
+//! `[database]`: the operator's server or the private one.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,10 +13,10 @@ use super::secrets::SecretFiles;
 use super::section::{Parsed, Report, Section};
 use crate::postgres::EmbeddedSettings;
 
-/// The private server allows 40 connections, and a few commands run beside the daemon.
-const MOST_EMBEDDED_CONNECTIONS: u32 = 30;
+/// The private server allows 40 connections; commands need some of them while the daemon runs.
+const EMBEDDED_CONNECTIONS_MAX: u32 = 30;
 const SSL_MODES: &str = "disable, allow, prefer, require, verify-ca, verify-full";
-/// What sqlx understands in a URL. It would only log others, values and all.
+/// The parameters that sqlx supports in a URL. It ignores others and logs their values.
 const URL_PARAMETERS: &[&str] = &[
     "sslmode",
     "ssl-mode",
@@ -43,27 +43,26 @@ const URL_PARAMETERS: &[&str] = &[
 pub struct Database {
     /// The server.
     pub server: DatabaseServer,
-    /// The most connections that this process opens.
+    /// Limit for this process.
     pub max_connections: u32,
     /// Whether a run that stored something sends `NOTIFY incident_sync_changes`.
     pub notify: bool,
 }
 
-/// Whose Postgres it is.
 #[derive(Debug, Clone)]
 pub enum DatabaseServer {
-    /// Our private one, run as a child.
+    /// A private server, run as a child process.
     Embedded(EmbeddedSettings),
     /// The one in `database.url`.
     Url(Box<DatabaseUrl>),
 }
 
-/// Connect options that keep their password to themselves.
+/// Connect options whose `Debug` and `Display` omit the password.
 #[derive(Clone)]
 pub struct DatabaseUrl(PgConnectOptions);
 
 impl DatabaseUrl {
-    /// For sqlx only: their `Debug` prints the password.
+    /// For sqlx only: the `Debug` of these options prints the password.
     pub fn connect_options(&self) -> &PgConnectOptions {
         &self.0
     }
@@ -72,9 +71,10 @@ impl DatabaseUrl {
 /// `postgres://user@host:port/database?sslmode=...`
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (user, database) =
-            (self.0.get_username(), self.0.get_database().unwrap_or(self.0.get_username()));
-        let (host, mode) = (host_of(&self.0), ssl_mode_name(self.0.get_ssl_mode()));
+        let user = self.0.get_username();
+        let database = self.0.get_database().unwrap_or(user);
+        let host = host_of(&self.0);
+        let mode = ssl_mode_name(self.0.get_ssl_mode());
         write!(f, "postgres://{user}@{host}:{}/{database}?sslmode={mode}", self.0.get_port())
     }
 }
@@ -85,24 +85,24 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// Reads the section.
 pub(super) fn read(
     mut section: Section,
     state_dir: &Path,
     secrets: &SecretFiles,
     report: &mut Report,
 ) -> Database {
-    let (url_set, url_name) = (section.has("url"), section.name_of("url"));
+    let url_set = section.has("url");
+    let url_name = section.name_of("url");
     let url_in_file = url_set && !section.is_from_env("url");
     let url = section.parsed("url", parse_url);
-    if url_in_file && let Parsed::Is(GivenUrl { inline_password: true, .. }) = &url {
+    if url_in_file && let Parsed::Is(ParsedUrl { inline_password: true, .. }) = &url {
         report.warnings.push(format!(
-            "{url_name}: holds a password; move it into a file named by database.password_file"
+            "{url_name}: contains a password; move it into a file and set database.password_file"
         ));
     }
-    let of_embedded = ["postgres_bin", "embedded_dir"];
-    let of_url = ["password_file", "sslmode", "sslrootcert"];
-    for key in if url_set { &of_embedded[..] } else { &of_url[..] } {
+    let embedded_keys = ["postgres_bin", "embedded_dir"];
+    let url_keys = ["password_file", "sslmode", "sslrootcert"];
+    for key in if url_set { &embedded_keys[..] } else { &url_keys[..] } {
         if section.has(key) {
             let why = if url_set {
                 "because database.url is set"
@@ -130,16 +130,16 @@ pub(super) fn read(
             )
         })
     });
-    let most = if url_set { 100 } else { MOST_EMBEDDED_CONNECTIONS };
-    let max_connections = section.number("max_connections", 1..=most, 4);
+    let limit = if url_set { 100 } else { EMBEDDED_CONNECTIONS_MAX };
+    let max_connections = section.number("max_connections", 1..=limit, 4);
     let notify = section.flag("notify", false);
 
     let server = match url.ok() {
         None => {
-            section.default_is("embedded_dir", settings.dir.display());
+            section.add_default("embedded_dir", settings.dir.display());
             DatabaseServer::Embedded(settings)
         }
-        Some(GivenUrl { mut options, ssl_mode: in_url, .. }) => {
+        Some(ParsedUrl { mut options, ssl_mode: in_url, .. }) => {
             if let Some(password) = password {
                 options = options.password(password.expose_secret());
             }
@@ -148,7 +148,7 @@ pub(super) fn read(
             }
             let (options, warning) = secure(options, ssl_mode.ok().or(in_url));
             let from = if in_url.is_some() { "database.url" } else { "default" };
-            section.follows("sslmode", ssl_mode_name(options.get_ssl_mode()), from);
+            section.add_derived("sslmode", ssl_mode_name(options.get_ssl_mode()), from);
             report.warnings.extend(warning.map(|warning| format!("{url_name}: {warning}")));
             DatabaseServer::Url(Box::new(DatabaseUrl(options)))
         }
@@ -157,15 +157,15 @@ pub(super) fn read(
     Database { server, max_connections, notify }
 }
 
-/// `database.url`, and what it said explicitly.
-struct GivenUrl {
+/// `database.url` with its explicit settings.
+struct ParsedUrl {
     options: PgConnectOptions,
     ssl_mode: Option<PgSslMode>,
     inline_password: bool,
 }
 
-/// No error repeats a part of the URL: any part may be a piece of the password.
-fn parse_url(text: &str) -> Result<GivenUrl, String> {
+/// No error repeats a part of the URL, because any part may contain the password.
+fn parse_url(text: &str) -> Result<ParsedUrl, String> {
     let form = "write it like postgres://user@host/database, special characters percent-encoded";
     let url = Url::parse(text).map_err(|error| format!("not a URL ({error}); {form}"))?;
     if !["postgres", "postgresql"].contains(&url.scheme()) {
@@ -173,21 +173,18 @@ fn parse_url(text: &str) -> Result<GivenUrl, String> {
     }
     let known = |name: &str| URL_PARAMETERS.contains(&name) || name.starts_with("options[");
     if url.query_pairs().any(|(name, _)| !known(&name)) {
-        return Err(format!(
-            "has a parameter that is unknown; valid: {}",
-            URL_PARAMETERS.join(", ")
-        ));
+        return Err(format!("has an unknown parameter; valid: {}", URL_PARAMETERS.join(", ")));
     }
     let explicit = |names: &[&str]| url.query_pairs().any(|(name, _)| names.contains(&&*name));
     let options = PgConnectOptions::from_str(text).map_err(|_| {
-        format!("has a parameter with a wrong value (sslmode may be {SSL_MODES}); {form}")
+        format!("has a parameter with an invalid value (sslmode may be {SSL_MODES}); {form}")
     })?;
     let ssl_mode = explicit(&["sslmode", "ssl-mode"]).then(|| options.get_ssl_mode());
     let inline_password = url.password().is_some() || explicit(&["password"]);
-    Ok(GivenUrl { options: options.application_name("incident-sync"), ssl_mode, inline_password })
+    Ok(ParsedUrl { options: options.application_name("incident-sync"), ssl_mode, inline_password })
 }
 
-/// sqlx's own default silently falls back to plain text; to another machine we insist on its certificate.
+/// The default of sqlx falls back to plain text silently. A remote server must present a valid certificate.
 fn secure(
     options: PgConnectOptions,
     explicit: Option<PgSslMode>,
@@ -196,8 +193,11 @@ fn secure(
     let mode = explicit.unwrap_or(if local { PgSslMode::Prefer } else { PgSslMode::VerifyFull });
     let weak = !local && !matches!(mode, PgSslMode::VerifyFull);
     let warning = weak.then(|| {
-        let (host, mode) = (host_of(&options), ssl_mode_name(mode));
-        format!("sslmode {mode} does not prove that {host} is the right server; set sslmode to verify-full")
+        format!(
+            "sslmode {} does not verify the identity of {}; set sslmode to verify-full",
+            ssl_mode_name(mode),
+            host_of(&options)
+        )
     });
     (options.ssl_mode(mode), warning)
 }

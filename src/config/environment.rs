@@ -1,18 +1,31 @@
-//! Puts the variables of the environment on top of what the file says.
+//! The environment. Its variables override the keys of the file.
+
+use std::collections::HashMap;
 
 use config::{Map, Value, ValueKind};
 
-use super::Variables;
 use super::errors::ConfigError;
 
-/// Begins the name of each variable that sets a key.
+/// The prefix of each variable that sets a key.
 const PREFIX: &str = "incident_sync__";
-/// Stands between section and key in such a name.
+/// Separates section and key in such a name.
 const SEPARATOR: &str = "__";
 
-/// Sets what the variables name; what cannot be set is told. Such values have the variable as origin, those of files none.
+/// Variables by name; a parameter, so that tests need not change the environment of the process.
+pub(super) type Variables = HashMap<String, String>;
+
+pub(super) fn process_environment() -> Variables {
+    std::env::vars_os().map(|(name, value)| (lossy(&name), lossy(&value))).collect()
+}
+
+fn lossy(text: &std::ffi::OsStr) -> String {
+    text.to_string_lossy().into_owned()
+}
+
+/// Sets the keys that the variables name, and returns an error for each one that it cannot set. The origin of such a value is
+/// its variable; values of files have no origin.
 pub(super) fn overlay(tree: &mut Map<String, Value>, environment: &Variables) -> Vec<ConfigError> {
-    // In order, so that the same mistakes are always told in the same way.
+    // Sorted, so that equal errors are always reported in the same order.
     let mut variables: Vec<_> = environment.iter().collect();
     variables.sort_unstable();
     let mut errors = Vec::new();
@@ -39,7 +52,8 @@ fn set(
     let mut sections: Vec<&str> = path.split(SEPARATOR).collect();
     if sections[0].split('[').next() == Some("tenants") {
         return Err(
-            "the environment cannot set tenants; write them into the file, or each into one of tenants_dir".to_owned()
+            "the environment cannot set tenants; add them to the main file or to tenants_dir"
+                .to_owned(),
         );
     }
     let key = sections.pop().unwrap_or_default();

@@ -24,9 +24,9 @@ impl std::error::Error for ConfigErrors {}
 pub struct ConfigError {
     /// The file, or `environment`.
     pub file: String,
-    /// The key such as `tenants[3] (Contoso).id`, or the name of the variable; empty when the file as such is wrong.
+    /// The key such as `tenants[3] (Contoso).id`, or the variable; empty if the error concerns the whole file.
     pub key: String,
-    /// What is wrong; cure.
+    /// Cause and fix.
     pub problem: String,
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// A text of several lines without characters that are not seen.
+/// A text of several lines without invisible characters.
 fn visible_lines(text: &str) -> String {
     text.lines().map(visible).collect::<Vec<_>>().join("\n")
 }

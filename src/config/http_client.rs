@@ -1,4 +1,4 @@
-//! `[http_client]`: the way to Microsoft through a company's network.
+//! `[http_client]`: proxy and certificate authorities on the path to Microsoft.
 
 use reqwest::{Certificate, Proxy};
 use secrecy::{ExposeSecret, SecretString};
@@ -19,7 +19,7 @@ pub(super) fn read(mut section: Section, secrets: &SecretFiles, report: &mut Rep
     ) {
         section.error(
             "proxy_password_file",
-            "has no effect without a URL in proxy; set that too or remove this",
+            "has no effect without a URL in proxy; set it too, or remove this key",
         );
     }
     let authorities = section.parsed("ca_file", |name| {
@@ -36,9 +36,9 @@ pub(super) fn read(mut section: Section, secrets: &SecretFiles, report: &mut Rep
                 Ok(authorities)
             }
             Ok(authorities) if !authorities.is_empty() => {
-                Err(cannot(&"a certificate in it is damaged"))
+                Err(cannot(&"it contains an invalid certificate"))
             }
-            _ => Err(cannot(&"no certificate is in it")),
+            _ => Err(cannot(&"it contains no certificate")),
         }
     });
     report.close(section);
@@ -48,7 +48,7 @@ pub(super) fn read(mut section: Section, secrets: &SecretFiles, report: &mut Rep
     }
 }
 
-/// No error repeats a part of the URL: any part may be a piece of the password.
+/// No error repeats a part of the URL, because any part may contain the password.
 fn parse_proxy(text: &str, password: Option<&SecretString>) -> Result<ProxyChoice, String> {
     if text == "environment" {
         return Ok(ProxyChoice::Environment);
@@ -59,7 +59,7 @@ fn parse_proxy(text: &str, password: Option<&SecretString>) -> Result<ProxyChoic
     }
     if url.password().is_some() {
         return Err(
-            "holds a password; move it into a file named by http_client.proxy_password_file"
+            "contains a password; move it into a file and set http_client.proxy_password_file"
                 .to_owned(),
         );
     }
@@ -68,7 +68,7 @@ fn parse_proxy(text: &str, password: Option<&SecretString>) -> Result<ProxyChoic
             return Err(format!("has no user for the password of proxy_password_file; {FORM}"));
         }
         url.set_password(Some(password.expose_secret()))
-            .map_err(|()| format!("takes no password; {FORM}"))?;
+            .map_err(|()| format!("cannot have a password; {FORM}"))?;
     }
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let address = (host, url.port_or_known_default().unwrap_or(80));

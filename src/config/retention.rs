@@ -6,29 +6,29 @@ use super::section::{Report, Section};
 use super::{DAY, Sync};
 use crate::tenant::Retention;
 
-const LONGEST: Duration = DAY.saturating_mul(100 * 365);
+const RETENTION_MAX: Duration = DAY.saturating_mul(100 * 365);
 
-/// What holds for tenants that say nothing of their own.
+/// The retention of tenants without a setting of their own.
 pub(super) struct RetentionDefaults {
     common: Retention,
-    /// What is deleted earlier would be read again.
-    shortest: Duration,
+    /// The API would return incidents again that are deleted earlier.
+    minimum: Duration,
 }
 
 pub(super) fn read(mut section: Section, sync: &Sync, report: &mut Report) -> RetentionDefaults {
-    let shortest = sync.lookback.max(DAY * sync.reconcile_days);
+    let minimum = sync.lookback.max(DAY * sync.reconcile_days);
     let common = Retention {
-        incidents: section.span("incidents", shortest..=LONGEST),
-        runs: section.duration("runs", DAY..=LONGEST, Retention::default().runs),
+        incidents: section.span("incidents", minimum..=RETENTION_MAX),
+        runs: section.duration("runs", DAY..=RETENTION_MAX, Retention::default().runs),
     };
     report.close(section);
-    RetentionDefaults { common, shortest }
+    RetentionDefaults { common, minimum }
 }
 
 impl RetentionDefaults {
-    /// A tenant's own word on incidents wins.
+    /// The retention of a tenant, whose own key overrides that of incidents.
     pub(super) fn of_tenant(&self, section: &mut Section) -> Retention {
-        let own = section.span("retention", self.shortest..=LONGEST);
+        let own = section.span("retention", self.minimum..=RETENTION_MAX);
         Retention { incidents: own.or(self.common.incidents), ..self.common }
     }
 }

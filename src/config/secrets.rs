@@ -1,4 +1,4 @@
-//! Where secret files are looked for.
+//! The directories of secret files.
 
 use std::path::PathBuf;
 
@@ -6,21 +6,20 @@ use secrecy::SecretString;
 
 use crate::entra::secret_file::SecretFile;
 
-/// The folders of secret files.
 pub(super) struct SecretFiles {
-    /// `$CREDENTIALS_DIRECTORY`: systemd's, which guards it by itself.
+    /// `$CREDENTIALS_DIRECTORY`, to which systemd restricts access.
     pub(super) credentials: Option<PathBuf>,
-    /// Relative paths begin at the configuration file.
+    /// The directory of the configuration file, for relative paths.
     pub(super) folder: PathBuf,
 }
 
 impl SecretFiles {
-    /// The secret in that file, without its last line break.
+    /// The content of a secret file, without its last line break.
     pub(super) fn read(&self, name: &str) -> Result<SecretString, String> {
         self.file(name).line()
     }
 
-    /// The file of that name: a bare one is a credential of systemd's first.
+    /// The file of this name. For a name without a slash, a credential of systemd takes precedence.
     pub(super) fn file(&self, name: &str) -> SecretFile {
         let is_bare = !name.contains('/');
         let credential = self.credentials.as_ref().map(|credentials| credentials.join(name));
@@ -28,7 +27,7 @@ impl SecretFiles {
             Some(path) if is_bare && path.exists() => path,
             _ => self.folder.join(name),
         };
-        let places = match &self.credentials {
+        let locations = match &self.credentials {
             Some(credentials) => {
                 format!(" in {} or {}", credentials.display(), self.folder.display())
             }
@@ -36,6 +35,6 @@ impl SecretFiles {
         };
         let is_guarded =
             self.credentials.as_ref().is_some_and(|credentials| path.starts_with(credentials));
-        SecretFile { path, bare: is_bare.then_some(places), is_guarded }
+        SecretFile { path, bare: is_bare.then_some(locations), is_guarded }
     }
 }

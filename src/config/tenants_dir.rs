@@ -1,4 +1,4 @@
-//! `tenants_dir`: a directory of files that are a tenant each.
+//! `tenants_dir`: a directory with one file for each tenant.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -12,21 +12,21 @@ use nix::unistd::geteuid;
 
 use super::errors::ConfigError;
 use super::section::{Report, Section};
+use super::toml_file;
 use crate::error::visible;
 use crate::tenant::TenantId;
 
 /// The directory as it was read.
 #[derive(Debug, Clone)]
 pub struct TenantsDir {
-    /// Where it is.
     pub path: PathBuf,
-    /// Whose file is whose, by the name that errors give it.
+    /// The tenants by file name, as errors show it.
     pub tenants: HashMap<String, TenantId>,
-    /// How it looked just before its files were read.
+    /// The fingerprint just before the files were read.
     pub as_read: Option<Fingerprint>,
 }
 
-/// What changes when somebody writes, replaces or removes a file.
+/// Path, modification time, length and inode of each file; changes when a file is written, replaced or removed.
 pub type Fingerprint = Vec<(PathBuf, Option<SystemTime>, u64, u64)>;
 
 impl TenantsDir {
@@ -41,7 +41,7 @@ impl TenantsDir {
         let mut paths = fs::read_dir(&self.path)?
             .map(|entry| Ok(entry?.path()))
             .collect::<io::Result<Vec<_>>>()?;
-        // Editors keep their drafts in dot files.
+        // Editors write drafts to dot files.
         let hidden = |path: &Path| {
             path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
         };
@@ -52,7 +52,7 @@ impl TenantsDir {
         Ok(paths)
     }
 
-    /// How the directory looks; `None` while it cannot be read.
+    /// `None` while the directory cannot be read.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         let print = |path: PathBuf| {
             let about = fs::metadata(&path).ok();
@@ -62,17 +62,17 @@ impl TenantsDir {
         Some(self.files().ok()?.into_iter().map(print).collect())
     }
 
-    /// One section for each file that was not refused.
+    /// One section for each file that was not rejected.
     pub(super) fn sections(
         &self,
-        refused: &[ConfigError],
+        rejected: &[ConfigError],
         report: &mut Report,
     ) -> Result<Vec<Section>, String> {
         let path = self.path.display();
         let cannot = |error: io::Error| match error.kind() {
             io::ErrorKind::PermissionDenied => {
                 format!(
-                    "the service's user cannot read {path}: {error}; run chmod go+rx {path} (and see its parents)"
+                    "cannot read {path} as the service user: {error}. Run: chmod go+rx {path} (and check its parent directories)"
                 )
             }
             _ => format!("cannot read {path}: {error}; create the directory or remove the key"),
@@ -83,10 +83,10 @@ impl TenantsDir {
         let mut sections = Vec::new();
         for path in self.files().map_err(cannot)? {
             let name = path.display().to_string();
-            if refused.iter().any(|error| error.file == name) {
+            if rejected.iter().any(|error| error.file == name) {
                 continue;
             }
-            match super::parse_file_if(&path, |about| check_writers(about, &path)) {
+            match toml_file::parse_file_if(&path, |about| check_writers(about, &path)) {
                 Ok(table) => sections.push(Section::new(&name, "", "tenants", table)),
                 Err(error) => report.error(error),
             }
@@ -95,27 +95,28 @@ impl TenantsDir {
     }
 }
 
-/// Fails where another user may write the directory or one of its files: what stands there decides which tenants are read, and
-/// where the credential is sent. As with files of secrets, root and the service's user are trusted and no group is.
+/// Fails if another user can write the directory or one of its files, because their content determines which tenants are read
+/// and where the credential is sent. As with secret files, root and the service user are trusted, groups are not.
 fn check_writers(about: &Metadata, path: &Path) -> Result<(), String> {
     const OTHERS_WRITE: u32 = 0o022;
-    // Others may add files there, which are then theirs and refused, and replace none.
+    // Other users can add files, which are rejected by owner, but cannot replace any.
     const STICKY: u32 = 0o1000;
     let shown = visible(&path.display().to_string());
-    let (owner, us) = (about.uid(), geteuid().as_raw());
-    if owner != 0 && owner != us {
+    let owner = about.uid();
+    let service = geteuid().as_raw();
+    if owner != 0 && owner != service {
         return Err(format!(
-            "{shown} belongs to user {owner}, who decides by it where the credential is sent; check what it says, then run chown {us} {shown}"
+            "{shown} is owned by user {owner}, who could have the credential sent elsewhere. Check its content, then run: chown {service} {shown}"
         ));
     }
     let is_shared =
         about.mode() & OTHERS_WRITE != 0 && !(about.is_dir() && about.mode() & STICKY != 0);
-    // A volume of Kubernetes is open to all and mounted so that nobody can write it.
+    // Volumes of Kubernetes have an open mode but are mounted read-only.
     let is_read_only =
         || statvfs(path).is_ok_and(|system| system.flags().contains(FsFlags::ST_RDONLY));
     if is_shared && !is_read_only() {
         return Err(format!(
-            "{shown} can be written by other users, who could have the credential sent elsewhere; check what it says, then run chmod go-w {shown}"
+            "{shown} is writable by other users, who could have the credential sent elsewhere. Check its content, then run: chmod go-w {shown}"
         ));
     }
     Ok(())
@@ -129,30 +130,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directory_or_file_of_other_writers_is_refused() {
+    fn directory_and_file_of_other_writers_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("contoso.toml");
         fs::write(&file, "").unwrap();
-        let judged = |path: &Path, mode| {
+        let check = |path: &Path, mode| {
             fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
             check_writers(&fs::metadata(path).unwrap(), path)
         };
         for path in [folder.path(), &file] {
             let cure = format!("chmod go-w {}", path.display());
             for mode in [0o777, 0o770, 0o702, 0o720] {
-                assert!(judged(path, mode).unwrap_err().contains(&cure), "{mode:o}");
+                assert!(check(path, mode).unwrap_err().contains(&cure), "{mode:o}");
             }
             for mode in [0o755, 0o750, 0o700] {
-                assert_eq!(judged(path, mode), Ok(()), "{mode:o}");
+                assert_eq!(check(path, mode), Ok(()), "{mode:o}");
             }
         }
-        assert_eq!(judged(folder.path(), 0o1777), Ok(()), "nobody can replace a file there");
-        assert!(judged(&file, 0o1666).is_err(), "the bit means nothing on a file");
+        assert_eq!(check(folder.path(), 0o1777), Ok(()), "other users cannot replace a file there");
+        assert!(check(&file, 0o1666).is_err(), "the sticky bit has no effect on a file");
         if geteuid().is_root() {
             for path in [folder.path(), &file] {
-                judged(path, 0o755).unwrap();
+                check(path, 0o755).unwrap();
                 chown(path, Some(65_534), None).unwrap();
-                let refused = judged(path, 0o755).unwrap_err();
+                let refused = check(path, 0o755).unwrap_err();
                 assert!(
                     refused.contains("user 65534") && refused.contains("chown 0 /"),
                     "{refused}"

@@ -20,13 +20,13 @@ use crate::tenant::TenantId;
 
 /// A change is applied when the directory has not changed for this long: files may arrive one by one or half written.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// The longest pause between attempts to apply a partly invalid configuration: a secret may arrive after the file that
-/// names it.
+/// The longest pause between attempts to apply a partly invalid configuration. Attempts are repeated because a secret may
+/// arrive after the file that names it.
 const NEXT_ATTEMPT_MAX: Duration = Duration::from_secs(60);
 /// Reading from a remote file system must not delay a stop or the next poll.
-const READ_PATIENCE: Duration = Duration::from_secs(20);
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Reads the configuration again when something changed.
+/// Reloads the configuration on request and when `tenants_dir` changes.
 #[derive(Debug)]
 pub struct Reloader {
     engine: Arc<SyncEngine>,
@@ -35,24 +35,24 @@ pub struct Reloader {
     /// The main file as of the last requested reload.
     main: MainFile,
     dir: Option<TenantsDir>,
-    /// The directory as of the last applied change, and of the last attempt.
-    taken_over: Option<Fingerprint>,
-    tried: Option<Fingerprint>,
+    /// The directory when a change was last applied.
+    applied: Option<Fingerprint>,
+    /// The directory at the last attempt.
+    attempted: Option<Fingerprint>,
     next_attempt: Option<NextAttempt>,
     /// The errors that were logged; the same ones are not logged again.
-    refused: Vec<ConfigError>,
+    logged_errors: Vec<ConfigError>,
     reading: Option<JoinHandle<Result<Config, ConfigErrors>>>,
 }
 
-/// A further attempt.
 #[derive(Debug, Clone, Copy)]
 struct NextAttempt {
-    of: ReloadScope,
+    scope: ReloadScope,
     at: Instant,
     pause: Duration,
 }
 
-/// How much is read again.
+/// What to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReloadScope {
     /// Everything, on request.
@@ -66,63 +66,61 @@ enum ReloadOutcome {
     Complete,
     /// Applied except for invalid files.
     Partial,
-    /// The previous one stays; retrying may help.
+    /// The previous configuration stays; a retry may succeed.
     RetryLater,
-    /// The previous one stays until the next request.
-    Refused,
+    /// The previous configuration stays until the next request.
+    Rejected,
 }
 
 impl Reloader {
-    /// `config` is the configuration in force.
+    /// `config` is the active configuration.
     pub fn new(
         engine: Arc<SyncEngine>,
         file: Option<PathBuf>,
         wake: Arc<Notify>,
         config: &Config,
     ) -> Self {
-        let (main, dir) = (config.main.clone(), config.tenants_dir.clone());
-        let taken_over = dir.as_ref().and_then(|dir| dir.as_read.clone());
-        let tried = taken_over.clone();
-        let (next_attempt, refused, reading) = (None, Vec::new(), None);
+        let dir = config.tenants_dir.clone();
+        let applied = dir.as_ref().and_then(|dir| dir.as_read.clone());
         let mut reloader = Self {
             engine,
             file,
             wake,
-            main,
+            main: config.main.clone(),
             dir,
-            taken_over,
-            tried,
-            next_attempt,
-            refused,
-            reading,
+            attempted: applied.clone(),
+            applied,
+            next_attempt: None,
+            logged_errors: Vec::new(),
+            reading: None,
         };
-        if !config.refused.is_empty() {
-            reloader.try_again(ReloadScope::TenantsDir);
+        if !config.tenants_dir_errors.is_empty() {
+            reloader.schedule_attempt(ReloadScope::TenantsDir);
         }
-        count_refused(&config.refused);
-        reloader.log_refused(
-            &config.refused,
+        set_rejected_files_gauge(&config.tenants_dir_errors);
+        reloader.log_new_errors(
+            &config.tenants_dir_errors,
             "Ignoring an invalid file in tenants_dir; its tenant is not synchronized until the file is valid",
         );
         reloader
     }
 
     pub async fn watch(mut self, mut hangup: Signal) {
-        let mut look = tokio::time::interval(POLL_INTERVAL);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut last = self.tried.clone();
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last = self.attempted.clone();
         loop {
-            let is_asked = tokio::select! {
+            let is_requested = tokio::select! {
                 hangup = hangup.recv() => match hangup {
                     Some(()) => true,
                     None => return,
                 },
-                _ = look.tick() => false,
+                _ = poll.tick() => false,
             };
             let now = self.fingerprint().await;
-            let is_changed = now != self.tried && now == last;
+            let is_changed = now != self.attempted && now == last;
             last.clone_from(&now);
-            if is_asked {
+            if is_requested {
                 notify(|| sd_notify::notify(&[NotifyState::Reloading])).await;
                 self.attempt(ReloadScope::All, now).await;
                 notify(|| sd_notify::notify(&[NotifyState::Ready])).await;
@@ -130,12 +128,12 @@ impl Reloader {
                 let scope = self
                     .next_attempt
                     .take()
-                    .map_or(ReloadScope::TenantsDir, |next_attempt| next_attempt.of);
+                    .map_or(ReloadScope::TenantsDir, |next_attempt| next_attempt.scope);
                 self.attempt(scope, now).await;
             } else if let Some(next_attempt) =
                 self.next_attempt.filter(|next_attempt| next_attempt.at <= Instant::now())
             {
-                self.attempt(next_attempt.of, now).await;
+                self.attempt(next_attempt.scope, now).await;
             }
         }
     }
@@ -143,41 +141,42 @@ impl Reloader {
     async fn attempt(&mut self, scope: ReloadScope, now: Option<Fingerprint>) {
         match self.reload(scope, &now).await {
             ReloadOutcome::Complete => self.next_attempt = None,
-            ReloadOutcome::Partial => self.try_again(ReloadScope::TenantsDir),
-            ReloadOutcome::RetryLater => self.try_again(scope),
-            // The changes in the directory are still to be tried without the invalid main file.
-            ReloadOutcome::Refused => return,
+            ReloadOutcome::Partial => self.schedule_attempt(ReloadScope::TenantsDir),
+            ReloadOutcome::RetryLater => self.schedule_attempt(scope),
+            // Changes of the directory remain to be applied with the previous main file.
+            ReloadOutcome::Rejected => return,
         }
-        self.tried = now;
+        self.attempted = now;
         self.wake.notify_one();
     }
 
-    fn try_again(&mut self, of: ReloadScope) {
+    fn schedule_attempt(&mut self, scope: ReloadScope) {
         let pause = self
             .next_attempt
-            .filter(|next_attempt| next_attempt.of == of)
+            .filter(|next_attempt| next_attempt.scope == scope)
             .map_or(POLL_INTERVAL, |next_attempt| next_attempt.pause * 2)
             .min(NEXT_ATTEMPT_MAX);
-        self.next_attempt = Some(NextAttempt { of, at: Instant::now() + pause, pause });
+        self.next_attempt = Some(NextAttempt { scope, at: Instant::now() + pause, pause });
     }
 
-    /// Blocking, because the directory may be on a remote file system.
+    /// In a thread for blocking calls, because the directory may be on a remote file system.
     async fn fingerprint(&self) -> Option<Fingerprint> {
         let dir = self.dir.clone()?;
         tokio::task::spawn_blocking(move || dir.fingerprint()).await.ok()?
     }
 
-    /// One read at a time: a file system that hangs must not take a thread with each attempt. `None` while it hangs.
+    /// One read at a time, so that a file system that hangs blocks one thread only. `None` while it hangs.
     async fn read(&mut self, scope: ReloadScope) -> Option<Result<Config, ConfigErrors>> {
         if let Some(stuck) = &mut self.reading {
-            drop(tokio::time::timeout(READ_PATIENCE, stuck).await.ok()?);
+            let _ = tokio::time::timeout(READ_TIMEOUT, stuck).await.ok()?;
         }
-        let (file, main) = (self.file.clone(), self.main.clone());
+        let file = self.file.clone();
+        let main = self.main.clone();
         let reading = self.reading.insert(tokio::task::spawn_blocking(move || match scope {
             ReloadScope::All => config::load(file.as_deref()),
             ReloadScope::TenantsDir => config::load_beside(file.as_deref(), &main),
         }));
-        let read = tokio::time::timeout(READ_PATIENCE, reading).await.ok()?;
+        let read = tokio::time::timeout(READ_TIMEOUT, reading).await.ok()?;
         self.reading = None;
         read.ok()
     }
@@ -190,11 +189,11 @@ impl Reloader {
             Some(Err(errors)) => {
                 gauge.set(1.0);
                 if scope == ReloadScope::All {
-                    self.refused.clear();
+                    self.logged_errors.clear();
                 }
-                self.log_refused(&errors.0, "Configuration rejected; keeping the previous one");
+                self.log_new_errors(&errors.0, "Configuration rejected; keeping the previous one");
                 return if scope == ReloadScope::All {
-                    ReloadOutcome::Refused
+                    ReloadOutcome::Rejected
                 } else {
                     ReloadOutcome::RetryLater
                 };
@@ -208,7 +207,7 @@ impl Reloader {
                 return ReloadOutcome::RetryLater;
             }
         };
-        self.keep_refused(&mut config);
+        self.keep_previous_tenants(&mut config);
         let trigger = match scope {
             ReloadScope::All => ReloadTrigger::OperatorRequest,
             ReloadScope::TenantsDir => ReloadTrigger::ChangedFiles(self.changed(&config, now)),
@@ -219,15 +218,16 @@ impl Reloader {
             return ReloadOutcome::RetryLater;
         }
         gauge.set(0.0);
-        count_refused(&config.refused);
-        let is_news =
-            scope == ReloadScope::All || *now != self.taken_over || config.refused != self.refused;
+        set_rejected_files_gauge(&config.tenants_dir_errors);
+        let is_logged = scope == ReloadScope::All
+            || *now != self.applied
+            || config.tenants_dir_errors != self.logged_errors;
         let message =
             "Ignoring an invalid file in tenants_dir; its tenant keeps its previous settings";
-        self.log_refused(&config.refused, message);
+        self.log_new_errors(&config.tenants_dir_errors, message);
         let status = status_line(&config.tenants);
         notify(move || sd_notify::notify(&[NotifyState::Status(&status)])).await;
-        if is_news {
+        if is_logged {
             tracing::info!(
                 tenants = config.tenants.len(),
                 "Configuration reloaded; changes of [database], [http], [http_client] and the call limits need a restart"
@@ -238,64 +238,69 @@ impl Reloader {
                 tracing::warn!(owner = "operator", "{warning}");
             }
         }
-        let taken = if config.refused.is_empty() {
+        let outcome = if config.tenants_dir_errors.is_empty() {
             ReloadOutcome::Complete
         } else {
             ReloadOutcome::Partial
         };
-        (self.main, self.dir) = (config.main, config.tenants_dir);
-        self.taken_over.clone_from(now);
-        taken
+        self.main = config.main;
+        self.dir = config.tenants_dir;
+        self.applied.clone_from(now);
+        outcome
     }
 
-    /// The tenants whose files have come or changed.
+    /// The tenants of new and changed files.
     fn changed(&self, config: &Config, now: &Option<Fingerprint>) -> Vec<Uuid> {
-        let before: HashSet<_> = self.taken_over.iter().flatten().collect();
+        let before: HashSet<_> = self.applied.iter().flatten().collect();
         let changed = now.iter().flatten().filter(|file| !before.contains(file));
-        let of =
+        let tenant_of =
             |path: &PathBuf| config.tenants_dir.as_ref()?.tenants.get(&path.display().to_string());
-        changed.filter_map(|(path, ..)| of(path)).map(|id| id.0).collect()
+        changed.filter_map(|(path, ..)| tenant_of(path)).map(|id| id.0).collect()
     }
 
-    /// A tenant whose file became invalid keeps its previous settings. Another file with its id or name is refused; only
-    /// the main file takes precedence.
-    fn keep_refused(&self, config: &mut Config) {
-        let Config { tenants, tenants_dir: Some(dir), refused, .. } = config else { return };
+    /// Keeps the previous settings of tenants whose files became invalid. Other files with the same id or name are rejected;
+    /// only the main file takes precedence.
+    fn keep_previous_tenants(&self, config: &mut Config) {
+        let Config { tenants, tenants_dir: Some(dir), tenants_dir_errors, .. } = config else {
+            return;
+        };
         let known = self.dir.as_ref().map(|dir| &dir.tenants);
         let running = self.engine.settings();
         let id_of = |error: &ConfigError| known.and_then(|known| known.get(&error.file)).copied();
         // Sorted, so that the same errors are reported in the same order.
-        let kept: BTreeMap<String, TenantId> =
-            refused.iter().filter_map(|error| Some((error.file.clone(), id_of(error)?))).collect();
+        let kept: BTreeMap<String, TenantId> = tenants_dir_errors
+            .iter()
+            .filter_map(|error| Some((error.file.clone(), id_of(error)?)))
+            .collect();
         for (file, id) in kept {
             let Some(tenant) = running.tenants.get(&id.0) else { continue };
-            let (rivals, others): (Vec<_>, Vec<_>) = std::mem::take(tenants)
+            let (conflicting, others): (Vec<_>, Vec<_>) = std::mem::take(tenants)
                 .into_iter()
                 .partition(|other| other.id == id || other.name == tenant.name);
             *tenants = others;
             let files: Vec<Option<String>> =
-                rivals.iter().map(|rival| file_of(&dir.tenants, rival.id)).collect();
+                conflicting.iter().map(|other| file_of(&dir.tenants, other.id)).collect();
             if files.iter().any(Option::is_none) {
-                tenants.extend(rivals);
+                tenants.extend(conflicting);
                 continue;
             }
-            for rival in files.into_iter().flatten() {
-                dir.tenants.remove(&rival);
+            for other in files.into_iter().flatten() {
+                dir.tenants.remove(&other);
                 let problem = format!(
                     "duplicate tenant id or name: {file} takes precedence while it exists. Remove one of the two"
                 );
-                refused.push(ConfigError { file: rival, key: "id".to_owned(), problem });
+                tenants_dir_errors.push(ConfigError { file: other, key: "id".to_owned(), problem });
             }
             tenants.push(Arc::clone(tenant));
             dir.tenants.insert(file, id);
         }
     }
 
-    fn log_refused(&mut self, refused: &[ConfigError], what: &'static str) {
-        for error in refused.iter().filter(|error| !self.refused.contains(error)) {
-            tracing::error!(owner = "operator", error = %error, "{what}");
+    fn log_new_errors(&mut self, errors: &[ConfigError], message: &'static str) {
+        for error in errors.iter().filter(|error| !self.logged_errors.contains(error)) {
+            tracing::error!(owner = "operator", error = %error, "{message}");
         }
-        self.refused = refused.to_vec();
+        self.logged_errors = errors.to_vec();
     }
 }
 
@@ -303,7 +308,7 @@ fn file_of(files: &HashMap<String, TenantId>, id: TenantId) -> Option<String> {
     files.iter().find(|(_, of)| **of == id).map(|(file, _)| file.clone())
 }
 
-fn count_refused(refused: &[ConfigError]) {
-    let files: HashSet<&str> = refused.iter().map(|error| error.file.as_str()).collect();
+fn set_rejected_files_gauge(errors: &[ConfigError]) {
+    let files: HashSet<&str> = errors.iter().map(|error| error.file.as_str()).collect();
     metrics::gauge!("incident_sync_config_files_refused").set(files.len() as f64);
 }

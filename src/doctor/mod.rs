@@ -229,7 +229,12 @@ pub async fn all(config: &Config, tenants: &[Arc<Tenant>], progress: &Progress) 
         (inspect_configuration(config), expiry::expiries(probe_tenants).await);
     let facts = Facts { configuration, expiries, egress, hosts, database, tenants: seen };
     // Files of tenants_dir that were left out.
-    config.refused.iter().map(refusal).chain(diagnose::diagnose(&facts, expiry::now())).collect()
+    config
+        .tenants_dir_errors
+        .iter()
+        .map(refusal)
+        .chain(diagnose::diagnose(&facts, expiry::now()))
+        .collect()
 }
 
 /// A placeholder for the tenants that `[app]` will read.

@@ -220,7 +220,7 @@ impl SyncEngine {
         let known = before.credentials();
         for (credential_id, credential) in settings.credentials() {
             if let Some(known) = known.get(&credential_id) {
-                credential.follow(known);
+                credential.inherit(known);
             }
         }
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);

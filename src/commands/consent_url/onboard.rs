@@ -240,7 +240,8 @@ fn check_unknown(config: &Config, id: TenantId) -> Result<(), Failure> {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         text.to_ascii_lowercase().contains(&id.to_string())
     };
-    let Some(file) = config.refused.iter().map(|error| error.file.as_str()).find(contains_id)
+    let Some(file) =
+        config.tenants_dir_errors.iter().map(|error| error.file.as_str()).find(contains_id)
     else {
         return Ok(());
     };

@@ -53,7 +53,8 @@ async fn purge_with(
         )));
     }
     if store.is_enabled(id).await.map_err(SetupError::from)? {
-        let refused: Vec<String> = config.refused.iter().map(ToString::to_string).collect();
+        let refused: Vec<String> =
+            config.tenants_dir_errors.iter().map(ToString::to_string).collect();
         if !refused.is_empty() {
             return Err(Failure::Configuration(format!(
                 "cannot verify that {} was removed while files in tenants_dir are invalid. Fix or remove them, run systemctl \

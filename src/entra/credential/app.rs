@@ -13,7 +13,7 @@ pub struct App {
     pub client_id: String,
     /// The first credential.
     pub credential: Arc<Credential>,
-    /// Used when Entra refuses the first.
+    /// Used when Entra rejects the first one.
     pub next: Option<Arc<Credential>>,
 }
 
@@ -37,11 +37,11 @@ impl App {
 /// Identifies a credential across reloads, independent of the content of its files.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CredentialId {
-    /// The application.
+    /// Of the application.
     pub client_id: String,
-    /// First or next.
+    /// `first` or `next`.
     pub name: &'static str,
-    /// The tenant that has a credential of its own; `None` for that of `[app]`.
+    /// The tenant, if the credential is its own; `None` for that of `[app]`.
     pub owner: Option<String>,
 }
 

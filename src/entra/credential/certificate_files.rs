@@ -22,11 +22,11 @@ impl CertificateFiles {
         // A certificate is not secret; a key is.
         let holds_key = |bytes: &[u8]| bytes.windows(11).any(|window| window == b"PRIVATE KEY");
         let certificate = self.certificate.bytes_where(holds_key)?;
-        refuse_pkcs12(&self.certificate, &certificate)?;
+        reject_pkcs12(&self.certificate, &certificate)?;
         let Some(file) = &self.key else { return Ok([certificate, Vec::new()]) };
-        // A key store is refused before its mode is checked: it is not used with any mode.
+        // A key store is rejected before its mode is checked, because it is not supported with any mode.
         let key = file.bytes_where(|bytes| !looks_like_pkcs12(file, bytes))?;
-        refuse_pkcs12(file, &key)
+        reject_pkcs12(file, &key)
             .map_err(|problem| format!("client_private_key_file: {problem}"))?;
         Ok([certificate, key])
     }
@@ -39,7 +39,7 @@ impl CertificateFiles {
     }
 }
 
-/// By its content, or by its name if the content is not PEM.
+/// Whether the content, or the name of a file without PEM, is that of a PKCS#12 key store.
 fn looks_like_pkcs12(file: &SecretFile, bytes: &[u8]) -> bool {
     let is_named_so = || {
         let extension = file.path.extension().and_then(|extension| extension.to_str());
@@ -51,27 +51,28 @@ fn looks_like_pkcs12(file: &SecretFile, bytes: &[u8]) -> bool {
     is_pkcs12(bytes) || is_named_so() && !is_pem()
 }
 
-/// The crates that read PKCS#12 are pre-releases with ciphers of the 1990s; openssl converts a store once.
-fn refuse_pkcs12(file: &SecretFile, bytes: &[u8]) -> Result<(), String> {
+/// Not supported, because the crates for PKCS#12 are pre-releases with ciphers of the 1990s. openssl converts a store once.
+fn reject_pkcs12(file: &SecretFile, bytes: &[u8]) -> Result<(), String> {
     if !looks_like_pkcs12(file, bytes) {
         return Ok(());
     }
     // The file is systemd's copy; the source that LoadCredential= names has to be converted.
-    let (from, owner, place) = match file.is_guarded {
+    let (store, owner, location) = match file.is_guarded {
         true => ("STORE.pfx".to_owned(), 0, " in LoadCredential="),
         false => (file.path.display().to_string(), geteuid().as_raw(), ""),
     };
-    // A new name: openssl overwrites an existing file.
-    let (from, to) = (quoted(&from), quoted(&format!("{from}.pem")));
+    let from = quoted(&store);
+    // A new name, because openssl overwrites an existing file.
+    let to = quoted(&format!("{store}.pem"));
     Err(format!(
         "{} is a PKCS#12 key store, but only PEM is supported. Convert it to a file with certificate and key: \
          `install -m 600 -o {owner} /dev/null {to} && openssl pkcs12 -in {from} -nodes -out {to}` (if openssl reports an \
-         unsupported algorithm, as for stores of Windows: `openssl pkcs12 -legacy ...`), and specify {to}{place} instead",
+         unsupported algorithm, as for stores of Windows: `openssl pkcs12 -legacy ...`), and specify {to}{location} instead",
         file.label()
     ))
 }
 
-/// Quoted as one word for a shell.
+/// Quoted as one argument for a shell.
 fn quoted(text: &str) -> String {
     let is_plain =
         |character: char| character.is_ascii_alphanumeric() || "/._-+".contains(character);

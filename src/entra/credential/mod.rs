@@ -25,38 +25,38 @@ use crate::failpoint;
 /// Settings of a credential, apart from its source.
 #[derive(Debug, Default)]
 pub struct CredentialSettings {
-    /// The tenant that has a credential of its own.
+    /// The tenant, if the credential is its own.
     pub owner: Option<String>,
-    /// Its configuration key.
+    /// The configuration key, for messages.
     pub key: String,
-    /// The end of the client secret that is read first; Entra does not state it.
+    /// The configured expiry of the client secret; Entra does not report it.
     pub expires: Option<DateTime<Utc>>,
 }
 
-/// A credential with its source and what was read last.
+/// A credential with its source and its last valid content.
 #[derive(Debug)]
 pub struct Credential {
     source: CredentialSource,
     settings: CredentialSettings,
     loaded: Mutex<LoadedCredential>,
-    /// Held by the thread that reads the files, also after the caller gave up waiting.
+    /// Held by the thread that reads the files, also after its caller timed out.
     reader: Arc<Semaphore>,
 }
 
 /// Files on a disk are read in less than a millisecond.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Threads that may hang in files at the same time, for all credentials. The runtime has 512, and needs some for DNS.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// Threads that may hang while reading files, for all credentials. The runtime has 512 and needs some for DNS.
 static READERS: Semaphore = Semaphore::const_new(64);
 
 #[derive(Debug)]
 struct LoadedCredential {
     auth: Arc<ClientAuth>,
     fingerprint: Fingerprint,
-    /// Of the secret whose end the configuration states.
+    /// Of the secret that the configured expiry belongs to.
     dated: Fingerprint,
-    /// Why the files could not be used when they were last read.
+    /// Why the files could not be used at the last attempt.
     problem: Option<String>,
-    /// The last reading did not end in time.
+    /// The last attempt timed out.
     hangs: bool,
 }
 
@@ -85,7 +85,7 @@ impl Credential {
     /// Never: nothing is read.
     pub fn secret(secret: SecretString) -> Self {
         Self::new(CredentialSource::Secret(secret), CredentialSettings::default())
-            .expect("a secret in memory needs no reading")
+            .expect("a secret in memory cannot fail to load")
     }
 
     /// The credential of the current files. If they cannot be used or hang, as while a key and its certificate are replaced one
@@ -95,7 +95,7 @@ impl Credential {
         credential_id: &CredentialId,
     ) -> (Arc<ClientAuth>, Fingerprint) {
         if self.source.is_in_files() {
-            self.look(credential_id).await;
+            self.refresh(credential_id).await;
         }
         let loaded = self.lock();
         (Arc::clone(&loaded.auth), loaded.fingerprint)
@@ -107,7 +107,7 @@ impl Credential {
         Arc::clone(&self.lock().auth)
     }
 
-    /// Why its files could not be used when they were last read.
+    /// Why the files could not be used at the last attempt.
     pub fn problem(&self) -> Option<String> {
         self.lock().problem.clone()
     }
@@ -116,26 +116,28 @@ impl Credential {
         self.loaded.lock()
     }
 
-    /// Reads the files in a thread of their own. While it hangs, no second thread is started and no caller waits.
-    async fn look(self: &Arc<Self>, credential_id: &CredentialId) {
+    /// Reads the files in a thread. While that thread hangs, no second one is started and no caller waits.
+    async fn refresh(self: &Arc<Self>, credential_id: &CredentialId) {
         if self.lock().hangs && self.reader.available_permits() == 0 {
             return;
         }
-        let looked = tokio::time::timeout(PATIENCE, async {
-            let mine = Arc::clone(&self.reader).acquire_owned().await;
+        let refreshed = tokio::time::timeout(READ_TIMEOUT, async {
+            let reader = Arc::clone(&self.reader).acquire_owned().await;
             let thread = READERS.acquire().await;
-            let (credential, credential_id) = (Arc::clone(self), credential_id.clone());
+            let credential = Arc::clone(self);
+            let credential_id = credential_id.clone();
             let read = tokio::task::spawn_blocking(move || {
                 Handle::current().block_on(failpoint::reach("credential.read"));
-                credential.note(&credential_id, credential.read());
-                drop((mine, thread));
+                credential.store(&credential_id, credential.read());
+                drop(reader);
+                drop(thread);
             });
-            // A panic is in the log, and the previous credential stays in use.
-            drop(read.await);
+            // A panic is logged, and the previous credential stays in use.
+            let _ = read.await;
         });
-        if looked.await.is_err() {
+        if refreshed.await.is_err() {
             self.lock().hangs = true;
-            self.note(
+            self.store(
                 credential_id,
                 Err("reading the file timed out. Check the disk or the file server".to_owned()),
             );
@@ -152,8 +154,8 @@ impl Credential {
         self.source.client_auth(parts).map(|auth| Some((auth, fingerprint)))
     }
 
-    /// Stores what was read, and logs each change once.
-    fn note(
+    /// Stores the result of a read and logs each change once.
+    fn store(
         &self,
         credential_id: &CredentialId,
         read: Result<Option<(ClientAuth, Fingerprint)>, String>,
@@ -206,26 +208,27 @@ impl Credential {
         }
     }
 
-    /// Whether the configured end is that of a secret that was replaced since.
+    /// Whether the secret was replaced after its expiry was configured.
     pub fn is_expiry_outdated(&self) -> bool {
         let loaded = self.lock();
         self.settings.expires.is_some() && loaded.fingerprint != loaded.dated
     }
 
-    /// Replaces another one after a reload. An unchanged configured end still is that of the secret that it was configured for.
-    pub fn follow(&self, before: &Self) {
+    /// Takes over the state of the credential that this one replaces after a reload: an unchanged configured expiry still belongs
+    /// to the secret that it was configured for.
+    pub fn inherit(&self, before: &Self) {
         if self.settings.expires == before.settings.expires {
             let dated = before.lock().dated;
             self.lock().dated = dated;
         }
     }
 
-    /// When the current credential ends, if that is known.
+    /// When the current credential expires, if known.
     pub fn expires(&self) -> Option<DateTime<Utc>> {
-        let is_another = self.is_expiry_outdated();
+        let is_outdated = self.is_expiry_outdated();
         match &*self.lock().auth {
             ClientAuth::Certificate(certificate) => Some(certificate.expires),
-            ClientAuth::Secret(_) => self.settings.expires.filter(|_| !is_another),
+            ClientAuth::Secret(_) => self.settings.expires.filter(|_| !is_outdated),
             ClientAuth::Assertion(_) | ClientAuth::ManagedIdentity(_) => None,
         }
     }

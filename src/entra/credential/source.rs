@@ -1,4 +1,4 @@
-//! Where a credential comes from, and what a token request makes of it.
+//! The source of a credential, and the authentication that it gives a token request.
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -9,7 +9,6 @@ use crate::entra::certificate::Certificate;
 use crate::entra::managed_identity::ManagedIdentity;
 use crate::entra::secret_file::SecretFile;
 
-/// Where a credential comes from.
 #[derive(Debug)]
 pub enum CredentialSource {
     /// A client secret from the environment or the configuration.
@@ -24,7 +23,6 @@ pub enum CredentialSource {
     ManagedIdentity {
         /// The user-assigned identity.
         client_id: String,
-        /// The address of the endpoint.
         endpoint: Url,
     },
 }
@@ -35,7 +33,7 @@ pub enum ClientAuth {
     Secret(SecretString),
     /// A key that signs an assertion for each request.
     Certificate(Box<Certificate>),
-    /// An assertion as it is.
+    /// A ready assertion.
     Assertion(SecretString),
     /// An assertion that has to be requested.
     ManagedIdentity(Box<ManagedIdentity>),
@@ -52,12 +50,12 @@ impl CredentialSource {
         }
     }
 
-    /// The contents of the files, and the fingerprint of all of them.
+    /// The content of each file, and a fingerprint of all of them.
     pub(super) fn read(&self) -> Result<(Fingerprint, Vec<Vec<u8>>), String> {
         let parts = match self {
             Self::Secret(secret) => vec![secret.expose_secret().as_bytes().to_vec()],
             Self::SecretFile(file) => vec![file.line()?.expose_secret().as_bytes().to_vec()],
-            // Kubernetes makes it readable for a group, and it ends soon.
+            // Not restricted to its owner: Kubernetes makes it readable for a group, and it expires soon.
             Self::FederatedFile(file) => vec![file.open_bytes()?],
             Self::Certificate(files) => files.read()?.into(),
             Self::ManagedIdentity { client_id, .. } => vec![client_id.as_bytes().to_vec()],

@@ -6,7 +6,7 @@ use crate::entra::certificate::Algorithm;
 use crate::entra::secret_file::SecretFile;
 
 #[test]
-fn pkcs12_refusal_prints_commands_that_convert_it() {
+fn pkcs12_error_contains_working_conversion_command() {
     let folder = tempfile::Builder::new().prefix("it's ").tempdir().unwrap();
     for (store, option) in [("modern", "pkcs12"), ("legacy", "pkcs12 -legacy")] {
         let path = folder.path().join(format!("{store}.pem"));
@@ -32,7 +32,7 @@ fn pkcs12_refusal_prints_commands_that_convert_it() {
 }
 
 #[test]
-fn pkcs12_is_refused_as_certificate_and_as_key() {
+fn pkcs12_is_rejected_as_certificate_and_as_key() {
     let data = |name: &str| format!("{}/tests/data/credentials/{name}", env!("CARGO_MANIFEST_DIR"));
     let folder = tempfile::tempdir().unwrap();
     let garbled = folder.path().join("garbled.PFX");
@@ -90,10 +90,10 @@ async fn replaced_secret_has_no_known_expiry() {
     first.client_auth(&credential_id).await;
     assert!(first.expires().is_none() && first.is_expiry_outdated());
     let reloaded = read(1);
-    reloaded.follow(&first);
-    reloaded.follow(&reloaded);
-    assert_eq!(reloaded.expires(), None, "the day is still that of the first secret");
+    reloaded.inherit(&first);
+    reloaded.inherit(&reloaded);
+    assert_eq!(reloaded.expires(), None, "the configured expiry belongs to the first secret");
     let redated = read(2);
-    redated.follow(&reloaded);
+    redated.inherit(&reloaded);
     assert!(redated.expires().is_some() && !redated.is_expiry_outdated());
 }
