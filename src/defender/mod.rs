@@ -14,7 +14,7 @@ use crate::entra::Token;
 use crate::entra::claims::TokenCheck;
 use crate::error::{Peer, SyncError};
 use crate::http_client;
-use crate::incident::decode;
+use crate::incident::text::page;
 
 pub mod paging;
 
@@ -168,7 +168,7 @@ fn same_origin(link: &str, base: &Url) -> Result<Url, SyncError> {
 }
 
 fn read_page(text: String, server_time: DateTime<Utc>, base: &Url) -> Result<Page, SyncError> {
-    let page = decode::split(&text).map_err(|what| SyncError::ApiReply { what })?;
+    let page = page::split(&text).map_err(|what| SyncError::ApiReply { what })?;
     let range = |incident: &str| {
         let start = incident.as_ptr() as usize - text.as_ptr() as usize;
         start..start + incident.len()

@@ -6,7 +6,8 @@ use sqlx::{FromRow, PgConnection};
 use super::{DbRole, Store};
 use crate::error::SyncError;
 use crate::incident::gap::Gap;
-use crate::incident::rows::{Hash, RawIncident};
+use crate::incident::hash::Hash;
+use crate::incident::raw::RawIncident;
 use crate::tenant::TenantId;
 
 /// A stored alert.

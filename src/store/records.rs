@@ -1,18 +1,19 @@
-//! Rows of the two widest tables as composite values: one array of records instead of one array for each column.
+//! Rows as arguments of statements: an array for each column, or, for the two widest tables, one array of composite values.
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, Utc};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
-use sqlx::postgres::types::Oid;
-use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo};
+use sqlx::postgres::types::{Oid, PgRecordEncoder};
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgHasArrayType, PgTypeInfo};
+use sqlx::query::Query;
 use sqlx::{Encode, Postgres, Type};
 
+use crate::incident::columns::{Columns, Value};
 use crate::incident::rows::{AlertRow, EvidenceRow};
 
 /// Postgres's text form of a `text[]`: arrays of arrays cannot be unnested by row.
-pub(super) fn array_literal(values: &[Cow<'_, str>]) -> String {
+fn array_literal(values: &[Cow<'_, str>]) -> String {
     let mut literal = String::from("{");
     for (at, value) in values.iter().enumerate() {
         literal.push_str(if at == 0 { "\"" } else { ",\"" });
@@ -57,79 +58,51 @@ impl Encode<'_, Postgres> for JsonText<'_> {
     }
 }
 
-/// `defender.alert_record`: fields in the order of the type.
-#[derive(sqlx::Encode)]
-pub(super) struct AlertRecord<'a> {
-    alert_id: &'a str,
-    incident_id: i64,
-    provider_alert_id: Option<&'a str>,
-    service_source: Option<&'a str>,
-    detection_source: Option<&'a str>,
-    detector_id: Option<&'a str>,
-    creation_time: Option<DateTime<Utc>>,
-    last_updated_time: Option<DateTime<Utc>>,
-    resolved_time: Option<DateTime<Utc>>,
-    first_activity: Option<DateTime<Utc>>,
-    last_activity: Option<DateTime<Utc>>,
-    title: Option<&'a str>,
-    description: Option<&'a str>,
-    category: Option<&'a str>,
-    status: Option<&'a str>,
-    severity: Option<&'a str>,
-    investigation_id: Option<i64>,
-    investigation_state: Option<&'a str>,
-    classification: Option<&'a str>,
-    determination: Option<&'a str>,
-    assigned_to: Option<&'a str>,
-    actor_name: Option<&'a str>,
-    threat_family_name: Option<&'a str>,
-    mitre_techniques: Option<String>,
-    last_seen: DateTime<Utc>,
+/// `defender.alert_record`: the row in the order of the type.
+pub(super) struct AlertRecord<'r>(pub(super) &'r AlertRow<'r>);
+
+impl Encode<'_, Postgres> for AlertRecord<'_> {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        let AlertRow { alert_id, incident_id, last_seen, columns } = self.0;
+        let mut record = PgRecordEncoder::new(buffer);
+        record.encode(alert_id.as_ref())?;
+        record.encode(*incident_id)?;
+        encode_columns(&mut record, columns)?;
+        record.encode(*last_seen)?;
+        record.finish();
+        Ok(IsNull::No)
+    }
 }
 
-/// `defender.evidence_record`: fields in the order of the type.
-#[derive(sqlx::Encode)]
-pub(super) struct EvidenceRecord<'a> {
-    alert_id: &'a str,
-    evidence_hash: &'a [u8],
-    entity_type: Option<&'a str>,
-    evidence_creation_time: Option<DateTime<Utc>>,
-    verdict: Option<&'a str>,
-    remediation_status: Option<&'a str>,
-    sha1: Option<&'a str>,
-    sha256: Option<&'a str>,
-    file_name: Option<&'a str>,
-    file_path: Option<&'a str>,
-    process_id: Option<i64>,
-    process_command_line: Option<&'a str>,
-    process_creation_time: Option<DateTime<Utc>>,
-    parent_process_id: Option<i64>,
-    parent_process_creation_time: Option<DateTime<Utc>>,
-    ip_address: Option<&'a str>,
-    url: Option<&'a str>,
-    account_name: Option<&'a str>,
-    domain_name: Option<&'a str>,
-    user_sid: Option<&'a str>,
-    aad_user_id: Option<&'a str>,
-    user_principal_name: Option<&'a str>,
-    mailbox_display_name: Option<&'a str>,
-    mailbox_address: Option<&'a str>,
-    cluster_by: Option<&'a str>,
-    cluster_by_value: Option<&'a str>,
-    email_count: Option<i64>,
-    sender: Option<&'a str>,
-    recipient: Option<&'a str>,
-    subject: Option<&'a str>,
-    internet_message_id: Option<&'a str>,
-    delivery_action: Option<&'a str>,
-    security_group_id: Option<&'a str>,
-    security_group_name: Option<&'a str>,
-    registry_hive: Option<&'a str>,
-    registry_key: Option<&'a str>,
-    registry_value_type: Option<&'a str>,
-    registry_value: Option<&'a str>,
-    device_id: Option<&'a str>,
-    extra: Option<&'a str>,
+/// `defender.evidence_record`: the row in the order of the type.
+pub(super) struct EvidenceRecord<'r>(pub(super) &'r EvidenceRow<'r>);
+
+impl Encode<'_, Postgres> for EvidenceRecord<'_> {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        let EvidenceRow { alert_id, evidence_hash, columns, extra } = self.0;
+        let mut record = PgRecordEncoder::new(buffer);
+        record.encode(alert_id.as_ref())?;
+        record.encode(&evidence_hash[..])?;
+        encode_columns(&mut record, columns)?;
+        record.encode(extra.as_deref())?;
+        record.finish();
+        Ok(IsNull::No)
+    }
+}
+
+fn encode_columns(
+    record: &mut PgRecordEncoder<'_>,
+    columns: &impl Columns,
+) -> Result<(), BoxDynError> {
+    for value in columns.values() {
+        match value {
+            Value::Text(text) => record.encode(text)?,
+            Value::Texts(texts) => record.encode(texts.map(array_literal))?,
+            Value::Number(number) => record.encode(number)?,
+            Value::Time(time) => record.encode(time)?,
+        };
+    }
+    Ok(())
 }
 
 macro_rules! composite {
@@ -150,85 +123,25 @@ macro_rules! composite {
 composite!(AlertRecord, "defender.alert_record");
 composite!(EvidenceRecord, "defender.evidence_record");
 
-impl<'a> From<&'a AlertRow<'_>> for AlertRecord<'a> {
-    fn from(row: &'a AlertRow<'_>) -> Self {
-        let AlertRow { alert_id, incident_id, last_seen, alert } = row;
-        Self {
-            alert_id,
-            incident_id: *incident_id,
-            provider_alert_id: alert.provider_alert_id.as_deref(),
-            service_source: alert.service_source.as_deref(),
-            detection_source: alert.detection_source.as_deref(),
-            detector_id: alert.detector_id.as_deref(),
-            creation_time: alert.creation_time,
-            last_updated_time: alert.last_updated_time,
-            resolved_time: alert.resolved_time,
-            first_activity: alert.first_activity,
-            last_activity: alert.last_activity,
-            title: alert.title.as_deref(),
-            description: alert.description.as_deref(),
-            category: alert.category.as_deref(),
-            status: alert.status.as_deref(),
-            severity: alert.severity.as_deref(),
-            investigation_id: alert.investigation_id,
-            investigation_state: alert.investigation_state.as_deref(),
-            classification: alert.classification.as_deref(),
-            determination: alert.determination.as_deref(),
-            assigned_to: alert.assigned_to.as_deref(),
-            actor_name: alert.actor_name.as_deref(),
-            threat_family_name: alert.threat_family_name.as_deref(),
-            mitre_techniques: alert.mitre_techniques.as_deref().map(array_literal),
-            last_seen: *last_seen,
-        }
+/// Binds one array for each column, in their order; arrays of arrays as text.
+pub(super) fn bind_columns<'q, 'r: 'q, C: Columns + 'r>(
+    mut query: Query<'q, Postgres, PgArguments>,
+    rows: impl Iterator<Item = &'r C>,
+) -> Query<'q, Postgres, PgArguments> {
+    let rows: Vec<Vec<Value<'r>>> = rows.map(|columns| columns.values().collect()).collect();
+    for (at, kind) in C::default().values().enumerate() {
+        let values = rows.iter().map(|row| row[at]);
+        query = match kind {
+            Value::Text(_) => query.bind(values.map(Value::text).collect::<Vec<_>>()),
+            Value::Number(_) => query.bind(values.map(Value::number).collect::<Vec<_>>()),
+            Value::Time(_) => query.bind(values.map(Value::time).collect::<Vec<_>>()),
+            Value::Texts(_) => {
+                let literals = values.map(|value| value.texts().map(array_literal));
+                query.bind(literals.collect::<Vec<_>>())
+            }
+        };
     }
-}
-
-impl<'a> From<&'a EvidenceRow<'_>> for EvidenceRecord<'a> {
-    fn from(row: &'a EvidenceRow<'_>) -> Self {
-        let EvidenceRow { alert_id, evidence_hash, entity, extra } = row;
-        Self {
-            alert_id,
-            evidence_hash,
-            entity_type: entity.entity_type.as_deref(),
-            evidence_creation_time: entity.evidence_creation_time,
-            verdict: entity.verdict.as_deref(),
-            remediation_status: entity.remediation_status.as_deref(),
-            sha1: entity.sha1.as_deref(),
-            sha256: entity.sha256.as_deref(),
-            file_name: entity.file_name.as_deref(),
-            file_path: entity.file_path.as_deref(),
-            process_id: entity.process_id,
-            process_command_line: entity.process_command_line.as_deref(),
-            process_creation_time: entity.process_creation_time,
-            parent_process_id: entity.parent_process_id,
-            parent_process_creation_time: entity.parent_process_creation_time,
-            ip_address: entity.ip_address.as_deref(),
-            url: entity.url.as_deref(),
-            account_name: entity.account_name.as_deref(),
-            domain_name: entity.domain_name.as_deref(),
-            user_sid: entity.user_sid.as_deref(),
-            aad_user_id: entity.aad_user_id.as_deref(),
-            user_principal_name: entity.user_principal_name.as_deref(),
-            mailbox_display_name: entity.mailbox_display_name.as_deref(),
-            mailbox_address: entity.mailbox_address.as_deref(),
-            cluster_by: entity.cluster_by.as_deref(),
-            cluster_by_value: entity.cluster_by_value.as_deref(),
-            email_count: entity.email_count,
-            sender: entity.sender.as_deref(),
-            recipient: entity.recipient.as_deref(),
-            subject: entity.subject.as_deref(),
-            internet_message_id: entity.internet_message_id.as_deref(),
-            delivery_action: entity.delivery_action.as_deref(),
-            security_group_id: entity.security_group_id.as_deref(),
-            security_group_name: entity.security_group_name.as_deref(),
-            registry_hive: entity.registry_hive.as_deref(),
-            registry_key: entity.registry_key.as_deref(),
-            registry_value_type: entity.registry_value_type.as_deref(),
-            registry_value: entity.registry_value.as_deref(),
-            device_id: entity.device_id.as_deref(),
-            extra: extra.as_deref(),
-        }
-    }
+    query
 }
 
 #[cfg(test)]

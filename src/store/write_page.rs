@@ -9,14 +9,14 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::lease::Durability;
-use super::records::{AlertRecord, EvidenceRecord, JsonText, array_literal};
+use super::records::{AlertRecord, EvidenceRecord, JsonText, bind_columns};
 use super::{DbRole, Lease, Store};
 use crate::error::SyncError;
 use crate::failpoint;
-use crate::incident::decode;
-use crate::incident::rows::{
-    AlertRow, DeviceRow, EvidenceRow, Hash, IncidentRow, PageRows, RawIncident,
-};
+use crate::incident::decode::key;
+use crate::incident::hash::Hash;
+use crate::incident::raw::RawIncident;
+use crate::incident::rows::{AlertRow, DeviceRow, EvidenceRow, IncidentRow, PageRows};
 use crate::tenant::TenantId;
 
 /// Where a page stands in its window.
@@ -123,7 +123,7 @@ impl Store {
             Some((
                 id,
                 RawIncident {
-                    head: decode::head(&text),
+                    head: key::head(&text),
                     hash: hash.try_into().ok()?,
                     text: Cow::Owned(text),
                 },
@@ -278,22 +278,6 @@ fn column<'r, R, T>(rows: &'r [R], pick: impl Fn(&'r R) -> T) -> Vec<T> {
     rows.iter().map(pick).collect()
 }
 
-fn array_column<'r, R>(
-    rows: &'r [R],
-    pick: impl Fn(&'r R) -> Option<&'r Vec<Cow<'r, str>>>,
-) -> Vec<Option<String>> {
-    column(rows, |row| pick(row).map(|values| array_literal(values)))
-}
-
-/// Binds columns of a row's inner object in the order given.
-macro_rules! bind_columns {
-    ($query:expr, $rows:expr, $object:ident { $($field:ident: $how:ident),* $(,)? }) => {
-        $query$(.bind(column($rows, |row| bind_columns!(@$how row.$object.$field))))*
-    };
-    (@text $value:expr) => { $value.as_deref() };
-    (@copy $value:expr) => { $value };
-}
-
 async fn write_incidents(
     connection: &mut PgConnection,
     lease: &Lease,
@@ -301,34 +285,9 @@ async fn write_incidents(
 ) -> Result<(), sqlx::Error> {
     let query = sqlx::query(include_str!("sql/upsert_incidents.sql"))
         .bind(lease.tenant.0)
-        .bind(column(rows, |row| row.incident_id));
-    let query = bind_columns!(
-        query,
-        rows,
-        incident {
-            incident_uri: text,
-            redirect_incident_id: copy,
-            incident_name: text,
-            created_time: copy
-        }
-    );
-    let query = query.bind(column(rows, |row| row.last_update_time));
-    let query = bind_columns!(
-        query,
-        rows,
-        incident {
-            assigned_to: text,
-            classification: text,
-            determination: text,
-            status: text,
-            severity: text,
-            detection_source: text,
-        }
-    );
-    query
-        .bind(array_column(rows, |row| row.incident.tags.as_ref()))
-        .execute(&mut *connection)
-        .await?;
+        .bind(column(rows, |row| row.incident_id))
+        .bind(column(rows, |row| row.last_update_time));
+    bind_columns(query, rows.iter().map(|row| &row.columns)).execute(&mut *connection).await?;
     sqlx::query(include_str!("sql/upsert_payloads.sql"))
         .bind(lease.tenant.0)
         .bind(column(rows, |row| row.incident_id))
@@ -353,7 +312,7 @@ async fn write_alerts(
 ) -> Result<AlertsWritten, sqlx::Error> {
     let accepted = sqlx::query_as::<_, (String, bool)>(include_str!("sql/upsert_alerts.sql"))
         .bind(lease.tenant.0)
-        .bind(column(rows, AlertRecord::from))
+        .bind(column(rows, AlertRecord))
         .fetch_all(connection)
         .await?;
     let (inserted, updated): (Vec<_>, Vec<_>) =
@@ -412,32 +371,9 @@ async fn write_devices(
 ) -> Result<(), sqlx::Error> {
     let query = sqlx::query(include_str!("sql/upsert_devices.sql"))
         .bind(lease.tenant.0)
-        .bind(column(rows, |row| row.device_id.as_ref()));
-    let query = bind_columns!(
-        query,
-        rows,
-        device {
-            aad_device_id: text,
-            device_dns_name: text,
-            os_platform: text,
-            version: text,
-            os_processor: text,
-            os_build: copy,
-            health_status: text,
-            risk_score: text,
-            rbac_group_id: copy,
-            rbac_group_name: text,
-            first_seen: copy,
-        }
-    );
-    let query = query.bind(array_column(rows, |row| row.device.tags.as_ref()));
-    let query =
-        bind_columns!(query, rows, device { defender_av_status: text, onboarding_status: text });
-    query
-        .bind(column(rows, |row| row.device.vm_metadata()))
-        .bind(column(rows, |row| row.last_seen))
-        .execute(connection)
-        .await?;
+        .bind(column(rows, |row| row.device_id.as_ref()))
+        .bind(column(rows, |row| row.last_seen));
+    bind_columns(query, rows.iter().map(|row| &row.columns)).execute(connection).await?;
     Ok(())
 }
 
@@ -455,7 +391,7 @@ async fn write_evidence(
         let insert = sqlx::query(include_str!("sql/insert_evidence.sql"));
         insert
             .bind(lease.tenant.0)
-            .bind(column(&new, |row| EvidenceRecord::from(*row)))
+            .bind(column(&new, |row| EvidenceRecord(row)))
             .execute(&mut *connection)
             .await?;
     }
@@ -473,7 +409,7 @@ async fn write_evidence(
     let upsert = sqlx::query(include_str!("sql/upsert_evidence.sql"));
     upsert
         .bind(lease.tenant.0)
-        .bind(column(&listed, |row| EvidenceRecord::from(*row)))
+        .bind(column(&listed, |row| EvidenceRecord(row)))
         .execute(connection)
         .await?;
     Ok(())
@@ -502,8 +438,6 @@ async fn write_comments(
         .bind(lease.tenant.0)
         .bind(incident_ids)
         .bind(hashes);
-    bind_columns!(query, comments, comment { comment: text, created_by: text, created_time: copy })
-        .execute(connection)
-        .await?;
+    bind_columns(query, comments.iter().map(|row| &row.columns)).execute(connection).await?;
     Ok(())
 }

@@ -12,9 +12,10 @@ use crate::entra::Tenant;
 use crate::entra::TokenCache;
 use crate::error::{Peer, Retry, SyncError};
 use crate::failpoint;
-use crate::incident::decode::IncidentKey;
+use crate::incident::decode::key::IncidentKey;
 use crate::incident::gap::Gap;
-use crate::incident::rows::{self, Hash, ListedVersion, RawIncident};
+use crate::incident::hash::Hash;
+use crate::incident::raw::{self, ListedVersion, RawIncident};
 use crate::store::quota::Quota;
 use crate::store::runs::Counts;
 use crate::store::{DatabaseClock, Store};
@@ -113,7 +114,7 @@ impl<'a> PageFetcher<'a> {
     /// The next page of the plan, accepted by it; `None` when the plan is drained.
     pub async fn next(&mut self, plan: &mut Plan) -> Result<Option<PlannedPage>, SyncError> {
         let Some(page) = self.fetch(plan).await? else { return Ok(None) };
-        let elements = rows::elements(page.incidents());
+        let elements = raw::elements(page.incidents());
         self.incidents_seen += elements.len();
         let summary = PageSummary {
             rows: elements.iter().map(ListedVersion::from).collect(),

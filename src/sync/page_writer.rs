@@ -9,7 +9,9 @@ use crate::defender::ORDINARY_BYTES_MAX;
 use crate::defender::paging::ReadScope;
 use crate::entra::Tenant;
 use crate::error::SyncError;
-use crate::incident::rows::{self, RawIncident};
+use crate::incident::decode;
+use crate::incident::raw::{self, RawIncident};
+use crate::incident::rows::{PageRows, RejectedRow};
 use crate::incident::window::poll_from;
 use crate::store::Claim;
 use crate::store::lease::RunKind;
@@ -53,7 +55,7 @@ impl PageWriter<'_> {
     ) -> Result<(), SyncError> {
         let store = &self.services.store;
         let lease = &self.claim.lease;
-        let elements = rows::newest_of_each(elements);
+        let elements = raw::newest_of_each(elements);
         let never = CancellationToken::new();
         let known = with_retries(self.services.retry_policy, &never, || {
             store.known_versions(lease.tenant, &elements)
@@ -115,7 +117,7 @@ impl PageWriter<'_> {
         elements: &[RawIncident<'_>],
         position: PagePosition,
     ) -> Result<(), SyncError> {
-        let rows = rows::of_page(self.tenant.id, elements)?;
+        let rows = decode::page_rows(self.tenant.id, elements)?;
         self.write_rows(rows, position).await
     }
 
@@ -124,17 +126,13 @@ impl PageWriter<'_> {
         element: &RawIncident<'_>,
         error: &SyncError,
     ) -> Result<(), SyncError> {
-        let rejected = vec![rows::rejected(element, error.to_string())];
-        self.write_rows(
-            rows::PageRows { rejected, ..rows::PageRows::default() },
-            PagePosition::MidWindow,
-        )
-        .await
+        let rejected = vec![RejectedRow::new(element, error.to_string())];
+        self.write_rows(PageRows { rejected, ..PageRows::default() }, PagePosition::MidWindow).await
     }
 
     async fn write_rows(
         &mut self,
-        mut rows: rows::PageRows<'_>,
+        mut rows: PageRows<'_>,
         position: PagePosition,
     ) -> Result<(), SyncError> {
         let store = &self.services.store;

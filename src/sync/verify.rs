@@ -16,8 +16,10 @@ use uuid::Uuid;
 use crate::defender::paging::{Plan, ReadScope};
 use crate::entra::Tenant;
 use crate::error::SyncError;
+use crate::incident::decode;
 use crate::incident::gap::Gap;
-use crate::incident::rows::{self, PageRows, RawIncident};
+use crate::incident::raw::{self, RawIncident};
+use crate::incident::rows::{AlertRow, PageRows};
 use crate::incident::window::{poll_from, to_delta};
 use crate::store::compare::StoredAlert;
 use crate::store::runs::Counts;
@@ -200,7 +202,7 @@ impl Comparison<'_> {
             self.gaps.extend(page.gap.take());
             self.drift.gaps = self.gaps.len();
             pages.show(&Counts::default());
-            self.compare(rows::newest_of_each(page.elements()), edge).await?;
+            self.compare(raw::newest_of_each(page.elements()), edge).await?;
         }
         Ok(began)
     }
@@ -264,7 +266,7 @@ impl Comparison<'_> {
     }
 
     async fn compare_alerts(&mut self, current: &[RawIncident<'_>]) -> Result<(), SyncError> {
-        let rows = rows::of_page(self.tenant.id, current)?;
+        let rows = decode::page_rows(self.tenant.id, current)?;
         let ids: Vec<&str> = rows.alerts.iter().map(|row| row.alert_id.as_ref()).collect();
         if ids.is_empty() {
             return Ok(());
@@ -287,10 +289,10 @@ fn differing_alerts(rows: &PageRows<'_>, stored: &[StoredAlert]) -> Vec<String> 
     for (alert, device) in &rows.alert_devices {
         devices.entry(alert.as_ref()).or_default().insert(device.as_ref());
     }
-    let differs = |row: &&rows::AlertRow<'_>| {
+    let differs = |row: &&AlertRow<'_>| {
         let id = row.alert_id.as_ref();
         let Some(stored) = stored.get(id) else { return true };
-        let served = (row.alert.last_updated_time, row.last_seen);
+        let served = (row.columns.last_updated_time, row.last_seen);
         let held = (stored.last_updated_time, stored.last_seen);
         let is_incomplete = || {
             stored.evidence != evidence.get(id).copied().unwrap_or(0)

@@ -61,16 +61,16 @@ async fn store(connection: &mut PgConnection, tenant: Uuid, versions: &[Version]
         let nothing = || vec![None::<String>];
         let time = |text: &str| vec![format!("2025-03-{text}:00Z").replace(' ', "T")];
         let statement = include_str!("../../src/store/sql/upsert_incidents.sql")
-            .replace("$6::timestamptz[]", "$6::text[]::timestamptz[]")
+            .replace("$3::timestamptz[]", "$3::text[]::timestamptz[]")
             .replace("$7::timestamptz[]", "$7::text[]::timestamptz[]");
         let stored = sqlx::query(AssertSqlSafe(statement))
             .bind(tenant)
             .bind(vec![version.incident])
+            .bind(time(version.updated))
             .bind(nothing())
             .bind(vec![version.redirect])
             .bind(vec![format!("Incident {}", version.incident)])
             .bind(time(version.created))
-            .bind(time(version.updated))
             .bind(vec![version.assigned_to])
             .bind(nothing())
             .bind(nothing())

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use sqlx::{Connection, Executor, PgConnection};
 
+use incident_sync::incident::columns::{AlertColumns, Columns, EvidenceColumns};
+
 use crate::support::postgres;
 
 /// All Rust sources of a folder and the folders in it, as one text.
@@ -42,6 +44,25 @@ async fn every_statement_prepares_and_is_used() {
         count += 1;
     }
     assert!(count > 20);
+}
+
+/// Their values are sent without names.
+#[tokio::test]
+async fn record_types_have_the_columns_in_order() {
+    let mut connection = PgConnection::connect_with(&postgres::database().await).await.unwrap();
+    let alert = [&["alert_id", "incident_id"], AlertColumns::NAMES, &["last_seen"]].concat();
+    let evidence = [&["alert_id", "evidence_hash"], EvidenceColumns::NAMES, &["extra"]].concat();
+    for (name, columns) in [("alert_record", alert), ("evidence_record", evidence)] {
+        let attributes: Vec<String> = sqlx::query_scalar(
+            "SELECT attribute_name::text FROM information_schema.attributes
+             WHERE udt_schema = 'defender' AND udt_name = $1 ORDER BY ordinal_position",
+        )
+        .bind(name)
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+        assert_eq!(attributes, columns, "{name}");
+    }
 }
 
 #[tokio::test]

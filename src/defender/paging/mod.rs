@@ -16,7 +16,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::error::SyncError;
 use crate::incident::gap::{Gap, GapReason};
-use crate::incident::rows::ListedVersion;
+use crate::incident::raw::ListedVersion;
 use crate::incident::window::{Window, floor_to_second, to_delta};
 
 mod isolation_search;

@@ -1,12 +1,20 @@
-use proptest::prelude::*;
+use std::borrow::Cow;
 
-use super::*;
+use chrono::{DateTime, Datelike, Utc};
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+
+use super::defender::{Entity, Incident, parse};
+use super::key::head;
+use super::lenient::{Lenient, time};
+use crate::incident::text::page::split;
+use crate::incident::text::storable::storable;
 use crate::mutate::{Json, ODD_TIMES, Random, each_seed, garbled};
 
 const FULL: &str = include_str!("../../../tests/data/defender_docs_list_incidents.json");
 
 fn decoded(text: &str) -> Incident<'_> {
-    decode(text).unwrap()
+    parse(text).unwrap()
 }
 
 #[test]
@@ -20,7 +28,7 @@ fn documented_page_splits_and_decodes() {
     let alerts = incident.alerts.unwrap();
     assert_eq!(alerts[0].entities.as_ref().unwrap().len(), 2);
     // Seven digits are cut, not rounded.
-    assert_eq!(incident.created_time, Some("2020-09-06T14:46:57.073333Z".parse().unwrap()));
+    assert_eq!(incident.columns.created_time, Some("2020-09-06T14:46:57.073333Z".parse().unwrap()));
 }
 
 #[test]
@@ -47,7 +55,7 @@ fn body_without_incident_list_is_an_error() {
 fn broken_incident_leaves_its_neighbours_readable() {
     let page = split(r#"{"value":[{"incidentId":1},"\ud800",{"incidentId":2}]}"#).unwrap();
     assert_eq!(page.incidents.len(), 3);
-    assert!(decode(&storable(page.incidents[1].get())).is_err());
+    assert!(parse(&storable(page.incidents[1].get())).is_err());
     assert_eq!(decoded(page.incidents[2].get()).incident_id, Some(2));
 }
 
@@ -56,9 +64,12 @@ fn wrong_types_become_none_and_are_named() {
     let text = r#"{"incidentId":"7","redirectIncidentId":8.0,"incidentName":5,"status":{"a":[1]},"createdTime":"yesterday",
         "tags":["a",{},3],"comments":{},"alerts":[1,{"alertId":"x","investigationId":1e300,"devices":"none"}],"severity":null}"#;
     let incident = decoded(text);
-    assert_eq!((incident.incident_id, incident.redirect_incident_id), (Some(7), Some(8)));
-    assert_eq!(incident.incident_name.as_deref(), Some("5"));
-    assert_eq!(incident.tags.as_deref(), Some(&[Cow::Borrowed("a"), Cow::Borrowed("3")][..]));
+    assert_eq!((incident.incident_id, incident.columns.redirect_incident_id), (Some(7), Some(8)));
+    assert_eq!(incident.columns.incident_name.as_deref(), Some("5"));
+    assert_eq!(
+        incident.columns.tags.as_deref(),
+        Some(&[Cow::Borrowed("a"), Cow::Borrowed("3")][..])
+    );
     assert_eq!(incident.mistyped, ["status", "createdTime", "comments"]);
     let alerts = incident.alerts.unwrap();
     assert_eq!(alerts.len(), 1);
@@ -151,9 +162,9 @@ fn read_any_page(text: &str) -> usize {
         let parsed =
             serde_json::from_str::<&RawValue>(&storable).expect("what was JSON stays JSON");
         assert_eq!(parsed.get(), storable);
-        assert_eq!(super::storable(&storable), storable, "it is storable at once");
+        assert_eq!(self::storable(&storable), storable, "it is storable at once");
         head(&storable);
-        drop(decode(&storable));
+        drop(parse(&storable));
     }
     page.incidents.len()
 }

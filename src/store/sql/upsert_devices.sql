@@ -5,12 +5,12 @@ INSERT INTO defender.devices AS d (tenant_id, device_id, aad_device_id, device_d
 SELECT $1, u.device_id, u.aad_device_id, u.device_dns_name, u.os_platform, u.version, u.os_processor, u.os_build,
     u.health_status, u.risk_score, u.rbac_group_id, u.rbac_group_name, u.first_seen, u.tags::text[],
     u.defender_av_status, u.onboarding_status, u.vm_metadata::jsonb, u.last_seen
-FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::text[],
-            $10::text[], $11::bigint[], $12::text[], $13::timestamptz[], $14::text[], $15::text[],
-            $16::text[], $17::text[], $18::timestamptz[])
-    AS u(device_id, aad_device_id, device_dns_name, os_platform, version, os_processor, os_build, health_status,
+FROM unnest($2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[],
+            $10::text[], $11::text[], $12::bigint[], $13::text[], $14::timestamptz[], $15::text[],
+            $16::text[], $17::text[], $18::text[])
+    AS u(device_id, last_seen, aad_device_id, device_dns_name, os_platform, version, os_processor, os_build, health_status,
          risk_score, rbac_group_id, rbac_group_name, first_seen, tags, defender_av_status,
-         onboarding_status, vm_metadata, last_seen)
+         onboarding_status, vm_metadata)
 ON CONFLICT (tenant_id, device_id) DO UPDATE SET
     aad_device_id = excluded.aad_device_id,
     device_dns_name = excluded.device_dns_name,

@@ -3,10 +3,10 @@ WITH new AS (
     SELECT u.incident_id, u.incident_uri, u.redirect_incident_id, u.incident_name, u.created_time,
            u.last_update_time, u.assigned_to, u.classification, u.determination, u.status, u.severity,
            u.detection_source, u.tags::text[] AS tags
-    FROM unnest($2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[], $7::timestamptz[],
+    FROM unnest($2::bigint[], $3::timestamptz[], $4::text[], $5::bigint[], $6::text[], $7::timestamptz[],
                 $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[],
                 $14::text[])
-        AS u(incident_id, incident_uri, redirect_incident_id, incident_name, created_time, last_update_time,
+        AS u(incident_id, last_update_time, incident_uri, redirect_incident_id, incident_name, created_time,
              assigned_to, classification, determination, status, severity, detection_source, tags)
 ),
 changed AS (

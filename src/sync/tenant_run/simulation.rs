@@ -12,7 +12,7 @@ use super::*;
 use crate::defender::paging::PageSummary;
 use crate::defender::paging::simulation::{Order, STABLE, Server, time};
 use crate::error::{Peer, Retry};
-use crate::incident::rows::ListedVersion;
+use crate::incident::raw::ListedVersion;
 use crate::mutate::{Random, each_seed};
 use crate::store::Lease;
 use crate::store::runs::Outcome;

@@ -1,0 +1,29 @@
+//! Whether an incident is the tenant's own.
+
+use url::form_urlencoded;
+
+use crate::error::{SyncError, shown};
+use crate::tenant::TenantId;
+
+/// `incidentUri` carries `?tid=<tenant>` in real payloads (Swimlane and Elastic fixtures). Each parameter that names a tenant is
+/// looked at, in any case and wherever it stands: a link may be relative, or no URL at all.
+pub fn check_tenant(
+    tenant: TenantId,
+    incident_id: i64,
+    uri: Option<&str>,
+) -> Result<(), SyncError> {
+    let parameters = uri.unwrap_or_default().split(['?', '&', '#', ';']).skip(1);
+    let named = parameters.flat_map(|parameter| form_urlencoded::parse(parameter.as_bytes())).find(
+        |(key, value)| {
+            let names_tenant =
+                TENANT_PARAMETERS.iter().any(|name| key.trim().eq_ignore_ascii_case(name));
+            names_tenant && !value.trim().eq_ignore_ascii_case(&tenant.to_string())
+        },
+    );
+    named.map_or(Ok(()), |(_, tid)| {
+        Err(SyncError::ForeignIncident { incident_id, uri_tid: shown(&tid) })
+    })
+}
+
+/// Portals of Microsoft's name the tenant by one of these.
+const TENANT_PARAMETERS: [&str; 3] = ["tid", "tenantId", "tenant_id"];
