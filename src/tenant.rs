@@ -62,6 +62,38 @@ pub enum TokenVersion {
     V2,
 }
 
+/// The API that a tenant is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Source {
+    /// The Defender incidents API, `/api/incidents`.
+    #[default]
+    Defender,
+    /// The Microsoft Graph security API, `/security/incidents`.
+    Graph,
+}
+
+impl Source {
+    /// The names that configuration and database know.
+    pub const NAMES: [&'static str; 2] = ["defender", "graph"];
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Defender => "defender",
+            Self::Graph => "graph",
+        }
+    }
+
+    /// The source of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "defender" => Some(Self::Defender),
+            "graph" => Some(Self::Graph),
+            _ => None,
+        }
+    }
+}
+
 /// Microsoft's national clouds, each a set of endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cloud {

@@ -16,9 +16,7 @@ use crate::error::{Peer, SyncError};
 use crate::http_client;
 use crate::incident::text::page;
 
-pub mod paging;
-
-use paging::Request;
+use crate::incident::paging::Request;
 
 /// A page that inflates beyond this is an error, not an out-of-memory.
 pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -3,11 +3,11 @@
 use super::network;
 use super::network::Host;
 use crate::defender::DefenderClient;
-use crate::defender::paging::Request;
 use crate::entra::Tenant;
 use crate::entra::claims::TokenCheck;
 use crate::entra::{Token, TokenCache};
 use crate::error::{Peer, SyncError};
+use crate::incident::paging::Request;
 use crate::store::Store;
 use crate::store::quota::Quota;
 use crate::sync::page_fetcher;

@@ -1,9 +1,10 @@
-//! The incident as a domain, without I/O: decoding, columns, rows, hashes, windows and gaps.
+//! The incident as a domain, without I/O: decoding, columns, rows, hashes, windows, gaps and the paging plan.
 
 pub mod columns;
 pub mod decode;
 pub mod gap;
 pub mod hash;
+pub mod paging;
 pub mod person;
 pub mod raw;
 pub mod rows;

@@ -6,7 +6,6 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::defender::paging::{PageSummary, Plan, Request};
 use crate::defender::{DefenderClient, LargePagePermit, Page};
 use crate::entra::Tenant;
 use crate::entra::TokenCache;
@@ -15,6 +14,7 @@ use crate::failpoint;
 use crate::incident::decode::key::IncidentKey;
 use crate::incident::gap::Gap;
 use crate::incident::hash::Hash;
+use crate::incident::paging::{PageSummary, Plan, Request};
 use crate::incident::raw::{self, ListedVersion, RawIncident};
 use crate::store::quota::Quota;
 use crate::store::runs::Counts;

@@ -6,10 +6,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::defender::ORDINARY_BYTES_MAX;
-use crate::defender::paging::ReadScope;
 use crate::entra::Tenant;
 use crate::error::SyncError;
 use crate::incident::decode;
+use crate::incident::paging::ReadScope;
 use crate::incident::raw::{self, RawIncident};
 use crate::incident::rows::{PageRows, RejectedRow};
 use crate::incident::window::poll_from;

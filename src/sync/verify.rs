@@ -13,11 +13,11 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::defender::paging::{Plan, ReadScope};
 use crate::entra::Tenant;
 use crate::error::SyncError;
 use crate::incident::decode;
 use crate::incident::gap::Gap;
+use crate::incident::paging::{Plan, ReadScope};
 use crate::incident::raw::{self, RawIncident};
 use crate::incident::rows::{AlertRow, PageRows};
 use crate::incident::window::{poll_from, to_delta};

@@ -22,13 +22,13 @@ use crate::config::{self, Config, is_printable_name};
 use crate::daemon::http::server;
 use crate::daemon::signals;
 use crate::defender::DefenderClient;
-use crate::defender::paging::Request;
 use crate::doctor::{self, CheckResult, Finding, Group};
 use crate::entra::Tenant;
 use crate::entra::TokenCache;
 use crate::entra::claims::TokenCheck;
 use crate::error::{Diagnosis, ErrorClass, Owner, SyncError};
 use crate::http_client::{self, Deadlines};
+use crate::incident::paging::Request;
 use crate::sync::retry;
 use crate::tenant::{Cloud, TenantId};
 

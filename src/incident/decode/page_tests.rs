@@ -106,7 +106,7 @@ const FULL_ENTITY: &str = r#"{"entityType":"entityType","evidenceCreationTime":"
         "deviceId":"deviceId","z":[1],"a":"A"}"#;
 
 #[test]
-fn the_key_of_an_entity_with_every_column_stays() {
+fn evidence_hash_with_every_column_never_changes() {
     let alert = format!(r#"{{"alertId":"a","entities":[{FULL_ENTITY}]}}"#);
     let text = format!(r#"{{"value":[{}]}}"#, incident(1, "2026-01-01T00:00:00Z", &alert));
     rows_of(&text, |rows| {

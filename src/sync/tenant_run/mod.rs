@@ -5,11 +5,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
-use crate::defender::paging::{Plan, ReadScope};
 use crate::entra::Tenant;
 use crate::error::{Owner, SyncError};
 use crate::incident::gap::Gap;
 use crate::incident::hash::Hash;
+use crate::incident::paging::{Plan, ReadScope};
 use crate::incident::raw::RawIncident;
 use crate::incident::window::{poll_from, to_delta};
 use crate::store::Claim;

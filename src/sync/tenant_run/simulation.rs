@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 use chrono::TimeDelta;
 
 use super::*;
-use crate::defender::paging::PageSummary;
-use crate::defender::paging::simulation::{Order, STABLE, Server, time};
 use crate::error::{Peer, Retry};
+use crate::incident::paging::PageSummary;
+use crate::incident::paging::simulation::{Order, STABLE, Server, time};
 use crate::incident::raw::ListedVersion;
 use crate::mutate::{Random, each_seed};
 use crate::store::Lease;

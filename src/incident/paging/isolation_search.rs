@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{PAGE_ROWS, PageSummary, Plan, ReadScope, Request, WindowReader};
+use super::window_reader::WindowReader;
+use super::{PAGE_ROWS, PageSummary, Plan, ReadScope, Request};
 use crate::error::SyncError;
 use crate::incident::gap::{Gap, GapReason};
 use crate::incident::window::{Window, floor_to_second, to_delta};
@@ -159,9 +160,7 @@ impl Plan {
                 self.pending.push(rest);
                 Some(WindowReader::new(first))
             }
-            None => {
-                Some(WindowReader { row_by_row: Some(reason), top: 1, ..WindowReader::new(window) })
-            }
+            None => Some(WindowReader::of_pieces(window, reason)),
         };
     }
 
@@ -178,7 +177,8 @@ impl Plan {
         if page.rows.len() >= reader.top && reader.pages < ROW_BY_ROW_PAGES_MAX {
             reader.skip += page.rows.len();
             reader.top = (reader.top * 2).min(PAGE_ROWS);
-            self.current = Some(WindowReader { row_by_row: Some(reason), ..reader });
+            reader.row_by_row = Some(reason);
+            self.current = Some(reader);
             return None;
         }
         if let (Some(from), Some(to)) = (reader.window.from, reader.window.to) {

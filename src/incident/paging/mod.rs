@@ -1,27 +1,22 @@
 //! Reads a list that moves while it is read, and loses nothing. Pure: from the content of a page
-//! it decides the next request.
+//! it decides the next request. How the pages of one window follow each other is in [`window_reader`].
 //!
-//! `$skip` counts over a list whose rows leave or jump when they are updated, so all behind them shift. Pages therefore
-//! overlap, and a page is accepted only if it begins with the rows that were read last, in their order and in the very
-//! version that it shows: in any stable order all rows before them were then read, and all rows after them are in this
-//! page. Otherwise the reader steps back. A list in no stable order is cut until each part fits one page, which is
-//! complete by itself.
-//!
-//! What the API cannot serve at all is found and left out, see `isolation_search`.
+//! What the API cannot serve at all is found and left out, see [`isolation_search`].
 
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::error::SyncError;
-use crate::incident::gap::{Gap, GapReason};
+use crate::incident::gap::Gap;
 use crate::incident::raw::ListedVersion;
 use crate::incident::window::{Window, floor_to_second, to_delta};
 
 mod isolation_search;
+mod window_reader;
 
 use isolation_search::IsolationSearch;
+use window_reader::{Progress, WindowReader};
 
 /// The API's page maximum; more is answered with 400 (demisto/content#12434).
 pub const PAGE_ROWS: usize = 100;
@@ -34,21 +29,6 @@ const SHORTEST_WINDOW: TimeDelta = TimeDelta::minutes(1);
 const LONGEST_WINDOW: TimeDelta = TimeDelta::days(180);
 /// A window that needed more pages than this is followed by a shorter one: a kill costs at most one window's pages.
 const PAGES_PER_WINDOW: usize = 10;
-/// The second page of a window proves the order with this many rows; by chance they agree once in a hundred million.
-const OVERLAP_FIRST: usize = 4;
-const OVERLAP_MAX: usize = 20;
-/// So many rows in the order held prove a continuation even where the row that was read last has left the list.
-const LEAD_PROOF: usize = 10;
-const RESTARTS_MAX: usize = 3;
-const STEPS_BACK_MAX: usize = 200;
-/// How often one instant with more than a page of rows is read before its rows must all have shown up.
-const RESCANS_MAX: usize = 40;
-/// A window with more full pages than this does not end: links that lead on and on, or rows that are made up for each page.
-const PAGES_MAX: usize = 2_000;
-/// So many full pages without one new row are no window that is read, but a server that ignores where we are.
-const PAGES_WITHOUT_PROGRESS_MAX: usize = 20;
-/// A list in no stable order repeats itself by nature, and is given more time.
-const RESCAN_PAGES_WITHOUT_PROGRESS_MAX: usize = 200;
 
 /// What a page held.
 #[derive(Debug, Clone)]
@@ -258,16 +238,10 @@ impl Plan {
                 self.current = self.next_window();
             }
             None => {
-                self.current =
-                    Some(WindowReader { rescans: Some(0), ..WindowReader::new(reader.window) });
+                self.current = Some(WindowReader::of_instant(reader.window));
             }
         }
     }
-}
-
-fn repeated(rows: &[ListedVersion]) -> usize {
-    let distinct: HashSet<i64> = rows.iter().map(|row| row.id).collect();
-    rows.len() - distinct.len()
 }
 
 /// The median of what the page shows, as long as it leaves both parts smaller than the whole.
@@ -280,171 +254,6 @@ fn cutting_edge(window: Window, page: &PageSummary) -> Option<DateTime<Utc>> {
     };
     let after = median + TimeDelta::microseconds(1);
     [floor_to_second(median), median, after].into_iter().find(inside)
-}
-
-/// The reading of one window.
-#[derive(Debug)]
-struct WindowReader {
-    window: Window,
-    /// The version held of each row that an accepted page showed, and its place in the order of reading.
-    held: HashMap<i64, (Option<DateTime<Utc>>, usize)>,
-    /// Place of the row that was read last.
-    last: usize,
-    skip: usize,
-    top: usize,
-    link: Option<String>,
-    overlap: usize,
-    step: usize,
-    steps_back: usize,
-    restarts: usize,
-    pages: usize,
-    /// Full pages in a row that showed nothing new.
-    pages_without_progress: usize,
-    /// Rows that a page showed twice; they count in `$skip` but are one incident.
-    repeated: usize,
-    /// Set while one instant in no stable order is read again and again; counts the readings.
-    rescans: Option<usize>,
-    /// Set while a window that fails is read in small pieces, see [`isolation_search`]: the last failure.
-    row_by_row: Option<GapReason>,
-}
-
-enum Progress {
-    Continues,
-    Drained,
-    Disorder,
-    Endless,
-}
-
-impl WindowReader {
-    fn new(window: Window) -> Self {
-        Self {
-            window,
-            held: HashMap::new(),
-            last: 0,
-            skip: 0,
-            top: PAGE_ROWS,
-            link: None,
-            overlap: OVERLAP_FIRST,
-            step: 0,
-            steps_back: 0,
-            restarts: 0,
-            pages: 0,
-            pages_without_progress: 0,
-            repeated: 0,
-            rescans: None,
-            row_by_row: None,
-        }
-    }
-
-    fn is_rescanning(&self) -> bool {
-        self.rescans.is_some()
-    }
-
-    fn request(&self) -> Request {
-        Request { window: self.window, skip: self.skip, top: self.top, link: self.link.clone() }
-    }
-
-    /// Whether the page shows all that the window holds, as far as its length tells.
-    fn fits(&self, page: &PageSummary) -> bool {
-        page.rows.len() < self.top && page.next_link.is_none()
-    }
-
-    /// The row's place in the order of reading, if this very version of it is held.
-    fn read_index(&self, row: &ListedVersion) -> Option<usize> {
-        self.held
-            .get(&row.id)
-            .filter(|(updated, _)| *updated == row.updated)
-            .map(|(_, index)| *index)
-    }
-
-    fn accept(&mut self, page: &PageSummary) -> Progress {
-        self.pages += 1;
-        if self.pages > PAGES_MAX * PAGE_ROWS / self.top {
-            return Progress::Endless;
-        }
-        let was_linked = self.link.take().is_some();
-        let mut lead = 0;
-        if self.skip > 0 && !was_linked && !self.is_rescanning() {
-            let indexes: Vec<usize> =
-                page.rows.iter().map_while(|row| self.read_index(row)).collect();
-            lead = indexes.len();
-            let is_in_order = indexes.is_sorted_by(|a, b| a < b)
-                && page.rows[lead..].iter().all(|row| self.read_index(row).is_none());
-            if !is_in_order {
-                return self.restart();
-            }
-            if indexes.last() != Some(&self.last) && lead < LEAD_PROOF {
-                return self.step_back();
-            }
-            self.overlap = if self.step == 0 { (self.overlap / 2).max(1) } else { self.overlap };
-        }
-        self.step = 0;
-        self.hold(&page.rows, lead);
-        if !self.fits(page) && self.is_stuck() {
-            return if page.next_link.is_some() { Progress::Endless } else { Progress::Disorder };
-        }
-        let end = self.skip + page.rows.len();
-        if page.next_link.is_some() {
-            self.link.clone_from(&page.next_link);
-            self.skip = end;
-            return Progress::Continues;
-        }
-        if page.rows.len() >= self.top && !was_linked {
-            self.skip = end - self.overlap;
-            return Progress::Continues;
-        }
-        let is_complete = self.skip == 0 || self.held.len() + self.repeated >= end;
-        if is_complete { Progress::Drained } else { self.restart() }
-    }
-
-    fn is_stuck(&self) -> bool {
-        self.pages_without_progress
-            > if self.is_rescanning() {
-                RESCAN_PAGES_WITHOUT_PROGRESS_MAX
-            } else {
-                PAGES_WITHOUT_PROGRESS_MAX
-            }
-    }
-
-    fn hold(&mut self, rows: &[ListedVersion], lead: usize) {
-        let before = self.held.len();
-        self.repeated += repeated(&rows[lead..]);
-        for row in &rows[lead..] {
-            let index = self.held.len() + 1;
-            self.held
-                .entry(row.id)
-                .and_modify(|held| held.0 = row.updated)
-                .or_insert((row.updated, index));
-        }
-        self.pages_without_progress =
-            if self.held.len() > before { 0 } else { self.pages_without_progress + 1 };
-        self.last = rows.last().and_then(|row| self.read_index(row)).unwrap_or(self.last);
-    }
-
-    fn step_back(&mut self) -> Progress {
-        self.steps_back += 1;
-        if self.steps_back > STEPS_BACK_MAX {
-            return Progress::Disorder;
-        }
-        self.step = (self.step * 2).max(1);
-        self.skip = self.skip.saturating_sub(self.step);
-        self.overlap = (self.overlap + self.step).min(OVERLAP_MAX);
-        Progress::Continues
-    }
-
-    /// What was read contradicts a stable order: a row came late to the server's index, or there is no order.
-    fn restart(&mut self) -> Progress {
-        self.skip = 0;
-        self.step = 0;
-        self.repeated = 0;
-        if let Some(rescans) = self.rescans.as_mut() {
-            *rescans += 1;
-            return if *rescans > RESCANS_MAX { Progress::Disorder } else { Progress::Continues };
-        }
-        self.held.clear();
-        self.restarts += 1;
-        if self.restarts > RESTARTS_MAX { Progress::Disorder } else { Progress::Continues }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,162 @@
+//! A client of the model: it stores what the plan accepts, and checks the promise of every watermark.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::super::{Plan, ReadScope};
+use super::{FAILURE, Order, Server, time};
+use crate::incident::gap::Gap;
+use crate::incident::window::poll_from;
+
+#[derive(Default)]
+pub(super) struct Client {
+    pub(super) stored: BTreeMap<i64, DateTime<Utc>>,
+    watermark: Option<DateTime<Utc>>,
+    pub(super) gaps: Vec<Gap>,
+}
+
+const OVERLAP: Duration = Duration::from_secs(600);
+pub(super) const EVERYTHING: ReadScope =
+    ReadScope { from: None, to: None, lookback: Duration::from_secs(180 * 86_400), status: None };
+
+impl Client {
+    /// Answers whether everything was read.
+    pub(super) fn pass(&mut self, server: &mut Server, churn: usize) -> bool {
+        let from = self.watermark.map(|watermark| poll_from(watermark, OVERLAP));
+        self.read(server, churn, ReadScope { from, ..EVERYTHING })
+    }
+
+    pub(super) fn read(&mut self, server: &mut Server, churn: usize, scope: ReadScope) -> bool {
+        let mut plan = Plan::new(scope, &self.gaps);
+        while let Some(request) = plan.request() {
+            let page = server.page(&request);
+            server.churn(churn);
+            let Some(page) = page else {
+                if plan.failed(&FAILURE) {
+                    continue;
+                }
+                return false;
+            };
+            for row in &page.rows {
+                let updated = row.updated.expect("the test's rows have times");
+                let stored = self.stored.entry(row.id).or_insert(updated);
+                *stored = updated.max(*stored);
+            }
+            let watermark = plan.accept(&page).expect("the listing can be read");
+            self.gaps.extend(plan.take_gap());
+            if let Some(watermark) = watermark.filter(|_| scope.to.is_none()) {
+                self.watermark = self.watermark.max(Some(watermark));
+                self.check(server);
+            }
+            assert!(server.requests < 200_000, "the plan does not end");
+        }
+        true
+    }
+
+    /// Tries the holes again.
+    pub(super) fn fill(&mut self, server: &mut Server) {
+        for gap in std::mem::take(&mut self.gaps) {
+            let mut plan = Plan::of_gap(&gap);
+            while let Some(request) = plan.request() {
+                match server.page(&request) {
+                    Some(page) => {
+                        self.stored.extend(
+                            page.rows
+                                .iter()
+                                .map(|row| (row.id, row.updated.expect("rows have times"))),
+                        );
+                        plan.accept(&page).expect("the hole can be read");
+                    }
+                    None => assert!(plan.failed(&FAILURE), "an outage?"),
+                }
+            }
+            self.gaps.extend(plan.take_gap());
+        }
+    }
+
+    pub(super) fn is_in_a_gap(&self, time: DateTime<Utc>) -> bool {
+        self.gaps.iter().any(|gap| gap.from <= time && time < gap.to)
+    }
+
+    /// The promise of a watermark: every version that is current and older than it is stored or lies in a known hole.
+    fn check(&self, server: &Server) {
+        for (id, updated) in &server.updated {
+            if Some(time(*updated)) < self.watermark && !self.is_in_a_gap(time(*updated)) {
+                assert_eq!(
+                    self.stored.get(id),
+                    Some(&time(*updated)),
+                    "incident {id} is missing below the watermark"
+                );
+            }
+        }
+    }
+}
+
+pub(super) fn run(order: Order, seed: u64, incidents: i64, churn: usize, lag: i64) -> usize {
+    let mut server = Server::new(order, seed, incidents, 20 * 86_400_000, lag);
+    let mut client = Client::default();
+    for _ in 0..6 {
+        client.pass(&mut server, churn);
+        server.churn(30);
+        server.now += 300_000;
+    }
+    server.now += 60_000;
+    client.pass(&mut server, 0);
+    let truth: BTreeMap<_, _> =
+        server.updated.iter().map(|(id, updated)| (*id, time(*updated))).collect();
+    assert_eq!(client.stored, truth, "something was lost");
+    server.requests
+}
+
+/// Reads a list with poison in it until a calm run has read everything; answers the requests that this took.
+pub(super) fn run_poisoned(
+    order: Order,
+    seed: u64,
+    incidents: i64,
+    poison: &[i64],
+    churn: usize,
+) -> usize {
+    let mut server = Server::new(order, seed, incidents, 20 * 86_400_000, 0);
+    server.poison = poison.iter().map(|at| 1 + at % incidents).collect();
+    let mut client = Client::default();
+    for _ in 0..4 {
+        client.pass(&mut server, churn);
+        server.churn(30);
+        server.now += 300_000;
+    }
+    server.now += 60_000;
+    let tries = (1..=9).find(|_| client.pass(&mut server, 0));
+    assert!(tries.is_some(), "the rest of the list is never read");
+    let requests = server.requests;
+    let truth: BTreeMap<_, _> =
+        server.updated.iter().map(|(id, updated)| (*id, time(*updated))).collect();
+    let served = |id: &i64| !server.poison.contains(id);
+    for (id, updated) in
+        truth.iter().filter(|(id, updated)| served(id) && !client.is_in_a_gap(**updated))
+    {
+        assert_eq!(
+            client.stored.get(id),
+            Some(updated),
+            "incident {id} is missing beside the poison"
+        );
+    }
+    // What moved in the very second of a poison while that was read, or is in no order, is found when it is tried again.
+    for _ in 0..60 {
+        client.fill(&mut server);
+    }
+    let served = |id: &i64| !server.poison.contains(id);
+    for (id, updated) in truth.iter().filter(|(id, _)| served(id)) {
+        assert_eq!(
+            client.stored.get(id),
+            Some(updated),
+            "incident {id} is missing in the second of a poison"
+        );
+    }
+    server.poison.clear();
+    client.fill(&mut server);
+    assert!(client.gaps.is_empty(), "a healed hole stays");
+    assert_eq!(client.stored, truth, "something was lost");
+    requests
+}

@@ -1,0 +1,108 @@
+//! What the API fails to serve is left out alone; an outage leaves nothing out.
+
+use proptest::prelude::*;
+
+use super::super::*;
+use super::client::{Client, EVERYTHING, run_poisoned};
+use super::{FAILURE, Order, STABLE, Server};
+use crate::incident::gap::GapReason;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn any_order_reads_all_but_unservable_incidents(
+        order in prop::sample::select([STABLE.to_vec(), vec![Order::Random]].concat()),
+        seed: u64,
+        incidents in 1..1_200_i64,
+        poison in prop::collection::vec(0..1_200_i64, 1..4),
+        churn in 0..6_usize,
+    ) {
+        let churn = if order == Order::Random { churn.min(1) } else { churn };
+        run_poisoned(order, seed, incidents, &poison, churn);
+    }
+}
+
+#[test]
+fn isolating_unservable_incident_costs_few_requests() {
+    for order in STABLE {
+        for at in [0, 137, 299, 598, 599] {
+            let mut server = Server::new(order, 3, 600, 20 * 86_400_000, 0);
+            server.poison = [at + 1].into();
+            let mut client = Client::default();
+            assert!(client.pass(&mut server, 0));
+            assert_eq!((client.stored.len(), client.gaps.len()), (599, 1));
+            assert!(server.requests < 80, "{order:?} {at}: {} requests", server.requests);
+            let before = server.requests;
+            assert!(client.pass(&mut server, 0));
+            assert!(server.requests <= before + 2, "{order:?} {at}: a hole is searched for anew");
+            let before = server.requests;
+            assert!(client.read(&mut server, 0, EVERYTHING));
+            assert!(server.requests <= before + 25, "{order:?} {at}: a hole is searched for anew");
+        }
+    }
+}
+
+#[test]
+fn outage_at_any_request_leaves_no_gap() {
+    for order in [Order::NewestFirst, Order::ById] {
+        for at in 0..75 {
+            let mut server = Server::new(order, 5, 900, 20 * 86_400_000, 0);
+            server.poison.insert(450);
+            let mut client = Client::default();
+            let mut plan = Plan::new(EVERYTHING, &[]);
+            let mut failures = 0;
+            let mut is_given_up = false;
+            while let Some(request) = plan.request().filter(|_| !is_given_up) {
+                server.is_down = server.requests >= at;
+                match server.page(&request) {
+                    Some(page) => drop(plan.accept(&page).unwrap()),
+                    None => is_given_up = !plan.failed(&FAILURE),
+                }
+                failures += usize::from(server.is_down);
+                client.gaps.extend(plan.take_gap().filter(|_| server.is_down));
+            }
+            assert!(
+                is_given_up || server.requests <= at,
+                "{order:?}: the outage after {at} requests was not noticed"
+            );
+            assert!(failures <= 9, "{order:?}: {failures} failures after {at} requests");
+            assert_eq!(client.gaps, [], "{order:?}: an outage after {at} requests is no hole");
+        }
+    }
+}
+
+#[test]
+fn gap_carries_class_and_message_of_its_failure() {
+    let mut server = Server::new(Order::ById, 5, 600, 20 * 86_400_000, 0);
+    server.poison.insert(450);
+    let mut client = Client::default();
+    assert!(client.pass(&mut server, 0));
+    let reasons: Vec<&GapReason> = client.gaps.iter().map(|gap| &gap.reason).collect();
+    assert_eq!(reasons, [&GapReason::from(&FAILURE)]);
+    client.fill(&mut server);
+    assert_eq!(client.gaps.len(), 1, "a retried gap keeps a reason");
+    assert_eq!(client.gaps[0].reason.class, FAILURE.diagnosis().class.as_str());
+}
+
+#[test]
+fn many_gaps_count_as_outage_for_one_run() {
+    let mut server = Server::new(Order::ById, 5, 900, 20 * 86_400_000, 0);
+    server.poison = (1..=8).map(|at| at * 100).collect();
+    let mut client = Client::default();
+    assert!(!client.pass(&mut server, 0), "eight holes are too many for one run");
+    assert_eq!(client.gaps.len(), 5);
+    assert!(client.pass(&mut server, 0));
+    assert_eq!((client.gaps.len(), client.stored.len()), (8, 892));
+}
+
+#[test]
+fn unservable_rows_in_one_second_hide_no_others() {
+    for order in STABLE {
+        let mut server = Server::new(order, 7, 260, 1, 0);
+        server.poison = [20, 137, 138, 260].into();
+        let mut client = Client::default();
+        assert!(client.pass(&mut server, 0));
+        assert_eq!((client.gaps.len(), client.stored.len()), (1, 256), "{order:?}");
+    }
+}

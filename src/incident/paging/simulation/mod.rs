@@ -1,0 +1,141 @@
+//! A list that changes while it is paged, in every stable order and in none: what the plan says is read must be read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+
+use super::{PageSummary, Request};
+use crate::error::{Peer, SyncError};
+use crate::incident::raw::ListedVersion;
+use crate::incident::window::floor_to_second;
+
+mod client;
+mod endless;
+mod failures;
+mod listing;
+
+/// What a page with a poisoned incident fails with.
+const FAILURE: SyncError = SyncError::Timeout { peer: Peer::Defender };
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    NewestFirst,
+    OldestFirst,
+    ById,
+    ByIdDescending,
+    Scattered,
+    Random,
+}
+
+pub(crate) const STABLE: [Order; 5] =
+    [Order::NewestFirst, Order::OldestFirst, Order::ById, Order::ByIdDescending, Order::Scattered];
+
+/// The server: incidents with a last update, a clock in milliseconds, and a small generator.
+pub(crate) struct Server {
+    pub(crate) updated: BTreeMap<i64, i64>,
+    /// A page that would show one of these fails.
+    pub(crate) poison: BTreeSet<i64>,
+    is_down: bool,
+    pub(crate) now: i64,
+    pub(crate) order: Order,
+    random: u64,
+    /// What changed shows after this long; where it is uneven, after up to this long.
+    pub(crate) lag: i64,
+    pub(crate) is_lag_uneven: bool,
+    pub(crate) requests: usize,
+}
+
+pub(crate) fn time(milliseconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(1_767_225_600_000 + milliseconds)
+        .expect("the test's times are in range")
+}
+
+/// Which stays the same for ever, to keep things simple.
+fn status_of(id: i64) -> &'static str {
+    ["Active", "InProgress", "Resolved"][id.rem_euclid(3) as usize]
+}
+
+/// The first millisecond that is not before the time.
+fn milliseconds(time: DateTime<Utc>) -> i64 {
+    let micros = time.timestamp_micros() - 1_767_225_600_000_000;
+    micros.div_euclid(1_000) + i64::from(micros.rem_euclid(1_000) > 0)
+}
+
+fn mix(mut value: u64) -> u64 {
+    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+impl Server {
+    pub(crate) fn new(order: Order, seed: u64, incidents: i64, span: i64, lag: i64) -> Self {
+        let (updated, poison) = (BTreeMap::new(), BTreeSet::new());
+        let mut server = Self {
+            updated,
+            poison,
+            is_down: false,
+            now: span,
+            order,
+            random: seed,
+            lag,
+            is_lag_uneven: false,
+            requests: 0,
+        };
+        for id in 1..=incidents {
+            let updated = (server.next() % span as u64) as i64;
+            server.updated.insert(id, updated);
+        }
+        server.now += 60_000;
+        server
+    }
+
+    fn next(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.random)
+    }
+
+    pub(crate) fn churn(&mut self, updates: usize) {
+        for _ in 0..updates {
+            self.now += 1 + (self.next() % 400) as i64;
+            let id = 1 + (self.next() % (self.updated.len() as u64 + 1)) as i64;
+            self.updated.insert(id, self.now);
+        }
+    }
+
+    pub(crate) fn page(&mut self, request: &Request) -> Option<PageSummary> {
+        self.requests += 1;
+        let salt = self.next();
+        // What the index does not show yet is not in the list, as if it had not changed.
+        let lag = |id: i64, updated: i64| match self.is_lag_uneven {
+            true => (mix((id ^ updated) as u64) % (self.lag as u64 + 1)) as i64,
+            false => self.lag,
+        };
+        let (from, to) = (request.window.from, request.window.to);
+        let (from, to) = (from.map_or(i64::MIN, milliseconds), to.map_or(i64::MAX, milliseconds));
+        let mut rows: Vec<(i64, i64)> = self
+            .updated
+            .iter()
+            .map(|(id, updated)| (*id, *updated))
+            .filter(|(_, updated)| (from..to).contains(updated))
+            .filter(|(id, _)| request.window.status.is_none_or(|status| status == status_of(*id)))
+            .filter(|(id, updated)| updated + lag(*id, *updated) <= self.now)
+            .collect();
+        rows.sort_by_key(|(id, updated)| match self.order {
+            Order::NewestFirst => (-updated, *id),
+            Order::OldestFirst => (*updated, *id),
+            Order::ById => (*id, 0),
+            Order::ByIdDescending => (-id, 0),
+            Order::Scattered => (mix(*id as u64) as i64, 0),
+            Order::Random => (mix(*id as u64 ^ salt) as i64, 0),
+        });
+        let rows: Vec<_> = rows.into_iter().skip(request.skip).take(request.top).collect();
+        if self.is_down || rows.iter().any(|(id, _)| self.poison.contains(id)) {
+            return None;
+        }
+        let rows = rows
+            .into_iter()
+            .map(|(id, updated)| ListedVersion { id, updated: Some(time(updated)) })
+            .collect();
+        Some(PageSummary { rows, server_time: floor_to_second(time(self.now)), next_link: None })
+    }
+}
