@@ -368,14 +368,14 @@ fn errors_page_equals_the_diagnoses_of_the_code() {
     let mut compared = 0;
     for (seen, cells) in error_rows() {
         assert_eq!(cells.len(), 6, "{cells:?}");
-        let told = [cells[2], cells[4], cells[5]];
+        let documented = [cells[2], cells[4], cells[5]];
         for seen in seen.iter().filter(|seen| !seen.starts_with("Incident.")) {
-            let said = |error: &&SyncError| error.to_string().contains(seen);
-            let error = coded(seen, cells[0]).or_else(|| uncoded.iter().find(said).cloned());
+            let has_text = |error: &&SyncError| error.to_string().contains(seen);
+            let error = coded(seen, cells[0]).or_else(|| uncoded.iter().find(has_text).cloned());
             let error = error.unwrap_or_else(|| {
-                panic!("docs/reference/errors.md has {seen}, which no error says")
+                panic!("docs/reference/errors.md has {seen}, which is in no error")
             });
-            assert_eq!(judged(&error), told, "docs/reference/errors.md, {seen}");
+            assert_eq!(judged(&error), documented, "docs/reference/errors.md, {seen}");
             compared += 1;
         }
     }
@@ -429,10 +429,10 @@ fn errors_page_has_every_error_exactly_once() {
         assert!(seen.contains(&name), "docs/reference/errors.md lacks {name}");
     }
     for error in uncoded() {
-        let said = error.to_string();
+        let text = error.to_string();
         assert!(
-            seen.iter().any(|seen| said.contains(seen)),
-            "docs/reference/errors.md lacks: {said}"
+            seen.iter().any(|seen| text.contains(seen)),
+            "docs/reference/errors.md lacks: {text}"
         );
     }
 }
@@ -526,14 +526,14 @@ fn field(part: &str) -> Option<String> {
 #[test]
 fn every_log_field_is_documented() {
     let source = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
-    let mut told = fields_in(&source, &EVENTS);
-    told.retain(|name| name != "failpoint"); // Of tests only.
+    let mut fields = fields_in(&source, &EVENTS);
+    fields.retain(|name| name != "failpoint"); // Of tests only.
     assert!(
-        told.len() > 20 && told.contains("tenant.id") && told.contains("duration_ms"),
-        "{told:?}"
+        fields.len() > 20 && fields.contains("tenant.id") && fields.contains("duration_ms"),
+        "{fields:?}"
     );
-    told.extend(["timestamp", "level", "message"].map(str::to_owned));
-    assert_eq!(names_of_rows("| field | means |", 1), told);
+    fields.extend(["timestamp", "level", "message"].map(str::to_owned));
+    assert_eq!(names_of_rows("| field | means |", 1), fields);
 }
 
 /// The names in one column of a table of the page.

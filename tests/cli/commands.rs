@@ -1,4 +1,4 @@
-//! What the commands print, where, and with which exit status they end.
+//! Commands: what they print, to which stream, and their exit status.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -209,8 +209,9 @@ async fn unusable_database_exits_with_3_and_cure() {
     for command in [&["sync"][..], &["status", "--json"], &["migrate"]] {
         let done = site.run(command);
         assert_eq!((done.code(), done.stdout.as_str()), (Some(3), ""), "{}", done.stderr);
-        let told = "incident-sync: postgres://nobody@127.0.0.1:1/none?sslmode=prefer: database: ";
-        assert!(done.stderr.contains(told), "{}", done.stderr);
+        let expected =
+            "incident-sync: postgres://nobody@127.0.0.1:1/none?sslmode=prefer: database: ";
+        assert!(done.stderr.contains(expected), "{}", done.stderr);
         assert!(
             done.stderr.contains("see whether it runs") && !done.stderr.contains("retrying"),
             "{}",
@@ -276,8 +277,8 @@ async fn other_user_is_refused_with_the_cure() {
     let configuration = as_stranger(&["status"]);
     for (done, code) in [(database, 3), (configuration, 2)] {
         assert_eq!(done.code(), Some(code), "{}", done.stderr);
-        for told in ["Permission denied", "run this as root (sudo) or as the service's user"] {
-            assert!(done.stderr.contains(told), "{told} is missing in {}", done.stderr);
+        for text in ["Permission denied", "run this as root (sudo) or as the service's user"] {
+            assert!(done.stderr.contains(text), "{text} is missing in {}", done.stderr);
         }
     }
 }
@@ -302,11 +303,11 @@ async fn reading_commands_create_no_database() {
             "{command:?}: {}",
             done.stderr
         );
-        for told in ["there is no database in", "/pg yet", "systemctl start incident-sync", "sudo"]
+        for text in ["there is no database in", "/pg yet", "systemctl start incident-sync", "sudo"]
         {
             assert!(
-                done.stderr.contains(told),
-                "{command:?}: {told} is missing in {}",
+                done.stderr.contains(text),
+                "{command:?}: {text} is missing in {}",
                 done.stderr
             );
         }
@@ -363,7 +364,7 @@ async fn reports_show_the_state_of_every_tenant() {
 
     assert_eq!(site.run(&["sync"]).code(), Some(1));
     let status = site.run(&["status", "--json"]);
-    assert_eq!(status.code(), Some(1), "a parked tenant is told by the status too");
+    assert_eq!(status.code(), Some(1), "the status shows a parked tenant too");
     let status = status.json();
     let [first, second] = status.as_array().unwrap().as_slice() else { panic!("{status}") };
     assert_eq!(
@@ -385,7 +386,7 @@ async fn reports_show_the_state_of_every_tenant() {
         (&json!("parked"), &json!("customer_admin")),
         "{second}"
     );
-    assert_eq!(second["must_act"]["what"], second["error_message"], "what the table says too");
+    assert_eq!(second["must_act"]["what"], second["error_message"], "as in the table");
     let table = site.run(&["status"]).stdout;
     assert!(table.contains("ok") && table.contains("parked") && table.contains("never"), "{table}");
 
@@ -618,14 +619,14 @@ async fn config_check_and_show_work_offline() {
         refused.stderr
     );
     let refused = site.run(&["config", "check", "--json"]);
-    let told = refused.json();
+    let report = refused.json();
     assert_eq!(
-        (refused.code(), &told["ok"], &told["file"]),
+        (refused.code(), &report["ok"], &report["file"]),
         (Some(2), &json!(false), &json!(file))
     );
     assert!(
-        told["errors"].as_array().unwrap().iter().any(|error| error["key"] == "shedule"),
-        "{told}"
+        report["errors"].as_array().unwrap().iter().any(|error| error["key"] == "shedule"),
+        "{report}"
     );
     assert_eq!(site.servers(), [0; 0]);
     assert!(site.world().calls(id(1)).is_empty());

@@ -1,4 +1,4 @@
-//! What `check` says of each thing that can be wrong, and of nothing else.
+//! `check`: each problem that it can find, and a healthy installation.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -21,12 +21,12 @@ fn result<'a>(report: &'a Value, check: &str) -> &'a str {
 }
 
 /// The only row of a check failed or warned: who must act, and these words.
-fn assert_told(report: &Value, check: &str, result: &str, who: &str, words: &[&str]) {
+fn assert_finding(report: &Value, check: &str, result: &str, who: &str, words: &[&str]) {
     let [row] = found(report, check)[..] else { panic!("one row of {check} in {report:#}") };
     assert_eq!((&row["result"], &row["who_must_act"]), (&json!(result), &json!(who)), "{row:#}");
-    let told = format!("{} {}", row["advice"].as_str().unwrap(), row["error"]);
+    let text = format!("{} {}", row["advice"].as_str().unwrap(), row["error"]);
     for word in words {
-        assert!(told.contains(word), "{word} is missing in {row:#}");
+        assert!(text.contains(word), "{word} is missing in {row:#}");
     }
 }
 
@@ -97,7 +97,7 @@ async fn reader_without_connection_limit_is_a_warning() {
     let site = migrated(vec![spec(1, 3)]).await;
     change(&site, "CREATE ROLE dashboards LOGIN IN ROLE incident_sync_reader").await;
     let (_, report) = checked(&site);
-    assert_told(
+    assert_finding(
         &report,
         "readers",
         "warning",
@@ -112,7 +112,7 @@ async fn reader_without_connection_limit_is_a_warning() {
 async fn wrong_clock_is_reported_with_side_and_cure() {
     let now = Installation::with(vec![]).await.world().now();
     // The service's clock stands still: there is time for a slow machine between these and the limits.
-    for (ahead, code, told, side) in [
+    for (ahead, code, expected, side) in [
         (280, 0, "warning", "s behind"),
         (4_000, 1, "failure", "s behind"),
         (-900, 1, "failure", "s ahead of"),
@@ -122,7 +122,7 @@ async fn wrong_clock_is_reported_with_side_and_cure() {
                 .await;
         site.run(&["migrate"]).success();
         let (ended, report) = checked(&site);
-        assert_told(&report, "clock", told, "operator", &[side, "timedatectl"]);
+        assert_finding(&report, "clock", expected, "operator", &[side, "timedatectl"]);
         assert_eq!(ended, Some(code), "{report:#}");
         assert_eq!(result(&report, "call"), "ok", "what can be tried is tried: {report:#}");
     }
@@ -152,7 +152,7 @@ async fn unreachable_host_is_one_failure_rest_not_tried() {
     elsewhere(&site, "https://login.invalid", "");
     let (code, report) = checked(&site);
     assert_eq!(code, Some(1), "{report:#}");
-    assert_told(&report, "dns", "failure", "operator", &["does not resolve", "DNS"]);
+    assert_finding(&report, "dns", "failure", "operator", &["does not resolve", "DNS"]);
     for check in ["connection", "tls", "clock"] {
         assert_eq!(result(&report, check), "not_tried");
     }
@@ -161,7 +161,7 @@ async fn unreachable_host_is_one_failure_rest_not_tried() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     elsewhere(&site, &format!("https://{free}"), "");
     let report = checked(&site).1;
-    assert_told(&report, "connection", "failure", "operator", &["firewall", "refused"]);
+    assert_finding(&report, "connection", "failure", "operator", &["firewall", "refused"]);
     assert_eq!((result(&report, "dns"), result(&report, "tls")), ("ok", "not_tried"));
     assert_nothing_of_the_tenant_was_tried(&report);
 
@@ -171,7 +171,7 @@ async fn unreachable_host_is_one_failure_rest_not_tried() {
         &format!("[http_client]\nproxy = \"http://user@{free}\"\n"),
     );
     let report = checked(&site).1;
-    assert_told(&report, "proxy", "failure", "operator", &["http_client.proxy", "refused"]);
+    assert_finding(&report, "proxy", "failure", "operator", &["http_client.proxy", "refused"]);
     assert_eq!((result(&report, "dns"), result(&report, "connection")), ("ok", "not_tried"));
     assert_nothing_of_the_tenant_was_tried(&report);
 }
@@ -182,7 +182,7 @@ async fn proxy_refusal_is_reported_with_cure() {
     site.world().add_tenant(spec(1, 1));
     write_secret(&site.path("secret-proxy"), proxy::PASSWORD.as_bytes());
     let url = behind_tls(&site).await;
-    for (status, code, told, words) in [
+    for (status, code, expected, words) in [
         ("200 OK", 0, "ok", "the host answers"),
         ("407 Proxy Authentication Required", 1, "failure", "proxy_password_file"),
         ("403 Forbidden", 1, "failure", "to allow the hosts"),
@@ -197,7 +197,7 @@ async fn proxy_refusal_is_reported_with_cure() {
             "{report:#}"
         );
         let connection = found(&report, "connection")[0];
-        assert_eq!(connection["result"], told, "{connection:#}");
+        assert_eq!(connection["result"], expected, "{connection:#}");
         assert!(connection["advice"].as_str().unwrap().contains(words), "{connection:#}");
         assert_eq!(result(&report, "tls"), if code == 0 { "ok" } else { "not_tried" });
     }
@@ -218,7 +218,7 @@ async fn certificate_is_checked_for_issuer_dates_and_name() {
         let (port, read) = serve(certificate).await;
         elsewhere(&site, &format!("https://127.0.0.1:{port}"), authorities);
         let report = checked(&site).1;
-        assert_told(&report, "tls", "failure", "operator", &[word]);
+        assert_finding(&report, "tls", "failure", "operator", &[word]);
         assert_eq!((result(&report, "connection"), result(&report, "clock")), ("ok", "not_tried"));
         assert_nothing_of_the_tenant_was_tried(&report);
         assert_eq!(*read.lock().unwrap(), "", "{certificate}");
@@ -231,8 +231,14 @@ async fn certificate_is_checked_for_issuer_dates_and_name() {
         found(&report, "tls")[0]["advice"].as_str().unwrap().contains("trusted certificate of "),
         "{report:#}"
     );
-    assert_eq!(result(&report, "clock"), "not_tried", "this server tells no time: {report:#}");
-    assert_told(&report, "token", "failure", "nobody", &["does not come from Microsoft's service"]);
+    assert_eq!(result(&report, "clock"), "not_tried", "this server sends no time: {report:#}");
+    assert_finding(
+        &report,
+        "token",
+        "failure",
+        "nobody",
+        &["does not come from Microsoft's service"],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,7 +247,7 @@ async fn database_problem_exits_with_3_and_cure() {
     change(&site, "SELECT 1").await; // It makes the database, and no tables.
     let (code, report) = checked(&site);
     assert_eq!(code, Some(3), "{report:#}");
-    assert_told(
+    assert_finding(
         &report,
         "migrations",
         "failure",
@@ -257,7 +263,7 @@ async fn database_problem_exits_with_3_and_cure() {
     let newer =
         "INSERT INTO _sqlx_migrations SELECT 99990101, description, now(), true, checksum, 0
         FROM _sqlx_migrations WHERE version = 1";
-    for (statement, check, told, words) in [
+    for (statement, check, expected, words) in [
         (
             "ALTER TABLE defender.alerts NO FORCE ROW LEVEL SECURITY",
             "isolation",
@@ -288,9 +294,9 @@ async fn database_problem_exits_with_3_and_cure() {
         change(&site, statement).await;
         let (ended, report) = checked(&site);
         let row = found(&report, check)[0];
-        assert_eq!(row["result"], told, "{report:#}");
+        assert_eq!(row["result"], expected, "{report:#}");
         assert!(row["advice"].as_str().unwrap().contains(words), "{row:#}");
-        assert_eq!(ended, Some(if told == "failure" { 3 } else { 0 }), "{report:#}");
+        assert_eq!(ended, Some(if expected == "failure" { 3 } else { 0 }), "{report:#}");
     }
     let objects = checked(&site).1;
     assert_eq!(result(&objects, "objects"), "not_tried", "{objects:#}");
@@ -405,7 +411,7 @@ async fn rights_to_run_foreign_code_fail_with_cure() {
         let failed =
             report["findings"].as_array().unwrap().iter().filter(|row| row["result"] == "failure");
         assert_eq!((ended, failed.count()), (Some(3), 1), "{breaks}: {report:#}");
-        assert_told(&report, check, "failure", "operator", &[words]);
+        assert_finding(&report, check, "failure", "operator", &[words]);
         sqlx::raw_sql(cure).execute(&pool).await.unwrap();
         assert_eq!(checked(&site).0, Some(0), "{cure}");
     }
@@ -430,22 +436,28 @@ async fn wrong_encoding_or_missing_roles_are_reported() {
         checked(&site)
     };
     let (code, report) = on("incident_sync", "latin");
-    assert_told(&report, "encoding", "failure", "operator", &["LATIN1", "UTF8"]);
+    assert_finding(&report, "encoding", "failure", "operator", &["LATIN1", "UTF8"]);
     assert_eq!(code, Some(3));
     let (_, report) = on("stranger", "incident_sync");
     let database = |check: &str| {
         let rows = found(&report, check).into_iter().filter(|row| row["group"] == "database");
         rows.map(|row| format!("{} {}", row["result"], row["advice"])).collect::<String>()
     };
-    let told = database("roles");
+    let advice = database("roles");
     assert!(
-        told.contains("GRANT incident_sync_dispatcher, incident_sync_reader")
-            && told.contains("TO stranger"),
-        "{told}"
+        advice.contains("GRANT incident_sync_dispatcher, incident_sync_reader")
+            && advice.contains("TO stranger"),
+        "{advice}"
     );
     assert!(database("migrations").contains("Postgres denied access"), "{report:#}");
     let (_, report) = on("nobody_knows_me", "incident_sync");
-    assert_told(&report, "server", "failure", "operator", &["SQLSTATE 28", "Check user, password"]);
+    assert_finding(
+        &report,
+        "server",
+        "failure",
+        "operator",
+        &["SQLSTATE 28", "Check user, password"],
+    );
     assert_eq!(result(&report, "encoding"), "not_tried");
     let nowhere = "url = \"postgres://sync@db.invalid/sync\"".to_owned();
     site.configure(&Settings { database: nowhere, ..site.settings() });
@@ -460,8 +472,8 @@ async fn wrong_encoding_or_missing_roles_are_reported() {
     embedded.stop().await;
 }
 
-/// Somebody who is no Postgres: listens, says this to whoever begins to speak, and shows a certificate if asked to.
-async fn no_postgres(says: &'static [u8], certificate: Option<&'static str>) -> u16 {
+/// Somebody who is no Postgres: listens, advice this to whoever begins to speak, and shows a certificate if asked to.
+async fn no_postgres(reply: &'static [u8], certificate: Option<&'static str>) -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -471,7 +483,7 @@ async fn no_postgres(says: &'static [u8], certificate: Option<&'static str>) -> 
             if socket.read_exact(&mut request).await.is_err() {
                 continue; // Who only looks whether somebody listens.
             }
-            socket.write_all(says).await.unwrap();
+            socket.write_all(reply).await.unwrap();
             match certificate {
                 Some(certificate) => drop(acceptor(certificate).accept(socket).await),
                 None => open.push(socket),
@@ -532,8 +544,8 @@ async fn unreachable_database_is_reported_by_failed_step() {
             (Some(3), 1, &json!("failure")),
             "{report:#}"
         );
-        let told = format!("{} {}", rows[0]["advice"], rows[0]["error"]);
-        assert!(words.iter().all(|word| told.contains(word)), "{words:?}: {told}");
+        let text = format!("{} {}", rows[0]["advice"], rows[0]["error"]);
+        assert!(words.iter().all(|word| text.contains(word)), "{words:?}: {text}");
         assert_eq!(result(&report, "encoding"), "not_tried");
     }
 }
@@ -708,9 +720,9 @@ async fn shared_credential_failure_is_one_row_few_calls() {
         table.stdout
     );
     let report = checked(&site).1;
-    let says: std::collections::BTreeSet<_> =
+    let advice: std::collections::BTreeSet<_> =
         found(&report, "token").iter().map(|row| row["advice"].as_str()).collect();
-    assert_eq!((says.len(), found(&report, "token").len()), (1, 100), "{says:?}");
+    assert_eq!((advice.len(), found(&report, "token").len()), (1, 100), "{advice:?}");
 }
 
 /// A command of the user that the service runs as: not root, whoever runs the tests.
@@ -732,13 +744,13 @@ async fn unreadable_file_is_reported_with_chmod() {
     let text = std::fs::read_to_string(site.config()).unwrap();
     std::fs::write(site.config(), format!("tenants_dir = {customers:?}\n{text}")).unwrap();
     std::fs::remove_file(site.path("secret")).unwrap();
-    for (closed, mode, told) in [
+    for (closed, mode, cure) in [
         (&file, 0o644, format!("chmod go+r {}", file.display())),
         (&customers, 0o755, format!("chmod go+rx {}", customers.display())),
     ] {
         std::fs::set_permissions(closed, std::fs::Permissions::from_mode(0o0)).unwrap();
         let done = as_service(&site, &["config", "check"]);
-        assert!(done.code() == Some(2) && done.stderr.contains(&told), "{told}: {}", done.stderr);
+        assert!(done.code() == Some(2) && done.stderr.contains(&cure), "{cure}: {}", done.stderr);
         assert!(!done.stderr.contains("create the directory"), "{}", done.stderr);
         std::fs::set_permissions(closed, std::fs::Permissions::from_mode(mode)).unwrap();
     }
@@ -759,17 +771,17 @@ async fn invalid_or_writable_config_is_a_finding() {
     write_secret(&customers.join("key"), b"a key");
     open(&customers, 0o750);
     if nix::unistd::geteuid().is_root() {
-        let told = format!("chmod go+rX {}", customers.display());
-        assert_told(&checked(&site).1, "readable", "warning", "operator", &[&told]);
+        let cure = format!("chmod go+rX {}", customers.display());
+        assert_finding(&checked(&site).1, "readable", "warning", "operator", &[&cure]);
     }
     std::fs::remove_file(customers.join("key")).unwrap();
     open(&customers, 0o777);
-    let told = format!("chmod go-w {}", customers.display());
-    assert_told(&checked(&site).1, "file", "failure", "operator", &["tenants_dir", &told]);
+    let cure = format!("chmod go-w {}", customers.display());
+    assert_finding(&checked(&site).1, "file", "failure", "operator", &["tenants_dir", &cure]);
     open(&customers, 0o1777);
     open(&site.config(), 0o666);
-    let told = format!("chmod go-w {}", site.config().display());
-    assert_told(&checked(&site).1, "permissions", "warning", "operator", &[&told]);
+    let cure = format!("chmod go-w {}", site.config().display());
+    assert_finding(&checked(&site).1, "permissions", "warning", "operator", &[&cure]);
     std::fs::write(customers.join("bad.toml"), "id = 1\n").unwrap();
     let (code, report) = checked(&site);
     let of_bad =
@@ -783,7 +795,7 @@ async fn invalid_or_writable_config_is_a_finding() {
     open(&site.path("secret"), 0o644);
     let (code, report) = checked(&site);
     assert_eq!(code, Some(2));
-    assert_told(&report, "file", "failure", "operator", &["client_secret_file", "chmod"]);
+    assert_finding(&report, "file", "failure", "operator", &["client_secret_file", "chmod"]);
     for check in ["dns", "server", "token"] {
         assert_eq!(result(&report, check), "not_tried");
     }

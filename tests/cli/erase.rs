@@ -1,4 +1,4 @@
-//! A person who is erased is in no column of no table, and nobody else is missing.
+//! `tenant erase-person`: no column of any table names the person afterwards, and other people stay.
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -43,9 +43,9 @@ async fn places(pool: &PgPool, tenant: u128, names: &[String]) -> Vec<String> {
         // Whole rows as text, their JSON with and without its escapes; not who is called alike.
         let query = format!(
             "SELECT count(*) FROM {relation} r, unnest($1::text[]) wanted,
-                lower(replace(r::text, 'x' || wanted, '')) told
+                lower(replace(r::text, 'x' || wanted, '')) line
              WHERE tenant_id = $2
-                 AND (strpos(told, lower(wanted)) > 0 OR strpos(replace(told, '\\\\', '\\'), lower(wanted)) > 0)"
+                 AND (strpos(line, lower(wanted)) > 0 OR strpos(replace(line, '\\\\', '\\'), lower(wanted)) > 0)"
         );
         let count: i64 = sqlx::query_scalar(AssertSqlSafe(query))
             .bind(names)

@@ -1,4 +1,4 @@
-//! The command that makes readers.
+//! `grant-reader`.
 
 use sqlx::PgPool;
 
@@ -10,13 +10,13 @@ async fn grant_reader_creates_role_and_prints_next_steps() {
     let site = Installation::with(vec![spec(1, 3), spec(2, 4)]).await;
     site.run(&["sync"]).success();
     let two = id(2).to_string().to_uppercase();
-    let said =
+    let output =
         site.run(&["grant-reader", "bi_both", "--tenant", "tenant-1", "--tenant", &two]).success();
     assert!(
-        said.contains("can read 2 tenants")
-            && said.contains("tenant-2")
-            && said.contains("\\password bi_both"),
-        "{said}"
+        output.contains("can read 2 tenants")
+            && output.contains("tenant-2")
+            && output.contains("\\password bi_both"),
+        "{output}"
     );
     let again = site.run(&["grant-reader", "bi_both", "--tenant", "tenant-1", "--json"]).json();
     let expected = serde_json::json!({ "role": "bi_both", "created": false, "all_tenants": false,

@@ -1,4 +1,4 @@
-//! The help of every command, as a snapshot: a change of an option or of its text shows up in review.
+//! The help of every command, as a snapshot: changes of options and texts show up in review.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
-//! A folder that `tenant import` is given may have been written by anybody: its checksums stand in its own manifest. What comes
-//! of it stops no other tenant, opens no other file and obeys nobody on the terminal. And an export is for its owner's eyes.
+//! `tenant import` of folders that an attacker wrote: the checksums are in the folder's own manifest. An import affects no
+//! other tenant, opens no other file and sends no control characters to the terminal. An export is readable by its owner only.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -81,7 +81,7 @@ impl Exported {
         self.site.run(&["tenant", "import", folder.to_str().unwrap()])
     }
 
-    /// What is said of a folder of which nothing is restored.
+    /// The error for a folder of which nothing is restored.
     fn refusal(&self, folder: &Path) -> String {
         let refused = self.import(folder);
         assert_eq!(refused.code(), Some(2), "{}{}", refused.stdout, refused.stderr);
@@ -239,7 +239,7 @@ async fn folder_with_other_files_or_names_restores_nothing() {
     manifest.set_len(3 << 30).unwrap();
     attacks.push((folder, "larger than 1 MiB"));
 
-    // Its checksum would have been compared, and the answer told whether the file is there.
+    // Its checksum would have been compared, and the answer message whether the file is there.
     let folder = exported.copy("upwards");
     let empty = json!({ "columns": [], "rows": 0, "sha256": "" });
     edit_manifest(&folder, |manifest| manifest["tables"]["../secret"] = empty.clone());
@@ -281,9 +281,9 @@ async fn folder_with_other_files_or_names_restores_nothing() {
     attacks.push((folder, "sync_state.jsonl"));
 
     for (folder, expected) in attacks {
-        let told = exported.refusal(&folder);
-        assert!(told.contains(expected), "{}: {told}", folder.display());
-        assert!(!told.contains('\u{1b}'), "{told:?}");
+        let message = exported.refusal(&folder);
+        assert!(message.contains(expected), "{}: {message}", folder.display());
+        assert!(!message.contains('\u{1b}'), "{message:?}");
     }
     let (embedded, pool) = exported.pool().await;
     for table in ["tenants", "sync_state", "incidents", "alerts"] {
@@ -300,8 +300,8 @@ async fn line_without_an_end_is_refused() {
     let exported = Exported::new().await;
     let folder = exported.copy("endless");
     write(&folder, "incidents", &" ".repeat(200 << 20));
-    let told = exported.refusal(&folder);
-    assert!(told.contains("incidents.jsonl: a line is longer than"), "{told}");
+    let message = exported.refusal(&folder);
+    assert!(message.contains("incidents.jsonl: a line is longer than"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

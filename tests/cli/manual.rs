@@ -1,4 +1,4 @@
-//! What packages take from the program itself: completions and man pages.
+//! Completions and man pages, which packages take from the program.
 
 use std::fs;
 use std::io::Write;
@@ -61,6 +61,6 @@ fn every_command_has_a_man_page() {
 fn man_names_a_directory_it_cannot_create() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_incident-sync"));
     let done = command.args(["man", "/dev/null/man1"]).output().unwrap();
-    let told = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.code() == Some(2) && told.contains("/dev/null/man1"), "{told}");
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.code() == Some(2) && stderr.contains("/dev/null/man1"), "{stderr}");
 }

@@ -1,7 +1,7 @@
 //! Commands: output, exit statuses, help, doctor, export and import.
 
 mod commands;
-mod demonstration;
+mod demo;
 mod doctor;
 mod erase;
 mod grant_reader;

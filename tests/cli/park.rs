@@ -1,4 +1,4 @@
-//! A tenant that a person parks and resumes beside a running daemon.
+//! `tenant park` and `resume` beside a running daemon.
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -40,10 +40,10 @@ async fn parked_tenant_is_not_read_until_resumed() {
         (&tenant["error_class"], &tenant["who_must_act"]),
         (&json!("parked"), &json!("operator"))
     );
-    let said = tenant["error_message"].as_str().unwrap();
+    let message = tenant["error_message"].as_str().unwrap();
     assert!(
-        said.starts_with("parked by ") && said.ends_with(": their admin asks for it"),
-        "{said}"
+        message.starts_with("parked by ") && message.ends_with(": their admin asks for it"),
+        "{message}"
     );
     assert!(site.run(&["status"]).stdout.contains("parked"));
 

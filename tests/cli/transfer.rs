@@ -1,4 +1,4 @@
-//! A tenant's data leaves as files and comes back, as it was or not at all.
+//! `tenant export` and `import`: a tenant's data is restored exactly or not at all.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -191,8 +191,8 @@ async fn altered_export_restores_nothing() {
     let folder = copy("cut");
     let alerts = fs::read(folder.join("alerts.jsonl")).unwrap();
     fs::write(folder.join("alerts.jsonl"), &alerts[..alerts.len() - 1]).unwrap();
-    let told = refusal(&site, &folder);
-    assert!(told.contains("alerts.jsonl") && told.contains("SHA-256"), "{told}");
+    let message = refusal(&site, &folder);
+    assert!(message.contains("alerts.jsonl") && message.contains("SHA-256"), "{message}");
 
     let folder = copy("missing");
     fs::remove_file(folder.join("devices.jsonl")).unwrap();
@@ -218,8 +218,11 @@ async fn altered_export_restores_nothing() {
     edit_manifest(&folder, &|manifest| {
         manifest["tables"]["tenants"]["sha256"] = sum.clone().into();
     });
-    let told = refusal(&site, &folder);
-    assert!(told.contains("tenants.jsonl") && told.contains("row-level security"), "{told}");
+    let message = refusal(&site, &folder);
+    assert!(
+        message.contains("tenants.jsonl") && message.contains("row-level security"),
+        "{message}"
+    );
 
     let (embedded, pool) = site.open_database().await;
     assert!(

@@ -1,4 +1,4 @@
-//! Credentials of the real binary: each kind from the configuration, and renewed while the daemon runs.
+//! Credentials of the real binary: each kind in the configuration, and replaced while the daemon runs.
 
 use std::path::Path;
 
@@ -46,12 +46,12 @@ fn expire_tokens(site: &Installation, tenants: u128) {
 }
 
 fn alarms(daemon: &Running) -> Vec<Value> {
-    told(daemon, REFUSED)
+    events_starting_with(daemon, REFUSED)
 }
 
-fn told(daemon: &Running, message: &str) -> Vec<Value> {
+fn events_starting_with(daemon: &Running, message: &str) -> Vec<Value> {
     let is_it =
-        |event: &Value| event["message"].as_str().is_some_and(|said| said.starts_with(message));
+        |event: &Value| event["message"].as_str().is_some_and(|text| text.starts_with(message));
     events(&daemon.stderr()).into_iter().filter(is_it).collect()
 }
 
@@ -136,7 +136,7 @@ async fn replaced_secret_file_restores_all_tenants() {
         until("a tenant is at work again", async || stored(&pool, tenant).await == 6).await;
     }
     assert_eq!(metric(&daemon, "incident_sync_credential_refused", "first").await.unwrap(), "0");
-    until("of the new secret nobody has told an end", async || {
+    until("the new secret has no known expiry", async || {
         metric(&daemon, "incident_sync_credential_expiry_timestamp_seconds", "first").await.unwrap()
             == "NaN"
     })
@@ -265,15 +265,17 @@ async fn own_credential_of_tenant_is_watched_separately() {
         metric(&daemon, "incident_sync_credential_expiry_timestamp_seconds", "first").await,
         None
     );
-    let ends =
-        told(&daemon, "A credential expires soon: first credential of tenant tenant-3, app ");
+    let ends = events_starting_with(
+        &daemon,
+        "A credential expires soon: first credential of tenant tenant-3, app ",
+    );
     assert_eq!((ends.len(), &ends[0]["tenant.name"]), (1, &Value::from("tenant-3")), "{ends:?}");
     assert!(site.run(&["status"]).stdout.contains("first credential of tenant tenant-3"));
 
     write_secret(&site.path("secret-own"), &std::fs::read(site.path("secret")).unwrap());
     until("it is read once its file is mended", async || stored(&pool, 3).await == 5).await;
     assert_eq!(metric_with(&daemon, "incident_sync_credential_refused", own).await.unwrap(), "0");
-    let own = told(&daemon, "the tenant's own credential was refused: first (");
+    let own = events_starting_with(&daemon, "the tenant's own credential was refused: first (");
     assert_eq!((own.len(), &own[0]["tenant.name"]), (1, &Value::from("tenant-3")), "{own:?}");
     assert_eq!(alarms(&daemon).len(), 0);
     pool.close().await;
@@ -320,7 +322,10 @@ async fn hanging_credential_file_delays_no_tenant() {
     until("the gauge", async || metric_with(&daemon, gauge, own).await.as_deref() == Some("1"))
         .await;
     assert_eq!(metric(&daemon, gauge, "first").await.unwrap(), "0");
-    assert_eq!((told(&daemon, unusable).len(), number(&pool, FAILED).await), (1, 0));
+    assert_eq!(
+        (events_starting_with(&daemon, unusable).len(), number(&pool, FAILED).await),
+        (1, 0)
+    );
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }

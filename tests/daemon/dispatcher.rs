@@ -1,4 +1,4 @@
-//! The daemon lives as long as its dispatcher: it ends with it, and systemd hears of a dispatcher that hangs.
+//! The daemon ends with its dispatcher, and the watchdog of systemd notices a dispatcher that hangs.
 
 use std::time::{Duration, Instant};
 
@@ -45,12 +45,16 @@ async fn watchdog_is_not_fed_when_the_dispatcher_hangs() {
     command.env("NOTIFY_SOCKET", systemd.address()).env("WATCHDOG_USEC", WATCHDOG_US);
     command.env("INCIDENT_SYNC_FAILPOINTS", "claim.committed=pause@3");
     let mut daemon = Running::start(command, site.folder.path());
-    systemd.hears("WATCHDOG=1");
+    systemd.wait_for("WATCHDOG=1");
     until("the dispatcher hangs", async || daemon.stderr().contains("failpoint reached")).await;
     tokio::time::sleep(FROZEN).await;
     systemd.forget();
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!(!systemd.heard_so_far().contains(&"WATCHDOG=1".to_owned()), "{:?}", systemd.heard);
+    assert!(
+        !systemd.received_so_far().contains(&"WATCHDOG=1".to_owned()),
+        "{:?}",
+        systemd.received
+    );
     assert!(daemon.is_alive(), "to end it is for systemd");
     assert!(daemon.stderr().contains("The dispatcher makes no progress"), "{}", daemon.stderr());
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
@@ -69,7 +73,7 @@ async fn watchdog_is_fed_while_the_database_does_not_answer() {
     let mut command = site.command(&["run", "--log-format", "json"]);
     command.env("NOTIFY_SOCKET", systemd.address()).env("WATCHDOG_USEC", WATCHDOG_US);
     let mut daemon = Running::start(command, site.folder.path());
-    systemd.hears("READY=1");
+    systemd.wait_for("READY=1");
     until("the rows", async || stored(&pool, 1).await == 20).await;
     pool.close().await;
 
@@ -84,10 +88,10 @@ async fn watchdog_is_fed_while_the_database_does_not_answer() {
     while started.elapsed() < Duration::from_secs(40) {
         systemd.forget();
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let heard = systemd.heard_so_far();
+        let received = systemd.received_so_far();
         assert!(
-            heard.contains(&"WATCHDOG=1".to_owned()),
-            "after {:?}: {heard:?}",
+            received.contains(&"WATCHDOG=1".to_owned()),
+            "after {:?}: {received:?}",
             started.elapsed()
         );
     }

@@ -1,4 +1,4 @@
-//! What an operator sees of an incident that the API cannot serve: in the log, in `status`, and that it passes.
+//! A gap as an operator sees it: in the log, in `status`, and closed again.
 
 use serde_json::{Value, json};
 
@@ -26,11 +26,11 @@ async fn gap_is_reported_until_it_is_closed() {
         (&json!("WARN"), &json!("operator")),
         "{warned}"
     );
-    for (field, told) in
+    for (field, expected) in
         [("window_from", "202"), ("window_to", "202"), ("error", "43f4cb08-"), ("advice", "ticket")]
     {
         assert!(
-            warned[field].as_str().is_some_and(|text| text.contains(told)),
+            warned[field].as_str().is_some_and(|text| text.contains(expected)),
             "{field}: {warned}"
         );
     }

@@ -1,4 +1,4 @@
-//! Two instances on one server: what becomes of the tenants of one that is gone, or was away.
+//! Two instances on one server: the tenants of an instance that was killed or frozen.
 
 use std::time::Duration;
 

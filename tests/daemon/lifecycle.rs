@@ -1,4 +1,4 @@
-//! A start, a service, an end.
+//! Start, readiness, service and end of the daemon.
 
 use std::net::UdpSocket;
 use std::process::Command;
@@ -39,8 +39,8 @@ async fn daemon_notifies_systemd_and_ends_on_sigterm() {
     command.env("NOTIFY_SOCKET", systemd.address()).env("WATCHDOG_USEC", "600000");
     let daemon = Running::start(command, site.folder.path());
 
-    systemd.hears("READY=1");
-    // Not "eventually": whoever was told READY may connect.
+    systemd.wait_for("READY=1");
+    // Not "eventually": after READY a client may connect.
     let options =
         sqlx::postgres::PgConnectOptions::new_without_pgpass().socket(site.path("pg/socket"));
     let options = options.username("incident_sync").database("incident_sync");
@@ -49,10 +49,10 @@ async fn daemon_notifies_systemd_and_ends_on_sigterm() {
         .fetch_one(&mut connection);
     assert_eq!(tenants.await.unwrap(), 3);
     connection.close().await.unwrap();
-    let heard = &systemd.heard;
-    assert!(heard.iter().any(|line| line == "STATUS=Synchronizing 3 tenants"), "{heard:?}");
-    systemd.hears("WATCHDOG=1");
-    systemd.hears("WATCHDOG=1");
+    let received = &systemd.received;
+    assert!(received.iter().any(|line| line == "STATUS=Synchronizing 3 tenants"), "{received:?}");
+    systemd.wait_for("WATCHDOG=1");
+    systemd.wait_for("WATCHDOG=1");
 
     let pool = site.connect().await;
     until("every tenant's history", async || {
@@ -103,9 +103,9 @@ async fn daemon_notifies_systemd_and_ends_on_sigterm() {
     assert_eq!((done.code(), done.stdout.as_str()), (Some(0), ""));
     assert_eq!(asks_health().code(), Some(1), "nobody is there any more");
     assert_eq!(site.servers(), [0; 0], "Postgres ends with the daemon");
-    let heard = systemd.hears_the_rest();
-    let place = |line: &str| heard.iter().position(|heard| heard == line);
-    assert!(place("READY=1") < place("STOPPING=1"), "{heard:?}");
+    let received = systemd.received_to_the_end();
+    let place = |line: &str| received.iter().position(|other| other == line);
+    assert!(place("READY=1") < place("STOPPING=1"), "{received:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +135,7 @@ async fn sigterm_in_backfill_ends_in_time_and_resumes() {
     })
     .await;
     daemon.signal(Signal::SIGTERM);
-    systemd.hears("STOPPING=1");
+    systemd.wait_for("STOPPING=1");
     let done = daemon.ends_in_time();
     assert_eq!(done.code(), Some(0), "{}", done.stderr);
     assert_eq!(site.servers(), [0; 0]);
@@ -182,13 +182,13 @@ async fn ready_waits_for_database_and_outage_recovers() {
         .env("WATCHDOG_USEC", "100000")
         .env("WATCHDOG_PID", "1");
     let daemon = Running::start(command, site.folder.path());
-    systemd.hears("STATUS=waiting for the database");
+    systemd.wait_for("STATUS=waiting for the database");
     daemon.signal(Signal::SIGHUP);
-    systemd.hears("STATUS=waiting for the database");
-    assert!(!systemd.heard.contains(&"READY=1".to_owned()));
+    systemd.wait_for("STATUS=waiting for the database");
+    assert!(!systemd.received.contains(&"READY=1".to_owned()));
 
     let (embedded, pool) = site.open_database().await;
-    systemd.hears("READY=1");
+    systemd.wait_for("READY=1");
     until("the rows", async || stored(&pool, 1).await == 20).await;
     pool.close().await;
     embedded.stop().await;
@@ -204,7 +204,7 @@ async fn ready_waits_for_database_and_outage_recovers() {
     pool.close().await;
     let done = daemon.ends_on(Signal::SIGTERM);
     assert_eq!(done.code(), Some(0), "{}", done.stderr);
-    assert!(!systemd.hears_the_rest().contains(&"WATCHDOG=1".to_owned()));
+    assert!(!systemd.received_to_the_end().contains(&"WATCHDOG=1".to_owned()));
     embedded.stop().await;
 }
 
@@ -232,8 +232,8 @@ async fn frozen_postgres_does_not_delay_the_stop() {
     signal_all(&servers, Signal::SIGSTOP);
     let started = Instant::now();
     daemon.signal(Signal::SIGTERM);
-    systemd.hears("STOPPING=1");
-    assert!(daemon.is_alive(), "systemd is told at the beginning of the end");
+    systemd.wait_for("STOPPING=1");
+    assert!(daemon.is_alive(), "systemd is notified when the stop begins");
     let done = daemon.ends_in_time();
     signal_all(&servers, Signal::SIGCONT);
     assert!(started.elapsed() < PROMISED_END, "{:?}: {}", started.elapsed(), done.stderr);
@@ -260,7 +260,7 @@ async fn second_signal_ends_the_daemon_immediately() {
     // So that the polite way takes long.
     signal_all(&servers, Signal::SIGSTOP);
     daemon.signal(Signal::SIGTERM);
-    systemd.hears("STOPPING=1");
+    systemd.wait_for("STOPPING=1");
     let done = daemon.ends_on(Signal::SIGINT);
     signal_all(&servers, Signal::SIGCONT);
     assert_eq!(done.code(), Some(1), "{}", done.stderr);

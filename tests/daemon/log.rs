@@ -1,4 +1,4 @@
-//! What the log says, and what it never says.
+//! The log: its lines, and that it holds no secrets.
 
 use std::panic::AssertUnwindSafe;
 
@@ -89,7 +89,7 @@ async fn trace_log_holds_no_secret_or_token() {
         command.env("RUST_LOG", "trace");
         let done = Running::start(command, site.folder.path()).ends();
         assert!(matches!(done.code(), Some(0 | 1)), "{}", done.stderr);
-        assert!(done.stderr.contains("TRACE"), "the log tells everything");
+        assert!(done.stderr.contains("TRACE"), "the log has every level");
         done.json();
     }
     let mut command = site.command(&["status", "--json"]);

@@ -1,4 +1,4 @@
-//! The database's password is changed while the daemon runs.
+//! The database's password changes while the daemon runs.
 
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 

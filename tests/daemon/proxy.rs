@@ -1,5 +1,5 @@
-//! A proxy in the environment, as a login shell or a container may have it, is not used: the secret would go through it.
-//! One that is configured is, and so is a company's own certificate authority.
+//! A proxy in the environment, as a login shell or a container may have it, is not used: it would get the secret. A
+//! configured proxy is used, and so is a private certificate authority.
 
 use std::net::TcpListener;
 
@@ -41,7 +41,7 @@ fn sync(site: &Installation, environment: &[(&str, &str)]) -> (Value, String) {
 async fn configured_proxy_and_private_ca_reach_service() {
     let site = Installation::with(vec![spec(1, 20)]).await;
     let url = behind_tls(&site).await;
-    let (proxy, heard) = connect_proxy("200 OK").await;
+    let (proxy, received) = connect_proxy("200 OK").await;
     write_secret(&site.path("secret-proxy"), format!("{PASSWORD}\n").as_bytes());
     let by_proxy =
         format!("proxy = \"http://corp%5Cuser@{proxy}\"\nproxy_password_file = \"secret-proxy\"\n");
@@ -51,25 +51,25 @@ async fn configured_proxy_and_private_ca_reach_service() {
     assert_eq!(result["error_class"], "transport", "{result}");
     assert!(result["error"].as_str().unwrap().contains("http_client.ca_file"), "{result}");
 
-    heard.lock().unwrap().clear();
+    received.lock().unwrap().clear();
     route(&site, &url, &format!("{by_proxy}ca_file = \"company-ca.pem\""));
     let (result, log) = sync(&site, &[]);
     assert_eq!(result["outcome"], "ok", "{result}");
-    let told = heard.lock().unwrap().clone();
+    let request = received.lock().unwrap().clone();
     let name_and_password = STANDARD.encode(format!("corp\\user:{PASSWORD}"));
     assert!(
-        told.starts_with(&format!("CONNECT {} HTTP/1.1", url.trim_start_matches("https://"))),
-        "{told}"
+        request.starts_with(&format!("CONNECT {} HTTP/1.1", url.trim_start_matches("https://"))),
+        "{request}"
     );
-    assert!(told.to_lowercase().contains("proxy-authorization: basic"), "{told}");
-    assert!(told.contains(&name_and_password), "the user is decoded");
-    assert!(!told.contains("client_secret") && !log.contains(&name_and_password));
+    assert!(request.to_lowercase().contains("proxy-authorization: basic"), "{request}");
+    assert!(request.contains(&name_and_password), "the user is decoded");
+    assert!(!request.contains("client_secret") && !log.contains(&name_and_password));
 
-    heard.lock().unwrap().clear();
+    received.lock().unwrap().clear();
     route(&site, &url, "proxy = \"environment\"\nca_file = \"company-ca.pem\"");
     let (result, _) = sync(&site, &[("HTTPS_PROXY", &format!("http://{proxy}"))]);
     assert_eq!(result["outcome"], "ok", "{result}");
-    assert!(heard.lock().unwrap().starts_with("CONNECT"));
+    assert!(received.lock().unwrap().starts_with("CONNECT"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! SIGHUP: the configuration is read again, or refused as a whole.
+//! SIGHUP and `tenants_dir`: the configuration is read again, or refused as a whole.
 
 use std::path::{Path, PathBuf};
 
@@ -118,10 +118,10 @@ async fn reload_right_after_ready_keeps_daemon_running() {
         let mut command = site.command(&["run", "--log-format", "json"]);
         command.env("NOTIFY_SOCKET", systemd.address());
         let daemon = crate::support::installation::Running::start(command, site.folder.path());
-        systemd.hears("READY=1");
+        systemd.wait_for("READY=1");
         daemon.signal(Signal::SIGHUP);
-        systemd.hears("READY=1");
-        assert!(systemd.heard.contains(&"RELOADING=1".to_owned()));
+        systemd.wait_for("READY=1");
+        assert!(systemd.received.contains(&"RELOADING=1".to_owned()));
         assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
         std::fs::remove_file(site.path("notify")).unwrap();
     }
@@ -154,13 +154,13 @@ async fn new_tenant_files_load_beside_a_bad_file() {
     let all = "SELECT count(DISTINCT tenant_id) FROM defender.incidents";
     until("all tenants", async || number(&pool, all).await == 102).await;
     let refused = || {
-        let told = of(&daemon.stderr(), FILE);
-        told.iter().map(|event| event["error"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        let events = of(&daemon.stderr(), FILE);
+        events.iter().map(|event| event["error"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    let told = refused();
+    let errors = refused();
     assert!(
-        told.len() == 2 && told.iter().all(|error| error.contains("bad.toml")),
-        "each mistake once: {told:?}"
+        errors.len() == 2 && errors.iter().all(|error| error.contains("bad.toml")),
+        "each mistake once: {errors:?}"
     );
     let (_, metrics) = daemon.get("/metrics").await;
     assert!(metrics.contains("incident_sync_config_files_refused 1\n"), "{metrics}");
@@ -215,12 +215,12 @@ async fn duplicate_tenant_file_changes_nothing() {
     let named = "SELECT count(*) FROM defender.tenants WHERE name = 'fabrikam' AND enabled AND removed_at IS NULL";
 
     write_tenant(&dir, "adatum.toml", 1, "adatum", "");
-    until("both files are told", async || {
-        let told: Vec<String> =
+    until("both files are reported", async || {
+        let errors: Vec<String> =
             of(&daemon.stderr(), FILE).iter().map(|event| event["error"].to_string()).collect();
         ["fabrikam.toml: id", "adatum.toml: id"]
             .iter()
-            .all(|file| told.iter().any(|error| error.contains(file)))
+            .all(|file| errors.iter().any(|error| error.contains(file)))
     })
     .await;
     site.world().create(id(1));
@@ -229,7 +229,7 @@ async fn duplicate_tenant_file_changes_nothing() {
 
     // Nobody can tell whose file the known one is: then the newcomer is refused as such.
     write_tenant(&dir, "fabrikam.toml", 1, "fabrikam", "cloud = \n");
-    until("the newcomer is told", async || {
+    until("the new file is reported", async || {
         of(&daemon.stderr(), FILE)
             .iter()
             .any(|event| event["error"].to_string().contains("takes precedence"))
@@ -293,7 +293,7 @@ async fn tenants_dir_file_retried_after_read_failure() {
     assert!(metrics.contains("incident_sync_config_reload_failed 0\n"), "{metrics}");
 
     daemon.signal(Signal::SIGHUP);
-    until("the half edit is told", async || of(&daemon.stderr(), REFUSED).len() == 2).await;
+    until("the half edit is reported", async || of(&daemon.stderr(), REFUSED).len() == 2).await;
     write_tenant(&dir, "1.toml", 1, "renamed", "");
     let renamed = "SELECT count(*) FROM defender.tenants WHERE name = 'renamed'";
     until("a file beside it", async || number(&pool, renamed).await == 1).await;

@@ -1,4 +1,4 @@
-//! The status page of the daemon, as programs and browsers get it.
+//! The status page, as programs and browsers get it.
 
 use std::io::Read;
 use std::path::Path;
@@ -33,7 +33,7 @@ async fn url(daemon: &Running) -> String {
 }
 
 /// The page of all tenants once it holds this.
-async fn shows(daemon: &Running, what: &str) -> String {
+async fn page_with(daemon: &Running, what: &str) -> String {
     eventually(&format!("on the page: {what}"), async || {
         Some(daemon.get("/").await.1).filter(|page| page.contains(what))
     })
@@ -107,8 +107,8 @@ async fn page_lists_worst_tenants_first_without_incidents() {
         );
     }
     for unknown in [id(99).to_string(), "contoso".to_owned(), "%3Cscript%3E".to_owned()] {
-        let (status, told) = daemon.get(&format!("/tenants/{unknown}")).await;
-        assert_eq!((status, told.as_str()), (404, "No such tenant.\n"));
+        let (status, body) = daemon.get(&format!("/tenants/{unknown}")).await;
+        assert_eq!((status, body.as_str()), (404, "No such tenant.\n"));
     }
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
@@ -151,10 +151,10 @@ async fn listener_is_read_only_and_local() {
 async fn page_shows_last_data_while_database_is_down() {
     let site = site_with_a_fault().await;
     let daemon = site.start_daemon();
-    shows(&daemon, "poll ok").await;
+    page_with(&daemon, "poll ok").await;
     let servers = site.servers();
     signal_all(&servers, Signal::SIGSTOP);
-    let page = shows(&daemon, "The database does not answer.").await;
+    let page = page_with(&daemon, "The database does not answer.").await;
     assert_eq!(daemon.get("/").await.0, 503, "a probe must not take it for well");
     assert!(page.contains("Showing data from") && page.contains("poll ok"), "{page}");
     // What nobody can look at grows older all the same.
@@ -197,10 +197,10 @@ fn browse(browser: &str, url: &str, what: &[&str]) -> String {
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]);
     command.arg(format!("--user-data-dir={}", profile.path().display())).args(what).arg(url);
     let output = command.output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
     for complaint in ["Content Security Policy", "Refused to", "CONSOLE"] {
-        assert!(!told.contains(complaint), "{told}");
+        assert!(!errors.contains(complaint), "{errors}");
     }
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -226,8 +226,8 @@ async fn browser_renders_page_in_light_and_dark() {
     let Some(browser) = browser() else { return };
     let site = site_with_a_fault().await;
     let daemon = site.start_daemon();
-    shows(&daemon, "poll ok").await;
-    shows(&daemon, "parked").await;
+    page_with(&daemon, "poll ok").await;
+    page_with(&daemon, "parked").await;
     let url = url(&daemon).await;
     let dom = browse(browser, &url, &["--dump-dom"]);
     assert!(dom.contains("tenant-1") && dom.contains("&lt;b&gt;"), "{dom}");

@@ -1,4 +1,4 @@
-//! A server that cannot prove to be the configured host gets nothing, not even when its certificate was good yesterday.
+//! A server without a valid certificate for the configured host receives nothing.
 
 use crate::support::installation::{Installation, Running, Settings, id};
 use crate::support::tls::{data, serve};

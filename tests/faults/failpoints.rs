@@ -1,4 +1,4 @@
-//! What happens where it hurts most: the process is told to end, or a run panics, at each failpoint of the flow.
+//! The process gets SIGTERM, or a run panics, at each failpoint of the flow.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Peers and neighbours that mean harm, as the real binary meets them: error bodies of 60 MB, numbers that grow, half-open
-//! connections to the listener, files of other users in `tenants_dir`.
+//! Hostile peers and local users: error bodies of 60 MB, growing numbers, half-open connections to the listener, files of
+//! other users in `tenants_dir`.
 
 use std::collections::BTreeSet;
 use std::fs::Permissions;
@@ -55,7 +55,7 @@ impl Peer {
     }
 
     /// All that was asked, as one text.
-    fn asked(&self) -> String {
+    fn requests(&self) -> String {
         self.asked.lock().unwrap().join("\n")
     }
 }
@@ -409,11 +409,11 @@ async fn writable_tenant_file_is_refused_alone() {
     let file = write_tenant(&site, 2, "");
     set_mode(&file, 0o666);
     let daemon = site.start_daemon();
-    let told = daemon
+    let event = daemon
         .logs("Ignoring an invalid file in tenants_dir; its tenant is not synchronized until the file is valid")
         .await;
     let cure = format!("chmod go-w {}", file.display());
-    assert!(told["error"].as_str().unwrap().contains(&cure), "{told}");
+    assert!(event["error"].as_str().unwrap().contains(&cure), "{event}");
     let pool = site.connect().await;
     until("the other tenant is read", async || stored(&pool, 1).await == 3).await;
     assert!(site.world().calls(id(2)).is_empty());
@@ -425,8 +425,8 @@ async fn writable_tenant_file_is_refused_alone() {
         write_tenant(&site, 2, "labels = { tier = \"gold\" }\n");
         let message =
             "Ignoring an invalid file in tenants_dir; its tenant keeps its previous settings";
-        let told = daemon.logs(message).await;
-        assert!(told["error"].as_str().unwrap().contains("belongs to user 65534"), "{told}");
+        let event = daemon.logs(message).await;
+        assert!(event["error"].as_str().unwrap().contains("belongs to user 65534"), "{event}");
         site.world().create(id(2));
         until("a tenant that ran goes on", async || stored(&pool, 2).await == 4).await;
     }
@@ -441,8 +441,8 @@ async fn tenant_file_cannot_redirect_the_shared_secret() {
     let file = write_tenant(&site, 2, &format!("authority = \"{}\"\n", thief.url));
     site.run(&["migrate"]).success();
     let checked = site.run(&["config", "check"]);
-    let told = "the credential of [app] is not sent to";
-    let names_file = checked.stderr.contains(&format!("{}: authority: {told}", file.display()));
+    let refusal = "the credential of [app] is not sent to";
+    let names_file = checked.stderr.contains(&format!("{}: authority: {refusal}", file.display()));
     assert!(checked.code() == Some(2) && names_file, "{}", checked.stderr);
     let synced = site.run(&["sync"]);
     assert!(
@@ -450,9 +450,9 @@ async fn tenant_file_cannot_redirect_the_shared_secret() {
         "{}",
         synced.stdout
     );
-    assert_eq!(thief.asked(), "");
+    assert_eq!(thief.requests(), "");
 
-    // With a credential of its own the tenant may go where it says.
+    // With a credential of its own the tenant may use its own authority.
     crate::support::installation::write_secret(&site.path("tenants.d/secret-2"), b"of-tenant-2\n");
     write_tenant(
         &site,
@@ -464,5 +464,5 @@ async fn tenant_file_cannot_redirect_the_shared_secret() {
         ),
     );
     site.run(&["sync"]);
-    assert!(thief.asked().contains("client_secret=of-tenant-2"), "{}", thief.asked());
+    assert!(thief.requests().contains("client_secret=of-tenant-2"), "{}", thief.requests());
 }

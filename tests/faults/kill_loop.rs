@@ -1,5 +1,5 @@
-//! Two instances on one server are killed again and again while the incidents that they read live on. `KILLS=100` makes
-//! it long, and `SEED` repeats the choices of a run, though never its timing.
+//! Two instances on one server are killed repeatedly while incidents change. `KILLS=100` makes it long; `SEED` repeats the
+//! choices of a run, but not its timing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

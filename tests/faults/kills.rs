@@ -1,4 +1,4 @@
-//! After SIGKILL at any instant the window that was being read is read again, and nothing else is lost.
+//! After SIGKILL at any moment the current window is read again, and nothing else is lost.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -93,7 +93,7 @@ async fn assert_nothing_missing_below_the_watermark(
 /// Keys forbid it for the rest; the list of changes has none.
 async fn assert_nothing_twice(pool: &PgPool) {
     let query = "SELECT count(*) - count(DISTINCT (tenant_id, incident_id, field)) FROM defender.incident_changes";
-    assert_eq!(number(pool, query).await, 0, "the same change was told twice");
+    assert_eq!(number(pool, query).await, 0, "the same change was recorded twice");
     let query = "SELECT count(*) FROM defender.incidents i
         FULL JOIN (SELECT * FROM defender.incident_changes WHERE field = 'created') c USING (tenant_id, incident_id)
         WHERE i.tenant_id IS NULL OR c.tenant_id IS NULL";

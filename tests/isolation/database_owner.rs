@@ -35,7 +35,7 @@ async fn database_owner_migrates_after_superuser_statements() {
         EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: server_programs() };
     let server = Embedded::start(&settings, Hold::Daemon).await.unwrap();
     let admin = server.connect_options();
-    let mut told = Vec::new();
+    let mut proposed = Vec::new();
     for owner in ["first_owner", "second_owner"] {
         run(&admin, &format!("CREATE ROLE {owner} LOGIN; CREATE DATABASE {owner} OWNER {owner}"))
             .await;
@@ -46,11 +46,14 @@ async fn database_owner_migrates_after_superuser_statements() {
         run(&admin, &statements).await;
         apply_migrations(&options).await.unwrap();
         drop(Store::open(&options, 1, "owner".to_owned(), true).await.unwrap());
-        told.push(statements);
+        proposed.push(statements);
     }
-    assert_eq!(told[0].matches("CREATE ROLE").count(), 4, "{told:?}");
+    assert_eq!(proposed[0].matches("CREATE ROLE").count(), 4, "{proposed:?}");
     // The roles are the server's, and the first database has them made.
-    assert!(told[1].starts_with("GRANT ") && told[1].ends_with("TO second_owner"), "{told:?}");
+    assert!(
+        proposed[1].starts_with("GRANT ") && proposed[1].ends_with("TO second_owner"),
+        "{proposed:?}"
+    );
     server.stop().await;
 }
 

@@ -1,7 +1,7 @@
 //! Row-level security, readers, owners, and what each may see.
 
 mod database_owner;
-mod held_attempts;
+mod penetration_attempts;
 mod private_state;
 mod readers;
 mod rls_bypass;

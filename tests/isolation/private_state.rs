@@ -1,5 +1,5 @@
-//! What stays with operators: how large other customers are, why a tenant is parked and by whom, internal labels and the
-//! partner's own trouble. And what one reader cannot do to the others: hold up runs or the change feed unnoticed.
+//! What readers must not see: sizes of other tenants, who parked a tenant and why, internal labels, problems of the partner.
+//! And what one reader cannot do unnoticed: hold up runs or the change feed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

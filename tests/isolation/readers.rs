@@ -1,5 +1,5 @@
-//! Readers: what `grant-reader` says is what the role sees, whoever granted it before, whatever it acts as and whatever
-//! becomes of its name.
+//! `grant-reader`: the role sees exactly what was granted, whatever was granted before, whatever role it sets, and whatever
+//! happens to its name.
 
 use incident_sync::store::Store;
 use incident_sync::store::readers::{GrantError, ReaderAccess};
@@ -140,12 +140,12 @@ async fn noinherit_role_is_granted_only_if_effective() {
     if is_by_grantor(&mut admin).await {
         assert!(!granted.unwrap());
     } else {
-        let told = refusal(granted);
+        let message = refusal(granted);
         let held = format!(
             "SELECT roleid::regrole::text FROM pg_auth_members WHERE member = '{name}'::regrole"
         );
         assert!(texts(&mut admin, &held).await.is_empty(), "a failed command changes nothing");
-        superuser(&world, cure(&told)).await;
+        superuser(&world, cure(&message)).await;
         world.store.grant_reader(&name, &scoped(1)).await.unwrap();
     }
     assert_eq!(whose(&mut log_in(&world.database, &name).await).await, ["tenant-1"]);
@@ -328,8 +328,8 @@ async fn keyword_is_refused_as_reader_name() {
     let words = texts(&mut admin, words).await;
     for word in ["select", "user", "current_user", "session_user", "between", "authorization"] {
         assert!(words.iter().any(|known| known == word), "{word}");
-        let told = refusal(world.store.grant_reader(word, &ReaderAccess::All).await);
-        assert!(told.contains("keyword"), "{told}");
+        let message = refusal(world.store.grant_reader(word, &ReaderAccess::All).await);
+        assert!(message.contains("keyword"), "{message}");
     }
     let made = "SELECT rolname::text FROM pg_roles JOIN pg_get_keywords() ON word = rolname";
     assert!(texts(&mut admin, made).await.is_empty());
@@ -344,8 +344,8 @@ async fn reader_with_create_is_refused_with_the_cure() {
     for (object, grantee) in [(&public, "PUBLIC"), (&here, "PUBLIC")] {
         superuser(&world, &format!("GRANT CREATE ON {object} TO {grantee}")).await;
         for sight in [ReaderAccess::All, scoped(1)] {
-            let told = refusal(world.store.grant_reader(&name, &sight).await);
-            assert_eq!(cure(&told), format!("REVOKE CREATE ON {object} FROM {grantee}"));
+            let message = refusal(world.store.grant_reader(&name, &sight).await);
+            assert_eq!(cure(&message), format!("REVOKE CREATE ON {object} FROM {grantee}"));
         }
         superuser(&world, cure(&refusal(world.store.grant_reader(&name, &scoped(1)).await))).await;
     }
@@ -354,9 +354,9 @@ async fn reader_with_create_is_refused_with_the_cure() {
     for (object, grantee) in [(&public, &name), (&here, &name), (&public, &group), (&here, &group)]
     {
         superuser(&world, &format!("GRANT CREATE ON {object} TO {grantee}")).await;
-        let told = refusal(world.store.grant_reader(&name, &scoped(1)).await);
-        assert_eq!(cure(&told), format!("REVOKE CREATE ON {object} FROM {grantee}"));
-        superuser(&world, cure(&told)).await;
+        let message = refusal(world.store.grant_reader(&name, &scoped(1)).await);
+        assert_eq!(cure(&message), format!("REVOKE CREATE ON {object} FROM {grantee}"));
+        superuser(&world, cure(&message)).await;
     }
     superuser(&world, &format!("ALTER SCHEMA public OWNER TO {name}")).await;
     superuser(&world, cure(&refusal(world.store.grant_reader(&name, &scoped(1)).await))).await;

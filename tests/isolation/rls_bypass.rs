@@ -1,4 +1,4 @@
-//! A reader of one tenant tries every way that we know to learn something of the others.
+//! A reader of one tenant tries every known way to learn values of other tenants.
 
 use futures::TryStreamExt;
 use incident_sync::store::readers::ReaderAccess;
@@ -9,15 +9,15 @@ use crate::support::roles::{TABLES, assert_sees, crowded, reader, refused, role,
 use crate::support::world::{World, id};
 
 /// What no reader of tenant 1 may come to see: the id of another, which stands in all its titles.
-fn assert_silent(what: &str, said: &str) {
+fn assert_shows_no_other_tenant(what: &str, text: &str) {
     for foreign in [2, 3] {
         let foreign = id(foreign).to_string();
-        assert!(!said.contains(&foreign), "{what} tells of another tenant: {said}");
+        assert!(!text.contains(&foreign), "{what} shows another tenant: {text}");
     }
 }
 
-/// All that a statement says: rows and errors as one text.
-async fn said(connection: &mut PgConnection, statement: &str) -> String {
+/// The rows of a statement, or its error, as one text.
+async fn rows_or_error(connection: &mut PgConnection, statement: &str) -> String {
     match rows(connection, statement).await {
         Ok(rows) => {
             rows.iter().map(|row| row.try_get::<String, _>(0).unwrap_or_default() + "\n").collect()
@@ -94,7 +94,7 @@ async fn reader_is_refused_roles_bookkeeping_and_files() {
     }
     // Refused up to 16, and NULL since.
     let last = "SELECT pg_sequence_last_value('defender.incident_changes_number')::text";
-    let last = said(&mut reader, last).await;
+    let last = rows_or_error(&mut reader, last).await;
     assert!(last == "\n" || last.contains("42501"), "{last}");
 }
 
@@ -172,13 +172,13 @@ async fn own_functions_show_a_reader_no_foreign_value() {
         "SELECT tenant_id::text FROM reporting.tenant_freshness WHERE pg_temp.peek(tenant_id::text)",
         "SELECT title FROM pg_temp.mine WHERE pg_temp.peek(title)",
     ] {
-        let answer = said(&mut reader, probe).await;
+        let answer = rows_or_error(&mut reader, probe).await;
         assert!(answer.contains(&id(1).to_string()), "{probe}: {answer}");
-        assert_silent(probe, &answer);
+        assert_shows_no_other_tenant(probe, &answer);
     }
     let seen = texts(&mut reader, "SELECT value FROM pg_temp.seen").await;
     assert!(!seen.is_empty());
-    assert_silent("his own function", &seen.join("\n"));
+    assert_shows_no_other_tenant("his own function", &seen.join("\n"));
     for probe in [
         format!(
             "SELECT title FROM defender.alerts WHERE 1 / (CASE tenant_id WHEN '{}' THEN 1 ELSE 0 END) = 1",
@@ -193,9 +193,9 @@ async fn own_functions_show_a_reader_no_foreign_value() {
             id(1)
         ),
     ] {
-        let answer = said(&mut reader, &probe).await;
+        let answer = rows_or_error(&mut reader, &probe).await;
         assert!(answer.starts_with("secret of"), "a condition met a foreign row: {answer}");
-        assert_silent(&probe, &answer);
+        assert_shows_no_other_tenant(&probe, &answer);
     }
 }
 
@@ -211,19 +211,22 @@ async fn copy_cursor_and_prepare_show_own_rows_only() {
         let text: String =
             bytes.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
         assert!(text.contains(&id(1).to_string()));
-        assert_silent(table, &text);
+        assert_shows_no_other_tenant(table, &text);
     }
     let whose = "SELECT DISTINCT tenant_id::text FROM defender.alerts ORDER BY 1";
     rows(&mut connection, &format!("PREPARE whose AS {whose}")).await.unwrap();
     rows(&mut connection, &format!("BEGIN; DECLARE held CURSOR WITH HOLD FOR {whose}; COMMIT"))
         .await
         .unwrap();
-    assert_silent("a held cursor", &said(&mut connection, "FETCH ALL FROM held").await);
+    assert_shows_no_other_tenant(
+        "a held cursor",
+        &rows_or_error(&mut connection, "FETCH ALL FROM held").await,
+    );
     let name = role(&world, "copies");
     for tenants in [vec![id(2)], vec![id(1), id(2)], vec![], vec![id(1)]] {
         world.store.grant_reader(&name, &ReaderAccess::Tenants(tenants.clone())).await.unwrap();
         let expected: String = tenants.iter().map(|tenant| format!("{tenant}\n")).collect();
-        assert_eq!(said(&mut connection, "EXECUTE whose").await, expected);
+        assert_eq!(rows_or_error(&mut connection, "EXECUTE whose").await, expected);
     }
 
     // A connection of ours, as a pooler hands it on from one transaction to the next.
@@ -240,7 +243,7 @@ async fn copy_cursor_and_prepare_show_own_rows_only() {
             id(tenant)
         );
         rows(&mut ours, &writer).await.unwrap();
-        assert_eq!(said(&mut ours, "EXECUTE whose").await, format!("{}\n", id(tenant)));
+        assert_eq!(rows_or_error(&mut ours, "EXECUTE whose").await, format!("{}\n", id(tenant)));
     }
     rows(&mut ours, "SET ROLE incident_sync_dispatcher").await.unwrap();
     assert_eq!(refused(&mut ours, "EXECUTE whose").await, "42501");
@@ -248,8 +251,11 @@ async fn copy_cursor_and_prepare_show_own_rows_only() {
 
 /// The rows that the planner expects.
 async fn expected_rows(connection: &mut PgConnection, condition: &str) -> String {
-    let plan =
-        said(connection, &format!("EXPLAIN SELECT FROM defender.alerts WHERE {condition}")).await;
+    let plan = rows_or_error(
+        connection,
+        &format!("EXPLAIN SELECT FROM defender.alerts WHERE {condition}"),
+    )
+    .await;
     plan.split("rows=").nth(1).unwrap().split(' ').next().unwrap().to_owned()
 }
 
@@ -270,7 +276,7 @@ async fn plans_and_statistics_show_no_foreign_value() {
         "SELECT string_agg(s::text, '') FROM pg_locks s",
         "SELECT string_agg(s::text, '') FROM pg_settings s",
     ] {
-        assert_silent(statement, &said(&mut reader, statement).await);
+        assert_shows_no_other_tenant(statement, &rows_or_error(&mut reader, statement).await);
     }
     assert!(
         texts(&mut reader, "SELECT attname::text FROM pg_stats WHERE schemaname = 'defender'")
@@ -282,9 +288,9 @@ async fn plans_and_statistics_show_no_foreign_value() {
     let mut other = PgConnection::connect_with(&world.database).await.unwrap();
     rows(&mut other, &format!("SELECT '{}'", id(2))).await.unwrap();
     let activity = "SELECT string_agg(a::text, '') FROM pg_stat_activity a";
-    assert_silent(activity, &said(&mut reader, activity).await);
+    assert_shows_no_other_tenant(activity, &rows_or_error(&mut reader, activity).await);
     let for_superusers =
-        said(&mut other, "SELECT string_agg(query, '') FROM pg_stat_activity").await;
+        rows_or_error(&mut other, "SELECT string_agg(query, '') FROM pg_stat_activity").await;
     assert!(for_superusers.contains(&id(2).to_string()), "the question works");
 
     // An expectation that depends on whether others have a value would tell who guesses.
@@ -304,7 +310,7 @@ async fn plans_and_statistics_show_no_foreign_value() {
         let column = word.rsplit('.').next().unwrap();
         assert!(
             COLLECTED.contains(&column),
-            "{word} tells readers about other tenants; see 0001_tables.sql"
+            "{word} shows readers values of other tenants; see 0001_tables.sql"
         );
     }
 }

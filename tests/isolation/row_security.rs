@@ -1,4 +1,4 @@
-//! Who sees and writes what: roles that really log in try every way around that we know.
+//! Row-level security: which rows readers and the writer see and change. Roles really log in.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -351,7 +351,7 @@ async fn page_with_foreign_incident_is_never_stored() {
                 Some(asked) => drop(world.pass_for(asked).await),
                 None => runs_of_kind(&world, kind).await,
             }
-            let said: (String, String, i64) = sqlx::query_as(
+            let recorded: (String, String, i64) = sqlx::query_as(
                 "SELECT outcome, error_class, (SELECT count(*) FROM defender.sync_runs WHERE kind = $1) FROM defender.sync_runs LIMIT 1",
             )
             .bind(kind)
@@ -359,7 +359,7 @@ async fn page_with_foreign_incident_is_never_stored() {
             .await
             .unwrap();
             assert_eq!(
-                said,
+                recorded,
                 ("parked".to_owned(), "security".to_owned(), 1),
                 "{kind} {asked:?}: {foreign}"
             );

@@ -1,4 +1,4 @@
-//! No code of another user runs in our transactions, whatever that user creates and wherever a search path leads.
+//! No code of another user runs in our transactions, whatever that user creates and whatever the search path is.
 
 use incident_sync::store::readers::ReaderAccess;
 use incident_sync::store::{MIGRATIONS, Store, apply_migrations};

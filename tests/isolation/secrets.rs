@@ -1,4 +1,4 @@
-//! That the search for secrets, which every test ends with, finds them.
+//! The search for secrets, with which every test ends, finds them.
 
 use crate::support::canary::{self, PLANTED};
 use crate::support::secrets::SECRET;

@@ -1,4 +1,4 @@
-//! `consent-url --listen`: the test is the admin's browser, and sometimes somebody who lies.
+//! `consent-url --listen`: the test acts as the admin's browser, and as an attacker.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -47,10 +47,10 @@ async fn listening(site: &Installation, arguments: &[&str]) -> (Running, Url) {
 
 async fn link_of(listener: &Running) -> Url {
     eventually("the link", async || {
-        let told = listener.stderr();
-        assert!(!told.contains("incident-sync:"), "{told}");
-        told.contains("redirect URI. Press").then_some(())?;
-        told.lines().find(|line| line.contains("/adminconsent?"))?.parse().ok()
+        let output = listener.stderr();
+        assert!(!output.contains("incident-sync:"), "{output}");
+        output.contains("redirect URI. Press").then_some(())?;
+        output.lines().find(|line| line.contains("/adminconsent?"))?.parse().ok()
     })
     .await
 }
@@ -94,7 +94,7 @@ fn forged(link: &Url, parameters: &[(&str, &str)]) -> String {
     Url::parse_with_params(&parameter(link, "redirect_uri"), all).unwrap().to_string()
 }
 
-fn says_consent(tenant: Uuid) -> [(&'static str, String); 2] {
+fn consent_parameters(tenant: Uuid) -> [(&'static str, String); 2] {
     [("admin_consent", "True".to_owned()), ("tenant", tenant.to_string())]
 }
 
@@ -178,7 +178,7 @@ async fn configured_tenant_is_not_added_twice() {
     }
     let (listener, link) = listening(&site, &["--name", "other"]).await;
     site.world().clear_calls(id(1));
-    open(&forged(&link, &borrowed(&says_consent(id(1))))).await;
+    open(&forged(&link, &borrowed(&consent_parameters(id(1))))).await;
     let done = listener.ends();
     assert!(
         done.code() == Some(2) && done.stderr.contains("already configured as contoso"),
@@ -187,7 +187,7 @@ async fn configured_tenant_is_not_added_twice() {
     );
     assert_eq!(token_requests(&site, 1), 0);
     // The configuration that this one read at its start knows of no tenant.
-    open(&forged(&rivals_link, &borrowed(&says_consent(id(1))))).await;
+    open(&forged(&rivals_link, &borrowed(&consent_parameters(id(1))))).await;
     let done = rival.ends();
     assert!(
         done.code() == Some(2) && done.stderr.contains("already configured as contoso"),
@@ -201,7 +201,7 @@ async fn configured_tenant_is_not_added_twice() {
     site.world().add_tenant(spec(2, 1));
     let late = site.path("tenants.d/late.toml");
     std::fs::write(&late, format!("id = \"{}\"\nname = \"somebody\"\n", id(3))).unwrap();
-    open(&forged(&link, &borrowed(&says_consent(id(2))))).await;
+    open(&forged(&link, &borrowed(&consent_parameters(id(2))))).await;
     let done = listener.ends();
     assert!(
         done.code() == Some(2) && done.stderr.contains("late.toml already exists"),
@@ -218,7 +218,7 @@ async fn configured_tenant_is_not_added_twice() {
 async fn callback_needs_the_state_and_accepts_it_once() {
     let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
     let (mut listener, link) = listening(&site, &["--name", "contoso"]).await;
-    let good = forged(&link, &borrowed(&says_consent(id(1))));
+    let good = forged(&link, &borrowed(&consent_parameters(id(1))));
     let state = parameter(&link, "state");
     for (url, status) in [
         (good.replace(&state, &state.replace(&state[..1], "x")), 400),
@@ -258,12 +258,12 @@ async fn tenant_without_own_token_is_not_added() {
         (id(3), "The token belongs to another tenant"),
     ] {
         let (listener, link) = listening(&site, &["--name", "forged", "--patience", "1s"]).await;
-        open(&forged(&link, &borrowed(&says_consent(tenant)))).await;
+        open(&forged(&link, &borrowed(&consent_parameters(tenant)))).await;
         refused(&listener.ends(), &site, word);
     }
     let asked = id(1).to_string();
     let (listener, link) = listening(&site, &["--name", "forged", "--tenant", &asked]).await;
-    open(&forged(&link, &borrowed(&says_consent(id(2))))).await;
+    open(&forged(&link, &borrowed(&consent_parameters(id(2))))).await;
     refused(&listener.ends(), &site, "instead of");
     assert_eq!(token_requests(&site, 2), 0, "who was not asked for is not even tried");
 }
@@ -449,7 +449,7 @@ async fn unnamed_directory_needs_typed_confirmation() {
     let site = site_before(vec![new_customer(1, Behaviour::default()), spec(2, 1)]).await;
     for (answered, typed) in [(id(2), id(1).to_string()), (id(2), String::new())] {
         let (listener, link, mut keyboard) = on_terminal(&site, &["--name", "contoso"]).await;
-        open(&forged(&link, &borrowed(&says_consent(answered)))).await;
+        open(&forged(&link, &borrowed(&consent_parameters(answered)))).await;
         eventually("the question", async || {
             listener.stderr().contains("Type the id to continue").then_some(())
         })
@@ -471,7 +471,7 @@ async fn unnamed_directory_needs_typed_confirmation() {
     listener.ends().success();
     assert_eq!(files(&site), ["contoso.toml"]);
     let (listener, link, _keyboard) = on_terminal(&site, &["--name", "late"]).await;
-    open(&forged(&link, &borrowed(&says_consent(id(2))))).await;
+    open(&forged(&link, &borrowed(&consent_parameters(id(2))))).await;
     eventually("the question", async || {
         listener.stderr().contains("Type the id to continue").then_some(())
     })
@@ -490,7 +490,7 @@ async fn onboarding_refuses_tenant_of_invalid_file() {
     )
     .unwrap();
     let (listener, link) = listening(&site, &["--name", "second"]).await;
-    open(&forged(&link, &borrowed(&says_consent(id(1))))).await;
+    open(&forged(&link, &borrowed(&consent_parameters(id(1))))).await;
     let done = listener.ends();
     assert!(
         done.code() == Some(2) && done.stderr.contains("broken.toml, which is invalid"),

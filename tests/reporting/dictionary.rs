@@ -1,7 +1,7 @@
-//! What the database says of itself, and the pages made of it. The pages are a contract too: a column of `reporting` that is
-//! gone or has another type makes another page.
+//! The comments of the database, and the pages generated from them. The pages are a contract too: a column of `reporting`
+//! that is removed or gets another type changes the page.
 //!
-//! `UPDATE=1 cargo test --test engine dictionary` writes `docs/data/dictionary.md` and `docs/data/tables.svg` anew.
+//! `UPDATE=1 cargo test --test engine dictionary` writes `docs/data/dictionary.md` and `docs/data/tables.svg`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -140,7 +140,7 @@ impl<'a> Picture<'a> {
         for table in tables {
             let owners = tables.iter().filter(|owner| belongs(table, owner));
             let owners: Vec<&Relation> = owners.collect();
-            // A tenant's incident's alert: the nearest says it all.
+            // A tenant's incident's alert: the nearest arrow is enough.
             let nearest =
                 owners.iter().filter(|owner| !owners.iter().any(|nearer| belongs(nearer, owner)));
             lines.extend(nearest.map(|owner| (owner.name.as_str(), table.name.as_str())));

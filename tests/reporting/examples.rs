@@ -1,4 +1,4 @@
-//! The Grafana dashboard asks what the views can answer, for a reader of all customers and for one of a single customer.
+//! The Grafana dashboard works for a reader of all tenants and for a reader of one.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! The feed of changes: whoever stores the last `change_id` and asks for what is greater misses nothing, whatever commits
-//! late and whatever the server forgets.
+//! The change feed: a pipeline that stores the last `change_id` and asks for greater ones misses nothing, whatever commits
+//! late and whatever a crash takes back.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The views answer from summaries what they would answer without, at every moment.
+//! The views answer from summaries exactly what they would answer without them, at every moment.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn assert_exact(connection: &mut PgConnection, when: &str) {
         let rows = async |connection: &mut PgConnection, relation: String| {
             texts(
                 connection,
-                &format!("SELECT row({columns})::text AS told FROM {relation} ORDER BY told"),
+                &format!("SELECT row({columns})::text AS line FROM {relation} ORDER BY line"),
             )
             .await
         };

@@ -248,7 +248,7 @@ const QUESTIONS: [(&str, &[&str]); 8] = [
     ),
 ];
 
-async fn told() -> (PgConnectOptions, PgConnection) {
+async fn filled_database() -> (PgConnectOptions, PgConnection) {
     let database = postgres::database().await;
     let mut connection = PgConnection::connect_with(&database).await.unwrap();
     stories(&mut connection).await;
@@ -257,7 +257,7 @@ async fn told() -> (PgConnectOptions, PgConnection) {
 
 #[tokio::test]
 async fn views_equal_answers_worked_out_by_hand() {
-    let (_, mut connection) = told().await;
+    let (_, mut connection) = filled_database().await;
     assert_answers(&mut connection).await;
     let summarise = "DO $$ DECLARE tenant uuid; BEGIN FOR tenant IN SELECT tenant_id FROM defender.tenants LOOP
             PERFORM set_config('incident_sync.tenant_id', tenant::text, true), defender.summarise(tenant);
@@ -299,7 +299,7 @@ async fn assert_answers(connection: &mut PgConnection) {
 
 #[tokio::test]
 async fn views_show_reader_of_one_tenant_that_tenant() {
-    let (database, mut connection) = told().await;
+    let (database, mut connection) = filled_database().await;
     let role = format!("of_fabrikam_{}", database.get_database().unwrap());
     execute(
         &mut connection,
@@ -328,7 +328,7 @@ async fn views_show_reader_of_one_tenant_that_tenant() {
 /// The trigger keeps what the recorded changes show.
 #[tokio::test]
 async fn milestones_equal_the_recorded_changes() {
-    let (_, mut connection) = told().await;
+    let (_, mut connection) = filled_database().await;
     let exact = "SELECT tenant_id, incident_id, acknowledged_at_is_exact, resolved_at_is_exact, reopened_count,
             CASE WHEN acknowledged_at_is_exact THEN acknowledged_at END, CASE WHEN resolved_at_is_exact THEN resolved_at END,
             acknowledged_at IS NULL, resolved_at IS NULL

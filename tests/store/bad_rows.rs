@@ -1,4 +1,4 @@
-//! A row that holds what no release of ours writes is the trouble of its own tenant: the others are claimed, read and shown.
+//! A row with values that no release writes affects its own tenant only: others are claimed, read and shown.
 
 use std::collections::BTreeMap;
 
@@ -138,10 +138,10 @@ async fn value_out_of_bounds_is_shown_for_its_tenant_only() {
             assert_eq!(world.store.freshness().await.unwrap().len(), 2);
         } else if column == "removed_at" {
             let status = world.store.tenant_status().await.unwrap();
-            let told = status[0].standing.error_message.as_deref().unwrap();
+            let message = status[0].standing.error_message.as_deref().unwrap();
             assert!(
-                told.contains("removed_at") && status[1].standing.error_class.is_none(),
-                "{told}"
+                message.contains("removed_at") && status[1].standing.error_class.is_none(),
+                "{message}"
             );
         } else {
             assert_only_the_first_fails(&world, "last_finished_at", value).await;
@@ -168,8 +168,8 @@ async fn assert_only_the_first_fails(world: &World, column: &str, value: &str) {
         assert_eq!((first.tenant_id, second.tenant_id), (id(1), id(2)), "{column} = {value}");
         assert_eq!(first.error_class.as_deref(), Some("bad_state"), "{column} = {value}");
         assert_eq!(first.who_must_act.as_deref(), Some("operator"));
-        let told = first.error_message.as_deref().unwrap();
-        assert!(told.ends_with(&format!("out of bounds: {column})")), "{told}");
+        let message = first.error_message.as_deref().unwrap();
+        assert!(message.ends_with(&format!("out of bounds: {column})")), "{message}");
         assert_eq!(second.error_class, None, "{column} = {value}");
     }
 }

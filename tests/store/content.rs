@@ -1,4 +1,4 @@
-//! What incidents may hold: the documented sample field by field, and everything that is not as documented.
+//! Content of incidents: the documented sample field by field, and everything that differs from the documentation.
 
 use incident_sync::store::runs::Outcome;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ async fn rows(world: &World, query: &str) -> Value {
 }
 
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "one story, told in order")]
+#[expect(clippy::too_many_lines, reason = "one sequence of steps")]
 async fn documented_incidents_are_stored_field_by_field() {
     let world = World::of(0).await;
     world.service().add_documented_sample(id(1), SAMPLE);
@@ -258,7 +258,7 @@ async fn older_version_never_replaces_a_newer_one() {
         rows(&world, "SELECT status FROM defender.incidents").await,
         json!([{ "status": "Resolved" }])
     );
-    // An alert that its incident lists no more is kept, and tells when it was last listed.
+    // An alert that its incident no longer lists is kept, with the time when it was last listed.
     let seen = rows(&world, "SELECT alert_id, last_seen FROM defender.alerts ORDER BY 1").await;
     let expected = json!([{ "alert_id": "a", "last_seen": "2026-11-20T10:00:07+00:00" }, { "alert_id": "b", "last_seen": "2026-11-20T10:00:05+00:00" }]);
     assert_eq!(seen, expected);

@@ -1,4 +1,4 @@
-//! What a database goes through in its life, done to a real one: nothing is lost or doubled, and work goes on by itself.
+//! Faults of network, commits and poolers before a real Postgres: nothing is lost or doubled, and work resumes by itself.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Whatever happens to Postgres: nothing is lost, nothing is stored twice, and work goes on soon after it is back.
+//! Crashes, failovers, deadlocks and full disks of Postgres: nothing is lost or stored twice, and work resumes soon.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The end of a tenant's data: everywhere, and for good.
+//! Purge, seizure and park of a tenant, also beside a run of that tenant.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -51,12 +51,12 @@ async fn repeated_purge_keeps_audit_and_other_tenants() {
     let (tenant, store) = (TenantId(id(3)), world.store.clone());
     let (begun, mut first_batch) = tokio::sync::mpsc::unbounded_channel();
     let interrupted = tokio::spawn(async move {
-        let told = |_: &str, _| {
+        let on_batch = |_: &str, _| {
             begun.send(()).unwrap();
             // Whoever ends us finds a purge that has deleted one batch.
             std::thread::sleep(Duration::from_millis(50));
         };
-        drop(store.purge(tenant, "test", told).await);
+        drop(store.purge(tenant, "test", on_batch).await);
     });
     first_batch.recv().await.unwrap();
     interrupted.abort();
@@ -76,13 +76,13 @@ async fn repeated_purge_keeps_audit_and_other_tenants() {
     );
     assert_only_the_audit_is_left(&rows_of(&mut admin, id(3)).await);
     assert_eq!(rows_of(&mut admin, id(1)).await, before);
-    let told = format!(
+    let audit = format!(
         "SELECT concat_ws(' ', action, actor, row_counts ->> 'incidents') FROM defender.audit
          WHERE tenant_id = '{}' AND action <> 'retention' ORDER BY audit_id",
         id(3)
     );
     let ended = format!("purged test {}", counts["incidents"]);
-    assert_eq!(texts(&mut admin, &told).await, ["purge begun test", "purge begun test", &ended]);
+    assert_eq!(texts(&mut admin, &audit).await, ["purge begun test", "purge begun test", &ended]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,7 +93,7 @@ async fn summaries_written_during_purge_are_removed() {
     world.store.summarise(tenant).await.unwrap();
     let mut admin = PgConnection::connect_with(&world.database).await.unwrap();
     let mut times = 0;
-    let told = |table: &str, _| {
+    let on_batch = |table: &str, _| {
         // After the summaries themselves.
         if table == "users_open" {
             let summarise = async { world.store.summarise(tenant).await.unwrap() };
@@ -101,7 +101,7 @@ async fn summaries_written_during_purge_are_removed() {
             times += 1;
         }
     };
-    world.store.purge(tenant, "test", told).await.unwrap();
+    world.store.purge(tenant, "test", on_batch).await.unwrap();
     assert_eq!(times, 1);
     world.store.summarise(tenant).await.unwrap();
     assert_only_the_audit_is_left(&rows_of(&mut admin, id(1)).await);

@@ -1,4 +1,4 @@
-//! What was kept long enough goes: closed incidents with all that hangs on them, and no open one.
+//! Retention deletes closed incidents of the configured age with their rows, and no open ones.
 
 use std::time::Duration;
 

@@ -39,7 +39,7 @@ struct Scanner;
 impl Write for Scanner {
     fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
         let text = String::from_utf8_lossy(event);
-        if tells(&text) {
+        if has_secret(&text) {
             LOGGED.lock().unwrap().push(text.clone().into_owned());
         }
         if text.contains(" WARN ") {
@@ -53,11 +53,11 @@ impl Write for Scanner {
     }
 }
 
-fn tells(text: &str) -> bool {
+fn has_secret(text: &str) -> bool {
     CANARIES.iter().any(|canary| text.contains(canary.as_str()))
 }
 
-/// Events that told a secret, from any test of this process.
+/// Events with a secret, from any test of this process.
 pub(crate) fn logged() -> Vec<String> {
     LOGGED.lock().unwrap().clone()
 }
@@ -100,10 +100,10 @@ pub(crate) fn server_files(socket: &Path) -> Vec<String> {
         "data/postmaster.opts",
     ];
     let files = names.map(|name| server.join(name));
-    let tells = |file: &&std::path::PathBuf| {
-        std::fs::read(file).is_ok_and(|bytes| tells(&String::from_utf8_lossy(&bytes)))
+    let holds_secret = |file: &&std::path::PathBuf| {
+        std::fs::read(file).is_ok_and(|bytes| has_secret(&String::from_utf8_lossy(&bytes)))
     };
-    files.iter().filter(tells).map(|file| file.display().to_string()).collect()
+    files.iter().filter(holds_secret).map(|file| file.display().to_string()).collect()
 }
 
 /// For destructors, which cannot wait: looks on a thread of its own.

@@ -90,11 +90,11 @@ impl Ended {
                 "{name}: {:?}",
                 result.report.failure
             );
-            let told =
-                self.world.state(id(number), "error_message").await.expect("the failure is told");
+            let message =
+                self.world.state(id(number), "error_message").await.expect("the failure is stored");
             assert!(
-                ![CANARY, TOKEN, "steal"].iter().any(|secret| told.contains(secret)),
-                "{name}: {told}"
+                ![CANARY, TOKEN, "steal"].iter().any(|secret| message.contains(secret)),
+                "{name}: {message}"
             );
             assert_eq!(self.world.state(id(number), "watermark").await, None, "{name}");
             assert_eq!(self.world.state(id(number), "last_success_at").await, None, "{name}");

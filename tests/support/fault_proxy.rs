@@ -1,4 +1,4 @@
-//! A proxy that a test puts before Postgres or the API, and the faults of a network that it stages there.
+//! A proxy before Postgres or the API, with network faults that a test stages.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -144,7 +144,7 @@ async fn connect(mut client: TcpStream, wire: Arc<Wire>) {
         },
     };
     if end == End::Broken {
-        // The client hears of a reset, not of an end.
+        // The client gets a reset, not an end of the stream.
         client.set_zero_linger().unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! A machine for the binary: a folder with its configuration, the service that it reads, and its processes.
+//! An installation of the binary: a folder with its configuration, the simulated service, and its processes.
 
 use std::fs::File;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! A peer over a raw socket that says exactly what a test wants, byte by byte, and remembers what it was asked.
+//! A peer over a raw socket that sends exactly the bytes of a test, and records the requests.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub(crate) enum Step {
     Forever(Vec<u8>, Duration),
     /// Breaks the connection.
     Reset,
-    /// Keeps the connection and says nothing more.
+    /// Keeps the connection and sends nothing more.
     Silence,
 }
 

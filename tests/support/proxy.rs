@@ -14,8 +14,8 @@ pub(crate) const PASSWORD: &str = "canary5f2d77c0-proxy";
 pub(crate) async fn connect_proxy(status: &'static str) -> (String, Arc<Mutex<String>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let heard: Arc<Mutex<String>> = Arc::default();
-    let log = Arc::clone(&heard);
+    let received: Arc<Mutex<String>> = Arc::default();
+    let log = Arc::clone(&received);
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             let log = Arc::clone(&log);
@@ -39,7 +39,7 @@ pub(crate) async fn connect_proxy(status: &'static str) -> (String, Arc<Mutex<St
             });
         }
     });
-    (address, heard)
+    (address, received)
 }
 
 /// One tenant behind TLS, which is reached by these lines of `[http_client]`.

@@ -1,4 +1,4 @@
-//! A Postgres of a test's own, which may be stopped, restarted and told what to listen on.
+//! A Postgres for a single test, which may be stopped, restarted and configured.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -68,7 +68,7 @@ impl OwnServer {
         }
     }
 
-    /// `SIGQUIT` is a crash to the clients: no answer, no farewell. `SIGINT` says goodbye.
+    /// `SIGQUIT` is a crash to the clients: no answer, no message. `SIGINT` closes their connections properly.
     pub(crate) fn stop(&mut self, how: Signal) {
         if let Some(mut child) = self.child.take() {
             kill(Pid::from_raw(child.id().cast_signed()), how).unwrap();

@@ -1,4 +1,4 @@
-//! The other end of `$NOTIFY_SOCKET`.
+//! The end of `$NOTIFY_SOCKET` at which systemd would listen.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ pub(crate) struct Systemd {
     datagrams: Receiver<Vec<String>>,
     path: PathBuf,
     /// Every line so far, in order.
-    pub(crate) heard: Vec<String>,
+    pub(crate) received: Vec<String>,
 }
 
 impl Systemd {
@@ -29,7 +29,7 @@ impl Systemd {
                 }
             }
         });
-        Self { datagrams, path, heard: Vec::new() }
+        Self { datagrams, path, received: Vec::new() }
     }
 
     pub(crate) fn address(&self) -> String {
@@ -37,10 +37,10 @@ impl Systemd {
     }
 
     /// Listens until a line begins like this, and answers it. Lines that came before do not count.
-    pub(crate) fn hears(&mut self, beginning: &str) -> String {
+    pub(crate) fn wait_for(&mut self, beginning: &str) -> String {
         loop {
             let Some(lines) = self.receive(PATIENCE) else {
-                panic!("never said: {beginning}; but {:?}", self.heard)
+                panic!("never received: {beginning}; but {:?}", self.received)
             };
             if let Some(line) = lines.into_iter().find(|line| line.starts_with(beginning)) {
                 return line;
@@ -49,28 +49,28 @@ impl Systemd {
     }
 
     /// What has arrived already, after the speaker has ended.
-    pub(crate) fn hears_the_rest(&mut self) -> &[String] {
+    pub(crate) fn received_to_the_end(&mut self) -> &[String] {
         while self.receive(Duration::from_millis(200)).is_some() {}
-        &self.heard
+        &self.received
     }
 
     /// What has arrived since the last call of [`Systemd::forget`].
-    pub(crate) fn heard_so_far(&mut self) -> &[String] {
+    pub(crate) fn received_so_far(&mut self) -> &[String] {
         while let Ok(lines) = self.datagrams.try_recv() {
-            self.heard.extend(lines);
+            self.received.extend(lines);
         }
-        &self.heard
+        &self.received
     }
 
     /// What has arrived so far does not count any more.
     pub(crate) fn forget(&mut self) {
-        self.heard_so_far();
-        self.heard.clear();
+        self.received_so_far();
+        self.received.clear();
     }
 
     fn receive(&mut self, patience: Duration) -> Option<Vec<String>> {
         let lines = self.datagrams.recv_timeout(patience).ok()?;
-        self.heard.extend(lines.clone());
+        self.received.extend(lines.clone());
         Some(lines)
     }
 }

@@ -1,4 +1,4 @@
-//! What the tables must hold, worked out from the simulator's incidents without the product's own decoder and mapper.
+//! The expected rows, computed from the simulator's incidents without the product's decoder and mapper.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! A simulated service, a database, and an engine between them, in the words of the domain.
+//! A simulated service, a database, and an engine between them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -210,7 +210,7 @@ impl World {
         );
     }
 
-    /// From now on listeners are told of new changes.
+    /// From now on new changes are announced by NOTIFY.
     pub(crate) fn notify(&mut self) {
         self.store = self.store.clone().with_notifications(true);
         self.engine = engine_with(

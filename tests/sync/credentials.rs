@@ -1,4 +1,4 @@
-//! Each kind of credential against a token endpoint that verifies it, two of them in order, and one alarm for all tenants.
+//! Each kind of credential against a token endpoint that verifies it; two of them in order; one alarm for all tenants.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -83,16 +83,16 @@ fn token_requests(world: &World) -> (usize, usize) {
     (tokens.len(), tokens.iter().filter(|call| call.status == 200).count())
 }
 
-/// Nobody gets a token, and all who asked are told why.
-async fn fails_with(world: &World, told: &str) {
+/// No tenant gets a token, and each that requested one fails with this text.
+async fn fails_with(world: &World, expected: &str) {
     let results = world.pass().await;
     let failures: Vec<String> =
         results.iter().map(|result| format!("{:?}", result.report.failure)).collect();
-    let asked: Vec<_> =
+    let requested: Vec<_> =
         failures.iter().filter(|failure| !failure.contains("CredentialBreaker")).collect();
     assert!(
-        !asked.is_empty() && asked.iter().all(|failure| failure.contains(told)),
-        "{told} is not in {asked:?}"
+        !requested.is_empty() && requested.iter().all(|failure| failure.contains(expected)),
+        "{expected} is not in {requested:?}"
     );
 }
 
@@ -133,7 +133,7 @@ async fn federated_token_is_read_for_each_request() {
     let kubernetes = world
         .service()
         .trust_issuer("https://kubernetes.example", "system:serviceaccount:soc:sync");
-    let good = || kubernetes.token(EXCHANGE, now, now + TimeDelta::hours(1));
+    let valid = || kubernetes.token(EXCHANGE, now, now + TimeDelta::hours(1));
     let foreign = world
         .service()
         .trust_issuer("https://kubernetes.example", "system:serviceaccount:soc:other");
@@ -141,14 +141,14 @@ async fn federated_token_is_read_for_each_request() {
         (kubernetes.token(EXCHANGE, now, now - TimeDelta::hours(1)), "codes: [700024]"),
         (kubernetes.token("api://other", now, now + TimeDelta::hours(1)), "codes: [7002121]"),
         (foreign.token(EXCHANGE, now, now + TimeDelta::hours(1)), "codes: [700027]"),
-        (format!("{}x", good()), "codes: ["),
+        (format!("{}x", valid()), "codes: ["),
     ];
-    for (token, told) in table {
+    for (token, expected) in table {
         world.use_credentials(federated(&folder, &token).into(), None);
         world.clear_parking().await;
-        fails_with(&world, told).await;
+        fails_with(&world, expected).await;
     }
-    std::fs::write(folder.path().join("token"), good()).unwrap();
+    std::fs::write(folder.path().join("token"), valid()).unwrap();
     world.clear_parking().await;
     world.good_pass().await;
     world.assert_truth().await;

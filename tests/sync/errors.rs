@@ -1,4 +1,4 @@
-//! What goes wrong at Entra and Defender: who must act, what is kept, and that nobody else is held up.
+//! Errors of Entra and Defender: who must act, what is stored, and that other tenants are not delayed.
 
 use std::time::Duration;
 
@@ -47,8 +47,8 @@ async fn each_broken_tenant_has_its_own_diagnosis() {
     assert_eq!(judged(&results[0]), (Outcome::Parked, "security", "operator"));
     assert_eq!(api_calls(&world, 1), 0, "no call with a token of another tenant");
     assert_eq!(judged(&results[1]), (Outcome::Parked, "missing_role", "customer_admin"));
-    let said = world.state(id(2), "error_message").await.unwrap();
-    assert!(said.contains("Incident.Read.All"), "{said}");
+    let message = world.state(id(2), "error_message").await.unwrap();
+    assert!(message.contains("Incident.Read.All"), "{message}");
     assert_eq!(judged(&results[2]), (Outcome::Parked, "consent_missing", "customer_admin"));
     assert!(world.state(id(3), "parked_reason").await.unwrap().contains("consent"));
     assert_eq!(results[3].outcome, Outcome::Ok, "an opaque token is used");
@@ -56,7 +56,7 @@ async fn each_broken_tenant_has_its_own_diagnosis() {
     assert_eq!(world.number("SELECT count(*) FROM defender.incidents").await, 40);
     assert_eq!(world.number("SELECT count(DISTINCT tenant_id) FROM defender.incidents").await, 2);
 
-    // The customer consents: the next attempt goes well and the state says so.
+    // The customer consents: the next attempt succeeds and the state shows it.
     world.service().set_behaviour(id(3), Behaviour::default());
     let results = world.pass().await;
     assert_eq!(results[2].outcome, Outcome::Ok);

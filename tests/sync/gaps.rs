@@ -1,4 +1,4 @@
-//! An incident that the API cannot serve: the rest of its tenant goes on, and it comes when it can be served.
+//! An incident that the API cannot serve: the rest of its tenant is read, and it is read once it can be served.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Answers that are well-formed and absurd: clocks that are wrong by years, tokens that are no header, numbers that grow. None
-//! moves a watermark, none is stored, and none keeps a tenant from being read, exported or erased afterwards.
+//! Replies that are well-formed and absurd: clocks that are wrong by years, tokens unfit for a header, growing numbers. None
+//! moves a watermark, none is stored, and none prevents later reading, export or erasure of its tenant.
 
 use std::time::{Duration, SystemTime};
 

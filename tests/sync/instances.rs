@@ -57,7 +57,7 @@ async fn pause_applies_to_all_instances_and_after_kill() {
     let world = World::with(vec![spec(1, 5), spec(2, 5)]).await;
     world.good_pass().await;
     world.service().script(id(1), Endpoint::Incidents, vec![ScriptedReply::throttled(20)]);
-    // The instance that was told dies while it waits.
+    // The instance that received the pause dies while it waits.
     let ids = [id(1)];
     let dies = world.engine.run_once(&ids, incident_sync::sync::tenant_run::SyncMode::Incremental);
     tokio::time::timeout(Duration::from_secs(3), dies).await.unwrap_err();

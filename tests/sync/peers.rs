@@ -1,5 +1,5 @@
-//! Peers that lie, break off, never end or lead astray, over real sockets: every run ends soon, tells why, stores nothing
-//! wrong, and keeps secret and token at home.
+//! Malformed, cut, endless and hostile replies over real sockets: every run ends soon with a diagnosis, stores nothing wrong,
+//! and sends secret and token nowhere else.
 
 use std::io::Write;
 use std::time::Duration;
@@ -204,8 +204,8 @@ async fn invalid_page_is_never_taken_as_empty() {
     }));
     let nested = twice.clone();
     cases.push(api("gzip in gzip", move |_| encoded("gzip", &twice)));
-    cases.push(api("gzip in gzip that says so", move |_| encoded("gzip, gzip", &nested)));
-    cases.push(api("gzip that does not say so", move |_| ok(&once)));
+    cases.push(api("gzip in gzip, both declared", move |_| encoded("gzip, gzip", &nested)));
+    cases.push(api("undeclared gzip", move |_| ok(&once)));
     let no_date =
         "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 12\r\n\r\n{\"value\":[]}";
     cases.push(api("no date", move |_| vec![Step::Say(no_date.into())]));
@@ -450,19 +450,19 @@ async fn pause_of_entra_applies_to_the_whole_app() {
         };
         (1..=12).map(tokens).collect()
     };
-    let good = |results: &[TenantResult]| {
+    let succeeded = |results: &[TenantResult]| {
         results.iter().filter(|result| result.outcome == Outcome::Ok).count()
     };
-    assert_eq!(good(&engine.run_once(&ids(1..=3), AskedFor::Incremental).await.unwrap()), 3);
+    assert_eq!(succeeded(&engine.run_once(&ids(1..=3), AskedFor::Incremental).await.unwrap()), 3);
 
     // A pause of a moment is waited for within the run, and then everything goes on.
     world.service().script(id(4), Endpoint::Token, vec![ScriptedReply::throttled(1)]);
-    assert_eq!(good(&engine.run_once(&ids(4..=5), AskedFor::Incremental).await.unwrap()), 2);
+    assert_eq!(succeeded(&engine.run_once(&ids(4..=5), AskedFor::Incremental).await.unwrap()), 2);
     assert_eq!(asked(&world)[3..5], [2, 1]);
 
     world.service().script(id(6), Endpoint::Token, vec![ScriptedReply::throttled(900)]);
     let results = engine.run_once(&ids(1..=12), AskedFor::Incremental).await.unwrap();
-    assert_eq!(good(&results), 5, "whoever has a token goes on");
+    assert_eq!(succeeded(&results), 5, "whoever has a token goes on");
     assert_eq!(
         asked(&world),
         [1, 1, 1, 2, 1, 1, 0, 0, 0, 0, 0, 0],

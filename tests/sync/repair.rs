@@ -1,4 +1,4 @@
-//! What was lost all the same is found: by `verify`, by the reconciliation, and in quarantine.
+//! Lost incidents are found by `verify`, by the reconciliation, and in quarantine.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The pass: complete, once, and free where nothing changed.
+//! Runs are complete, write each change once, and write nothing where nothing changed.
 
 use std::time::Duration;
 

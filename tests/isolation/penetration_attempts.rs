@@ -1,4 +1,4 @@
-//! Attempts of a penetration test that failed: each stays a test, so that it keeps failing.
+//! Attacks of a penetration test that failed, kept as tests.
 
 use std::time::Duration;
 
@@ -380,10 +380,10 @@ async fn response_smuggled_behind_another_is_never_taken() {
     let stolen = kept(&page([666], None));
     let (behind_token, behind_page) = (stolen.clone(), stolen);
     let token_of = |asked: &Asked| {
-        let Some(Step::Say(said)) = token(asked.tenant).pop() else {
-            panic!("a token is said in one step")
+        let Some(Step::Say(bytes)) = token(asked.tenant).pop() else {
+            panic!("a token is sent in one step")
         };
-        String::from_utf8(said).unwrap().replacen("Connection: close\r\n", "", 1).into_bytes()
+        String::from_utf8(bytes).unwrap().replacen("Connection: close\r\n", "", 1).into_bytes()
     };
     let cases = vec![
         entra("behind a token", move |asked| {

@@ -1,4 +1,4 @@
-//! `demo`, as a stranger meets it.
+//! `demo`, on a machine without any preparation.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
