@@ -15,6 +15,7 @@ mod support {
     pub(crate) mod fault_proxy;
     pub(crate) mod folder;
     pub(crate) mod peer;
+    pub(crate) mod poll;
     pub(crate) mod postgres;
     pub(crate) mod roles;
     pub(crate) mod secrets;

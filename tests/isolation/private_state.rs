@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use incident_sync::entra::Tenant;
 use incident_sync::store::Store;
@@ -17,6 +16,7 @@ use uuid::Uuid;
 use crate::support::canary;
 use crate::support::fault_proxy::Fault;
 use crate::support::fault_proxy::proxied;
+use crate::support::poll::eventually;
 use crate::support::roles::{crowded, log_in, reader, role, rows, superuser, texts};
 use crate::support::server::OwnServer;
 use crate::support::world::world_on;
@@ -120,15 +120,7 @@ async fn change(world: &World) {
 }
 
 async fn until(what: &str, store: &Store, is_so: impl Fn(&Feed) -> bool) -> Feed {
-    let patience = Instant::now() + Duration::from_secs(60);
-    loop {
-        let feed = store.feed().await.unwrap();
-        if is_so(&feed) {
-            return feed;
-        }
-        assert!(Instant::now() < patience, "{what}: {feed:#?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually(what, async || Some(store.feed().await.unwrap()).filter(&is_so)).await
 }
 
 #[tokio::test]

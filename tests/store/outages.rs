@@ -10,6 +10,7 @@ use simulator::{Endpoint, ScriptedReply};
 use sqlx::{Connection, PgConnection};
 use tokio::sync::Notify;
 
+use crate::support::poll::until;
 use crate::support::server::OwnServer;
 use crate::support::world::{World, id, spec, world_on};
 
@@ -202,14 +203,6 @@ async fn deadlock_and_serialization_failure_are_retried() {
     world.assert_truth().await;
 }
 
-async fn eventually(look: impl AsyncFn() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while !look().await {
-        assert!(Instant::now() < patience, "it never came about");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 #[tokio::test]
 async fn full_disk_stops_fetching_until_space_is_free() {
     let world = World::with((1..=12).map(|at| spec(at, 30)).collect()).await;
@@ -271,7 +264,7 @@ async fn few_connections_slow_runs_but_fail_none() {
     drop(taken);
     let reopened =
         async || Store::open(&server.options(), 2, "late".to_owned(), false).await.is_ok();
-    eventually(reopened).await;
+    until("the store is reopened", reopened).await;
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 
 use super::folder::open_folder;
+use super::poll::{PATIENCE, PAUSE};
+pub(crate) use super::poll::{eventually, until};
 use super::secrets::{CANARY, PASSWORD, SECRET, key_lines};
 use super::tenants::PLENTY;
 pub(crate) use super::tenants::{id, spec};
@@ -27,9 +29,6 @@ use super::truth;
 const TOKEN: &str = "eyJ";
 /// What the design promises from SIGTERM to the end.
 pub(crate) const PROMISED_END: Duration = Duration::from_secs(10);
-/// Longer than any step takes, even beside other builds; whoever waits so long waits for nothing.
-const PATIENCE: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Writes a file that nobody else may read, at once whole, as careful people replace secrets.
 pub(crate) fn write_secret(path: &Path, content: &[u8]) {
@@ -443,23 +442,6 @@ fn assert_keeps_secrets(text: &str, place: &str) {
         let line = text.lines().find(|line| line.contains(secret));
         assert!(line.is_none(), "{secret} in {place}: {line:?}");
     }
-}
-
-/// Looks until there is a value; bounded, so that a failure says what never came.
-pub(crate) async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(started.elapsed() < PATIENCE, "never: {what}");
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-/// Looks until it is so.
-pub(crate) async fn until(what: &str, look: impl AsyncFn() -> bool) {
-    eventually(what, async || look().await.then_some(())).await;
 }
 
 /// One number from the database; -1 where it does not answer.

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-/// Longer than any step takes; whoever waits so long waits for nothing.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::poll::PATIENCE;
 
 pub(crate) struct Systemd {
     datagrams: Receiver<Vec<String>>,

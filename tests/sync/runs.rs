@@ -16,6 +16,7 @@ use simulator::{Behaviour, Endpoint, Order, ScriptedReply, TenantSpec};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::poll::until;
 use crate::support::world::{World, id, spec};
 
 #[tokio::test]
@@ -342,7 +343,7 @@ async fn unrecorded_run_end_frees_the_tenant() {
     let wake = Notify::new();
     let looks = async {
         // The run that hangs keeps the renewals going; claiming again takes a lease that has expired.
-        until(async || {
+        until("the lease is claimed again", async || {
             wake.notify_one();
             world.number("SELECT max(lease_fence) FROM defender.sync_state").await > 1
         })
@@ -351,15 +352,6 @@ async fn unrecorded_run_end_frees_the_tenant() {
     };
     let (ended, ()) = tokio::join!(engine.run(&wake), looks);
     ended.unwrap();
-}
-
-async fn until(is_so: impl AsyncFn() -> bool) {
-    let looks = async {
-        while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), looks).await.expect("it never came to pass");
 }
 
 #[tokio::test]
