@@ -198,6 +198,20 @@ async fn change_during_summary_write_is_noticed() {
     assert_exact(&mut admin, "after a change that came in between").await;
 }
 
+/// As during a first sync. A plan that counts all incidents once for each of them takes ten seconds.
+#[tokio::test]
+async fn summaries_written_quickly_without_statistics() {
+    let world = World::with(vec![spec(1, 100)]).await;
+    world.good_pass().await;
+    let mut connection = connect(&world).await;
+    let analysed =
+        "SELECT relname::text FROM pg_stat_user_tables WHERE last_analyze IS NOT NULL OR last_autoanalyze IS NOT NULL";
+    assert_eq!(texts(&mut connection, analysed).await, Vec::<String>::new());
+    let summarise = world.store.summarise(TenantId(id(1)));
+    tokio::time::timeout(Duration::from_secs(3), summarise).await.unwrap().unwrap();
+    assert_eq!(currents(&mut connection).await, ["1"]);
+}
+
 #[tokio::test]
 async fn summary_days_continue_without_changes() {
     let world = World::of(20).await;

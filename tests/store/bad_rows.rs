@@ -110,6 +110,80 @@ async fn value_out_of_bounds_blocks_no_other_claim() {
     }
 }
 
+/// The values at both edges of the bounds, and just beyond them.
+fn edges(data_type: &str) -> &'static [&'static str] {
+    match data_type {
+        "timestamp with time zone" => &[
+            "NULL",
+            "'-infinity'",
+            "timestamptz '0001-01-01 00:00Z' - interval '1 microsecond'",
+            "'0001-01-01 00:00Z'",
+            "'9999-12-31 23:59:59.999999Z'",
+            "timestamptz '9999-12-31 23:59:59.999999Z' + interval '1 microsecond'",
+            "'infinity'",
+        ],
+        "integer" => &["NULL", "-1", "0", "1000000", "1000001"],
+        "bigint" => &[
+            "NULL",
+            "-1",
+            "0",
+            "4611686018427387902",
+            "4611686018427387903",
+            "4611686018427387904",
+        ],
+        other => panic!("no edges of {other}"),
+    }
+}
+
+/// The bounds of `sync_state` stand in its constraints, in the view `bounded_state` and in both claims.
+#[tokio::test]
+async fn constraints_view_and_claims_have_the_same_bounds() {
+    let world = world().await;
+    let constraints: Vec<(String, String, String, bool)> = sqlx::query_as(
+        "SELECT a.attname::text, format_type(a.atttypid, NULL), pg_get_expr(k.conbin, k.conrelid), a.attnotnull
+         FROM pg_constraint k
+         JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
+         WHERE k.conrelid = 'defender.sync_state'::regclass AND k.contype = 'c'
+         ORDER BY 1",
+    )
+    .fetch_all(world.pool())
+    .await
+    .unwrap();
+    assert!(constraints.len() >= 15, "{constraints:?}");
+    without_constraints(&world).await;
+    execute(&world, "CREATE TABLE before AS TABLE defender.sync_state").await;
+    for (column, data_type, condition, not_null) in &constraints {
+        if *not_null {
+            let nullable = format!("ALTER TABLE defender.sync_state ALTER {column} DROP NOT NULL");
+            execute(&world, nullable).await;
+        }
+        for value in edges(data_type) {
+            set(&world, "sync_state", column, value).await;
+            let question = format!(
+                "SELECT ({condition}) IS NOT FALSE AND ({column} IS NOT NULL OR NOT {not_null}), '{column}' = ANY (
+                    SELECT unnest(out_of_bounds) FROM defender.bounded_state b WHERE b.tenant_id = s.tenant_id)
+                 FROM defender.sync_state s WHERE tenant_id = '{}'",
+                id(1)
+            );
+            let (is_allowed, is_reported): (bool, bool) =
+                sqlx::query_as(AssertSqlSafe(question)).fetch_one(world.pool()).await.unwrap();
+            // A claim needs the next fence.
+            let is_last_fence = column == "lease_fence" && *value == LAST_FENCE.to_string();
+            assert_eq!(is_reported, !is_allowed || is_last_fence, "{column} = {value}");
+            if ["lease_fence", "watermark"].contains(&column.as_str()) {
+                let due = world.store.claim_due(&[id(1)], 1).await.unwrap();
+                assert_eq!(due.is_empty(), is_reported, "due: {column} = {value}");
+                set(&world, "sync_state", column, value).await;
+                let named = world.store.claim_named(&[id(1)], 1).await.unwrap();
+                assert_eq!(named.is_empty(), is_reported, "named: {column} = {value}");
+            }
+            let restore =
+                "DELETE FROM defender.sync_state; INSERT INTO defender.sync_state TABLE before";
+            execute(&world, restore).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn value_out_of_bounds_is_shown_for_its_tenant_only() {
     let world = world().await;
