@@ -14,6 +14,7 @@ mod support {
     pub(crate) mod cases;
     pub(crate) mod fault_proxy;
     pub(crate) mod folder;
+    pub(crate) mod golden;
     pub(crate) mod peer;
     pub(crate) mod poll;
     pub(crate) mod postgres;

@@ -8,4 +8,5 @@ mod outages;
 mod purge;
 mod retention;
 mod schema;
+mod schema_snapshots;
 mod upgrades;

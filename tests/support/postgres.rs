@@ -10,13 +10,13 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::folder::open_folder;
+use super::folder::{PARENT, open_folder};
 
 pub(crate) const PREFIX: &str = "incident-sync-test-";
 
 /// The server lives until this process ends, when nobody is left to tidy up: the next process does.
 fn remove_abandoned() {
-    let entries = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+    let entries = std::fs::read_dir(PARENT).unwrap().flatten();
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
         let lock = std::fs::File::open(entry.path().join("pg/lock"));
         if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
