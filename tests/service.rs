@@ -10,9 +10,11 @@ mod onboarding;
 /// What `tests/engine.rs` does not need is declared here only.
 mod support {
     pub(crate) mod folder;
+    pub(crate) mod golden;
     pub(crate) mod installation;
     pub(crate) mod poll;
     pub(crate) mod proxy;
+    pub(crate) mod redact;
     pub(crate) mod secrets;
     pub(crate) mod systemd;
     pub(crate) mod tenants;

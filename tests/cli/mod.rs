@@ -3,6 +3,7 @@
 mod commands;
 mod demo;
 mod doctor;
+mod documents;
 mod erase;
 mod grant_reader;
 mod help;
