@@ -262,7 +262,7 @@ fn only_the_demo_imports_the_simulator() {
         .filter(|(_, code)| code.contains("use simulator::") || code.contains(" simulator::"))
         .map(|(module, _)| module.as_str())
         .collect();
-    assert_eq!(users, ["commands::demo"]);
+    assert_eq!(users, ["commands::demo", "commands::demo::simulate"]);
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub async fn run(config: &Config, args: CheckArgs) -> Result<(), Failure> {
 
 /// Reports an invalid configuration, with which every other command fails.
 pub(crate) fn refused(errors: &ConfigErrors, args: &CheckArgs) -> Failure {
-    let findings = doctor::of_refused(errors);
+    let findings = doctor::of_rejected(errors);
     let printed = print(args.json, &as_json(&findings), || table(&findings));
     printed.err().unwrap_or_else(|| Failure::Configuration(errors.to_string()))
 }

@@ -1,5 +1,5 @@
-//! The redirect target of the consent link on this machine. Requests are untrusted: only one that knows `state` is
-//! accepted, and only once.
+//! The redirect target of the consent link on this machine. Requests are untrusted: only one with the right `state`
+//! is accepted, and only once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use uuid::Uuid;
 use crate::error::{SyncError, shown, visible};
 use crate::tenant::TenantId;
 
-/// How long the browser may take to fetch the rest of the page at the end.
-const LAST_ANSWER: Duration = Duration::from_secs(2);
+/// The time for the browser to receive the last page.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Entra's descriptions are a few sentences; anything longer is cut.
 const DESCRIPTION_MAX: usize = 600;
 
-/// Entra's answer by way of the admin's browser. Unverified.
+/// Entra's answer through the admin's browser. Unverified.
 #[derive(Debug, Clone)]
 pub(super) enum ConsentAnswer {
     /// An admin of this tenant consented.
@@ -35,12 +35,10 @@ pub(super) enum ConsentAnswer {
     Refused(Refusal),
 }
 
-/// Why there is no consent.
 #[derive(Debug, Clone)]
 pub(super) struct Refusal {
-    /// As the token endpoint would report it.
+    /// The error as the token endpoint would report it.
     pub(super) error: SyncError,
-    /// Entra's description.
     pub(super) description: String,
 }
 
@@ -58,36 +56,35 @@ struct CallbackState {
 }
 
 impl ConsentCallback {
-    /// Accepts one request at this path that knows `state`.
+    /// Accepts one request at this path with this `state`.
     pub(super) fn start(listener: TcpListener, path: &str, state: &str) -> Self {
         let (sender, answer) = oneshot::channel();
-        let answered = Mutex::new(Some(sender));
         let expected = CallbackState {
             path: path.to_owned(),
             state: Sha256::digest(state).into(),
-            answer: answered,
+            answer: Mutex::new(Some(sender)),
         };
         let router = Router::new().fallback(receive).with_state(Arc::new(expected));
         let stop = CancellationToken::new();
-        let serving =
+        let server =
             axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
         let server = tokio::spawn(async move {
-            if let Err(error) = serving.await {
+            if let Err(error) = server.await {
                 tracing::error!(error = %error, "The listener for the consent failed");
             }
         });
         Self { answer, stop, server }
     }
 
-    /// Waits for the one answer; `None` if the listener has ended.
+    /// Waits for the answer. `None` if the listener failed.
     pub(super) async fn answer(&mut self) -> Option<ConsentAnswer> {
         (&mut self.answer).await.ok()
     }
 
-    /// Lets the browser have its answer, and ends.
+    /// Stops after the browser has received its page.
     pub(super) async fn close(self) {
         self.stop.cancel();
-        drop(tokio::time::timeout(LAST_ANSWER, self.server).await);
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.server).await;
     }
 }
 
@@ -100,7 +97,7 @@ async fn receive(State(expected): State<Arc<CallbackState>>, method: Method, uri
     let state = parameters.get("state").map(String::as_str).unwrap_or_default();
     // Comparing hashes takes the same time for every value.
     if <[u8; 32]>::from(Sha256::digest(state)) != expected.state {
-        eprintln!("Refused a response with a wrong state; still waiting.");
+        eprintln!("Rejected a response with a wrong state; still waiting.");
         let text = "This response does not belong to the link that incident-sync is waiting for. Open the newest link. \
                     Nothing was changed.";
         return page(StatusCode::BAD_REQUEST, "Wrong link", text);
@@ -137,8 +134,13 @@ fn read(parameters: &HashMap<String, String>) -> Option<ConsentAnswer> {
             of("error_description").unwrap_or_default().chars().take(DESCRIPTION_MAX).collect();
         let description = visible(&described);
         let codes = codes(&description);
-        let (error, trace_id) = (shown(error), String::new());
-        let error = SyncError::Entra { status: 400, error, codes, trace_id, retry_after: None };
+        let error = SyncError::Entra {
+            status: 400,
+            error: shown(error),
+            codes,
+            trace_id: String::new(),
+            retry_after: None,
+        };
         return Some(ConsentAnswer::Refused(Refusal { error, description }));
     }
     let tenant = of("tenant")
@@ -160,7 +162,8 @@ fn codes(description: &str) -> Vec<u32> {
 
 /// A page without external resources.
 fn page(status: StatusCode, title: &str, text: &str) -> Response {
-    let (title, text) = (escaped(title), escaped(text));
+    let title = escaped(title);
+    let text = escaped(text);
     let html = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>{title} - incident-sync</title>\

@@ -2,7 +2,9 @@
 
 mod callback;
 mod onboard;
+mod prerequisites;
 mod tenant_file;
+mod verification;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -55,7 +57,7 @@ pub struct ConsentArgs {
     /// How long to wait for the admin.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     wait: Duration,
-    /// How long to retry a token that Entra refuses: a consent takes up to some minutes to take effect.
+    /// How long to retry a token that Entra rejects: a consent takes up to some minutes to take effect.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
     patience: Duration,
     /// Print JSON.
@@ -66,7 +68,7 @@ pub struct ConsentArgs {
 struct ConsentRequest {
     app: Arc<App>,
     endpoints: Endpoints,
-    /// `None` where the admin's own sign-in decides.
+    /// `None` for the directory that the admin signs in to.
     directory: Option<TenantId>,
 }
 
@@ -89,7 +91,8 @@ impl ConsentRequest {
                 let problem = format!("{} has a configured cloud. Remove --cloud", tenant.name);
                 return Err(Failure::Configuration(problem));
             }
-            let (app, endpoints) = (Arc::clone(&tenant.app), tenant.endpoints.clone());
+            let app = Arc::clone(&tenant.app);
+            let endpoints = tenant.endpoints.clone();
             if app.client_id.is_empty() {
                 let problem = format!(
                     "{} is disabled and has no application. Set client_id in [app]",
@@ -114,7 +117,7 @@ impl ConsentRequest {
         Ok(Self { app, endpoints: config.onboarding.endpoints(cloud), directory })
     }
 
-    /// The v2 form takes application permissions only by `/.default`, and knows no `common`. Source:
+    /// The v2 form accepts application permissions only as `/.default`, and does not support `common`. Source:
     /// `MicrosoftDocs/entra-docs`, `v2-admin-consent.md` and `v2-oauth2-client-creds-grant-flow.md`.
     fn link(&self, v1: bool, redirect_uri: &str, state: &str) -> Result<Url, Failure> {
         let (any, path) =
@@ -146,7 +149,7 @@ mod tests {
 
     const CUSTOMER: TenantId = TenantId(Uuid::from_u128(7));
 
-    fn asked(
+    fn link(
         cloud: Cloud,
         directory: Option<TenantId>,
         v1: bool,
@@ -180,10 +183,10 @@ mod tests {
             (Cloud::GccHigh, "login.microsoftonline.us", "https://api-gov.security.microsoft.us"),
             (Cloud::Dod, "login.microsoftonline.us", "https://api-gov.security.microsoft.us"),
         ] {
-            let (v2, parameters) = asked(cloud, Some(CUSTOMER), false);
+            let (v2, parameters) = link(cloud, Some(CUSTOMER), false);
             assert_eq!(v2, format!("https://{host}/{CUSTOMER}/v2.0/adminconsent"));
             assert_eq!(parameters["scope"], format!("{api}/.default"));
-            let (v1, parameters) = asked(cloud, Some(CUSTOMER), true);
+            let (v1, parameters) = link(cloud, Some(CUSTOMER), true);
             assert_eq!(v1, format!("https://{host}/{CUSTOMER}/adminconsent"));
             assert!(!parameters.contains_key("scope"), "{parameters:?}");
         }
@@ -192,17 +195,17 @@ mod tests {
     #[test]
     fn link_for_any_customer_names_common_directory() {
         assert!(
-            asked(Cloud::Commercial, None, false)
+            link(Cloud::Commercial, None, false)
                 .0
                 .ends_with(".com/organizations/v2.0/adminconsent")
         );
-        assert!(asked(Cloud::Commercial, None, true).0.ends_with(".com/common/adminconsent"));
+        assert!(link(Cloud::Commercial, None, true).0.ends_with(".com/common/adminconsent"));
     }
 
     #[test]
     fn link_parameters_are_escaped() {
         for v1 in [false, true] {
-            let (_, parameters) = asked(Cloud::Commercial, None, v1);
+            let (_, parameters) = link(Cloud::Commercial, None, v1);
             assert_eq!(parameters["redirect_uri"], "http://localhost:8765/a?b=c");
             assert_eq!(parameters["state"], "s&t");
             assert_eq!(parameters["client_id"], "11111111-2222-3333-4444-555555555555");

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::tenant::TenantId;
 
-/// File systems take names of 255 bytes; a letter has up to four.
+/// In characters. File names are limited to 255 bytes, and a character has up to four.
 const STEM_MAX: usize = 60;
 
 /// The keys of a tenant, at top level.
@@ -19,7 +19,7 @@ pub(super) fn text(id: TenantId, name: &str, cloud: Option<&str>) -> String {
     format!("id = \"{id}\"\nname = \"{name}\"\n{cloud}")
 }
 
-/// The path: the letters and digits of the name. `None` if it has none.
+/// The path from the letters and digits of the name. `None` if it has none.
 pub(super) fn path(dir: &Path, name: &str) -> Option<PathBuf> {
     let words: Vec<&str> =
         name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
@@ -27,7 +27,7 @@ pub(super) fn path(dir: &Path, name: &str) -> Option<PathBuf> {
     (!stem.is_empty()).then(|| dir.join(format!("{stem}.toml")))
 }
 
-/// Writes the file atomically and never over another one. A user who may read the directory may read the file: it contains
+/// Writes the file atomically and never over another one. Users who can read the directory can read the file: it contains
 /// no secret, and the service user may not exist yet.
 pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
@@ -37,7 +37,7 @@ pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     let written = file
         .write_all(text.as_bytes())
-        // Only root may set a foreign group.
+        // Only root can set the group of another user.
         .and_then(|()| std::os::unix::fs::fchown(&file, None, Some(folder.gid())).or(Ok(())))
         .and_then(|()| file.set_permissions(Permissions::from_mode(0o640 | folder.mode() & 0o004)))
         .and_then(|()| file.sync_all())
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn any_name_comes_back_from_the_file() {
+    fn name_of_any_characters_is_read_back() {
         for name in ["Contoso", r#"a "b" \c"#, "Köln 'x'", r"\u0041"] {
             let text = text(ID, name, Some("gcc"));
             let parsed = config::Config::builder()

@@ -1,4 +1,7 @@
-//! The commands `demo` and `simulate`.
+//! The command `demo`.
+
+mod queries;
+mod simulate;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -6,12 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use simulator::{Behaviour, Clock, Encoding, Options, Simulator, TenantSpec, World};
-use sqlx::{Connection, PgConnection, PgPool};
+use simulator::{Options, Simulator};
+use sqlx::{Connection, PgConnection};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use url::Url;
-use uuid::Uuid;
+
+pub use simulate::{SimulateArgs, simulate};
 
 use crate::commands::exit::Failure;
 use crate::commands::progress::ProgressBars;
@@ -33,53 +37,17 @@ use crate::sync::progress::Progress;
 use crate::sync::schedule::{self, Schedule};
 use crate::sync::tenant_run::SyncMode;
 use crate::telemetry;
-use crate::tenant::{Endpoints, Retention, TenantId, TokenVersion};
+use crate::tenant::{Endpoints, TenantId, TokenVersion};
+use queries::{QUERIES, answer, print_totals};
+use simulate::{
+    NAMES, THROTTLED, WITHOUT_CONSENT, change_incidents, name, start_simulator, tenant_id,
+};
 
 const DATABASE_CONNECTIONS: u32 = 4;
-/// Frequent, so that new rows are seen to arrive.
+/// Frequent, so that a reader sees new rows arrive.
 const POLL: &str = "*/5 * * * * *";
 const OPEN: &str = "30 * * * * *";
 const RECONCILE: &str = "0 */10 * * * *";
-
-const NAMES: [&str; 12] = [
-    "contoso",
-    "fabrikam",
-    "northwind",
-    "adatum",
-    "tailspin",
-    "wingtip",
-    "litware",
-    "proseware",
-    "woodgrove",
-    "alpine",
-    "lucerne",
-    "margie",
-];
-/// The customer whose admin has not consented.
-const WITHOUT_CONSENT: &str = "lucerne";
-/// The customer whose quota another tool has almost used up.
-const THROTTLED: &str = "margie";
-const THROTTLED_CALLS_PER_MINUTE: u32 = 3;
-
-/// Example queries.
-const QUERIES: [(&str, &str); 3] = [
-    (
-        "Open incidents by tenant and severity",
-        "SELECT tenant_name AS tenant, severity, count(*)::text AS open
-FROM reporting.open_incidents GROUP BY 1, 2 ORDER BY count(*) DESC, 1 LIMIT 8",
-    ),
-    (
-        "Devices with the most alerts of open incidents",
-        "SELECT tenant_name AS tenant, device_dns_name AS device, risk_score AS risk, alert_count::text AS alerts
-FROM reporting.devices_at_risk ORDER BY alert_count DESC, 1, 2 LIMIT 5",
-    ),
-    (
-        "How current each tenant is, and who must act",
-        "SELECT tenant_name AS tenant, coalesce(date_trunc('second', now() - last_success_at)::text, 'never') AS age,
-    coalesce(error_class, 'ok') AS state, coalesce(who_must_act, '') AS who_must_act
-FROM reporting.tenant_freshness ORDER BY error_class NULLS LAST, 1 LIMIT 6",
-    ),
-];
 
 #[derive(Debug, Args)]
 pub struct DemoArgs {
@@ -87,19 +55,6 @@ pub struct DemoArgs {
     #[arg(long)]
     once: bool,
     /// The number of simulated incidents for each tenant.
-    #[arg(long, default_value_t = 120)]
-    incidents: usize,
-}
-
-#[derive(Debug, Args)]
-pub struct SimulateArgs {
-    /// The address to listen on.
-    #[arg(long, default_value = "127.0.0.1:8443")]
-    listen: SocketAddr,
-    /// The number of tenants.
-    #[arg(long, default_value_t = 12)]
-    tenants: usize,
-    /// The number of incidents for each tenant.
     #[arg(long, default_value_t = 120)]
     incidents: usize,
 }
@@ -131,7 +86,7 @@ async fn with_services(
     result
 }
 
-/// Empties the database: the simulator generates new incidents at each start, and rows of an earlier one would be newer.
+/// Empties the database, because rows of an earlier start would be newer than the incidents of this one.
 async fn open_database() -> Result<OpenDatabase, Failure> {
     let settings = EmbeddedSettings { dir: config::state_dir().join("demo"), postgres_bin: None };
     let embedded = Embedded::start(&settings, Hold::Daemon).await.map_err(SetupError::from)?;
@@ -153,77 +108,6 @@ async fn open_database() -> Result<OpenDatabase, Failure> {
     Ok(OpenDatabase { store, embedded: Some(embedded) })
 }
 
-/// The simulator alone, until Ctrl-C.
-pub async fn simulate(args: SimulateArgs) -> Result<(), Failure> {
-    let SimulateArgs { listen, tenants, incidents } = args;
-    let simulator = start_simulator(listen, tenants, incidents).await?;
-    output::print_line(sample_configuration(&simulator))?;
-    let stop = CancellationToken::new();
-    let signals = tokio::spawn(signals::watch(stop.clone()));
-    let life = tokio::spawn(live_on(simulator.world().clone()));
-    stop.cancelled().await;
-    life.abort();
-    signals.abort();
-    simulator.stop().await;
-    Ok(())
-}
-
-/// A configuration that reads the simulator, to be piped into a file.
-fn sample_configuration(simulator: &Simulator) -> String {
-    let Options { client_id, client_secret, .. } = Options::default();
-    let url = simulator.url();
-    let mut text = format!(
-        "[app]\nclient_id = \"{client_id}\"\nclient_secret = \"{client_secret}\"\n\n[api]\nauthority = \"{url}\"\nbase_url = \"{url}\"\n"
-    );
-    for (at, id) in simulator.world().tenants().into_iter().enumerate() {
-        text.push_str(&format!("\n[[tenants]]\nid = \"{id}\"\nname = \"{}\"\n", name(at)));
-    }
-    text
-}
-
-fn name(at: usize) -> String {
-    let round = at / NAMES.len();
-    let name = NAMES[at % NAMES.len()];
-    if round == 0 { name.to_owned() } else { format!("{name}-{round}") }
-}
-
-fn tenant_id(at: usize) -> Uuid {
-    Uuid::from_u128(0x00de_0000_0000_4000_8000_0000_0000_0000 + at as u128 + 1)
-}
-
-async fn start_simulator(
-    listen: SocketAddr,
-    tenants: usize,
-    incidents: usize,
-) -> Result<Simulator, Failure> {
-    let options =
-        Options { listen, clock: Clock::Real, encoding: Encoding::Deflate, ..Options::default() };
-    let simulator = Simulator::start(options).await;
-    let simulator = simulator.map_err(|error| {
-        Failure::Configuration(format!("the simulator cannot listen on {listen}: {error}"))
-    })?;
-    let world = simulator.world().clone();
-    let seed = move || {
-        for at in 0..tenants {
-            let name = name(at);
-            let consent_missing = name == WITHOUT_CONSENT;
-            let calls_per_minute =
-                if name == THROTTLED { THROTTLED_CALLS_PER_MINUTE } else { CALLS_PER_MINUTE };
-            let behaviour = Behaviour { consent_missing, ..Behaviour::default() };
-            world.add_tenant(TenantSpec {
-                incidents,
-                calls_per_minute,
-                behaviour,
-                ..TenantSpec::new(tenant_id(at), &name)
-            });
-        }
-    };
-    tokio::task::spawn_blocking(seed)
-        .await
-        .map_err(|error| Failure::Configuration(error.to_string()))?;
-    Ok(simulator)
-}
-
 fn tenants(url: &Url) -> Vec<Arc<Tenant>> {
     let Options { client_id, client_secret, .. } = Options::default();
     let app = Arc::new(App {
@@ -238,11 +122,8 @@ fn tenants(url: &Url) -> Vec<Arc<Tenant>> {
         token_version: TokenVersion::V2,
     };
     let tenant = |at| {
-        let (id, name, labels) =
-            (TenantId(tenant_id(at)), name(at), std::collections::BTreeMap::new());
-        let (endpoints, app, retention) =
-            (endpoints.clone(), Arc::clone(&app), Retention::default());
-        Arc::new(Tenant { id, name, labels, enabled: true, endpoints, app, retention })
+        let id = TenantId(tenant_id(at));
+        Arc::new(Tenant::with_defaults(id, &name(at), endpoints.clone(), Arc::clone(&app)))
     };
     (0..NAMES.len()).map(tenant).collect()
 }
@@ -311,21 +192,6 @@ async fn run_all_once(
     Ok(())
 }
 
-/// Runs a query whose columns are all text.
-async fn answer(pool: &PgPool, sql: &'static str) -> Result<String, Failure> {
-    use sqlx::{Column, Row};
-    let rows = sqlx::query(sql).fetch_all(pool).await;
-    let rows = rows.map_err(|error| Failure::Database(format!("the query failed: {error}")))?;
-    let columns = rows.first().map_or(&[][..], |first| first.columns());
-    let mut table = output::table(columns.iter().map(|column| column.name()));
-    for row in &rows {
-        let cell =
-            |at: usize| row.try_get::<Option<String>, _>(at).ok().flatten().unwrap_or_default();
-        table.add_row((0..row.len()).map(cell));
-    }
-    Ok(table.to_string())
-}
-
 async fn live(
     database: &OpenDatabase,
     simulator: &Simulator,
@@ -358,50 +224,12 @@ async fn live(
     let ticks = schedule::start_ticks([POLL, OPEN, RECONCILE], &wake).await;
     let mut ticks = ticks
         .map_err(|error| Failure::Configuration(format!("the schedule did not start: {error}")))?;
-    let life = tokio::spawn(live_on(simulator.world().clone()));
-    let watch = tokio::spawn(print_totals(database.store.pool().clone()));
+    let changes = tokio::spawn(change_incidents(simulator.world().clone()));
+    let totals = tokio::spawn(print_totals(database.store.pool().clone()));
     engine.run(&wake).await.map_err(SetupError::from)?;
-    life.abort();
-    watch.abort();
-    drop(ticks.shutdown().await);
-    output::print_line(format_args!("\nstopped"))?;
+    changes.abort();
+    totals.abort();
+    let _ = ticks.shutdown().await;
+    output::print_line(format_args!("\nStopped."))?;
     Ok(())
-}
-
-/// One change in some tenant every second.
-async fn live_on(world: World) {
-    let tenants = world.tenants();
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    for tenant in tenants.iter().cycle() {
-        tick.tick().await;
-        world.live(*tenant, 1);
-    }
-}
-
-/// A line whenever rows arrived.
-async fn print_totals(pool: PgPool) {
-    const TOTALS: &str =
-        "SELECT (SELECT count(*) FROM defender.incidents), (SELECT count(*) FROM defender.alerts),
-        (SELECT count(*) FROM defender.evidence), (SELECT count(*) FROM defender.incident_changes)";
-    let mut last = (0, 0, 0, 0);
-    let mut tick = tokio::time::interval(Duration::from_secs(5));
-    loop {
-        tick.tick().await;
-        let Ok(now) = sqlx::query_as::<_, (i64, i64, i64, i64)>(TOTALS).fetch_one(&pool).await
-        else {
-            continue;
-        };
-        if now != last {
-            let printed = output::print_line(format_args!(
-                "{} incidents (+{}), {} alerts, {} evidence rows, {} observed changes",
-                now.0,
-                now.0 - last.0,
-                now.1,
-                now.2,
-                now.3
-            ));
-            drop(printed); // A closed reader does not end the demonstration.
-            last = now;
-        }
-    }
 }

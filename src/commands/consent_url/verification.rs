@@ -1,0 +1,189 @@
+//! The proof of a consent. The redirect is only a claim; a token that Entra issues for the tenant verifies it.
+
+use std::io::{BufRead, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::callback::{ConsentAnswer, ConsentCallback};
+use super::prerequisites::check_unknown;
+use super::{ConsentArgs, ConsentRequest, tenant_file};
+use crate::commands::exit::Failure;
+use crate::config::Config;
+use crate::defender::DefenderClient;
+use crate::incident::paging::Request;
+use crate::entra::claims::TokenCheck;
+use crate::entra::{Tenant, TokenCache};
+use crate::error::{Diagnosis, ErrorClass, Owner, SyncError};
+use crate::http_client::{self, Deadlines};
+use crate::sync::retry;
+use crate::tenant::TenantId;
+
+/// Waits for the redirect and verifies it.
+pub(super) async fn await_consent(
+    config: &Config,
+    request: &ConsentRequest,
+    args: &ConsentArgs,
+    name: &str,
+    callback: &mut ConsentCallback,
+    stop: &CancellationToken,
+) -> Result<Tenant, Failure> {
+    let id = receive_consent(callback, args.wait, stop).await?;
+    if let Some(expected) = request.directory.filter(|expected| *expected != id) {
+        return Err(Failure::NotDone(format!(
+            "the response is for tenant {id} instead of {expected}; nothing was written"
+        )));
+    }
+    check_unknown(config, id)?;
+    if request.directory.is_none() && !args.any_tenant {
+        confirm_directory(id, stop).await?;
+    }
+    let patience = humantime::format_duration(args.patience);
+    eprintln!(
+        "Received the consent of tenant {id}. Verifying it with a token, for at most {patience}."
+    );
+    let tenant =
+        Tenant::with_defaults(id, name, request.endpoints.clone(), Arc::clone(&request.app));
+    let check =
+        verify_consent(config, &tenant, args.patience, stop).await.map_err(
+            |error| match error {
+                SyncError::Stopped => Failure::NotDone(format!(
+                    "stopped; nothing was written. {}",
+                    manual_steps(&tenant, args)
+                )),
+                // No steps are printed, because the response cannot be trusted.
+                error @ SyncError::WrongTenant { .. } => Failure::NotDone(format!(
+                    "tenant {id} could not be verified; nothing was written. {}",
+                    describe_error(&error)
+                )),
+                error => Failure::NotDone(format!(
+                    "tenant {id} could not be verified; nothing was written. {}\n{}",
+                    describe_error(&error),
+                    manual_steps(&tenant, args)
+                )),
+            },
+        )?;
+    let doubt = match check {
+        TokenCheck::Valid => None,
+        TokenCheck::RoleMissing => {
+            Some("the API answers although the token lacks the role Incident.Read.All")
+        }
+        TokenCheck::Unreadable => {
+            Some("the token is opaque; the only evidence is that Entra issued it for this tenant")
+        }
+    };
+    if let Some(doubt) = doubt {
+        eprintln!("Warning: {doubt}.");
+    }
+    Ok(tenant)
+}
+
+/// Asks the operator for the id of the directory.
+async fn confirm_directory(id: TenantId, stop: &CancellationToken) -> Result<(), Failure> {
+    eprintln!(
+        "The response is from directory {id}. Compare it with the id that the customer gave you."
+    );
+    eprint!("Type the id to continue: ");
+    let _ = std::io::stderr().flush();
+    let read = tokio::task::spawn_blocking(|| {
+        let mut typed = String::new();
+        std::io::stdin().lock().read_line(&mut typed).map(|_| typed)
+    });
+    let typed = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Err(Failure::NotDone("stopped; nothing was written".to_owned())),
+        typed = read => typed.ok().and_then(Result::ok).unwrap_or_default(),
+    };
+    if typed.trim().eq_ignore_ascii_case(&id.to_string()) {
+        return Ok(());
+    }
+    let fix = "The consent remains at Microsoft. If the directory is your customer's, run the command again with --tenant";
+    Err(Failure::NotDone(format!("the directory was not confirmed; nothing was written. {fix}")))
+}
+
+/// The steps left when the verification fails; the admin need not consent again. For standard error, so that no script
+/// takes the lines as verified.
+fn manual_steps(tenant: &Tenant, args: &ConsentArgs) -> String {
+    let text = tenant_file::text(tenant.id, &tenant.name, args.cloud.as_deref());
+    format!(
+        "The consent remains at Microsoft. When this is fixed, add these lines to the configuration and verify them \
+         with: incident-sync check --tenant {}\n\n[[tenants]]\n{text}",
+        tenant.id
+    )
+}
+
+async fn receive_consent(
+    callback: &mut ConsentCallback,
+    wait: Duration,
+    stop: &CancellationToken,
+) -> Result<TenantId, Failure> {
+    let answer = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Err(Failure::NotDone("stopped; nothing was written".to_owned())),
+        answer = tokio::time::timeout(wait, callback.answer()) => answer,
+    };
+    match answer {
+        Ok(Some(ConsentAnswer::Consented(id))) => Ok(id),
+        Ok(Some(ConsentAnswer::Refused(refusal))) => Err(Failure::NotDone(format!(
+            "the consent was refused; nothing was written. {} Entra reported: {}",
+            describe_error(&refusal.error),
+            refusal.description
+        ))),
+        Ok(None) => Err(Failure::NotDone("the listener failed; nothing was written".to_owned())),
+        Err(_) => Err(Failure::NotDone(
+            "Timed out waiting for consent; the link has expired. Run the command again".to_owned(),
+        )),
+    }
+}
+
+/// Advice, error and owner.
+fn describe_error(error: &SyncError) -> String {
+    let Diagnosis { owner, advice, class, .. } = error.diagnosis();
+    let owner = match owner {
+        Owner::CustomerAdmin if class == ErrorClass::ConsentMissing => {
+            "Owner: the customer. A Global, Privileged Role or Cloud Application Administrator can consent."
+        }
+        Owner::CustomerAdmin => "Owner: the customer's admin.",
+        Owner::Operator => "Owner: you, the operator.",
+        Owner::Developers => "Owner: the developers of incident-sync.",
+        Owner::Nobody => "Retry later.",
+    };
+    format!("{advice} ({error}). {owner}")
+}
+
+/// Retries, because a consent takes up to some minutes to take effect everywhere.
+async fn verify_consent(
+    config: &Config,
+    tenant: &Tenant,
+    patience: Duration,
+    stop: &CancellationToken,
+) -> Result<TokenCheck, SyncError> {
+    let client = http_client::client_on(&config.http_client, Deadlines::default());
+    let tokens = &TokenCache::new(client.clone());
+    let incidents = &DefenderClient::new(client);
+    let once = || async move {
+        let check = use_token(tenant, tokens, incidents).await;
+        if check.is_err() {
+            // The next token may have the role.
+            tokens.forget(tenant).await;
+        }
+        check
+    };
+    let is_retried = |error: &SyncError| {
+        let diagnosis = error.diagnosis();
+        diagnosis.class.awaits_consent() || diagnosis.passes_by_itself()
+    };
+    retry::retry_within(patience, stop, is_retried, once).await
+}
+
+/// Requests a token, whose `tid` is checked, and makes one call with it.
+async fn use_token(
+    tenant: &Tenant,
+    tokens: &TokenCache,
+    incidents: &DefenderClient,
+) -> Result<TokenCheck, SyncError> {
+    let token = tokens.get(tenant).await?;
+    incidents.page(tenant, &token, &Request::probe(), None).await?;
+    Ok(token.check())
+}
