@@ -4,7 +4,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
 use super::feed::{Feed, ReaderLimits};
-use super::objects::MissingObjects;
+use super::isolation::{self, TableIsolation};
 use super::{CONNECT_DEADLINE, DbRole, MIGRATIONS, Store, database_error, newest_migration, ours};
 use crate::error::{ConnectionFault, SyncError, visible};
 
@@ -27,8 +27,8 @@ pub struct Inspection {
     pub user: String,
     /// The roles that transactions take on.
     pub roles: Vec<Role>,
-    /// The tables of customers' data, and whether row-level security is forced on each.
-    pub isolation: Vec<(String, bool)>,
+    /// The tables of customers' data.
+    pub isolation: Vec<TableIsolation>,
     /// The statements that keep PUBLIC and readers from creating objects.
     pub create_rights: Vec<String>,
     /// Objects of other users in the place of ours, each with its owner.
@@ -50,7 +50,7 @@ pub struct Role {
     pub is_unbound: bool,
 }
 
-/// How far a schema is, and what was taken away from it.
+/// How far a schema is, and which rights were taken away from it.
 #[derive(Debug, Clone, Default)]
 pub struct SchemaState {
     /// The newest migration applied.
@@ -61,13 +61,7 @@ pub struct SchemaState {
     pub pending: usize,
     /// Versions that know no newer migration than before this one cannot go on.
     pub oldest_supported: i64,
-    /// Without these nothing works; not looked for while migrations are missing.
-    pub missing: Vec<&'static str>,
-    /// Without these it is slow.
-    pub missing_indexes: Vec<&'static str>,
-    /// Without these reports fail.
-    pub missing_views: Vec<&'static str>,
-    /// The statements that give our roles back what they need and lack.
+    /// The statements that give our roles back what they need and lack; not looked for while migrations are missing.
     pub missing_rights: Vec<String>,
     /// Readers whose grants have no effect; unknown where our user may not read them.
     pub dead_grants: Option<Vec<String>>,
@@ -126,9 +120,7 @@ impl Store {
                 sqlx::query_as(include_str!("sql/inspect_roles.sql"))
                     .fetch_all(&mut *connection)
                     .await?;
-            let isolation = sqlx::query_as(include_str!("sql/inspect_isolation.sql"))
-                .fetch_all(&mut *connection)
-                .await?;
+            let isolation = isolation::inspect(connection).await?;
             let create_rights = sqlx::query_scalar(include_str!("sql/create_rights.sql"))
                 .fetch_all(connection)
                 .await?;
@@ -191,7 +183,6 @@ impl Store {
         if pending > 0 {
             return Ok(state);
         }
-        let MissingObjects { needed, indexes, views } = self.missing_objects().await?;
         let rights = async |connection: &mut PgConnection| {
             sqlx::query_scalar(include_str!("sql/inspect_rights.sql")).fetch_all(connection).await
         };
@@ -200,17 +191,7 @@ impl Store {
         let dead_grants = self.dead_grants().await?;
         let function_rights = self.function_rights().await?;
         let (feed, readers) = (self.feed().await?, self.reader_limits().await?);
-        Ok(SchemaState {
-            missing: needed,
-            missing_indexes: indexes,
-            missing_views: views,
-            missing_rights,
-            dead_grants,
-            function_rights,
-            feed,
-            readers,
-            ..state
-        })
+        Ok(SchemaState { missing_rights, dead_grants, function_rights, feed, readers, ..state })
     }
 
     /// Only the user that migrates reads the table of grants; a daemon of another user learns nothing here.

@@ -22,8 +22,8 @@ pub mod compare;
 pub mod feed;
 pub mod gaps;
 pub mod inspect;
+pub mod isolation;
 pub mod lease;
-pub mod objects;
 pub mod park;
 pub mod quota;
 pub mod readers;
@@ -150,7 +150,7 @@ impl Store {
         }
         let store = Self::unchecked(options, max_connections, instance);
         store.check_schema().await?;
-        store.check_objects().await?;
+        store.check_isolation().await?;
         Ok(store)
     }
 

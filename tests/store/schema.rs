@@ -64,22 +64,3 @@ async fn record_types_have_the_columns_in_order() {
         assert_eq!(attributes, columns, "{name}");
     }
 }
-
-#[tokio::test]
-async fn required_objects_match_a_migrated_database() {
-    let database = postgres::database().await;
-    let mut connection = PgConnection::connect_with(&database).await.unwrap();
-    let statement = include_str!("../../src/store/sql/schema_objects.sql");
-    let lines: Vec<String> =
-        sqlx::query_scalar(statement).fetch_all(&mut connection).await.unwrap();
-    let held = lines.join("\n") + "\n";
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/required_objects.txt");
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(&file, &held).unwrap();
-    }
-    assert_eq!(
-        std::fs::read_to_string(file).unwrap(),
-        held,
-        "write it anew with UPDATE=1 cargo test --test engine required"
-    );
-}

@@ -125,11 +125,6 @@ async fn each_migration_keeps_the_rows_of_every_table() {
         sqlx::raw_sql(rows).execute(&mut connection).await.unwrap();
     }
 
-    let objects = include_str!("../../src/store/sql/schema_objects.sql");
-    assert_eq!(
-        texts(&mut connection, objects).await.join("\n") + "\n",
-        include_str!("../../src/store/required_objects.txt")
-    );
     let incidents = "SELECT concat_ws(' ', tenant_name, incident_id,
             CASE WHEN is_open THEN 'open' END, 'into ' || merged_into_incident_id,
             'acknowledged ' || to_char(acknowledged_at AT TIME ZONE 'UTC', 'DD HH24:MI') || CASE WHEN NOT acknowledged_at_is_exact THEN '?' ELSE '' END,

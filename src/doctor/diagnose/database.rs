@@ -6,6 +6,7 @@ use crate::doctor::{DatabaseFacts, Finding, Group};
 use crate::error::SyncError;
 use crate::postgres::programs::OLDEST_MAJOR;
 use crate::store::inspect::{Inspection, SchemaState};
+use crate::store::isolation::TableIsolation;
 
 pub(super) fn findings(seen: &DatabaseFacts) -> Vec<Finding> {
     let rows = FindingBuilder { group: Group::Database, about: &seen.server };
@@ -18,7 +19,6 @@ pub(super) fn findings(seen: &DatabaseFacts) -> Vec<Finding> {
         "migrations",
         "isolation",
         "rights",
-        "objects",
         "grants",
         "change_feed",
         "readers",
@@ -91,7 +91,7 @@ fn inspected(rows: &FindingBuilder, seen: &Inspection) -> Vec<Finding> {
     if !seen.foreign_owners.is_empty() {
         let because = "tables owned by another user are not inspected";
         all.extend(
-            ["migrations", "isolation", "rights", "objects", "grants", "change_feed", "readers"]
+            ["migrations", "isolation", "rights", "grants", "change_feed", "readers"]
                 .map(|check| rows.not_tried(check, because)),
         );
         return all;
@@ -104,7 +104,6 @@ fn inspected(rows: &FindingBuilder, seen: &Inspection) -> Vec<Finding> {
         .and_then(|schema| schema.as_ref().ok())
         .filter(|schema| schema.pending == 0);
     all.push(rights(rows, current));
-    all.push(objects(rows, current));
     all.push(grants(rows, current));
     all.push(sessions::change_feed(rows, current, &seen.user));
     all.push(sessions::readers(rows, current));
@@ -234,9 +233,18 @@ fn isolation(rows: &FindingBuilder, seen: &Inspection) -> Finding {
     let open: Vec<&str> = seen
         .isolation
         .iter()
-        .filter(|(_, forced)| !forced)
-        .map(|(table, _)| table.as_str())
+        .filter(|table| !table.is_forced)
+        .map(|table| table.table.as_str())
         .collect();
+    let policies =
+        seen.isolation.iter().flat_map(|TableIsolation { table, missing_policies, .. }| {
+            missing_policies.iter().map(move |policy| format!("{policy} of defender.{table}"))
+        });
+    let policies: Vec<String> = policies.collect();
+    if open.is_empty() && !policies.is_empty() {
+        let say = "Policies of row-level security are missing. Restore them from a dump (pg_dump --schema-only) of a healthy database: ";
+        return rows.failure(check, format!("{say}{}", policies.join(", ")));
+    }
     if open.is_empty() {
         return rows.ok(
             check,
@@ -266,27 +274,6 @@ fn rights(rows: &FindingBuilder, schema: Option<&SchemaState>) -> Finding {
     }
     let say = "The roles of incident-sync lack privileges. As the owner of the tables, run: ";
     rows.failure(check, format!("{say}{}", schema.missing_rights.join("; ")))
-}
-
-fn objects(rows: &FindingBuilder, schema: Option<&SchemaState>) -> Finding {
-    let check = "objects";
-    let Some(schema) = schema else { return rows.not_tried(check, "the schema is not up to date") };
-    // Row-level security has its own finding.
-    let missing: Vec<&str> =
-        schema.missing.iter().copied().filter(|line| !line.starts_with("row-level")).collect();
-    if !missing.is_empty() {
-        let say = "Schema `defender` is missing objects: ";
-        return rows.failure(check, format!("{say}{}. Restore them", missing.join(", ")));
-    }
-    if !schema.missing_views.is_empty() {
-        let say = "Views are missing, so reports fail. Restore them from a dump (pg_dump --schema-only) of a healthy database: ";
-        return rows.failure(check, format!("{say}{}", schema.missing_views.join(", ")));
-    }
-    if !schema.missing_indexes.is_empty() {
-        let say = "Schema `defender` is missing indexes, so queries are slow: ";
-        return rows.warning(check, format!("{say}{}", schema.missing_indexes.join(", ")));
-    }
-    rows.ok(check, "columns, keys, indexes, policies and views are complete")
 }
 
 /// A grant applies to the role by its OID: a role created again under the same name sees nothing.

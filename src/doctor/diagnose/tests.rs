@@ -9,6 +9,7 @@ use crate::entra::claims::TokenCheck;
 use crate::entra::credential::CredentialId;
 use crate::store::feed::{Feed, FeedHolder, ReaderLimits};
 use crate::store::inspect::{Inspection, SchemaState};
+use crate::store::isolation::TableIsolation;
 
 fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap()
@@ -42,6 +43,10 @@ fn host(ahead: Option<i64>, days: i64) -> Host {
     }
 }
 
+fn alerts_table(is_forced: bool) -> TableIsolation {
+    TableIsolation { table: "alerts".to_owned(), is_forced, missing_policies: Vec::new() }
+}
+
 fn good_database() -> Inspection {
     Inspection {
         version: 150_014,
@@ -52,7 +57,7 @@ fn good_database() -> Inspection {
         name: "sync".to_owned(),
         user: "sync".to_owned(),
         roles: Vec::new(),
-        isolation: vec![("alerts".to_owned(), true)],
+        isolation: vec![alerts_table(true)],
         create_rights: Vec::new(),
         foreign_owners: Vec::new(),
         schema: None,
@@ -304,10 +309,9 @@ fn findings_of_a_broken_database() {
         version_name: "14.11".to_owned(),
         encoding: "LATIN1".to_owned(),
         is_standby: true,
-        isolation: vec![("alerts".to_owned(), false)],
+        isolation: vec![alerts_table(false)],
         create_rights: vec!["REVOKE CREATE ON SCHEMA public FROM PUBLIC".to_owned()],
         schema: Some(Ok(SchemaState {
-            missing: vec!["table incidents"],
             missing_rights: vec!["GRANT SELECT ON defender.incidents TO r".to_owned()],
             dead_grants: Some(vec!["acme".to_owned()]),
             ..SchemaState::default()
