@@ -204,8 +204,7 @@ async fn summaries_written_quickly_without_statistics() {
     let world = World::with(vec![spec(1, 100)]).await;
     world.good_pass().await;
     let mut connection = connect(&world).await;
-    let analysed =
-        "SELECT relname::text FROM pg_stat_user_tables WHERE last_analyze IS NOT NULL OR last_autoanalyze IS NOT NULL";
+    let analysed = "SELECT relname::text FROM pg_stat_user_tables WHERE last_analyze IS NOT NULL OR last_autoanalyze IS NOT NULL";
     assert_eq!(texts(&mut connection, analysed).await, Vec::<String>::new());
     let summarise = world.store.summarise(TenantId(id(1)));
     tokio::time::timeout(Duration::from_secs(3), summarise).await.unwrap().unwrap();

@@ -12,11 +12,11 @@ use super::{ConsentArgs, ConsentRequest, tenant_file};
 use crate::commands::exit::Failure;
 use crate::config::Config;
 use crate::defender::DefenderClient;
-use crate::incident::paging::Request;
 use crate::entra::claims::TokenCheck;
 use crate::entra::{Tenant, TokenCache};
 use crate::error::{Diagnosis, ErrorClass, Owner, SyncError};
 use crate::http_client::{self, Deadlines};
+use crate::incident::paging::Request;
 use crate::sync::retry;
 use crate::tenant::TenantId;
 
