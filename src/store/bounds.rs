@@ -1,29 +1,28 @@
-//! Rows that hold a value which cannot be decoded: each is the trouble of its own tenant, and the others are read.
+//! Rows with a value that cannot be decoded: each affects its own tenant only.
 
 use sqlx::postgres::PgRow;
-use sqlx::{Column, FromRow, PgConnection, Row, TypeInfo, ValueRef};
+use sqlx::{Column, FromRow, Row, TypeInfo, ValueRef};
 use uuid::Uuid;
 
 use super::{DbRole, Store};
 use crate::error::SyncError;
 
-/// Microseconds from Postgres's epoch, the beginning of the year 2000, to the first and the last moment of the years with four
-/// digits: the bounds of `migrations/0001_tables.sql`. Beyond chrono's range, sqlx panics; infinity is beyond it.
+/// Microseconds from Postgres's epoch, the beginning of 2000, to the first and the last moment of the years with four
+/// digits: the bounds of `migrations/0001_tables.sql`. sqlx panics on times beyond chrono's range, such as infinity.
 const EARLIEST_US: i64 = -63_082_281_600_000_000;
 const LATEST_US: i64 = 252_455_615_999_999_999;
 
 impl Store {
-    /// Those of these tenants whose state holds values that are out of bounds, and the columns.
+    /// Those of these tenants whose state has values out of bounds, with the columns.
     pub async fn out_of_bounds(
         &self,
         tenants: &[Uuid],
     ) -> Result<Vec<(Uuid, Vec<String>)>, SyncError> {
-        let look = async |connection: &mut PgConnection| {
-            let query =
-                sqlx::query_as::<_, (Uuid, Vec<String>)>(include_str!("sql/out_of_bounds.sql"));
-            query.bind(tenants).fetch_all(connection).await
-        };
-        self.transact("looking for states out of bounds", DbRole::Dispatcher, look).await
+        let out_of_bounds = include_str!("sql/out_of_bounds.sql");
+        self.statement("looking for states out of bounds", DbRole::Dispatcher, out_of_bounds)
+            .bind(tenants)
+            .fetch_all()
+            .await
     }
 }
 

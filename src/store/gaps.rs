@@ -1,4 +1,4 @@
-//! The gaps of each tenant. A gap is stored before the watermark passes it, and deleted once it was read.
+//! The gaps of each tenant. A gap is stored before the watermark passes it and deleted after it was read.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -10,21 +10,20 @@ use crate::incident::gap::{Gap, GapReason};
 use crate::tenant::TenantId;
 
 impl Store {
-    /// The tenant's gaps, the ones that were not tried for the longest time first.
+    /// The tenant's gaps, in the order in which they were last tried.
     pub async fn gaps(&self, tenant: TenantId) -> Result<Vec<Gap>, SyncError> {
-        let look = async |connection: &mut PgConnection| {
-            let query = sqlx::query_as::<_, (DateTime<Utc>, DateTime<Utc>, String, String)>(
-                include_str!("sql/known_gaps.sql"),
-            );
-            query.bind(tenant.0).fetch_all(connection).await
-        };
-        let rows = self.transact("looking up gaps", DbRole::Writer(tenant), look).await?;
+        let known_gaps = include_str!("sql/known_gaps.sql");
+        let rows: Vec<(DateTime<Utc>, DateTime<Utc>, String, String)> = self
+            .statement("looking up gaps", DbRole::Writer(tenant), known_gaps)
+            .bind(tenant.0)
+            .fetch_all()
+            .await?;
         let gap =
             |(from, to, class, message)| Gap { from, to, reason: GapReason { class, message } };
         Ok(rows.into_iter().map(gap).collect())
     }
 
-    /// Stores a gap, or that it was tried again.
+    /// Stores a gap, or the time at which it was tried again.
     pub async fn record_gap(&self, lease: &Lease, gap: &Gap) -> Result<(), SyncError> {
         let GapReason { class, message } = &gap.reason;
         let upsert = async |connection: &mut PgConnection| {
@@ -42,7 +41,7 @@ impl Store {
             .map(drop)
     }
 
-    /// Deletes a gap that was read. This commit takes what was read of it to the disk.
+    /// Deletes a gap that was read. This commit makes the pages read in it durable.
     pub async fn delete_gap(&self, lease: &Lease, gap: &Gap) -> Result<(), SyncError> {
         let delete = async |connection: &mut PgConnection| {
             sqlx::query(include_str!("sql/delete_gap.sql"))

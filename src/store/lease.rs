@@ -1,4 +1,4 @@
-//! The right to work on a tenant: a row with an owner, a fence and an expiry, all by the database's clock.
+//! The right to write a tenant: an owner, a fence and an expiry in `sync_state`, by the database's clock.
 
 use std::time::Duration;
 
@@ -13,57 +13,56 @@ use crate::error::SyncError;
 use crate::failpoint;
 use crate::tenant::TenantId;
 
-/// A cron tick may come a moment before the due time by the database's clock: what is due within this time is claimed.
+/// Tenants that are due within this time are claimed: a cron tick may come shortly before the due time by the database's
+/// clock.
 pub(crate) const TICK_TOLERANCE: Duration = Duration::from_secs(1);
 
-/// A watermark may be ahead of the database's clock by so much, as after a failover to a server whose clock is behind: the
-/// nightly reconciliation reads what a poll passes over meanwhile. One that is further ahead came from a wrong clock, and says
-/// nothing about what is stored. `tenant_status.sql` has the same limit.
+/// How far a watermark may be ahead of the database's clock, as after a failover to a server whose clock is behind: the
+/// nightly reconciliation reads what polls miss meanwhile. A later one came from a wrong clock and does not show what is
+/// stored. `tenant_status.sql` has the same limit.
 const WATERMARK_AHEAD_MAX: TimeDelta = TimeDelta::hours(1);
 
-/// Proof that this process may write for a tenant; only [`Store::claim_due`] and [`Store::claim_named`] make one.
+/// Proof that this process may write for a tenant; made by [`Store::claim_due`], [`Store::claim_named`] and
+/// [`Store::take_lease`] only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// The tenant.
     pub tenant: TenantId,
-    /// Which claim this is.
+    /// The number of this claim, which each write checks.
     pub(crate) fence: i64,
 }
 
-/// A lease with what is known of its tenant.
+/// A lease with the state of its tenant.
 #[derive(Debug)]
 pub struct Claim {
-    /// The right to write.
     pub lease: Lease,
-    /// All with an earlier `lastUpdateTime` is stored. `None` where nothing is known, so that everything is read.
+    /// Everything with an earlier `lastUpdateTime` is stored. `None` if unknown: everything is read.
     pub watermark: Option<DateTime<Utc>>,
-    /// Whether the first synchronisation is complete.
+    /// Whether the first sync is complete.
     pub is_backfilled: bool,
     /// Failures since the last success.
     pub consecutive_failures: u32,
     /// The database's clock at the claim.
     pub claimed_at: DateTime<Utc>,
-    /// Why the run is made.
     pub kind: RunKind,
 }
 
-/// Why a run is made.
+/// Why a run is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunKind {
     /// What is new since the watermark.
     Poll,
     /// Open incidents, whose alerts may have changed without them.
     Open,
-    /// The last days once more, for what was missed.
+    /// The last days again, for what polls missed.
     Reconcile,
-    /// The first synchronisation.
+    /// The first sync.
     Backfill,
-    /// A person asked.
+    /// A person requested it.
     Manual,
 }
 
 impl RunKind {
-    /// The word in `sync_runs.kind`.
+    /// As in `sync_runs.kind`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Poll => "poll",
@@ -118,7 +117,7 @@ impl From<ClaimRow> for Claim {
     }
 }
 
-/// The claims that can be decoded. The others are logged; their leases expire.
+/// The claims that can be decoded. The others are logged, and their leases expire.
 fn decoded(rows: &[PgRow]) -> Vec<Claim> {
     let mut claims = Vec::new();
     for row in rows {
@@ -128,8 +127,9 @@ fn decoded(rows: &[PgRow]) -> Vec<Claim> {
                 let tenant = row.try_get::<Uuid, _>("tenant_id").unwrap_or_default();
                 let error = SyncError::StateOutOfBounds { columns: column };
                 let diagnosis = error.diagnosis();
-                let (class, owner, advice) =
-                    (diagnosis.class.as_str(), diagnosis.owner.as_str(), &*diagnosis.advice);
+                let class = diagnosis.class.as_str();
+                let owner = diagnosis.owner.as_str();
+                let advice = &*diagnosis.advice;
                 tracing::error!(tenant.id = %tenant, error = %error, class, owner, advice, "a tenant was not claimed");
             }
         }
@@ -137,13 +137,13 @@ fn decoded(rows: &[PgRow]) -> Vec<Claim> {
     claims
 }
 
-/// How a commit under a lease reaches the disk.
+/// When a commit under a lease is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durability {
     /// Before the commit returns.
     Immediate,
-    /// A moment later, with the next immediate commit at the latest. Should the server crash in between, the run finds its
-    /// last write gone and reads the window again.
+    /// Shortly after, with the next immediate commit at the latest. If the server crashes before, the run finds its last
+    /// write missing and reads the window again.
     Deferred,
 }
 
@@ -153,8 +153,8 @@ pub(crate) fn interval(duration: Duration) -> PgInterval {
 }
 
 impl Store {
-    /// Does `work` in a transaction of the lease's tenant, if the lease still holds. This is the only way to write under a
-    /// lease, so that no write can miss the check of the fence.
+    /// Does `work` in a transaction of the lease's tenant if the lease is still valid. This is the only way to write under a
+    /// lease, so that no write can omit the check of the fence.
     pub(super) async fn transact_leased<T>(
         &self,
         step: &'static str,
@@ -163,12 +163,7 @@ impl Store {
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, SyncError> {
         let fenced = async |connection: &mut PgConnection| {
-            let fence = sqlx::query(include_str!("sql/check_fence.sql"))
-                .bind(lease.tenant.0)
-                .bind(lease.fence)
-                .bind(&self.instance)
-                .bind(durability == Durability::Immediate);
-            if fence.fetch_optional(&mut *connection).await?.is_none() {
+            if !is_valid(connection, lease, &self.instance, durability).await? {
                 return Ok(None);
             }
             work(connection).await.map(Some)
@@ -177,7 +172,7 @@ impl Store {
         done.ok_or(SyncError::LeaseLost)
     }
 
-    /// Claims at most `limit` of `tenants` that are due, the longest waiting first. This process must not be at work on any
+    /// Claims at most `limit` of `tenants` that are due, the longest waiting first. This process must not have a run of any
     /// of them.
     pub async fn claim_due(&self, tenants: &[Uuid], limit: usize) -> Result<Vec<Claim>, SyncError> {
         let claim = async |connection: &mut PgConnection| {
@@ -196,59 +191,66 @@ impl Store {
         Ok(decoded(&rows))
     }
 
-    /// Claims at most `limit` of `tenants`, due or not, unless another instance has them or the service asked for a pause.
-    /// This process must not be at work on any of them.
+    /// Claims at most `limit` of `tenants`, due or not, except those that another instance has or whose service requested a
+    /// pause. This process must not have a run of any of them.
     pub async fn claim_named(
         &self,
         tenants: &[Uuid],
         limit: usize,
     ) -> Result<Vec<Claim>, SyncError> {
-        let claim = async |connection: &mut PgConnection| {
-            sqlx::query(include_str!("sql/claim_named.sql"))
-                .bind(tenants)
-                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-                .bind(&self.instance)
-                .bind(interval(self.lease_term))
-                .fetch_all(connection)
-                .await
-        };
-        let rows = self.transact("claiming tenants", DbRole::Dispatcher, claim).await?;
+        let claim_named = include_str!("sql/claim_named.sql");
+        let rows = self
+            .statement("claiming tenants", DbRole::Dispatcher, claim_named)
+            .bind(tenants)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .bind(&self.instance)
+            .bind(interval(self.lease_term))
+            .fetch_rows()
+            .await?;
         Ok(decoded(&rows))
     }
 
-    /// Prolongs the leases of this process, and answers of which tenants.
+    /// Extends the leases of this process on these tenants, and returns the tenants whose lease was still valid.
     pub async fn renew_leases(&self, tenants: &[TenantId]) -> Result<Vec<TenantId>, SyncError> {
         let tenants: Vec<Uuid> = tenants.iter().map(|tenant| tenant.0).collect();
-        let renew = async |connection: &mut PgConnection| {
-            let renew = sqlx::query_scalar::<_, Uuid>(include_str!("sql/renew_leases.sql"));
-            renew
-                .bind(&self.instance)
-                .bind(interval(self.lease_term))
-                .bind(tenants)
-                .fetch_all(connection)
-                .await
-        };
-        let renewed = self.transact("renewing leases", DbRole::Dispatcher, renew).await?;
+        let renewed: Vec<Uuid> = self
+            .statement("renewing leases", DbRole::Dispatcher, include_str!("sql/renew_leases.sql"))
+            .bind(&self.instance)
+            .bind(interval(self.lease_term))
+            .bind(tenants)
+            .fetch_scalars()
+            .await?;
         Ok(renewed.into_iter().map(TenantId).collect())
     }
 
-    /// Gives back every lease of this process.
+    /// Releases every lease of this process.
     pub async fn release_leases(&self) -> Result<(), SyncError> {
-        let release = async |connection: &mut PgConnection| {
-            sqlx::query(include_str!("sql/release_leases.sql"))
-                .bind(&self.instance)
-                .execute(connection)
-                .await
-        };
-        self.transact("releasing leases", DbRole::Dispatcher, release).await.map(drop)
+        let release_leases = include_str!("sql/release_leases.sql");
+        self.statement("releasing leases", DbRole::Dispatcher, release_leases)
+            .bind(&self.instance)
+            .execute()
+            .await
     }
 
-    /// Ends every lease. Only for the owner of a private database, which knows that no other instance can be alive.
+    /// Ends every lease. Only for the owner of a private database, where no other instance can be running.
     pub async fn forget_leases(&self) -> Result<(), SyncError> {
-        let forget = async |connection: &mut PgConnection| {
-            sqlx::query(include_str!("sql/forget_leases.sql")).execute(connection).await
+        let forget_leases = include_str!("sql/forget_leases.sql");
+        self.statement("ending all leases", DbRole::Dispatcher, forget_leases).execute().await
+    }
+
+    /// Takes the lease of a tenant from its holder for a quarter of an hour: a run in progress can write nothing more.
+    pub async fn take_lease(&self, tenant: TenantId) -> Result<Lease, SyncError> {
+        let take_lease = async |connection: &mut PgConnection| {
+            lock_tenant(connection, tenant).await?;
+            sqlx::query_scalar(include_str!("sql/take_lease.sql"))
+                .bind(tenant.0)
+                .bind(&self.instance)
+                .fetch_one(connection)
+                .await
         };
-        self.transact("forgetting leases", DbRole::Dispatcher, forget).await.map(drop)
+        let step = "taking a tenant from its holder";
+        let fence = self.transact(step, DbRole::Writer(tenant), take_lease).await?;
+        Ok(Lease { tenant, fence })
     }
 
     /// How long a lease lasts without renewal.
@@ -260,4 +262,32 @@ impl Store {
     pub fn renewal_period(&self) -> Duration {
         self.lease_term / 3
     }
+}
+
+/// Whether this instance still holds the lease. Also sets the durability of the transaction.
+pub(super) async fn is_valid(
+    connection: &mut PgConnection,
+    lease: &Lease,
+    instance: &str,
+    durability: Durability,
+) -> Result<bool, sqlx::Error> {
+    let fence = sqlx::query(include_str!("sql/check_fence.sql"))
+        .bind(lease.tenant.0)
+        .bind(lease.fence)
+        .bind(instance)
+        .bind(durability == Durability::Immediate)
+        .fetch_optional(connection)
+        .await?;
+    Ok(fence.is_some())
+}
+
+pub(super) async fn lock_tenant(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(include_str!("sql/lock_tenant.sql"))
+        .bind(tenant.0)
+        .execute(connection)
+        .await
+        .map(drop)
 }

@@ -2,7 +2,8 @@
 
 use sqlx::PgConnection;
 
-use super::tenant_data::purge::{RowCounts, audit, lock};
+use super::audit::{RowCounts, audit};
+use super::lease::lock_tenant;
 use super::{DbRole, Store};
 use crate::error::SyncError;
 use crate::tenant::TenantId;
@@ -16,27 +17,27 @@ impl Store {
         reason: Option<&str>,
     ) -> Result<bool, SyncError> {
         let park = async |connection: &mut PgConnection| {
-            lock(connection, tenant).await?;
+            lock_tenant(connection, tenant).await?;
             let park = sqlx::query(include_str!("sql/park_tenant.sql"))
                 .bind(tenant.0)
                 .bind(actor)
                 .bind(reason);
-            let parked = park.execute(&mut *connection).await?.rows_affected() > 0;
+            let is_known = park.execute(&mut *connection).await?.rows_affected() > 0;
             audit(connection, tenant, "parked", actor, &RowCounts::new()).await?;
-            Ok(parked)
+            Ok(is_known)
         };
         self.transact("parking a tenant", DbRole::Writer(tenant), park).await
     }
 
-    /// Makes a parked tenant due, whatever parked it. False where it was not parked.
+    /// Makes a parked tenant due, whether an operator or an error parked it. False if it was not parked.
     pub async fn resume(&self, tenant: TenantId, actor: &str) -> Result<bool, SyncError> {
         let resume = async |connection: &mut PgConnection| {
             let resume = sqlx::query(include_str!("sql/resume_tenant.sql")).bind(tenant.0);
-            let resumed = resume.execute(&mut *connection).await?.rows_affected() > 0;
-            if resumed {
+            let was_parked = resume.execute(&mut *connection).await?.rows_affected() > 0;
+            if was_parked {
                 audit(connection, tenant, "resumed", actor, &RowCounts::new()).await?;
             }
-            Ok(resumed)
+            Ok(was_parked)
         };
         self.transact("resuming a tenant", DbRole::Writer(tenant), resume).await
     }

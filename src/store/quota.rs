@@ -1,4 +1,4 @@
-//! The API's limits for each tenant, kept in the database: they hold for all instances together and over restarts.
+//! The API's limits for each tenant, kept in the database: they apply to all instances together and across restarts.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use super::{DbRole, Store};
 use crate::error::SyncError;
 use crate::tenant::TenantId;
 
-/// A pause that the service asked for and that is longer than this ends the run: its slot is worth more to another tenant.
+/// A longer pause that the service requests ends the run, so that another tenant can use its slot.
 pub const LONGEST_PAUSE_WITHIN_A_RUN: Duration = Duration::from_secs(30);
 
-/// A burst and a steady rate that together stay within `calls` in every window of `period`, wherever it begins.
+/// A burst and a steady rate that together stay within `calls` in every window of `period`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rate {
-    /// One call takes up so much of the line.
+    /// How much time one call uses up.
     spacing: Duration,
-    /// So far ahead of its turn a call may go.
+    /// How far ahead of the steady rate a call may be made.
     ahead: Duration,
 }
 
@@ -28,7 +28,7 @@ impl Rate {
         Self { spacing, ahead: spacing * (burst - 1) }
     }
 
-    /// How many calls get their turn within `period`, when those so far are used up after `used_up`.
+    /// How many calls are possible within `period` if those made so far are used up after `used_up`.
     fn left(self, used_up: Duration, period: Duration) -> u32 {
         let Some(room) = (period + self.ahead).checked_sub(used_up) else { return 0 };
         u32::try_from(room.as_nanos() / self.spacing.as_nanos().max(1))
@@ -44,19 +44,19 @@ pub struct Quota {
     hour: Rate,
 }
 
-/// A tenant's calls that stand in line, and the pause that the service asked for; all in seconds from now.
+/// How far a tenant has used its quota, and the pause that the service requested; all in seconds from now.
 #[derive(Debug, Clone, Copy, Default, FromRow)]
 pub struct QuotaUse {
-    /// Until the calls so far are used up at the minute's steady rate.
+    /// Until the calls made so far are used up at the steady rate of the quota per minute.
     pub minute_seconds: f64,
-    /// The same at the hour's.
+    /// The same for the quota per hour.
     pub hour_seconds: f64,
     /// Until the pause is over.
     pub pause_seconds: f64,
 }
 
 impl Quota {
-    /// Keeps within these limits in every minute and every hour.
+    /// Limits for every minute and every hour.
     pub fn new(calls_per_minute: u32, calls_per_hour: u32) -> Self {
         Self {
             minute: Rate::of(calls_per_minute, Duration::from_secs(60)),
@@ -64,54 +64,52 @@ impl Quota {
         }
     }
 
-    /// How many calls a tenant allows within the coming hour.
-    pub fn calls_left_in_hour(&self, line: &QuotaUse) -> u32 {
+    /// How many calls are possible within the next hour.
+    pub fn calls_left_in_hour(&self, used: &QuotaUse) -> u32 {
         let hour = Duration::from_secs(3600);
         let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
-        let pause = seconds(line.pause_seconds);
+        let pause = seconds(used.pause_seconds);
         if pause > hour {
             return 0;
         }
-        let of_hour = self.hour.left(seconds(line.hour_seconds).max(pause), hour);
-        of_hour.min(self.minute.left(seconds(line.minute_seconds).max(pause), hour))
+        let of_hour = self.hour.left(seconds(used.hour_seconds).max(pause), hour);
+        of_hour.min(self.minute.left(seconds(used.minute_seconds).max(pause), hour))
     }
 }
 
 impl Store {
-    /// Takes the next call's place in the tenant's line, and answers how long to wait for it. Fails while the service wants
-    /// a longer pause.
+    /// Reserves the next call and returns how long to wait for it. Fails if the service requested a longer pause than
+    /// [`LONGEST_PAUSE_WITHIN_A_RUN`].
     pub async fn reserve_call(
         &self,
         tenant: TenantId,
         quota: &Quota,
     ) -> Result<Duration, SyncError> {
         let Quota { minute, hour } = *quota;
-        let reserve = async |connection: &mut sqlx::PgConnection| {
-            sqlx::query_as::<_, (f64, bool)>(include_str!("sql/reserve_call.sql"))
-                .bind(tenant.0)
-                .bind(interval(minute.spacing))
-                .bind(interval(minute.ahead))
-                .bind(interval(hour.spacing))
-                .bind(interval(hour.ahead))
-                .bind(interval(LONGEST_PAUSE_WITHIN_A_RUN))
-                .fetch_optional(connection)
-                .await
-        };
-        let turn = self.transact("reserving a call", DbRole::Writer(tenant), reserve).await?;
+        let reserve_call = include_str!("sql/reserve_call.sql");
+        let turn: Option<(f64, bool)> = self
+            .statement("reserving a call", DbRole::Writer(tenant), reserve_call)
+            .bind(tenant.0)
+            .bind(interval(minute.spacing))
+            .bind(interval(minute.ahead))
+            .bind(interval(hour.spacing))
+            .bind(interval(hour.ahead))
+            .bind(interval(LONGEST_PAUSE_WITHIN_A_RUN))
+            .fetch_optional()
+            .await?;
         let (seconds, is_paused) = turn.ok_or(SyncError::LeaseLost)?;
         let wait = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         if is_paused { Err(SyncError::Paused { wait }) } else { Ok(wait) }
     }
 
-    /// Lets nobody call for the tenant before the pause is over that the service asked for.
+    /// Stores a pause that the service requested: no instance makes a call for the tenant before its end.
     pub async fn hold_calls(&self, tenant: TenantId, pause: Duration) -> Result<(), SyncError> {
-        let hold = async |connection: &mut sqlx::PgConnection| {
-            let hold = sqlx::query(include_str!("sql/hold_calls.sql"))
-                .bind(tenant.0)
-                .bind(interval(pause));
-            hold.execute(connection).await
-        };
-        self.transact("noting a pause", DbRole::Writer(tenant), hold).await.map(drop)
+        let hold_calls = include_str!("sql/hold_calls.sql");
+        self.statement("storing a pause", DbRole::Writer(tenant), hold_calls)
+            .bind(tenant.0)
+            .bind(interval(pause))
+            .execute()
+            .await
     }
 }
 
@@ -122,28 +120,29 @@ mod tests {
     #[test]
     fn calls_left_follow_quota_use_and_pause() {
         let quota = Quota::new(50, 1_500);
-        let line = QuotaUse { minute_seconds: 0.0, hour_seconds: 0.0, pause_seconds: 0.0 };
-        assert_eq!(quota.calls_left_in_hour(&line), 1_500);
-        // A call takes up four seconds of the hour's line.
-        assert_eq!(quota.calls_left_in_hour(&QuotaUse { hour_seconds: 40.0, ..line }), 1_490);
-        assert_eq!(quota.calls_left_in_hour(&QuotaUse { hour_seconds: 2_396.0, ..line }), 901);
+        let unused = QuotaUse { minute_seconds: 0.0, hour_seconds: 0.0, pause_seconds: 0.0 };
+        assert_eq!(quota.calls_left_in_hour(&unused), 1_500);
+        // A call uses up four seconds of the quota per hour.
+        assert_eq!(quota.calls_left_in_hour(&QuotaUse { hour_seconds: 40.0, ..unused }), 1_490);
+        assert_eq!(quota.calls_left_in_hour(&QuotaUse { hour_seconds: 2_396.0, ..unused }), 901);
         // Ten minutes are left: a burst of 20, and a call every two seconds.
-        assert_eq!(quota.calls_left_in_hour(&QuotaUse { pause_seconds: 3_000.0, ..line }), 320);
-        assert_eq!(quota.calls_left_in_hour(&QuotaUse { pause_seconds: 3_601.0, ..line }), 0);
+        assert_eq!(quota.calls_left_in_hour(&QuotaUse { pause_seconds: 3_000.0, ..unused }), 320);
+        assert_eq!(quota.calls_left_in_hour(&QuotaUse { pause_seconds: 3_601.0, ..unused }), 0);
         let slow = Quota::new(5, 1_500);
         assert!(
-            (150..=300).contains(&slow.calls_left_in_hour(&line)),
-            "the minute's limit is the narrower one"
+            (150..=300).contains(&slow.calls_left_in_hour(&unused)),
+            "the limit per minute is the narrower one"
         );
     }
 
-    /// The statement's arithmetic over a model of the clock.
+    /// The arithmetic of `reserve_call.sql` over a model of the clock.
     #[test]
     fn no_minute_exceeds_the_call_quota() {
         for calls in [1, 2, 5, 50, 1_000] {
             let Rate { spacing, ahead } = Rate::of(calls, Duration::from_secs(60));
-            let (mut used_up, mut now, mut times) =
-                (Duration::ZERO, Duration::from_secs(1_000), Vec::new());
+            let mut used_up = Duration::ZERO;
+            let mut now = Duration::from_secs(1_000);
+            let mut times = Vec::new();
             while now < Duration::from_secs(1_600) {
                 now = now.max(used_up.saturating_sub(ahead));
                 used_up = used_up.max(now) + spacing;

@@ -1,4 +1,4 @@
-//! Roles that read: all tenants, or some.
+//! Roles that read all tenants, or some.
 
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
@@ -7,87 +7,77 @@ use uuid::Uuid;
 use super::{DbRole, Store};
 use crate::error::SyncError;
 
-/// What Postgres answers to somebody who may not do what he asks for.
+/// SQLSTATE of a missing privilege.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
-/// What it answers to the end of a membership that its holder has granted to others.
+/// SQLSTATE of a REVOKE of a membership that its holder granted to others.
 const DEPENDENT_PRIVILEGES: &str = "2BP01";
 
 /// A tenant that the database knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
 pub struct KnownTenant {
-    /// Its id.
     #[serde(rename = "id")]
     pub tenant_id: Uuid,
     /// Its name in the configuration.
     pub name: String,
 }
 
-/// What a reader is to see.
+/// What a reader may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReaderAccess {
-    /// Every tenant, also those to come.
+    /// Every tenant, including future ones.
     All,
-    /// These and no others.
+    /// These only.
     Tenants(Vec<Uuid>),
 }
 
-/// Why a role does not become a reader.
+/// Why a role cannot be made a reader.
 #[derive(Debug, thiserror::Error)]
 pub enum GrantError {
-    /// It could see more than it is given.
+    /// It could see more than it is granted.
     #[error("{role} cannot be such a reader: it is{through} {why}")]
     Refused {
-        /// The role.
         role: String,
-        /// Which other role it is a member of, in words; else empty.
+        /// The other role that it is a member of, in words; otherwise empty.
         through: String,
-        /// What that role can do.
+        /// What makes that role see more.
         why: String,
     },
-    /// Our user may not make or change roles.
+    /// Our user may not create or change roles.
     #[error(
-        "the database's user may not make or change roles; let a superuser run: {statements}; then repeat this command"
+        "the database's user may not create or change roles. Let a superuser run: {statements}; then repeat this command"
     )]
-    MayNotChangeRoles {
-        /// What is missing.
-        statements: String,
-    },
-    /// It had the right to grant its old membership, and used it.
+    MayNotChangeRoles { statements: String },
+    /// It granted its old membership to other roles.
     #[error(
-        "{role} granted its own membership to other roles, which would keep it; let a superuser run: {statements}; then repeat this command"
+        "{role} granted its own membership to other roles, which would keep it. Let a superuser run: {statements}; then repeat this command"
     )]
     PassedOn {
-        /// The role.
         role: String,
-        /// What ends these memberships.
+        /// Statements that end these memberships.
         statements: String,
     },
-    /// Our user is not the one that migrated.
+    /// Our user is not the one that migrates.
     #[error(
-        "the database's user may not write defender.reader_tenants; run this command as the user that migrates"
+        "the database's user may not write defender.reader_tenants. Run this command as the user that migrates"
     )]
     MayNotChangeTenants,
-    /// The database.
     #[error(transparent)]
     Database(#[from] SyncError),
 }
 
 impl Store {
-    /// The tenants that have one of these names or ids, also those that left the configuration.
+    /// The tenants with one of these names or ids, including those that left the configuration.
     pub async fn find_tenants(&self, named: &[String]) -> Result<Vec<KnownTenant>, SyncError> {
-        let look = async |connection: &mut PgConnection| {
-            sqlx::query_as(include_str!("sql/find_tenants.sql"))
-                .bind(named)
-                .fetch_all(connection)
-                .await
-        };
-        self.transact("looking up tenants", DbRole::Reader, look).await
+        let find_tenants = include_str!("sql/find_tenants.sql");
+        self.statement("looking up tenants", DbRole::Reader, find_tenants)
+            .bind(named)
+            .fetch_all()
+            .await
     }
 
-    /// Makes `role` a reader with this sight and no other, whatever it saw before. Answers whether the role is new.
+    /// Gives `role` this access and no other, whatever it had before. Returns whether the role is new.
     ///
-    /// After the change Postgres is asked in the same transaction what the role may see; if that is not the sight, all of it
-    /// is rolled back.
+    /// The same transaction then checks what the role may see, and rolls back if that differs.
     pub async fn grant_reader(
         &self,
         role: &str,
@@ -106,16 +96,19 @@ impl Store {
                 if held == role { String::new() } else { format!(" a member of {held},") };
             GrantError::Refused { role: role.to_owned(), through, why }
         };
-        let judge = async |connection: &mut PgConnection| {
+        let check = async |connection: &mut PgConnection| {
             let refusal = refusal(connection, role, is_scoped, false).await?;
-            let statements =
-                sqlx::query_scalar::<_, String>(include_str!("sql/reader_statements.sql"));
-            let statements =
-                statements.bind(role).bind(group).bind(other_group).fetch_all(connection).await?;
+            let statements: Vec<String> =
+                sqlx::query_scalar(include_str!("sql/reader_statements.sql"))
+                    .bind(role)
+                    .bind(group)
+                    .bind(other_group)
+                    .fetch_all(connection)
+                    .await?;
             Ok((refusal, statements))
         };
         let (refusal_before, statements) =
-            self.transact(step, DbRole::Login, judge).await.map_err(not_the_owner)?;
+            self.transact(step, DbRole::Login, check).await.map_err(not_the_owner)?;
         if let Some(reason) = refusal_before {
             return Err(refused(reason));
         }
@@ -153,7 +146,7 @@ impl Store {
     }
 }
 
-/// What the role is that it may not be, and why; its own name stands for the role itself.
+/// The role that would let `role` see more, `role` itself or one that it is a member of, and why.
 async fn refusal(
     connection: &mut PgConnection,
     role: &str,

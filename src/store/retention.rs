@@ -1,11 +1,11 @@
-//! Deletes what is older than it may be. Under the tenant's lease, so that no page is written meanwhile.
+//! Deletes rows that are older than the retention allows, under the tenant's lease so that no page is written meanwhile.
 
 use std::time::Duration;
 
 use sqlx::PgConnection;
 
+use super::audit::{RowCounts, audit};
 use super::lease::{Durability, interval};
-use super::tenant_data::purge::{RowCounts, audit};
 use super::{Lease, Store};
 use crate::error::SyncError;
 use crate::tenant::Retention;
@@ -14,8 +14,8 @@ use crate::tenant::Retention;
 const INCIDENTS_AT_ONCE: i64 = 500;
 
 impl Store {
-    /// Deletes some of the closed incidents that were not updated for `age`, with all rows that belong to them; an open one stays,
-    /// however old. Returns how many rows were deleted: none when all is done.
+    /// Deletes some of the closed incidents that were not updated for `age`, with their dependent rows; open ones stay at any
+    /// age. Returns how many rows were deleted; none at the end.
     pub async fn retain_incidents(
         &self,
         lease: &Lease,
@@ -23,17 +23,22 @@ impl Store {
     ) -> Result<RowCounts, SyncError> {
         let tenant = lease.tenant.0;
         let delete = async |connection: &mut PgConnection| {
-            let old =
-                sqlx::query_scalar::<_, i64>(include_str!("sql/old_incidents.sql")).bind(tenant);
-            let old =
-                old.bind(interval(age)).bind(INCIDENTS_AT_ONCE).fetch_all(&mut *connection).await?;
-            // Even a DELETE of nothing would make the summaries be written again.
+            let old: Vec<i64> = sqlx::query_scalar(include_str!("sql/old_incidents.sql"))
+                .bind(tenant)
+                .bind(interval(age))
+                .bind(INCIDENTS_AT_ONCE)
+                .fetch_all(&mut *connection)
+                .await?;
+            // A DELETE of no rows would still mark the summaries as not current.
             if old.is_empty() {
                 return Ok(RowCounts::new());
             }
-            let delete =
-                sqlx::query_as::<_, (String, i64)>(include_str!("sql/delete_incidents.sql"));
-            let deleted = delete.bind(tenant).bind(old).fetch_all(&mut *connection).await?;
+            let deleted: Vec<(String, i64)> =
+                sqlx::query_as(include_str!("sql/delete_incidents.sql"))
+                    .bind(tenant)
+                    .bind(old)
+                    .fetch_all(&mut *connection)
+                    .await?;
             let counts =
                 deleted.into_iter().map(|(table, count)| (table, count.unsigned_abs())).collect();
             audit(connection, lease.tenant, "retention", &self.instance, &counts).await?;
@@ -58,8 +63,11 @@ impl Store {
                         .await?;
                 }
             }
-            let delete = sqlx::query(include_str!("sql/delete_old_runs.sql")).bind(tenant);
-            delete.bind(interval(retention.runs)).execute(connection).await?;
+            sqlx::query(include_str!("sql/delete_old_runs.sql"))
+                .bind(tenant)
+                .bind(interval(retention.runs))
+                .execute(connection)
+                .await?;
             Ok(())
         };
         self.transact_leased("deleting old rows", lease, Durability::Immediate, delete).await

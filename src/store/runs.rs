@@ -1,4 +1,4 @@
-//! How runs ended.
+//! How runs ended, and when the tenant is read again.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::error::{Diagnosis, ErrorClass, Retry, SyncError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// All that was asked for is stored.
+    /// Everything in its scope is stored.
     Ok,
-    /// Something went wrong; it is tried again.
+    /// An error that a later run may not meet.
     Failed,
-    /// The service asked for a pause.
+    /// The service requested a pause.
     Throttled,
     /// A person must act.
     Parked,
@@ -27,7 +27,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The word in `sync_runs.outcome`.
+    /// As in `sync_runs.outcome`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -44,7 +44,7 @@ impl Outcome {
         match diagnosis.class {
             Class::Throttled => Self::Throttled,
             Class::Stopped | Class::LeaseLost => Self::Stopped,
-            // Parked although a new token is tried first: only the owner can end these.
+            // Parked even though a new token is tried first: only the owner can fix these.
             Class::Forbidden | Class::MissingRole | Class::Credential | Class::Parked => {
                 Self::Parked
             }
@@ -78,29 +78,28 @@ impl Outcome {
     }
 }
 
-/// What a run did, whatever happened.
+/// What a run did, whatever its outcome.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
     /// Requests to the API.
     pub api_calls: usize,
-    /// Answers 429.
+    /// Responses with status 429.
     pub throttled: usize,
-    /// Incidents that pages showed.
+    /// Incidents in the responses.
     pub incidents_seen: usize,
     /// Incident versions stored.
     pub incidents_written: usize,
     /// Alert rows stored.
     pub alerts_written: usize,
-    /// Incidents put into quarantine.
+    /// Incidents quarantined.
     pub rejected: usize,
-    /// Incident versions that an earlier poll should have found.
+    /// Incident versions that an earlier poll missed.
     pub found_late: usize,
-    /// Optional fields of a wrong type.
+    /// Optional fields of an unexpected type.
     pub mistyped_fields: usize,
 }
 
 impl Counts {
-    /// Both together.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         Self {
@@ -116,28 +115,25 @@ impl Counts {
     }
 }
 
-/// The end of a run, as it is recorded.
+/// A row of `sync_runs` and its effect on `sync_state`.
 #[derive(Debug)]
 pub struct RunRecord {
-    /// Why it was made.
     pub kind: RunKind,
     /// The database's clock at its start.
     pub started_at: DateTime<Utc>,
-    /// How it ended.
     pub outcome: Outcome,
-    /// Whether everything up to now is stored.
+    /// Whether everything up to its start is stored.
     pub is_complete: bool,
-    /// First `lastUpdateTime` asked for.
+    /// First `lastUpdateTime` requested.
     pub window_from: Option<DateTime<Utc>>,
     /// The watermark it reached.
     pub window_to: Option<DateTime<Utc>>,
-    /// What it did.
     pub counts: Counts,
-    /// Why it did not end well, and the error's own words.
+    /// The diagnosis of its error, and the error's text.
     pub failure: Option<(Diagnosis, String)>,
     /// When the tenant may be tried again; `None` is immediately.
     pub next_attempt_at: Option<DateTime<Utc>>,
-    /// When each kind is due again; `None` leaves it.
+    /// When each kind is due again; `None` keeps the due time.
     pub due: Due,
 }
 
@@ -153,7 +149,7 @@ pub struct Due {
 }
 
 impl Store {
-    /// Records how a run ended and gives its lease back.
+    /// Records how a run ended and releases its lease.
     pub async fn finish_run(&self, lease: &Lease, record: &RunRecord) -> Result<(), SyncError> {
         let RunRecord {
             kind,
@@ -173,49 +169,47 @@ impl Store {
         let parked =
             diagnosis.filter(|_| *outcome == Outcome::Parked).map(|diagnosis| &*diagnosis.advice);
         let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
-        let finish = async |connection: &mut PgConnection| {
-            sqlx::query(include_str!("sql/finish_run.sql"))
-                .bind(lease.tenant.0)
-                .bind(lease.fence)
-                .bind(&self.instance)
-                .bind(is_complete)
-                .bind(diagnosis.map(|diagnosis| diagnosis.class.as_str()))
-                .bind(message)
-                .bind(diagnosis.map(|diagnosis| diagnosis.owner.as_str()))
-                .bind(next_attempt_at)
-                .bind(due.poll)
-                .bind(due.open)
-                .bind(due.reconcile)
-                .bind(parked)
-                .bind(kind.as_str())
-                .bind(started_at)
-                .bind(outcome.as_str())
-                .bind(window_from)
-                .bind(window_to)
-                .bind(count(counts.api_calls))
-                .bind(count(counts.throttled))
-                .bind(count(counts.incidents_seen))
-                .bind(count(counts.incidents_written))
-                .bind(count(counts.alerts_written))
-                .bind(count(counts.rejected))
-                .bind(count(counts.mistyped_fields))
-                .bind(count(counts.found_late))
-                .execute(connection)
-                .await
-        };
-        self.transact("recording a run", DbRole::Writer(lease.tenant), finish).await.map(drop)
+        let finish_run = include_str!("sql/finish_run.sql");
+        self.statement("recording a run", DbRole::Writer(lease.tenant), finish_run)
+            .bind(lease.tenant.0)
+            .bind(lease.fence)
+            .bind(&self.instance)
+            .bind(is_complete)
+            .bind(diagnosis.map(|diagnosis| diagnosis.class.as_str()))
+            .bind(message)
+            .bind(diagnosis.map(|diagnosis| diagnosis.owner.as_str()))
+            .bind(next_attempt_at)
+            .bind(due.poll)
+            .bind(due.open)
+            .bind(due.reconcile)
+            .bind(parked)
+            .bind(kind.as_str())
+            .bind(started_at)
+            .bind(outcome.as_str())
+            .bind(window_from)
+            .bind(window_to)
+            .bind(count(counts.api_calls))
+            .bind(count(counts.throttled))
+            .bind(count(counts.incidents_seen))
+            .bind(count(counts.incidents_written))
+            .bind(count(counts.alerts_written))
+            .bind(count(counts.rejected))
+            .bind(count(counts.mistyped_fields))
+            .bind(count(counts.found_late))
+            .execute()
+            .await
     }
 
-    /// Wakes the pipelines that LISTEN, where `database.notify` asks for it. To be called once a run, after its record is
-    /// committed: commits that notify wait for each other, and any role of the server can fill the queue of notifications,
-    /// whose fullness fails the transaction that adds to it.
+    /// Wakes the pipelines that LISTEN, if `database.notify` is set. Call it once a run, after its record is committed: commits
+    /// that notify wait for each other, and any role of the server can fill the queue of notifications, which then fails the
+    /// transaction that adds to it.
     pub async fn notify_listeners(&self) -> Result<(), SyncError> {
         if !self.notifies {
             return Ok(());
         }
-        // A plan is of no use to NOTIFY: no connection needs to keep one.
+        // NOTIFY has no plan that a connection could keep.
         let notify = async |connection: &mut PgConnection| {
-            sqlx::query("NOTIFY incident_sync_changes").persistent(false).execute(connection).await
+            sqlx::query(include_str!("sql/notify.sql")).persistent(false).execute(connection).await
         };
         self.transact("notifying listeners", DbRole::Dispatcher, notify).await.map(drop)
     }

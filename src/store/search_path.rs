@@ -1,21 +1,21 @@
-//! Keeps the code of other users out of our transactions: where names lead, who owns what we call, who may call ours.
+//! Keeps the code of other users out of our transactions: a safe search path, checked owners, restored privileges.
 //!
-//! A function that fits a call better than the built-in one runs in its place if its schema is on the search path. In
-//! `public` of an upgraded cluster every role may create such a function, and after `SET ROLE` the path's `"$user"` is a
-//! schema that anybody with CREATE on the database may have made.
+//! A function that matches a call better than the built-in one replaces it if its schema is on the search path. In `public`
+//! of an upgraded cluster every role may create such a function, and after `SET ROLE` the path's `"$user"` is a schema that
+//! any role with CREATE on the database may have created.
 
 use sqlx::migrate::{Migration, Migrator};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqlSafeStr};
 
-use super::{DbRole, Store, newest_migration};
+use super::{DbRole, Store};
 use crate::error::SyncError;
 
-/// The path of every transaction: nobody but a superuser creates objects in `pg_catalog`. Temporary objects come last, or
-/// tables of the session would come first.
+/// The path of every transaction: only superusers create objects in `pg_catalog`. Temporary objects are last; if not named,
+/// they would be first.
 pub(super) const SEARCH_PATH: &str = "pg_catalog, pg_temp";
-/// Begins a transaction of the migrator's connection. A pooler ignores the path among the connection's options.
+/// Begins a transaction on the migrator's connection, because a pooler ignores the path among the connection's options.
 const BEGIN: &str = "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp";
-/// sqlx's list of the migrations that a database has seen.
+/// sqlx's table of the applied migrations.
 const APPLIED_TABLE: &str = "public._sqlx_migrations";
 
 /// The migrations, each with the safe path in its own transaction. The checksum stays that of the file.
@@ -29,18 +29,20 @@ pub(super) fn guarded(migrator: &Migrator) -> Migrator {
     guarded
 }
 
-/// The versions and checksums in sqlx's table and whether each succeeded; fails where there is no such table.
+/// The versions and checksums in sqlx's table and whether each succeeded; fails if there is no such table.
 pub(super) async fn applied(
     connection: &mut PgConnection,
 ) -> Result<Vec<(i64, Vec<u8>, bool)>, sqlx::Error> {
-    let query = "SELECT version, checksum, success FROM public._sqlx_migrations";
-    // A pooler may take us to another server between two words that are in no transaction.
+    // Outside a transaction, a pooler may use another server connection for each statement.
     let mut transaction = connection.begin_with(BEGIN).await?;
-    sqlx::query_as(query).persistent(false).fetch_all(&mut *transaction).await
+    sqlx::query_as(include_str!("sql/applied_migrations.sql"))
+        .persistent(false)
+        .fetch_all(&mut *transaction)
+        .await
 }
 
-/// Fails where another user owns a schema, table or function of incident-sync, or a function that one of them calls. Before
-/// the first migration, anybody who may create them can have done so; reading a table of his runs his code.
+/// Refuses a database in which another user owns a schema, table or function of incident-sync, or a function that one of
+/// them calls: reading such a table runs code of its owner.
 pub(super) async fn refuse_foreign_owners(
     connection: &mut PgConnection,
 ) -> Result<Result<(), SyncError>, sqlx::Error> {
@@ -50,7 +52,7 @@ pub(super) async fn refuse_foreign_owners(
     Ok(no_foreign_owners(&foreign))
 }
 
-/// Objects of other users in the place of ours, each with its owner.
+/// Objects with names of ours that another user owns, each with its owner.
 pub(super) async fn foreign_owners(
     connection: &mut PgConnection,
 ) -> Result<Vec<String>, sqlx::Error> {
@@ -60,6 +62,7 @@ pub(super) async fn foreign_owners(
         .await
 }
 
+/// The refusal of such a database.
 pub(super) fn no_foreign_owners(foreign: &[String]) -> Result<(), SyncError> {
     if foreign.is_empty() {
         return Ok(());
@@ -72,21 +75,21 @@ pub(super) fn no_foreign_owners(foreign: &[String]) -> Result<(), SyncError> {
     Err(SyncError::Schema { what })
 }
 
-/// Restores the privileges on functions as the migrations granted them: a dump restored without privileges lets PUBLIC call
-/// all of them. Leaves a schema alone that a newer version has migrated, and functions of another owner.
+/// Restores the privileges on functions as the migrations granted them: after restoring a dump without privileges, PUBLIC
+/// may call all of them. Does nothing to a schema with migrations newer than `newest`, and to functions of another owner.
 pub(super) async fn restore_function_rights(
     connection: &mut PgConnection,
+    newest: i64,
 ) -> Result<(), sqlx::Error> {
     let applied = applied(connection).await?;
-    if applied.iter().map(|row| row.0).max() != Some(newest_migration()) {
+    if applied.iter().map(|(version, ..)| *version).max() != Some(newest) {
         return Ok(());
     }
     let mut transaction = connection.begin_with(BEGIN).await?;
     if ours_of(function_rights(&mut transaction).await?).next().is_none() {
         return transaction.rollback().await;
     }
-    // Two instances that start together would update the same row of the catalog.
-    sqlx::query("SELECT FROM defender.schema_info FOR UPDATE")
+    sqlx::query(include_str!("sql/lock_schema.sql"))
         .persistent(false)
         .execute(&mut *transaction)
         .await?;
@@ -123,7 +126,7 @@ impl Store {
         Ok(off.into_iter().map(|(statement, _)| statement).collect())
     }
 
-    /// Objects of other users in the place of ours, each with its owner.
+    /// Objects with names of ours that another user owns, each with its owner.
     pub async fn foreign_owners(&self) -> Result<Vec<String>, SyncError> {
         let look = async |connection: &mut PgConnection| foreign_owners(connection).await;
         self.transact("looking for the owners of the schema", DbRole::Login, look).await

@@ -1,4 +1,4 @@
-//! What is known of each tenant, for people and monitors.
+//! The state of each tenant, for people and monitors.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -11,25 +11,31 @@ use super::{DbRole, Store, bounds};
 use crate::entra::Tenant;
 use crate::error::SyncError;
 
+/// One statement for `status` and the status page, so that they agree on every count.
+const TENANT_STATUS: &str = include_str!("sql/tenant_status.sql");
+/// Its parameter: the removed tenants as well, and the number of all incidents.
+const WITH_REMOVED_TENANTS: bool = true;
+
 /// Recent runs of a tenant that are read at most: a day of polls every five minutes, and the other kinds.
 const RUNS_MAX: i64 = 500;
 
 impl Store {
     /// How fresh the data of each enabled tenant is.
     pub async fn freshness(&self) -> Result<Vec<Freshness>, SyncError> {
-        let read = async |connection: &mut PgConnection| {
-            sqlx::query_as::<_, Freshness>(include_str!("sql/freshness.sql"))
-                .fetch_all(connection)
-                .await
-        };
-        self.transact("reading the freshness", DbRole::ReaderInteractive, read).await
+        let freshness = include_str!("sql/freshness.sql");
+        self.statement("reading the freshness", DbRole::ReaderInteractive, freshness)
+            .fetch_all()
+            .await
     }
 
     /// The state of every tenant, by name.
     pub async fn tenant_status(&self) -> Result<Vec<TenantStatus>, SyncError> {
-        let read = async |connection: &mut PgConnection| status_rows(connection, true).await;
-        let rows = self.transact("reading the status", DbRole::Reader, read).await?;
-        let of = |row: &PgRow| {
+        let rows = self
+            .statement("reading the status", DbRole::Reader, TENANT_STATUS)
+            .bind(WITH_REMOVED_TENANTS)
+            .fetch_rows()
+            .await?;
+        let tenant_status = |row: &PgRow| {
             let mut tenant: TenantStatus =
                 bounds::decode(row).unwrap_or_else(|column| TenantStatus {
                     standing: Standing::undecodable(row, column),
@@ -38,18 +44,22 @@ impl Store {
             tenant.standing.report_out_of_bounds();
             tenant
         };
-        Ok(rows.iter().map(of).collect())
+        Ok(rows.iter().map(tenant_status).collect())
     }
 
     /// The tenants that have not left the configuration, and the database's clock.
     pub async fn fleet(&self) -> Result<(DateTime<Utc>, Vec<FleetTenant>), SyncError> {
         let read = async |connection: &mut PgConnection| {
-            let rows = status_rows(connection, false).await?;
-            Ok((sqlx::query_scalar("SELECT now()").fetch_one(connection).await?, rows))
+            let rows = sqlx::query(TENANT_STATUS)
+                .bind(!WITH_REMOVED_TENANTS)
+                .fetch_all(&mut *connection)
+                .await?;
+            let now = sqlx::query_scalar(include_str!("sql/clock.sql"));
+            Ok((now.fetch_one(connection).await?, rows))
         };
         let (now, rows) =
             self.transact("reading the fleet", DbRole::ReaderInteractive, read).await?;
-        let of = |row: &PgRow| {
+        let fleet_tenant = |row: &PgRow| {
             let mut tenant: FleetTenant =
                 bounds::decode(row).unwrap_or_else(|column| FleetTenant {
                     standing: Standing::undecodable(row, column),
@@ -58,7 +68,7 @@ impl Store {
             tenant.standing.report_out_of_bounds();
             tenant
         };
-        Ok((now, rows.iter().map(of).collect()))
+        Ok((now, rows.iter().map(fleet_tenant).collect()))
     }
 
     /// The last day's runs of a tenant, newest first. A run that read a whole slice may have left more to read.
@@ -67,29 +77,17 @@ impl Store {
         tenant: Uuid,
         pages_per_slice: usize,
     ) -> Result<Vec<RecentRun>, SyncError> {
-        let read = async |connection: &mut PgConnection| {
-            sqlx::query(include_str!("sql/recent_runs.sql"))
-                .bind(tenant)
-                .bind(RUNS_MAX)
-                .bind(i32::try_from(pages_per_slice).unwrap_or(i32::MAX))
-                .fetch_all(connection)
-                .await
-        };
-        let rows = self.transact("reading recent runs", DbRole::ReaderInteractive, read).await?;
+        let recent_runs = include_str!("sql/recent_runs.sql");
+        let rows = self
+            .statement("reading recent runs", DbRole::ReaderInteractive, recent_runs)
+            .bind(tenant)
+            .bind(RUNS_MAX)
+            .bind(i32::try_from(pages_per_slice).unwrap_or(i32::MAX))
+            .fetch_rows()
+            .await?;
         let runs: Result<Vec<RecentRun>, String> = rows.iter().map(bounds::decode).collect();
         runs.map_err(|columns| SyncError::StateOutOfBounds { columns })
     }
-}
-
-/// One statement for `status` and the status page, so that they agree on every count.
-async fn status_rows(
-    connection: &mut PgConnection,
-    with_removed_tenants: bool,
-) -> Result<Vec<PgRow>, sqlx::Error> {
-    sqlx::query(include_str!("sql/tenant_status.sql"))
-        .bind(with_removed_tenants)
-        .fetch_all(connection)
-        .await
 }
 
 /// The metrics of a tenant.
@@ -99,11 +97,11 @@ pub struct Freshness {
     pub name: String,
     /// Seconds since everything up to then was stored.
     pub freshness_seconds: f64,
-    /// Whether its last run ended well.
+    /// Whether its last run succeeded.
     pub is_up: bool,
-    /// Whether its first synchronisation is complete.
+    /// Whether its first sync is complete.
     pub is_backfilled: bool,
-    /// Incident versions that no poll had found and a later reading did.
+    /// Incident versions that polls missed and a later run stored.
     pub found_late: i64,
     /// Ranges that the API fails to serve.
     pub gaps: i64,
@@ -111,58 +109,54 @@ pub struct Freshness {
     pub rejected: i64,
 }
 
-/// How a tenant stands.
+/// The state of a tenant that `status` and the status page show.
 #[derive(Debug, Clone, Default, Serialize, FromRow)]
 pub struct Standing {
-    /// The customer's directory.
     pub tenant_id: Uuid,
     /// The operator's name for it.
     pub name: String,
-    /// Whether it is polled.
+    /// Whether it is read.
     pub enabled: bool,
     /// When it left the configuration.
     pub removed_at: Option<DateTime<Utc>>,
-    /// When the first synchronisation was complete.
+    /// When the first sync was complete.
     pub backfilled_at: Option<DateTime<Utc>>,
-    /// Last time that everything up to then was stored.
+    /// Start of the last complete run: everything up to then is stored.
     pub last_success_at: Option<DateTime<Utc>>,
-    /// Failures since; `None` where the database does not know the tenant yet.
+    /// Failures since then; `None` if the database does not know the tenant yet.
     pub consecutive_failures: Option<i32>,
     /// No request before this time.
     pub next_attempt_at: Option<DateTime<Utc>>,
     /// Why it is parked.
     pub parked_reason: Option<String>,
-    /// Kind of the last failure.
+    /// Class of the last error.
     pub error_class: Option<String>,
-    /// The last failure in a sentence.
+    /// Advice and text of the last error.
     pub error_message: Option<String>,
-    /// Who can end it.
+    /// Who can fix it.
     pub who_must_act: Option<String>,
     /// Seconds since the last success.
     pub freshness_seconds: Option<f64>,
-    /// Seconds that its next poll is late; negative before its time.
+    /// Seconds since its next poll was due; negative before that.
     pub overdue_seconds: Option<f64>,
     /// Whether the watermark lies in the future, so that polls find nothing.
     pub is_watermark_ahead: bool,
-    /// Kind of the last run.
     pub last_kind: Option<String>,
-    /// How it ended.
     pub last_outcome: Option<String>,
-    /// When.
     pub last_finished_at: Option<DateTime<Utc>>,
     /// Incidents in quarantine.
     pub rejected: i64,
-    /// Incident versions that no poll had found and a later reading did.
+    /// Incident versions that polls missed and a later run stored.
     pub found_late: Option<i64>,
     /// Ranges of `lastUpdateTime` that the API fails to serve.
     pub gaps: i64,
-    /// Columns that hold a value which is out of bounds; shown as a failure.
+    /// Columns with a value out of bounds; shown as an error.
     #[serde(skip)]
     pub out_of_bounds: Vec<String>,
 }
 
 impl Standing {
-    /// What is known of a tenant whose row cannot be decoded because of this column.
+    /// The state of a tenant whose row cannot be decoded because of this column.
     fn undecodable(row: &PgRow, column: String) -> Self {
         Self {
             tenant_id: row.try_get("tenant_id").unwrap_or_default(),
@@ -174,7 +168,7 @@ impl Standing {
         }
     }
 
-    /// Values that are out of bounds are the tenant's failure, whatever its last run said.
+    /// Values out of bounds are the tenant's error, whatever the result of its last run.
     fn report_out_of_bounds(&mut self) {
         if self.out_of_bounds.is_empty() {
             return;
@@ -190,15 +184,14 @@ impl Standing {
 /// A tenant as `status` shows it.
 #[derive(Debug, Clone, Default, Serialize, FromRow)]
 pub struct TenantStatus {
-    /// How it stands.
     #[serde(flatten)]
     #[sqlx(flatten)]
     pub standing: Standing,
-    /// All with an earlier `lastUpdateTime` is stored.
+    /// Everything with an earlier `lastUpdateTime` is stored.
     pub watermark: Option<DateTime<Utc>>,
-    /// Last try.
+    /// Start of the last run.
     pub last_attempt_at: Option<DateTime<Utc>>,
-    /// The instance that works on it now.
+    /// The instance that reads it now.
     pub lease_owner: Option<String>,
     /// Incidents stored.
     pub incidents: i64,
@@ -207,23 +200,24 @@ pub struct TenantStatus {
 }
 
 impl TenantStatus {
-    /// A tenant that is configured, but not in the database yet.
+    /// A tenant that is configured and not in the database yet.
     pub fn unknown(tenant: &Tenant) -> Self {
-        let (tenant_id, name, enabled) = (tenant.id.0, tenant.name.clone(), tenant.enabled);
-        Self {
-            standing: Standing { tenant_id, name, enabled, ..Standing::default() },
-            ..Self::default()
-        }
+        let standing = Standing {
+            tenant_id: tenant.id.0,
+            name: tenant.name.clone(),
+            enabled: tenant.enabled,
+            ..Standing::default()
+        };
+        Self { standing, ..Self::default() }
     }
 }
 
 /// A tenant as the status page shows it.
 #[derive(Debug, Clone, Default, FromRow)]
 pub struct FleetTenant {
-    /// How it stands.
     #[sqlx(flatten)]
     pub standing: Standing,
-    /// Its calls that stand in line.
+    /// How far its quota is used.
     #[sqlx(flatten)]
     pub line: QuotaUse,
     /// Open incidents of high severity.
@@ -232,32 +226,28 @@ pub struct FleetTenant {
     pub open_medium: i64,
     /// Of low severity.
     pub open_low: i64,
-    /// Informational ones, and those of a severity that we do not know.
+    /// Informational ones, and those of an unknown severity.
     pub open_other: i64,
 }
 
 /// A finished run.
 #[derive(Debug, Clone, FromRow)]
 pub struct RecentRun {
-    /// Why it was made.
     pub kind: String,
-    /// Its start.
     pub started_at: DateTime<Utc>,
-    /// Its end.
     pub finished_at: DateTime<Utc>,
-    /// How it ended.
     pub outcome: String,
     /// Requests to the API.
     pub api_calls: i32,
-    /// Answers 429.
+    /// Responses with status 429.
     pub throttled: i32,
-    /// Incidents that pages showed.
+    /// Incidents in the responses.
     pub incidents_seen: i32,
     /// Incident versions stored.
     pub incidents_written: i32,
-    /// Incidents put into quarantine.
+    /// Incidents quarantined.
     pub rejected: i32,
-    /// Why it did not end well.
+    /// Its error.
     pub error_message: Option<String>,
     /// Whether everything up to its start was stored at its end.
     pub is_complete: bool,

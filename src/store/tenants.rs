@@ -15,15 +15,16 @@ use crate::tenant::INTERNAL_LABEL;
 /// Which tenants have left the configuration.
 #[derive(Debug, Clone, Copy)]
 pub enum RemovedTenants<'a> {
-    /// Whoever is not in it.
+    /// All that are not in it.
     AllOthers,
-    /// Of those not in it only these: what is in a file that was refused nobody knows.
+    /// Of those not in it only these: a rejected file may configure the others.
     Only(&'a [Uuid]),
 }
 
-/// The labels that every reader of the tenant sees and those for operators, as JSON objects.
+/// The labels for every reader of the tenant and those for operators, as JSON objects.
 fn labels_by_reader(tenant: &Tenant) -> (String, String) {
-    let (mut shown, mut internal) = (BTreeMap::new(), BTreeMap::new());
+    let mut shown = BTreeMap::new();
+    let mut internal = BTreeMap::new();
     for (key, value) in &tenant.labels {
         match key.strip_prefix(INTERNAL_LABEL) {
             Some(key) => internal.insert(key, value),
@@ -58,10 +59,13 @@ impl Store {
                 .bind(internal_labels)
                 .execute(&mut *connection)
                 .await?;
-            // A restored database shows its old changes at once, and not only when there is a new one.
-            sqlx::query("SELECT defender.continue_feed()").execute(&mut *connection).await?;
-            let mark = sqlx::query(include_str!("sql/mark_removed_tenants.sql")).bind(&ids);
-            mark.bind(left).execute(&mut *connection).await?;
+            // A restored database then shows its old changes before there is a new one.
+            sqlx::query(include_str!("sql/continue_feed.sql")).execute(&mut *connection).await?;
+            sqlx::query(include_str!("sql/mark_removed_tenants.sql"))
+                .bind(&ids)
+                .bind(left)
+                .execute(&mut *connection)
+                .await?;
             sqlx::query(include_str!("sql/create_sync_states.sql"))
                 .bind(&ids)
                 .execute(connection)
@@ -70,30 +74,32 @@ impl Store {
         self.transact("writing the configured tenants", DbRole::Dispatcher, write).await.map(drop)
     }
 
-    /// Lets each kind of run of these tenants be due no later than `due` says of the database's time.
+    /// Moves the due times of these tenants forward to those that `due` returns for the database's time; earlier ones stay.
     pub async fn advance_due_times(
         &self,
         tenants: &[Uuid],
         due: impl Fn(DateTime<Utc>) -> Due,
     ) -> Result<(), SyncError> {
-        let bring = async |connection: &mut PgConnection| {
-            let due = due(sqlx::query_scalar("SELECT now()").fetch_one(&mut *connection).await?);
-            let bring = sqlx::query(include_str!("sql/bring_forward.sql")).bind(tenants);
-            bring.bind(due.poll).bind(due.open).bind(due.reconcile).execute(connection).await
+        let advance = async |connection: &mut PgConnection| {
+            let clock = sqlx::query_scalar(include_str!("sql/clock.sql"));
+            let due = due(clock.fetch_one(&mut *connection).await?);
+            sqlx::query(include_str!("sql/advance_due_times.sql"))
+                .bind(tenants)
+                .bind(due.poll)
+                .bind(due.open)
+                .bind(due.reconcile)
+                .execute(connection)
+                .await
         };
-        self.transact("bringing runs forward", DbRole::Dispatcher, bring).await.map(drop)
+        self.transact("advancing due times", DbRole::Dispatcher, advance).await.map(drop)
     }
 
     /// Makes parked tenants due, because the cause may be fixed.
     pub async fn clear_parking(&self, tenants: &[Uuid]) -> Result<(), SyncError> {
-        let clear_parking = async |connection: &mut PgConnection| {
-            sqlx::query(include_str!("sql/unpark_tenants.sql"))
-                .bind(tenants)
-                .execute(connection)
-                .await
-        };
-        self.transact("letting parked tenants try again", DbRole::Dispatcher, clear_parking)
+        let clear_parking = include_str!("sql/clear_parking.sql");
+        self.statement("clearing the parking of tenants", DbRole::Dispatcher, clear_parking)
+            .bind(tenants)
+            .execute()
             .await
-            .map(drop)
     }
 }

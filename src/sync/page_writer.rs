@@ -16,7 +16,8 @@ use crate::incident::window::poll_from;
 use crate::store::Claim;
 use crate::store::lease::RunKind;
 use crate::store::runs::Counts;
-use crate::store::write_page::{KnownVersions, LastWrite, PagePosition};
+use crate::store::stored_versions::KnownVersions;
+use crate::store::write_page::{LastWrite, PagePosition};
 use crate::sync::page_fetcher::Services;
 use crate::sync::retry::with_retries;
 
@@ -137,7 +138,7 @@ impl PageWriter<'_> {
     ) -> Result<(), SyncError> {
         let store = &self.services.store;
         let lease = &self.claim.lease;
-        store.forget_known_rejects(lease, &mut rows).await?;
+        store.drop_known_rejects(lease, &mut rows).await?;
         // A page that was fetched is written even while we stop: it takes less time than reading it again.
         let never = CancellationToken::new();
         let before = self.last_write;

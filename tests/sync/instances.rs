@@ -167,7 +167,7 @@ async fn lost_lease_deletes_nothing_of_quarantine() {
     let claim = world.store.claim_named(&[id(1)], 1).await.unwrap().remove(0);
     world.store.take_lease(claim.lease.tenant).await.unwrap();
 
-    let deleted = world.store.forget_obsolete(&claim.lease, &[hash]).await;
+    let deleted = world.store.delete_obsolete(&claim.lease, &[hash]).await;
 
     assert!(matches!(deleted, Err(SyncError::LeaseLost)), "{deleted:?}");
     assert_eq!(world.number("SELECT count(*) FROM defender.rejected_payloads").await, 1);

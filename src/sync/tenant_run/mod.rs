@@ -313,7 +313,7 @@ impl TenantRun<'_, '_> {
                 .partition(|element| element.head.incident_id.is_some() && !known.is_news(element));
             let hashes: Vec<Hash> = obsolete.iter().map(|element| element.hash).collect();
             if !hashes.is_empty() {
-                let forget = || store.forget_obsolete(lease, &hashes);
+                let forget = || store.delete_obsolete(lease, &hashes);
                 with_retries(retry_policy, &never, forget).await?;
             }
             self.writer.store_page(elements, PagePosition::MidWindow, anywhere).await?;

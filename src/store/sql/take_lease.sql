@@ -1,4 +1,4 @@
--- seize_tenant
+-- take_lease
 -- A fence at its limit stays unchanged: the owner differs, and every write checks both.
 UPDATE defender.sync_state SET
     lease_fence = least(greatest(lease_fence, 0), 4611686018427387902) + 1,

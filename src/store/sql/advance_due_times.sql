@@ -1,4 +1,4 @@
--- bring_forward
+-- advance_due_times
 UPDATE defender.sync_state SET
     poll_due_at = least(poll_due_at, $2),
     open_due_at = least(open_due_at, $3),

@@ -1,0 +1,2 @@
+-- applied_versions
+SELECT version FROM public._sqlx_migrations WHERE success

@@ -1,0 +1,2 @@
+-- continue_feed
+SELECT defender.continue_feed()

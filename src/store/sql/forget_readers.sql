@@ -1,0 +1,2 @@
+-- forget_readers
+SELECT defender.forget_readers()

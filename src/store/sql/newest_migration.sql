@@ -1,0 +1,2 @@
+-- newest_migration
+SELECT max(version) FROM public._sqlx_migrations WHERE success

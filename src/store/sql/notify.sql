@@ -1,0 +1,2 @@
+-- notify
+NOTIFY incident_sync_changes
