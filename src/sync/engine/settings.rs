@@ -1,0 +1,71 @@
+//! What a run needs of the configuration.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::entra::Tenant;
+use crate::entra::credential::{Credential, CredentialId};
+use crate::error::SyncError;
+use crate::incident::window::to_delta;
+use crate::store::Store;
+use crate::store::lease::TICK_TOLERANCE;
+use crate::store::runs::Due;
+use crate::sync::schedule::Schedule;
+use crate::sync::tenant_run::{RunOptions, SyncMode};
+
+/// A reload replaces all of it.
+#[derive(Debug)]
+pub struct SyncSettings {
+    /// The tenants, by id.
+    pub tenants: HashMap<Uuid, Arc<Tenant>>,
+    /// Whether these are all configured tenants; a file that cannot be read may configure others.
+    pub are_all: bool,
+    /// Limit of runs at a time; runs that wait for a peer do not count.
+    pub concurrency: usize,
+    /// A poll starts this far before the watermark.
+    pub overlap: Duration,
+    /// A first sync goes back this far.
+    pub lookback: Duration,
+    /// A reconciliation goes back this far.
+    pub reconcile: Duration,
+    /// When runs are due.
+    pub schedule: Schedule,
+}
+
+impl SyncSettings {
+    pub(super) fn enabled(&self) -> Vec<Uuid> {
+        self.tenants.values().filter(|tenant| tenant.enabled).map(|tenant| tenant.id.0).collect()
+    }
+
+    pub(super) fn credentials(&self) -> HashMap<CredentialId, Arc<Credential>> {
+        let all = self.tenants.values().flat_map(|tenant| tenant.app.credentials());
+        all.map(|(credential_id, credential)| (credential_id, Arc::clone(credential))).collect()
+    }
+
+    /// Moves due times forward to the next ones of this schedule; earlier ones stay.
+    pub async fn apply_schedule(&self, store: &Store) -> Result<(), SyncError> {
+        let due = |now: DateTime<Utc>| {
+            let from = now + to_delta(TICK_TOLERANCE);
+            Due {
+                poll: self.schedule.next_poll(from),
+                open: self.schedule.next_open(from),
+                reconcile: self.schedule.next_reconcile(from),
+            }
+        };
+        store.advance_due_times(&self.enabled(), due).await
+    }
+
+    pub(super) fn run_options(&self, mode: SyncMode, pages_max: usize) -> RunOptions {
+        RunOptions {
+            overlap: self.overlap,
+            lookback: self.lookback,
+            reconcile: self.reconcile,
+            mode,
+            pages_max,
+        }
+    }
+}
