@@ -1,17 +1,15 @@
 //! Reads the API again and compares it with the database, without writing a row of data.
 //!
-//! The database promises every version up to its watermark, less the overlap that the next poll reads again. What is newer
-//! is not judged.
+//! The database has every version up to its watermark, except the overlap that the next poll reads again. Newer versions
+//! are not compared.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt;
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::entra::Tenant;
 use crate::error::SyncError;
@@ -19,78 +17,25 @@ use crate::incident::decode;
 use crate::incident::gap::Gap;
 use crate::incident::paging::{Plan, ReadScope};
 use crate::incident::raw::{self, RawIncident};
-use crate::incident::rows::{AlertRow, PageRows};
 use crate::incident::window::{poll_from, to_delta};
-use crate::store::compare::StoredAlert;
 use crate::store::runs::Counts;
 use crate::sync::page_fetcher::{PageFetcher, Services};
 use crate::sync::progress::{Progress, TenantProgress};
 
-/// Microsoft may let go of an incident some hours before or after our own reckoning.
+mod drift;
+
+pub use drift::Drift;
+use drift::differing_alerts;
+
+/// Microsoft may delete an incident some hours before or after the time that we compute.
 const RETENTION_MARGIN: TimeDelta = TimeDelta::days(1);
 
-/// How one tenant's database differs from its API.
-#[derive(Debug, Serialize)]
-pub struct Drift {
-    /// The tenant.
-    pub tenant_id: Uuid,
-    /// The operator's name for it.
-    pub name: String,
-    /// Incidents that were compared.
-    pub compared: usize,
-    /// Incidents that changed too recently to be judged.
-    pub too_recent: usize,
-    /// Listed by the API, not stored.
-    pub missing: Vec<i64>,
-    /// Stored in an older version.
-    pub older: Vec<i64>,
-    /// Stored, not listed by the API.
-    pub extra: Vec<i64>,
-    /// Alerts that are missing, older, or without some of their devices or evidence, of incidents that are current.
-    pub alerts: Vec<String>,
-    /// In quarantine instead of stored.
-    pub rejected: usize,
-    /// Parts of the list that the API fails to serve, which cannot be compared.
-    pub gaps: usize,
-    /// Why the comparison is not complete.
-    pub failure: Option<String>,
-    /// The owner of that failure.
-    pub who_must_act: Option<&'static str>,
-}
-
-impl Drift {
-    fn none(tenant: &Tenant) -> Self {
-        Self {
-            tenant_id: tenant.id.0,
-            name: tenant.name.clone(),
-            compared: 0,
-            too_recent: 0,
-            missing: Vec::new(),
-            older: Vec::new(),
-            extra: Vec::new(),
-            alerts: Vec::new(),
-            rejected: 0,
-            gaps: 0,
-            failure: None,
-            who_must_act: None,
-        }
-    }
-
-    /// Whether database and API agree as far as they were compared, and all was compared.
-    pub fn is_clean(&self) -> bool {
-        let Self { missing, older, extra, alerts, rejected, gaps, failure, .. } = self;
-        let lists_are_empty =
-            missing.is_empty() && older.is_empty() && extra.is_empty() && alerts.is_empty();
-        lists_are_empty && *rejected == 0 && *gaps == 0 && failure.is_none()
-    }
-}
-
-/// How far a comparison reaches.
+/// What is compared.
 #[derive(Debug, Clone, Copy)]
 pub struct VerifyRange {
-    /// Only what was updated since then; all that the API retains otherwise.
+    /// Only incidents updated since then; otherwise all that the API retains.
     pub since: Option<DateTime<Utc>>,
-    /// How far back the first synchronisation reached.
+    /// How far back the first sync reached.
     pub lookback: Duration,
     /// What the next poll reads again.
     pub overlap: Duration,
@@ -173,7 +118,7 @@ impl Comparison<'_> {
         if self.unlisted(oldest, edge).await?.is_empty() {
             return Ok(());
         }
-        // An incident that was updated while we read has left its window for the end of the list, where we had not looked.
+        // An incident that was updated during the reading moved from its window to the end of the list.
         self.read(pages, scope(Some(poll_from(began, span.overlap))), edge).await?;
         self.drift.extra = self.unlisted(oldest, edge).await?;
         Ok(())
@@ -188,7 +133,7 @@ impl Comparison<'_> {
         self.services.store.unlisted_incidents(self.tenant.id, from, to, &listed, &self.gaps).await
     }
 
-    /// Reads one scope and compares what is older than `edge`; answers the server's time at its beginning.
+    /// Reads one scope and compares what is older than `edge`; returns the server's time at the start.
     async fn read(
         &mut self,
         pages: &mut PageFetcher<'_>,
@@ -213,7 +158,7 @@ impl Comparison<'_> {
         edge: DateTime<Utc>,
     ) -> Result<(), SyncError> {
         let listed = &mut self.listed;
-        // Pages overlap, and a window may be read twice: each version once.
+        // Pages overlap and a window may be read twice: each version is compared once.
         elements.retain(|element| {
             element.head.incident_id.is_none_or(|id| {
                 let version = element.head.last_update_time;
@@ -227,7 +172,8 @@ impl Comparison<'_> {
         self.drift.too_recent += before - elements.len();
         self.drift.compared += elements.len();
         let known = self.services.store.known_versions(self.tenant.id, &elements).await?;
-        let (mut current, mut absent) = (Vec::new(), Vec::new());
+        let mut current = Vec::new();
+        let mut absent = Vec::new();
         for element in elements {
             let served = element.head.last_update_time;
             match element.head.incident_id.and_then(|id| known.version(id)) {
@@ -275,31 +221,4 @@ impl Comparison<'_> {
         self.drift.alerts.extend(differing_alerts(&rows, &stored));
         Ok(())
     }
-}
-
-/// The alerts of the page that are missing, older, or incomplete in the database.
-fn differing_alerts(rows: &PageRows<'_>, stored: &[StoredAlert]) -> Vec<String> {
-    let stored: HashMap<&str, &StoredAlert> =
-        stored.iter().map(|alert| (alert.alert_id.as_str(), alert)).collect();
-    let mut evidence: HashMap<&str, i64> = HashMap::new();
-    for row in &rows.evidence {
-        *evidence.entry(row.alert_id.as_ref()).or_default() += 1;
-    }
-    let mut devices: HashMap<&str, HashSet<&str>> = HashMap::new();
-    for (alert, device) in &rows.alert_devices {
-        devices.entry(alert.as_ref()).or_default().insert(device.as_ref());
-    }
-    let differs = |row: &&AlertRow<'_>| {
-        let id = row.alert_id.as_ref();
-        let Some(stored) = stored.get(id) else { return true };
-        let served = (row.columns.last_updated_time, row.last_seen);
-        let held = (stored.last_updated_time, stored.last_seen);
-        let is_incomplete = || {
-            stored.evidence != evidence.get(id).copied().unwrap_or(0)
-                || usize::try_from(stored.devices).ok()
-                    != Some(devices.get(id).map_or(0, HashSet::len))
-        };
-        held < served || held == served && stored.incident_id == row.incident_id && is_incomplete()
-    };
-    rows.alerts.iter().filter(differs).map(|row| row.alert_id.clone().into_owned()).collect()
 }

@@ -1,0 +1,75 @@
+//! What a run reads, and when it may move the watermark.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::incident::paging::ReadScope;
+use crate::incident::window::{poll_from, to_delta};
+use crate::store::Claim;
+use crate::store::lease::RunKind;
+
+/// The scope of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct RunOptions {
+    /// A poll starts this far before the watermark.
+    pub overlap: Duration,
+    /// A backfill goes back this far.
+    pub lookback: Duration,
+    /// A reconciliation goes back this far before the watermark.
+    pub reconcile: Duration,
+    pub mode: SyncMode,
+    /// Pages after which the run ends at the next move of the watermark.
+    pub pages_max: usize,
+}
+
+/// What a person requested; a run of the daemon is incremental.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Changes since the watermark.
+    Incremental,
+    /// Everything that the API retains.
+    Full,
+    /// Everything since a time.
+    Since(DateTime<Utc>),
+    /// The quarantine, again.
+    Quarantine,
+}
+
+impl RunOptions {
+    /// What a run reads, in this order: the only place where the kinds of runs differ.
+    pub(crate) fn scopes(&self, claim: &Claim) -> Vec<ReadScope> {
+        let scope = |from, status| ReadScope { from, to: None, lookback: self.lookback, status };
+        let news = claim.watermark.map(|watermark| poll_from(watermark, self.overlap));
+        match (claim.kind, self.mode) {
+            (RunKind::Open, _) => {
+                vec![scope(None, Some("Active")), scope(None, Some("InProgress"))]
+            }
+            (RunKind::Reconcile, _) => {
+                vec![scope(
+                    claim.watermark.map(|watermark| watermark - to_delta(self.reconcile)),
+                    None,
+                )]
+            }
+            (_, SyncMode::Full) => vec![scope(None, None)],
+            (_, SyncMode::Since(time)) => vec![scope(Some(time), None)],
+            (
+                RunKind::Poll | RunKind::Backfill | RunKind::Manual,
+                SyncMode::Incremental | SyncMode::Quarantine,
+            ) => {
+                vec![scope(news, None)]
+            }
+        }
+    }
+
+    /// The watermark may move only if the run reads everything since the old one and the overlap before it: what the API
+    /// lists late would be before the overlap of the new watermark.
+    pub(crate) fn moves_watermark(&self, claim: &Claim, scope: ReadScope) -> bool {
+        let reaches_back = match (scope.from, claim.watermark) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(from), Some(watermark)) => from <= poll_from(watermark, self.overlap),
+        };
+        scope.status.is_none() && scope.to.is_none() && reaches_back
+    }
+}
