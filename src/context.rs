@@ -1,4 +1,4 @@
-//! From a configuration to the services that a command works with.
+//! From a configuration to the services of a command.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,20 +25,19 @@ use crate::sync::retry::RetryPolicy;
 use crate::sync::run_slots::RunSlots;
 use crate::sync::schedule::Schedule;
 
-const POOL_CLOSES: Duration = Duration::from_secs(1);
+const POOL_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why a command could not begin.
+/// Why a command could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The private Postgres did not start.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
-    /// The database refused us or is away.
-    #[error("{server}{error}. {say}", server = server.as_deref().unwrap_or_default(), say = cure(error))]
+    /// The database denied access or is unavailable.
+    #[error("{server}{error}. {advice}", server = server.as_deref().unwrap_or_default(), advice = advice(error))]
     Database {
-        /// Which one and a colon, if it would not be opened.
+        /// The URL and a colon, if the database could not be opened.
         server: Option<String>,
-        /// The failure.
         error: SyncError,
     },
 }
@@ -49,11 +48,11 @@ impl From<SyncError> for SetupError {
     }
 }
 
-/// What to do after a command failed: only the daemon tries again.
-fn cure(error: &SyncError) -> String {
+/// The advice for a command, which unlike the daemon does not retry.
+fn advice(error: &SyncError) -> String {
     if let SyncError::Database { sqlstate: None, .. } = error {
-        return "Postgres does not answer; see whether it runs, whether database.url and sslmode are right, and whether you \
-                may enter its socket if it has one"
+        return "Postgres does not respond. Check that it runs, that database.url and sslmode are correct, and that you may access its \
+                socket"
             .to_owned();
     }
     error.diagnosis().advice.into_owned()
@@ -62,19 +61,18 @@ fn cure(error: &SyncError) -> String {
 /// The database of a command: a private child process, or a server.
 #[derive(Debug)]
 pub struct OpenDatabase {
-    /// The handle.
     pub store: Store,
-    /// The private server, if there is one.
+    /// The private server; `None` for `database.url`.
     pub embedded: Option<Embedded>,
 }
 
 impl OpenDatabase {
-    /// Opens the configured database. `hold` says how long a private server is needed.
+    /// Opens the configured database. `hold` is how long a private server is needed.
     pub async fn open(database: &Database, hold: Hold, migrate: bool) -> Result<Self, SetupError> {
         let (options, embedded) = Self::serve(database, hold).await?;
-        let is_ours = embedded.as_ref().is_some_and(Embedded::is_owner);
+        let is_owner = embedded.as_ref().is_some_and(Embedded::is_owner);
         let opened =
-            Store::open(&options, database.max_connections, instance(), migrate || is_ours).await;
+            Store::open(&options, database.max_connections, instance(), migrate || is_owner).await;
         let store = match opened {
             Ok(store) => store.with_notifications(database.notify),
             Err(error) => {
@@ -88,19 +86,19 @@ impl OpenDatabase {
                 return Err(SetupError::Database { server, error });
             }
         };
-        if is_ours {
+        if is_owner {
             store.forget_leases().await?;
         }
         Ok(Self { store, embedded })
     }
 
-    /// Opens it for a command that has a use only for what is there already.
+    /// Opens the database for a command that needs existing data.
     pub async fn existing(database: &Database) -> Result<Self, SetupError> {
         must_exist(database)?;
         Self::open(database, Hold::Command, false).await
     }
 
-    /// Opens it for the doctor, whatever is in it, and changes nothing.
+    /// Opens the database for the doctor, which changes nothing and accepts any schema.
     pub async fn unchecked(database: &Database) -> Result<Self, EmbeddedError> {
         must_exist(database)?;
         let (options, embedded) = Self::serve(database, Hold::Command).await?;
@@ -110,7 +108,7 @@ impl OpenDatabase {
         })
     }
 
-    /// Where the database is; the private server is started.
+    /// Starts the private server if it is configured, and returns how to connect.
     async fn serve(
         database: &Database,
         hold: Hold,
@@ -124,7 +122,7 @@ impl OpenDatabase {
         })
     }
 
-    /// Closes the connections, and ends the private server.
+    /// Closes the connections and stops the private server.
     pub async fn close(self) {
         self.close_pool().await;
         if let Some(embedded) = self.embedded {
@@ -132,7 +130,7 @@ impl OpenDatabase {
         }
     }
 
-    /// The same, the hard way if the deadline wants it.
+    /// Like [`Self::close`], but kills the private server shortly before the deadline.
     pub async fn close_by(self, deadline: Instant) {
         self.close_pool().await;
         if let Some(embedded) = self.embedded {
@@ -141,12 +139,12 @@ impl OpenDatabase {
     }
 
     async fn close_pool(&self) {
-        // A run that did not stop in time still holds a connection; it ends with the process.
-        drop(tokio::time::timeout(POOL_CLOSES, self.store.close()).await);
+        // A run that did not stop in time keeps its connection until the process ends.
+        let _ = tokio::time::timeout(POOL_CLOSE_TIMEOUT, self.store.close()).await;
     }
 }
 
-/// Fails where a private Postgres would first have to be made.
+/// Fails if the private Postgres has no data yet.
 pub fn must_exist(database: &Database) -> Result<(), EmbeddedError> {
     match &database.server {
         DatabaseServer::Embedded(settings) => Embedded::must_exist(settings),
@@ -154,7 +152,7 @@ pub fn must_exist(database: &Database) -> Result<(), EmbeddedError> {
     }
 }
 
-/// Who this process is in leases and runs.
+/// The name of this process in leases and runs.
 pub(crate) fn instance() -> String {
     let host = nix::unistd::gethostname()
         .ok()
@@ -164,10 +162,10 @@ pub(crate) fn instance() -> String {
     format!("{host}/{}/{}", std::process::id(), &unique[..8])
 }
 
-/// The part of the configuration that runs work by.
+/// The settings of runs.
 ///
 /// # Panics
-/// Never: the configuration refuses cron lines that do not parse.
+/// Never: the cron lines were validated with the configuration.
 pub fn settings(config: &Config) -> SyncSettings {
     let lines = &config.schedule;
     let schedule = Schedule::new(&lines.poll, &lines.open_incidents, &lines.reconcile);
@@ -178,28 +176,28 @@ pub fn settings(config: &Config) -> SyncSettings {
         overlap: config.sync.overlap,
         lookback: config.sync.lookback,
         reconcile: Duration::from_secs(u64::from(config.sync.reconcile_days) * 86_400),
-        schedule: schedule.expect("the configuration checked the cron lines"),
+        schedule: schedule.expect("cron lines were validated with the configuration"),
     }
 }
 
-/// The calls that each tenant allows.
+/// The quota of each tenant.
 pub fn quota(config: &Config) -> Quota {
     Quota::new(config.sync.calls_per_minute, config.sync.calls_per_hour)
 }
 
-/// Everything that runs need, with the configured tenants written to the database.
+/// Writes the configured tenants to the database and creates the engine.
 pub async fn engine(
     config: &Config,
     store: Store,
     progress: Progress,
     stop: CancellationToken,
 ) -> Result<Arc<SyncEngine>, SyncError> {
-    let left = if config.tenants_dir_errors.is_empty() {
+    let removed = if config.tenants_dir_errors.is_empty() {
         RemovedTenants::AllOthers
     } else {
         RemovedTenants::Only(&[])
     };
-    store.sync_tenants(&config.tenants, left).await?;
+    store.sync_tenants(&config.tenants, removed).await?;
     Ok(Arc::new(SyncEngine::new(services(config, store), settings(config), progress, stop)))
 }
 

@@ -22,10 +22,9 @@ impl fmt::Debug for TenantId {
     }
 }
 
-/// How the keys of labels begin that only operators see.
+/// The prefix of labels that only operators see.
 pub const INTERNAL_LABEL: &str = "internal.";
 
-/// How long data is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// Closed incidents, counted from their last update; `None` keeps them without limit.
@@ -40,16 +39,15 @@ impl Default for Retention {
     }
 }
 
-/// The two outside addresses of a tenant.
+/// The external addresses of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoints {
     /// Entra's login host, such as `https://login.microsoftonline.com`.
     pub authority: Url,
     /// Defender's API host, such as `https://api.security.microsoft.com`.
     pub base_url: Url,
-    /// What the token is for: `{base_url}/.default` unless configured.
+    /// The scope of the token, `{base_url}/.default` unless configured.
     pub scope: String,
-    /// Which token endpoint is asked.
     pub token_version: TokenVersion,
 }
 
@@ -108,10 +106,9 @@ pub enum Cloud {
 }
 
 impl Cloud {
-    /// The names that the configuration knows.
+    /// The names in the configuration.
     pub const NAMES: [&'static str; 4] = ["commercial", "gcc", "gcc-high", "dod"];
 
-    /// The cloud of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "commercial" => Some(Self::Commercial),

@@ -1,4 +1,4 @@
-//! How the stand-in for Entra judges client assertions: signature, thumbprint, audience, times, and that none comes twice.
+//! Verification of client assertions: signature, thumbprint, audience, times, and that each is used once.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// The clocks of the two parties may differ by so much.
+/// The accepted difference between the clocks of client and service.
 const SKEW_SECONDS: i64 = 300;
-/// What a federated assertion must be for.
+/// The audience of a federated assertion.
 pub(super) const EXCHANGE: &str = "api://AzureADTokenExchange";
 
-/// Why an assertion was refused: the AADSTS number and the sentence.
+/// The reason of a rejection: AADSTS number and message.
 pub(super) type RejectReason = (u32, &'static str);
 
 /// A certificate that was uploaded to the app registration.
@@ -30,7 +30,7 @@ pub(super) struct Registered {
 }
 
 impl Registered {
-    /// From the DER form.
+    /// From DER.
     pub(super) fn new(der: &[u8]) -> Self {
         let (_, parsed) =
             X509Certificate::from_der(der).expect("a test registers a certificate that parses");
@@ -39,8 +39,8 @@ impl Registered {
     }
 }
 
-/// Somebody who signs assertions that a federated credential of the app registration trusts: Kubernetes, or the managed
-/// identity service.
+/// An issuer of assertions that a federated credential of the app registration trusts: Kubernetes, or the managed identity
+/// service.
 pub struct Issuer {
     key: EcdsaKeyPair,
     issuer: String,
@@ -54,9 +54,10 @@ impl std::fmt::Debug for Issuer {
 }
 
 impl Issuer {
-    /// With a new key.
+    /// Generates a key.
     pub(super) fn new(issuer: &str, subject: &str) -> Self {
-        let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let random = SystemRandom::new();
         let key = EcdsaKeyPair::generate_pkcs8(algorithm, &random).expect("a key can be made");
         let key = EcdsaKeyPair::from_pkcs8(algorithm, key.as_ref(), &random)
             .expect("the key was just made");
@@ -100,7 +101,7 @@ impl<'a> Jwt<'a> {
         Some(Self { signed, header: part(header)?, claims: part(claims)?, signature })
     }
 
-    /// Whether the application says that it has signed this itself.
+    /// Whether the application itself is named as the issuer.
     pub(super) fn is_own(&self) -> bool {
         self.header.get("x5t#S256").is_some() || self.header.get("x5t").is_some()
     }
@@ -122,7 +123,7 @@ impl<'a> Jwt<'a> {
     }
 }
 
-/// An assertion that the application signed itself; answers its `jti`, which nobody may use again.
+/// Verifies an assertion signed by the application. Returns its `jti`, which must not be used again.
 pub(super) fn by_certificate(
     jwt: &Jwt<'_>,
     certificates: &[Registered],
@@ -176,7 +177,7 @@ pub(super) fn by_certificate(
     }
 }
 
-/// An assertion of an issuer that the app registration trusts.
+/// Verifies an assertion of an issuer that the app registration trusts.
 pub(super) fn by_issuer(
     jwt: &Jwt<'_>,
     issuers: &[std::sync::Arc<Issuer>],

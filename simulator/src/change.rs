@@ -1,4 +1,4 @@
-//! How incidents change: everything that analysts and the service itself do to them.
+//! Changes of incidents by analysts and by the service itself.
 
 use chrono::{DateTime, Utc};
 
@@ -9,7 +9,7 @@ use super::tenant::Tenant;
 use super::time;
 
 impl Tenant {
-    /// A new incident; its id is the next one.
+    /// Adds an incident with the next id.
     pub(super) fn create(&mut self, now: DateTime<Utc>) -> i64 {
         let id = self.store.highest_id() + 1;
         let incident = self.author.incident(id, now, now);
@@ -17,7 +17,7 @@ impl Tenant {
         id
     }
 
-    /// Changes something that a reader can see. False where the incident is unknown or its text is no object.
+    /// Changes something visible. `false` if the incident is unknown or its text is not an object.
     pub(super) fn update(&mut self, id: i64, now: DateTime<Utc>) -> bool {
         let Some(mut incident) = self.open(id) else {
             return false;
@@ -48,20 +48,20 @@ impl Tenant {
             _ => self.work_on_alert(&mut incident, now),
         }
         if kind == 5 || kind == 6 {
-            // An incident without alerts would look as before.
+            // Without alerts, nothing else of the incident changes visibly.
             append(&mut incident, "comments", self.author.comment(now));
         }
         self.save(id, incident, now);
         true
     }
 
-    /// Updates one of the incidents that are still their own; `None` where there is none.
+    /// Updates an incident that is not merged; `None` if there is none.
     pub(super) fn update_random(&mut self, now: DateTime<Utc>) -> Option<i64> {
         let id = self.any_open_incident()?;
         self.update(id, now).then_some(id)
     }
 
-    /// An analyst closes the incident and its alerts.
+    /// Closes the incident and its alerts, as an analyst does.
     pub(super) fn resolve(&mut self, id: i64, now: DateTime<Utc>) -> bool {
         let Some(mut incident) = self.open(id) else {
             return false;
@@ -84,7 +84,7 @@ impl Tenant {
         true
     }
 
-    /// An alert changes and its incident's `lastUpdateTime` does not, as in the documented sample.
+    /// Changes an alert but not the `lastUpdateTime` of its incident, as in the documented sample.
     pub(super) fn touch_alert_only(&mut self, id: i64, now: DateTime<Utc>) -> bool {
         let (Some(mut incident), Some(old)) = (self.open(id), self.store.get(id)) else {
             return false;
@@ -98,7 +98,7 @@ impl Tenant {
         true
     }
 
-    /// One step of a tenant's daily life.
+    /// Makes one random change, of the kinds and frequencies of a real tenant.
     pub(super) fn live(&mut self, now: DateTime<Utc>) {
         let kind = self.author.random.below(100);
         let (Some(one), Some(other)) = (self.any_open_incident(), self.any_open_incident()) else {
@@ -122,7 +122,7 @@ impl Tenant {
         Object::parse(&self.store.get(id)?.text)
     }
 
-    /// Stores the new version under a time that is later than the old one's.
+    /// Stores the new version with a time later than that of the old one.
     pub(super) fn save(&mut self, id: i64, mut incident: Object, now: DateTime<Utc>) {
         let mut updated = now;
         if let Some(old) = self.store.get(id) {
@@ -157,7 +157,7 @@ impl Tenant {
         incident.set("alerts", alerts);
     }
 
-    /// Every device of the incident gets into another state, which counts as a change of its alerts.
+    /// Changes the state of every device of the incident, which counts as a change of its alerts.
     fn change_devices(&mut self, incident: &mut Object, now: DateTime<Utc>) {
         let mut alerts = incident.objects("alerts");
         for alert in &mut alerts {
@@ -172,7 +172,7 @@ impl Tenant {
         }
     }
 
-    /// So that neither a newer incident nor a newer alert ever carries an older state of a device.
+    /// Ensures that no newer incident or alert has an older state of a device.
     fn show_devices_as_they_are(&self, alert: &mut Object) {
         let mut devices = alert.objects("devices");
         for device in &mut devices {
@@ -190,7 +190,7 @@ impl Tenant {
         self.open(id)?.objects("alerts").first()?.get("alertId")
     }
 
-    /// One at random that is not merged away and can be read; after a few misses it gives up.
+    /// A random incident that is not merged and is readable; `None` after a few misses.
     fn any_open_incident(&mut self) -> Option<i64> {
         for _ in 0..64 {
             let place = self.author.random.index(self.store.len());
@@ -208,7 +208,7 @@ fn is_redirected(incident: &Object) -> bool {
     incident.get::<String>("status").as_deref() == Some("Redirected")
 }
 
-/// Adds to an array, whatever its other elements are.
+/// Appends to an array with elements of any kind.
 pub(super) fn append(object: &mut Object, key: &str, element: impl serde::Serialize) {
     let mut array: Vec<Box<serde_json::value::RawValue>> = object.get(key).unwrap_or_default();
     array.push(serde_json::value::to_raw_value(&element).expect("plain data has a JSON form"));

@@ -1,4 +1,4 @@
-//! Entra's two consent pages, with an admin who has signed in already and clicks as the tenant's [`Admin`] says.
+//! Entra's two consent pages, with an admin who has signed in and behaves as the tenant's [`Admin`].
 
 use std::collections::HashMap;
 
@@ -15,21 +15,21 @@ use super::response::Answer;
 /// The redirect URIs of the registration.
 const REGISTERED: [&str; 2] = ["https://portal.azure.com", "http://localhost/consent"];
 
-/// What a customer's admin does at the consent page.
+/// The behaviour of a customer's admin at the consent page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Admin {
     /// Accepts.
     #[default]
     Accepts,
-    /// Clicks cancel.
+    /// Cancels.
     Declines,
-    /// Is no Global Administrator.
+    /// Is not a Global Administrator.
     HasNoRights,
 }
 
 type Parameters = HashMap<String, String>;
 
-/// A page that leads nowhere: AADSTS number, sentence.
+/// An error page without a redirect: AADSTS number and message.
 type Refusal = (u32, &'static str);
 
 /// `GET /{tenant}/v2.0/adminconsent`.
@@ -64,7 +64,7 @@ fn shown(service: &Service, answer: Result<Answer, Refusal>) -> Answer {
     })
 }
 
-/// Where the admin's browser is sent.
+/// The redirect of the admin's browser.
 fn page(
     service: &Service,
     directory: &str,
@@ -80,12 +80,12 @@ fn page(
         "The redirect URI does not match the redirect URIs configured for the application.",
     ))?;
     let tenant = if directory == any {
-        // The next admin who has something to consent to signs in.
+        // The admin of the first tenant without a consent signs in.
         let lacks =
             |id: &Uuid| service.world.with(*id, |tenant| tenant.spec.behaviour.consent_missing);
         service.world.tenants().into_iter().find(lacks)
     } else {
-        directory.parse().ok().filter(|id| service.world.knows(*id))
+        directory.parse().ok().filter(|id| service.world.has_tenant(*id))
     };
     let tenant = tenant.ok_or((90_002, "The tenant was not found."))?;
     let admin = service.world.with(tenant, |tenant| {
@@ -120,7 +120,7 @@ fn page(
     })
 }
 
-/// Letter by letter, but for the port of this machine's own address.
+/// Whether a redirect URI is registered: exact, except for the port of a loopback address.
 fn registered(redirect_uri: &str) -> Option<Url> {
     let url = Url::parse(redirect_uri).ok()?;
     let mut portless = url.clone();

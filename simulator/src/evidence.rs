@@ -1,5 +1,5 @@
-//! Devices and entities of seeded alerts, in the two shapes seen on the wire: the documents show every key, null-filled;
-//! real answers carry only the keys that say something, and a few that the documents don't know.
+//! Devices and entities of seeded alerts, in the two observed forms: the documents show every key, with null for missing
+//! values; real responses contain only keys with values, and a few undocumented ones.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::random::{Random, mix};
 use super::sample_data::{FIRST_NAMES, LAST_NAMES};
 use super::time;
 
-/// How a tenant's objects are written.
+/// The form of a tenant's objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     Documented,
@@ -51,10 +51,10 @@ const ENTITY_KEYS: [&str; 31] = [
     "deviceId",
 ];
 
-/// The kinds of entities, which follow each other in turn.
+/// The kinds of entities, generated in turn.
 const KINDS: usize = 10;
 
-/// What an entity needs to know of its alert.
+/// Properties of the alert that its entities need.
 pub(super) struct Scene<'a> {
     pub(super) domain: &'a str,
     pub(super) device_id: &'a str,
@@ -62,7 +62,7 @@ pub(super) struct Scene<'a> {
     pub(super) shape: Shape,
 }
 
-/// The entity of that turn.
+/// The entity with this number.
 pub(super) fn entity(turn: usize, scene: &Scene<'_>, random: &mut Random) -> Object {
     let mut fields = fields(turn % KINDS, scene, random);
     if turn % 3 != 2 {
@@ -80,7 +80,7 @@ pub(super) fn entity(turn: usize, scene: &Scene<'_>, random: &mut Random) -> Obj
         Shape::Real => {
             let mut entity = Object::default();
             for (key, value) in fields {
-                // The documents write `MailBox`, real answers `Mailbox`.
+                // The documents have `MailBox`, real responses `Mailbox`.
                 entity.set(key, if value == "MailBox" { json!("Mailbox") } else { value });
             }
             entity
@@ -203,7 +203,7 @@ fn address(random: &mut Random) -> String {
     if random.chance(15) {
         format!("2001:db8:{}::{}", random.hex(4), random.hex(3))
     } else {
-        // TEST-NET-3: nobody's address may stand in the demo as an attacker's.
+        // TEST-NET-3, so that the demonstration shows no real address as an attacker's.
         format!("203.0.113.{}", random.below(256))
     }
 }
@@ -212,8 +212,8 @@ fn person(random: &mut Random) -> String {
     format!("{}.{}", random.pick(FIRST_NAMES), random.pick(LAST_NAMES))
 }
 
-/// A device of the pool. What it says of itself depends on its version alone, and the build number grows with it, so
-/// that a reader can tell the newest state.
+/// A device of the pool. Its state depends on its version only. The build number grows with the version, so that tests can
+/// recognize the newest state.
 pub(super) fn device(id: &str, place: usize, version: u32, domain: &str) -> Object {
     let nature = Random::new(mix(place as u64)).number();
     let server = place.is_multiple_of(5);

@@ -1,11 +1,10 @@
-//! What a test can make the two endpoints do, and what they remember of their callers.
+//! Scripted replies of the two endpoints, and the log of their calls.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-/// The two kinds of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
     /// Entra's token endpoints.
@@ -14,39 +13,31 @@ pub enum Endpoint {
     Incidents,
 }
 
-/// What one request gets.
+/// The reply to one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScriptedReply {
-    /// The normal answer.
+    /// The normal response.
     Pass,
-    /// This status, body and headers. `Content-Type: application/json` unless a header says otherwise.
-    Status {
-        /// The HTTP status.
-        code: u16,
-        /// The body as it is.
-        body: String,
-        /// Name and value.
-        headers: Vec<(String, String)>,
-    },
-    /// No answer until the client gives up or the simulator stops.
+    /// This status, body and headers. `Content-Type: application/json` unless the headers contain another one.
+    Status { code: u16, body: String, headers: Vec<(String, String)> },
+    /// No response until the client disconnects or the simulator stops.
     Hang,
-    /// The normal answer, but the connection breaks after so many bytes of its body.
+    /// The normal response, but the connection breaks within its body.
     CutBody {
-        /// How many bytes arrive.
+        /// The number of bytes that arrive.
         after_bytes: usize,
     },
     /// 200 with this body.
     Body(String),
-    /// The normal answer, its body in small pieces with a pause before each.
+    /// The normal response, with the body in pieces and a pause before each.
     Drip {
-        /// How many bytes a piece has.
+        /// Bytes of a piece.
         bytes: usize,
-        /// The pause.
         every: Duration,
     },
-    /// The normal answer, this much later.
+    /// The normal response after a delay.
     Delay(Duration),
-    /// 401, and every token issued to the tenant so far is worth nothing from now on.
+    /// 401, which also revokes every token issued to the tenant so far.
     ExpireToken,
 }
 
@@ -69,7 +60,7 @@ impl ScriptedReply {
         }
     }
 
-    /// A refusal of Entra's, such as `(401, "invalid_client", 7000222)`.
+    /// An error of Entra, such as `(401, "invalid_client", 7000222)`.
     pub fn entra(code: u16, error: &str, aadsts: u32) -> Self {
         Self::Status {
             code,
@@ -79,20 +70,19 @@ impl ScriptedReply {
     }
 }
 
-/// One request that arrived.
+/// A received request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// Which endpoint.
     pub endpoint: Endpoint,
-    /// When, by the simulator's clock.
+    /// By the simulator's clock.
     pub at: DateTime<Utc>,
-    /// The decoded query string; for a single incident its path; empty for the token endpoints.
+    /// The decoded query string; the path for a single incident; empty for the token endpoints.
     pub query: String,
-    /// The answer's status; 0 while there is none.
+    /// The status of the response; 0 until it is sent.
     pub status: u16,
 }
 
-/// `target` is the tracking id that Microsoft's support asks for; it is fixed here so that a log can be compared.
+/// `target` is the tracking id for Microsoft's support; constant here, so that logs can be compared.
 const TARGET: &str = "43f4cb08-8fac-4b65-9db1-745c2ae65f3a";
 
 pub(super) fn defender_error(code: &str, message: &str) -> String {

@@ -5,7 +5,7 @@
 //! all   = one *(" and " one)
 //! one   = "(" any ")" / field op literal
 //! ```
-//! Times know `ge gt le lt eq`, `status` and `assignedTo` only `eq`. Anything else is refused, as the service refuses it.
+//! Times support `ge gt le lt eq`, `status` and `assignedTo` only `eq`. Anything else is rejected, as by the service.
 
 use chrono::{DateTime, Utc};
 
@@ -38,12 +38,12 @@ pub(super) enum Operator {
 }
 
 impl Filter {
-    /// The filter that lets everything through.
+    /// A filter that matches everything.
     pub(super) fn everything() -> Self {
         Self::All(Vec::new())
     }
 
-    /// Reads a filter; the error is the sentence for the client.
+    /// Parses a filter. The error is the message for the client.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut words = Words(split(text)?.into_iter().peekable());
         let filter = words.any()?;
@@ -58,17 +58,17 @@ impl Filter {
             Self::All(parts) => parts.iter().all(|part| part.admits(incident)),
             Self::Any(parts) => parts.iter().any(|part| part.admits(incident)),
             Self::Time(TimeField::LastUpdate, operator, time) => {
-                operator.holds(incident.updated, *time)
+                operator.matches(incident.updated, *time)
             }
             Self::Time(TimeField::Created, operator, time) => {
-                operator.holds(incident.created, *time)
+                operator.matches(incident.created, *time)
             }
             Self::Status(status) => incident.status == *status,
             Self::AssignedTo(name) => incident.assigned_to.as_ref() == Some(name),
         }
     }
 
-    /// The closed range of `lastUpdateTime` outside of which nothing can match, so that a poll for the newest few reads
+    /// The closed range of `lastUpdateTime` outside of which nothing matches, so that a poll for the newest incidents reads
     /// only those.
     pub(super) fn last_update_range(&self) -> (DateTime<Utc>, DateTime<Utc>) {
         let mut range = (DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC);
@@ -107,7 +107,7 @@ impl Operator {
         }
     }
 
-    fn holds(self, value: DateTime<Utc>, literal: DateTime<Utc>) -> bool {
+    fn matches(self, value: DateTime<Utc>, literal: DateTime<Utc>) -> bool {
         match self {
             Self::Ge => value >= literal,
             Self::Gt => value > literal,
@@ -145,7 +145,9 @@ impl Words {
                 word => Err(format!("')' expected at '{word}'.")),
             };
         }
-        let (field, operator, literal) = (self.next()?, self.next()?, self.next()?);
+        let field = self.next()?;
+        let operator = self.next()?;
+        let literal = self.next()?;
         let operator = Operator::parse(&operator)
             .ok_or_else(|| format!("The operator '{operator}' is not supported."))?;
         match field.as_str() {
@@ -182,7 +184,7 @@ fn on_text(field: &str, operator: Operator, literal: &str) -> Result<String, Str
         .ok_or_else(|| format!("'{literal}' is not a quoted string."))
 }
 
-/// Words, parentheses and strings; a string keeps its opening quote and loses the closing one.
+/// Words, parentheses and strings. A string keeps its opening quote, not the closing one.
 fn split(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut rest = text.trim_start();
@@ -211,7 +213,7 @@ fn split(text: &str) -> Result<Vec<String>, String> {
     Ok(words)
 }
 
-/// The string up to its closing quote, two quotes standing for one, and what follows.
+/// The string up to its closing quote, where two quotes mean one, and the rest.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! The managed identity service of an Azure machine, as far as a user-assigned identity needs it.
+//! The managed identity service of an Azure machine, for user-assigned identities.
 
 use std::collections::HashMap;
 
@@ -25,7 +25,7 @@ fn answer(service: &Service, query: &HashMap<String, String>, headers: &HeaderMa
     let refuse = |text: &str| {
         Answer::new(400, json!({"error": "invalid_request", "error_description": text}).to_string())
     };
-    // Both keep a request that a server was tricked into from getting an answer.
+    // Both reject requests that a server was tricked into sending.
     if headers.get("metadata").is_none_or(|value| value != "true")
         || headers.contains_key("x-forwarded-for")
     {

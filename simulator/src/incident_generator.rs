@@ -1,4 +1,4 @@
-//! Writes a tenant's incidents: the same ones from the same seed, about 10 KB each.
+//! Generates a tenant's incidents: the same ones for the same seed, about 10 KB each.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
@@ -15,16 +15,16 @@ use super::time;
 const ALERTS_AN_INCIDENT: usize = 3;
 const ENTITIES_AN_ALERT: usize = 4;
 const DEVICES_A_TENANT: usize = 200;
-/// The length of an incident without its alerts, about.
+/// The approximate length of an incident without its alerts.
 const FRAME: usize = 650;
 
-/// The writer of one tenant.
+/// The generator of one tenant.
 #[derive(Debug)]
 pub(super) struct IncidentGenerator {
     tenant: Uuid,
     domain: String,
     pub(super) random: Random,
-    /// The pool: each device's id and the version of what it says of itself.
+    /// The pool: id and version of each device.
     devices: Vec<(String, u32)>,
     alerts_written: u64,
 }
@@ -47,7 +47,6 @@ impl IncidentGenerator {
         }
     }
 
-    /// A new incident.
     pub(super) fn incident(
         &mut self,
         id: i64,
@@ -58,14 +57,14 @@ impl IncidentGenerator {
         let mut alerts = Vec::with_capacity(ALERTS_AN_INCIDENT);
         for place in 0..ALERTS_AN_INCIDENT {
             let story = if place == 0 { first } else { self.random.pick_story() };
-            // One alert of every other incident is written as the documents show it.
+            // One alert of every other incident has the form of the documents.
             let shape = if (id.unsigned_abs() as usize + place).is_multiple_of(6) {
                 Shape::Documented
             } else {
                 Shape::Real
             };
             let begun = created + (updated - created) / 4 * i32::try_from(place).expect("small");
-            // A device may change a moment after a fresh alert, so that one gets no time in the future.
+            // A device may change shortly after a new alert, whose time must not be in the future.
             let changed = if created == updated { updated } else { self.near(updated) };
             alerts.push(self.alert_of(story, shape, id, begun, changed));
         }
@@ -73,7 +72,7 @@ impl IncidentGenerator {
         self.frame(first, id, created, updated).with("alerts", alerts)
     }
 
-    /// A new alert for an incident that exists.
+    /// A new alert for an existing incident.
     pub(super) fn alert(&mut self, incident: i64, now: DateTime<Utc>) -> Object {
         let story = self.random.pick_story();
         self.alert_of(story, Shape::Real, incident, now - TimeDelta::minutes(2), now)
@@ -166,8 +165,8 @@ impl IncidentGenerator {
             .with("entities", entities)
     }
 
-    /// Ids depend on nothing but how many were written: two tenants have the same ones, and no more than the tenant id
-    /// keeps their alerts apart.
+    /// Ids depend on the number of alerts only: two tenants have the same ones, and only the tenant id distinguishes their
+    /// alerts.
     fn alert_id(&mut self, prefix: &str) -> String {
         self.alerts_written += 1;
         let mut digits = Random::new(mix(self.alerts_written));
@@ -183,13 +182,13 @@ impl IncidentGenerator {
         }
     }
 
-    /// Mostly a little before the incident's time; sometimes a little after, as in the documented sample.
+    /// Usually slightly before the incident's time, sometimes slightly after it, as in the documented sample.
     fn near(&mut self, updated: DateTime<Utc>) -> DateTime<Utc> {
         let ticks = self.random.below(9_000_000).cast_signed() - 1_500_000;
         updated - TimeDelta::nanoseconds(ticks * 100)
     }
 
-    /// Pads the descriptions until the incident has its 9 to 11 KB, whatever its entities were.
+    /// Pads the descriptions to an incident of 9 to 11 KB.
     fn lengthen(&mut self, alerts: &mut [Object]) {
         let target = 9_700 + self.random.index(900);
         let length: usize = alerts.iter().map(|alert| alert.to_text().len()).sum();
@@ -206,13 +205,13 @@ impl IncidentGenerator {
         evidence::device(id, place, *version, &self.domain)
     }
 
-    /// The device of that id as it is now, if it is of the pool.
+    /// The current state of a device; `None` if it is not in the pool.
     pub(super) fn current_device(&self, id: &str) -> Option<Object> {
         let place = self.devices.iter().position(|(known, _)| known == id)?;
         Some(self.device(place))
     }
 
-    /// Something about the device changes.
+    /// Changes the state of the device.
     pub(super) fn change_device(&mut self, id: &str) {
         if let Some((_, version)) = self.devices.iter_mut().find(|(known, _)| known == id) {
             *version += 1;

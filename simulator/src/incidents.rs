@@ -12,7 +12,7 @@ use super::filter::Filter;
 use super::response::{Answer, unauthorized};
 use super::world::Issued;
 
-/// The service's page limit, and its page where none is asked for.
+/// The maximum page size of the service, and its default.
 const TOP_MAX: usize = 100;
 
 /// The list.
@@ -50,13 +50,13 @@ pub(super) async fn single(
         .await
 }
 
-/// Whose token this is; expired and revoked ones are still known, and refused later.
+/// The tenant of a token, also of an expired or revoked one.
 fn bearer(service: &Service, headers: &HeaderMap) -> Option<Issued> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     service.world.issued(value.strip_prefix("Bearer ")?)
 }
 
-/// The token is looked up anew, as a delayed request may outlive it.
+/// Looks the token up again, because it may have expired during a delayed request.
 fn admit(service: &Service, headers: &HeaderMap) -> Result<(), Answer> {
     let now = service.world.now();
     match bearer(service, headers) {
@@ -72,7 +72,7 @@ fn admit(service: &Service, headers: &HeaderMap) -> Result<(), Answer> {
     }
 }
 
-/// What a list request asks for.
+/// The parameters of a list request.
 struct Listing {
     filter: Filter,
     top: usize,
@@ -118,7 +118,7 @@ fn number(name: &str, value: &str) -> Result<usize, Answer> {
     })
 }
 
-/// The page is taken under the tenant's lock, put together outside of it, and the list moves on after it.
+/// Selects the page under the tenant's lock and assembles it outside. The list changes afterwards.
 fn page(service: &Service, tenant: Uuid, listing: &Listing) -> Answer {
     let rows = service.world.with(tenant, |tenant| {
         let random = &mut tenant.author.random;
@@ -142,12 +142,12 @@ fn page(service: &Service, tenant: Uuid, listing: &Listing) -> Answer {
     Answer::odata(body)
 }
 
-/// What the service says when it cannot put an answer together.
+/// The service's reply when it cannot assemble a response.
 fn poisoned() -> Answer {
     Answer::refusal(500, "InternalServerError", "")
 }
 
-/// The incident's own keys follow the context in the same object; there is no `value` around it.
+/// The incident's keys follow the context in the same object, without `value`.
 fn one(service: &Service, tenant: Uuid, id: &str) -> Answer {
     let text = service.world.with(tenant, |tenant| {
         let id = id.parse().ok()?;
@@ -165,7 +165,7 @@ fn one(service: &Service, tenant: Uuid, id: &str) -> Answer {
     }
 }
 
-/// The query string as a person would have typed it.
+/// The decoded query string.
 fn decoded(query: &str) -> String {
     let pairs = form_urlencoded::parse(query.as_bytes());
     pairs.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")

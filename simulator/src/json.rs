@@ -1,7 +1,7 @@
 //! A JSON object that keeps the order of its keys and the text of its values.
 //!
-//! `serde_json::Value` would sort the keys and cost some fifty bytes a field. The simulator holds tens of thousands of
-//! incidents as text, opens one to change a few keys, and writes it back with everything else untouched.
+//! `serde_json::Value` would sort the keys and need some fifty bytes a field. The simulator stores tens of thousands of
+//! incidents as text and changes single keys without touching the rest.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use serde_json::value::{RawValue, to_raw_value};
 pub(super) struct Object(Vec<(String, Box<RawValue>)>);
 
 impl Object {
-    /// The object in `text`, if it is one.
+    /// `None` if the text is not an object.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         serde_json::from_slice(text).ok()
     }
@@ -28,24 +28,24 @@ impl Object {
         }
     }
 
-    /// `set`, for building.
+    /// [`Self::set`] for construction.
     pub(super) fn with(mut self, key: &str, value: impl Serialize) -> Self {
         self.set(key, value);
         self
     }
 
-    /// The key's value, if it is there and of that type.
+    /// The value of a key; `None` if it is missing or of another type.
     pub(super) fn get<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
         let (_, value) = self.0.iter().find(|(name, _)| name == key)?;
         serde_json::from_str(value.get()).ok()
     }
 
-    /// The objects of an array; none where the key is missing or something else.
+    /// The objects of an array; empty if the key is missing or not an array.
     pub(super) fn objects(&self, key: &str) -> Vec<Object> {
         self.get(key).unwrap_or_default()
     }
 
-    /// The strings of an array; none where the key is missing or something else.
+    /// The strings of an array; empty if the key is missing or not an array.
     pub(super) fn strings(&self, key: &str) -> Vec<String> {
         self.get(key).unwrap_or_default()
     }

@@ -1,8 +1,8 @@
-//! A stand-in for Entra's token endpoint, its consent pages and the Defender incidents API: real HTTP, real state, and faults
-//! on demand.
+//! A simulator of Entra's token endpoint and consent pages and of the Defender incidents API: real HTTP, real state, and
+//! faults on demand.
 //!
-//! Tests, `demo`, `simulate` and the benchmark talk to it over a socket, exactly as they would talk to Microsoft; the
-//! clients differ in nothing but two URLs. What it answers follows the documents and the payloads seen in public.
+//! Tests, `demo`, `simulate` and the benchmark use it over a socket like Microsoft's services; only two URLs differ. Its
+//! responses follow the documents and published payloads.
 
 mod assertion;
 mod change;
@@ -48,16 +48,14 @@ pub use store::Order;
 pub use tenant::{Behaviour, TenantSpec};
 pub use world::World;
 
-/// How the simulator is started.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where it listens; port 0 takes any free one.
+    /// The address to listen on; port 0 selects a free port.
     pub listen: SocketAddr,
-    /// Whose time it keeps.
     pub clock: Clock,
-    /// The only application that it knows.
+    /// The only registered application.
     pub client_id: String,
-    /// That application's secret.
+    /// The secret of the application.
     pub client_secret: String,
     /// How bodies are compressed for clients that accept it.
     pub encoding: Encoding,
@@ -78,16 +76,16 @@ impl Default for Options {
 /// The simulator's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
-    /// The machine's.
+    /// The machine's clock.
     Real,
-    /// One that stands still until [`World::advance`].
+    /// A clock that only [`World::advance`] changes.
     Manual(DateTime<Utc>),
 }
 
 /// The compression of bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// None.
+    /// No compression.
     Identity,
     /// `gzip`.
     Gzip,
@@ -95,7 +93,7 @@ pub enum Encoding {
     Deflate,
 }
 
-/// A running simulator. Dropping it ends it in the background; [`Simulator::stop`] waits for the end.
+/// A running simulator. Dropping it stops it in the background; [`Simulator::stop`] waits.
 #[derive(Debug)]
 pub struct Simulator {
     url: Url,
@@ -104,7 +102,7 @@ pub struct Simulator {
     server: JoinHandle<()>,
 }
 
-/// What the handlers share.
+/// The state of the handlers.
 #[derive(Debug, Clone)]
 struct Service {
     world: World,
@@ -114,7 +112,7 @@ struct Service {
     shutdown: CancellationToken,
 }
 
-/// How long a stop waits for answers that nobody reads.
+/// How long a stop waits for responses that no client reads.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Simulator {
@@ -133,27 +131,29 @@ impl Simulator {
             encoding: options.encoding,
             shutdown: shutdown.clone(),
         };
-        // Without this, small answers wait 40 ms for an acknowledgement.
-        let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
+        // Without this, small responses wait 40 ms for an acknowledgement.
+        let listener = listener.tap_io(|socket| {
+            let _ = socket.set_nodelay(true);
+        });
         let stopped = shutdown.clone().cancelled_owned();
         let server = tokio::spawn(async move {
-            // Accepting retries on its own; there is no error to report.
+            // axum retries accepting itself; there is no error to report.
             let _ = axum::serve(listener, router(service)).with_graceful_shutdown(stopped).await;
         });
         Ok(Self { url, world, shutdown, server })
     }
 
-    /// `http://ADDRESS:PORT/`, the authority and the API's base in one.
+    /// `http://ADDRESS:PORT/`, both authority and base URL of the API.
     pub fn url(&self) -> Url {
         self.url.clone()
     }
 
-    /// The state behind the endpoints.
+    /// The state of the endpoints.
     pub fn world(&self) -> &World {
         &self.world
     }
 
-    /// Ends the server: idle connections close, requests that hang are let go.
+    /// Stops the server: idle connections are closed and hanging requests are ended.
     pub async fn stop(mut self) {
         self.shutdown.cancel();
         if tokio::time::timeout(STOP_PATIENCE, &mut self.server).await.is_err() {

@@ -1,4 +1,4 @@
-//! How alerts change their incident: by the service's correlation, which merges incidents, or by an analyst's hand.
+//! Moves of alerts between incidents: by the service's correlation, which merges incidents, or by an analyst.
 
 use chrono::{DateTime, Utc};
 
@@ -7,8 +7,8 @@ use super::json::Object;
 use super::tenant::Tenant;
 
 impl Tenant {
-    /// The target takes the source's alerts and tags; the source stays as an empty pointer. Comments stay where they
-    /// were, as the documents say.
+    /// Moves the source's alerts and tags to the target. The source remains as an empty reference with its comments, as
+    /// documented.
     pub(super) fn merge(&mut self, source: i64, target: i64, now: DateTime<Utc>) -> bool {
         let (Some(mut from), Some(mut to)) = (self.open(source), self.open(target)) else {
             return false;
@@ -36,7 +36,7 @@ impl Tenant {
         true
     }
 
-    /// An analyst moves one alert to another incident.
+    /// Moves one alert to another incident, as an analyst does.
     pub(super) fn move_alert(
         &mut self,
         alert_id: &str,

@@ -7,12 +7,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 const MINUTE: TimeDelta = TimeDelta::minutes(1);
 const HOUR: TimeDelta = TimeDelta::hours(1);
 
-/// One tenant's window of calls.
+/// The calls of one tenant.
 #[derive(Debug)]
 pub(super) struct Quota {
     per_minute: usize,
     per_hour: usize,
-    /// When the admitted calls of the last hour came, oldest first.
+    /// The times of the accepted calls of the last hour, oldest first.
     admitted: VecDeque<DateTime<Utc>>,
 }
 
@@ -25,8 +25,8 @@ impl Quota {
         }
     }
 
-    /// Counts a call, or says after how many seconds one will be admitted. A refused call costs nothing: the documents
-    /// say only that trying again too early is refused again.
+    /// Counts a call, or returns the seconds until one is accepted. A rejected call is not counted: the documents state only
+    /// that an early retry is rejected again.
     pub(super) fn admit(&mut self, now: DateTime<Utc>) -> Result<(), i64> {
         while self.admitted.front().is_some_and(|at| *at + HOUR <= now) {
             self.admitted.pop_front();
@@ -47,7 +47,7 @@ impl Quota {
         }
     }
 
-    /// When a full window lets the next call in; `None` when it has room now.
+    /// When a full window accepts the next call; `None` if it accepts one now.
     fn free_at(
         &self,
         now: DateTime<Utc>,

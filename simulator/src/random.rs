@@ -1,8 +1,8 @@
-//! `SplitMix64`: a few lines that give every platform the same numbers from the same seed.
+//! `SplitMix64`: the same numbers for the same seed on every platform.
 
 use uuid::Uuid;
 
-/// A seeded source of numbers; nothing here is fit for secrets.
+/// A seeded source of numbers, unsuitable for secrets.
 #[derive(Debug, Clone)]
 pub(super) struct Random(u64);
 
@@ -16,7 +16,7 @@ impl Random {
         mix(self.0)
     }
 
-    /// A number below `limit`; 0 where the limit is 0.
+    /// A number below `limit`; 0 if the limit is 0.
     pub(super) fn below(&mut self, limit: u64) -> u64 {
         if limit == 0 { 0 } else { self.number() % limit }
     }

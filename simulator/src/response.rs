@@ -1,4 +1,4 @@
-//! From what an endpoint says to what goes over the wire, faults included.
+//! Sends the reply of an endpoint, with the scripted faults.
 
 use std::io::Write;
 use std::time::Duration;
@@ -17,11 +17,10 @@ use super::fault::{Endpoint, ScriptedReply, defender_error};
 use super::tenant::Tenant;
 use super::{Encoding, Service};
 
-/// The real service's content type, parameters and all, which a client may not compare as a whole.
+/// The content type of the real service. Its parameters test that clients do not compare the whole value.
 const ODATA_JSON: &str =
     "application/json; odata.metadata=minimal; odata.streaming=true; charset=utf-8";
 
-/// What an endpoint has to say.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -51,7 +50,7 @@ impl Answer {
     }
 }
 
-/// How a body goes out.
+/// How a body is sent.
 enum Delivery {
     Whole,
     Cut(usize),
@@ -59,7 +58,7 @@ enum Delivery {
 }
 
 impl Service {
-    /// Answers one request of a tenant: logs it, takes its scripted reply, else asks `normal`.
+    /// Answers one request of a tenant: logs it, and sends the scripted reply or that of `normal`.
     pub(super) async fn serve(
         &self,
         tenant: Uuid,
@@ -101,7 +100,7 @@ impl Service {
         self.send(answer, request, &delivery)
     }
 
-    /// An answer outside of any tenant's traffic.
+    /// A response outside of any tenant's traffic.
     pub(super) fn reply(&self, answer: Answer, request: &HeaderMap) -> Response {
         self.send(answer, request, &Delivery::Whole)
     }
@@ -128,7 +127,7 @@ impl Service {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
         let body = Bytes::from(body);
-        // The announced length is the whole one, so that a client can tell a body that was cut.
+        // The announced length is that of the whole body, so that a client detects the truncation.
         headers.insert(header::CONTENT_LENGTH, body.len().into());
         *response.body_mut() = match delivery {
             Delivery::Whole => Body::from(body),
@@ -157,8 +156,8 @@ impl Service {
     }
 }
 
-/// What a request gets, or after how many seconds it may come again. Every request counts against the quota, whatever
-/// becomes of it; one beyond the quota takes no scripted reply.
+/// The reply to a request, or the seconds to wait. Every request counts against the quota; one beyond the quota consumes no
+/// scripted reply.
 fn next_step(
     tenant: &mut Tenant,
     endpoint: Endpoint,
@@ -183,7 +182,7 @@ fn throttled(seconds: i64) -> ScriptedReply {
     }
 }
 
-/// 401 as the API says it.
+/// The 401 of the API.
 pub(super) fn unauthorized() -> Answer {
     Answer::refusal(401, "Unauthorized", "Invalid or expired authorization header.")
 }
@@ -193,7 +192,7 @@ fn cut(mut body: Bytes, after: usize) -> Body {
         return Body::from(body);
     }
     body.truncate(after);
-    // The pause lets the first part out before the error resets the connection.
+    // The pause sends the first part before the error resets the connection.
     Body::from_stream(stream::unfold(Some(body), |part| async move {
         match part {
             Some(part) if !part.is_empty() => Some((Ok(part), Some(Bytes::new()))),
@@ -214,7 +213,7 @@ fn text(value: &str) -> HeaderValue {
     HeaderValue::try_from(value).expect("a script gives valid header values")
 }
 
-/// Whether the client lists the encoding; quality 0 is not worth understanding here.
+/// Whether the client lists the encoding. Quality 0 is not supported.
 fn accepts(request: &HeaderMap, encoding: &str) -> bool {
     request
         .get_all(header::ACCEPT_ENCODING)
@@ -233,7 +232,7 @@ impl Encoding {
         }
     }
 
-    /// `deflate` is wrapped as RFC 9110 wants it: zlib, not the bare stream.
+    /// `deflate` is a zlib stream (RFC 9110), not a raw one.
     fn compress(self, body: &[u8]) -> Vec<u8> {
         let into = Vec::with_capacity(body.len() / 4);
         let compressed = match self {

@@ -1,12 +1,12 @@
-//! What the seeded incidents are about.
+//! The content of seeded incidents.
 
-/// One kind of alert; an incident takes the title of its first.
+/// One kind of alert. An incident has the title of its first alert.
 pub(super) struct Story {
     pub(super) title: &'static str,
     pub(super) category: &'static str,
     pub(super) service_source: &'static str,
     pub(super) detection_source: &'static str,
-    /// The prefix of an alert id names the product that raised it.
+    /// The product of an alert determines the prefix of its id.
     pub(super) prefix: &'static str,
     pub(super) severity: &'static str,
     pub(super) techniques: &'static [&'static str],
@@ -130,7 +130,7 @@ pub(super) const STORIES: &[Story] = &[
     ),
 ];
 
-/// The descriptions are cut from this, at the length that gives an incident its size.
+/// The descriptions are prefixes of this text, of the length that gives an incident its size.
 pub(super) const PROSE: &str = "The detection compares the activity of the account and of the device with the thirty days before it. \
 Readily available tools can be used by unauthorized individuals to spy on users, and attackers often install them without authorization to compromise targeted machines.\n\n\
 These tools are often used to collect personal information from browser records, record key presses, access email and instant messages, and take screenshots. \
@@ -182,7 +182,7 @@ pub(super) const INVESTIGATIONS: &[&str] = &[
     "TerminatedBySystem",
     "SuccessfullyRemediated",
 ];
-/// What an analyst concludes: classification and determination.
+/// Classification and determination by an analyst.
 pub(super) const CONCLUSIONS: &[(&str, &str)] = &[
     ("TruePositive", "Malware"),
     ("TruePositive", "Phishing"),

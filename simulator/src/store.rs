@@ -1,4 +1,4 @@
-//! One tenant's incidents as the service holds them: the JSON text of each, ready to be served, and an index by time.
+//! One tenant's incidents in the service: the JSON text of each, and an index by time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,10 +10,10 @@ use super::json::Object;
 use super::random::{Random, mix};
 use super::time;
 
-/// In what order the list is served. The documents say newest first; a field report says in none.
+/// The order of the list. Newest first according to the documents, no defined order according to a field report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// By `lastUpdateTime`, newest first: what the documents say.
+    /// By `lastUpdateTime`, newest first, as documented.
     NewestFirst,
     /// By `lastUpdateTime`, oldest first.
     OldestFirst,
@@ -23,13 +23,13 @@ pub enum Order {
     ByIdDescending,
     /// By `createdTime`, oldest first.
     ByCreated,
-    /// In an arbitrary order that stays (by a hash of the id).
+    /// In an arbitrary but constant order (by a hash of the id).
     Hashed,
-    /// In another order at each request.
+    /// In a different order for each request.
     Random,
 }
 
-/// What the service knows of an incident without opening its text.
+/// Properties of an incident, available without parsing its text.
 #[derive(Debug, Clone)]
 pub(super) struct Incident {
     pub(super) created: DateTime<Utc>,
@@ -40,7 +40,7 @@ pub(super) struct Incident {
 }
 
 impl Incident {
-    /// Takes what the filters look at out of the text; text that is no object keeps the given time and no status.
+    /// Extracts the fields for filters from the text. Text that is not an object has the given time and no status.
     pub(super) fn new(updated: DateTime<Utc>, text: &str) -> Self {
         let object = Object::parse(text.as_bytes()).unwrap_or_default();
         Self {
@@ -51,7 +51,7 @@ impl Incident {
             updated,
             status: object.get("status").unwrap_or_default(),
             assigned_to: object.get("assignedTo").unwrap_or_default(),
-            // Copied, for a string keeps the room that it grew into: twice the memory over fifty thousand incidents.
+            // Copied, because a string keeps its capacity: twice the memory for fifty thousand incidents.
             text: Bytes::copy_from_slice(text.as_bytes()),
         }
     }
@@ -88,7 +88,7 @@ impl Store {
         self.incidents.len()
     }
 
-    /// The id at that place in the order of ids.
+    /// The id at this index in the order of ids.
     pub(super) fn id_at(&self, place: usize) -> Option<i64> {
         self.incidents.keys().nth(place).copied()
     }
@@ -118,7 +118,7 @@ impl Store {
         let cut = |rows: &mut dyn Iterator<Item = (i64, &Incident)>| {
             rows.skip(skip).take(top).map(|(id, incident)| (id, incident.text.clone())).collect()
         };
-        // The index is in the order of time already, both ways, and a page then costs no more than what it passes.
+        // The index has the order of time, so a page only costs the entries before its end.
         match order {
             Order::NewestFirst => cut(&mut matches.rev()),
             Order::OldestFirst => cut(&mut { matches }),

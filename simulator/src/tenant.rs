@@ -1,4 +1,4 @@
-//! One customer tenant as the service holds it.
+//! One customer tenant of the service.
 
 use std::collections::BTreeSet;
 
@@ -13,28 +13,27 @@ use super::store::{Incident, Order, Store};
 use super::time;
 use super::traffic::Traffic;
 
-/// What a tenant is like.
+/// The description of a tenant.
 #[derive(Debug, Clone)]
 pub struct TenantSpec {
-    /// Its directory id.
     pub id: Uuid,
-    /// Its name; its users and devices are of `{name}.example`.
+    /// Its users and devices are in `{name}.example`.
     pub name: String,
     /// The same seed gives the same incidents.
     pub seed: u64,
-    /// How many incidents it begins with, numbered from 1.
+    /// The number of initial incidents, numbered from 1.
     pub incidents: usize,
-    /// Over how many days before now they are spread; with 0 all of them carry one and the same time.
+    /// The days before now that they are spread over; with 0 all have the same time.
     pub spread_days: u32,
-    /// In what order they are listed.
+    /// The order of the list.
     pub order: Order,
-    /// Calls that a sliding minute admits.
+    /// The limit of calls in a sliding minute.
     pub calls_per_minute: u32,
-    /// Calls that a sliding hour admits.
+    /// The limit of calls in a sliding hour.
     pub calls_per_hour: u32,
-    /// How long a token lives.
+    /// The lifetime of a token.
     pub token_lifetime_s: u64,
-    /// What is wrong with it.
+    /// Its faults.
     pub behaviour: Behaviour,
 }
 
@@ -56,35 +55,35 @@ impl TenantSpec {
     }
 }
 
-/// What is wrong with a tenant for as long as nobody repairs it; the default is healthy.
+/// Permanent faults of a tenant. The default has none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Behaviour {
-    /// Nobody consented to the application: Entra refuses with 700016.
+    /// The consent is missing: Entra answers AADSTS700016.
     pub consent_missing: bool,
-    /// What its admin does who opens the consent link.
+    /// The behaviour of its admin at the consent page.
     pub admin: Admin,
-    /// Tokens carry this tenant in `tid`.
+    /// Tokens have this tenant in `tid`.
     pub wrong_tid: Option<Uuid>,
-    /// Tokens carry no `roles`, and the API answers 403.
+    /// Tokens have no `roles`, and the API answers 403.
     pub no_roles: bool,
-    /// Tokens are no JWTs.
+    /// Tokens are not JWTs.
     pub opaque_token: bool,
     /// The API never answers.
     pub hang: bool,
-    /// The list begins anew whatever `$skip` says.
+    /// The list ignores `$skip`.
     pub ignores_skip: bool,
 }
 
-/// A tenant's whole state.
+/// The state of a tenant.
 #[derive(Debug)]
 pub(super) struct Tenant {
     pub(super) spec: TenantSpec,
     pub(super) author: IncidentGenerator,
     pub(super) store: Store,
     pub(super) traffic: Traffic,
-    /// Random updates after each answered page.
+    /// Random updates after each page.
     pub(super) churn: usize,
-    /// Incidents that no answer can show.
+    /// Incidents for which the service fails.
     pub(super) poison: BTreeSet<i64>,
 }
 
@@ -102,7 +101,7 @@ impl Tenant {
         tenant
     }
 
-    /// Ids rise with the time of creation, as the service numbers them; most incidents change for up to three days.
+    /// Ids increase with the time of creation, as in the service. Most incidents change for up to three days.
     fn seed(&mut self, now: DateTime<Utc>) {
         let count = i64::try_from(self.spec.incidents).expect("a count of incidents");
         let step = TimeDelta::days(self.spec.spread_days.into())

@@ -1,4 +1,4 @@
-//! The simulator as its clients see it.
+//! The simulator from the view of its clients.
 
 use std::time::Duration;
 
@@ -270,7 +270,7 @@ async fn invalid_assertions_get_their_entra_code() {
             world.check_assertion(assertion, &client_id, endpoint).map_err(|(code, _)| code)
         };
         let good = sign(&client_id, endpoint, now);
-        assert_eq!(judge(&good), Err(700_027), "nobody uploaded the certificate");
+        assert_eq!(judge(&good), Err(700_027), "the certificate was not uploaded");
         world.register_certificate(&CertificateDer::from_pem_slice(pem).unwrap());
         assert_eq!(judge(&good), Ok(()));
         assert_eq!(judge(&good), Err(50_027), "it was used before");

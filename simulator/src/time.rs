@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Timelike, Utc};
 
-/// The service stores ticks of 100 ns; anything finer would not survive being served.
+/// The service stores ticks of 100 ns.
 pub(super) fn to_ticks(time: DateTime<Utc>) -> DateTime<Utc> {
     time.trunc_subsecs(7)
 }
@@ -17,8 +17,8 @@ pub(super) fn format(time: DateTime<Utc>) -> String {
     }
 }
 
-/// A time literal of a filter or a field. `Z` is demanded: the documented examples all carry it, and the `+` of an
-/// offset would have become a space on its way through a query string.
+/// A time literal of a filter or a field. `Z` is required: all documented examples have it, and the `+` of an offset would
+/// become a space in a query string.
 pub(super) fn parse(text: &str) -> Option<DateTime<Utc>> {
     if !text.ends_with('Z') {
         return None;
@@ -27,11 +27,11 @@ pub(super) fn parse(text: &str) -> Option<DateTime<Utc>> {
     Some(time.with_timezone(&Utc))
 }
 
-/// How far an incident's second change at one instant is moved on. The documented times fall on SQL Server's grid of
-/// 1/300 s (`.0733333`, `.29`, `.81`), and no store keeps two versions of a row under one time.
+/// The time between two changes of an incident at the same instant. The documented times are multiples of 1/300 s, as in SQL
+/// Server (`.0733333`, `.29`, `.81`), and the service stores one version for each time.
 pub(super) const NEXT_VERSION: TimeDelta = TimeDelta::nanoseconds(3_333_300);
 
-/// A span of the standard library as chrono counts it.
+/// Converts a duration to that of chrono.
 pub(super) fn delta(span: std::time::Duration) -> TimeDelta {
     TimeDelta::from_std(span).expect("a span of less than 292 million years")
 }

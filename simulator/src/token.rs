@@ -47,7 +47,7 @@ enum Version {
     V2,
 }
 
-/// A refusal before it has a time: HTTP status, `error`, AADSTS number, sentence.
+/// An error without its time: HTTP status, `error`, AADSTS number, message.
 type Refusal = (u16, &'static str, u32, String);
 
 async fn answer(
@@ -86,7 +86,7 @@ fn known_tenant(service: &Service, tenant: &str) -> Result<Uuid, Refusal> {
             format!("Specified tenant identifier '{tenant}' is neither a valid DNS name, nor a valid external domain."),
         )
     })?;
-    if service.world.knows(id) {
+    if service.world.has_tenant(id) {
         Ok(id)
     } else {
         Err((
@@ -100,7 +100,7 @@ fn known_tenant(service: &Service, tenant: &str) -> Result<Uuid, Refusal> {
     }
 }
 
-/// Checks the request and returns what the token is for.
+/// Checks the request and returns the audience of the token.
 fn requested_resource(
     service: &Service,
     tenant: Uuid,
@@ -160,7 +160,7 @@ fn required<'a>(form: &'a Form, name: &str) -> Result<&'a str, Refusal> {
     })
 }
 
-/// A secret is compared; an assertion must be signed by somebody whom the app registration knows.
+/// Compares a secret, or verifies an assertion of an issuer that the app registration trusts.
 fn check_credential(service: &Service, form: &Form, endpoint: &str) -> Result<(), Refusal> {
     if let Some(assertion) = form.get("client_assertion") {
         let kind = form.get("client_assertion_type").map(String::as_str);
@@ -204,7 +204,7 @@ fn issue(
         "nbf": now.timestamp(),
         "exp": expires.timestamp(),
         "ver": "1.0",
-        // Two tokens of one second differ, as Entra's do.
+        // Two tokens of the same second differ, as Entra's do.
         "uti": Uuid::new_v4(),
     });
     if behaviour.no_roles

@@ -1,4 +1,4 @@
-//! One tenant's traffic: the log of its calls, its quota, and the replies that a test has scripted.
+//! One tenant's traffic: the log of its calls, its quota, and the scripted replies.
 
 use std::collections::VecDeque;
 
@@ -7,10 +7,9 @@ use chrono::{DateTime, Utc};
 use super::fault::{Call, Endpoint, ScriptedReply};
 use super::quota::Quota;
 
-/// A simulator that runs for days forgets the oldest calls.
+/// The oldest calls are removed, so that a simulator can run for days.
 const CALLS_KEPT: usize = 100_000;
 
-/// What passes between a tenant and its clients.
 #[derive(Debug)]
 pub(super) struct Traffic {
     quota: Quota,
@@ -33,7 +32,7 @@ impl Traffic {
         }
     }
 
-    /// Counts a call against the quota, or counts a violation and says after how many seconds it may come again.
+    /// Counts a call against the quota, or counts a violation and returns the seconds to wait.
     pub(super) fn admit(&mut self, now: DateTime<Utc>) -> Result<(), i64> {
         let admitted = self.quota.admit(now);
         self.quota_violations += usize::from(admitted.is_err());
@@ -47,7 +46,7 @@ impl Traffic {
         }
     }
 
-    /// Logs a call at its arrival, so that one that never gets an answer is seen too, and numbers it.
+    /// Logs a call at its arrival, so that unanswered calls are included, and returns its number.
     pub(super) fn arrive(&mut self, endpoint: Endpoint, at: DateTime<Utc>, query: String) -> u64 {
         self.arrived += 1;
         let call = Call { endpoint, at, query, status: 0 };
@@ -58,7 +57,7 @@ impl Traffic {
         self.arrived
     }
 
-    /// Notes the answer; a call that was cleared from the log meanwhile stays forgotten.
+    /// Records the status of a call, unless it was removed from the log meanwhile.
     pub(super) fn answered(&mut self, number: u64, status: u16) {
         if let Some((_, call)) = self.calls.iter_mut().rev().find(|(n, _)| *n == number) {
             call.status = status;

@@ -1,4 +1,4 @@
-//! The handle that a test, the demo and the HTTP handlers share.
+//! The state that tests, the demo and the HTTP handlers share.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,9 +17,9 @@ use super::store::Incident;
 use super::tenant::{Behaviour, Tenant, TenantSpec};
 use super::time;
 
-/// Everything that the simulated service holds. Clones are handles to the same world.
+/// The state of the simulated service. Clones are handles to the same world.
 ///
-/// Methods that take a tenant panic when it was not added: a misspelt id in a test must not look like an empty tenant.
+/// Methods with a tenant panic if it was not added: a wrong id in a test must not look like an empty tenant.
 #[derive(Debug, Clone)]
 pub struct World(Arc<Inner>);
 
@@ -27,28 +27,28 @@ pub struct World(Arc<Inner>);
 struct Inner {
     clock: Mutex<Time>,
     client_secret: Mutex<String>,
-    /// Secrets that were good once.
+    /// Expired secrets.
     expired_secrets: Mutex<HashSet<String>>,
     certificates: Mutex<Vec<Registered>>,
     issuers: Mutex<Vec<Arc<Issuer>>>,
     /// Managed identities by client id.
     identities: Mutex<HashMap<String, Arc<Issuer>>>,
     identity_requests: AtomicUsize,
-    /// Each assertion's `jti`, which must not come again.
+    /// The `jti` of each assertion, which is valid once.
     assertions: Mutex<HashSet<String>>,
-    /// Each tenant has its own lock, as the tenants of the service do not wait for each other.
+    /// Each tenant has its own lock, because tenants of the service do not wait for each other.
     tenants: RwLock<HashMap<Uuid, Arc<Mutex<Tenant>>>>,
     tokens: Mutex<HashMap<String, Issued>>,
 }
 
 #[derive(Debug)]
 enum Time {
-    /// The machine's clock and how far it was advanced.
+    /// The machine's clock and its offset.
     Real(TimeDelta),
     Manual(DateTime<Utc>),
 }
 
-/// A token that was given out.
+/// An issued token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Issued {
     pub(super) tenant: Uuid,
@@ -57,7 +57,7 @@ pub(super) struct Issued {
     pub(super) has_roles: bool,
 }
 
-/// A token is remembered so long after its end, so that calls with it still show in their tenant's log.
+/// How long an expired token is kept, so that calls with it appear in their tenant's log.
 const TOKEN_REMEMBERED: TimeDelta = TimeDelta::days(1);
 
 impl World {
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    /// Moves the clock on; a manual clock moves in no other way.
+    /// Advances the clock; the only way to change a manual one.
     pub fn advance(&self, by: Duration) {
         match &mut *lock(&self.0.clock) {
             Time::Real(advanced) => *advanced += time::delta(by),
@@ -99,7 +99,7 @@ impl World {
         }
     }
 
-    /// Adds a tenant with its seeded incidents, or replaces the one of that id.
+    /// Adds a tenant with its seeded incidents, or replaces the one with this id.
     pub fn add_tenant(&self, spec: TenantSpec) {
         let id = spec.id;
         let tenant = Arc::new(Mutex::new(Tenant::new(spec, self.now())));
@@ -107,7 +107,7 @@ impl World {
         tenants.insert(id, tenant);
     }
 
-    /// All tenants, in the order of their ids.
+    /// All tenants, by id.
     pub fn tenants(&self) -> Vec<Uuid> {
         let tenants = self.0.tenants.read().unwrap_or_else(PoisonError::into_inner);
         let mut ids: Vec<Uuid> = tenants.keys().copied().collect();
@@ -115,27 +115,27 @@ impl World {
         ids
     }
 
-    /// Breaks or repairs a tenant.
+    /// Sets the faults of a tenant.
     pub fn set_behaviour(&self, tenant: Uuid, behaviour: Behaviour) {
         self.with(tenant, |tenant| tenant.spec.behaviour = behaviour);
     }
 
-    /// From now on every answer that would show this incident is a 500, whatever else it would show.
+    /// Makes every response that would contain this incident a 500.
     pub fn poison(&self, tenant: Uuid, id: i64) {
         self.with(tenant, |tenant| tenant.poison.insert(id));
     }
 
-    /// The service can show all incidents of the tenant again.
+    /// Removes the faults of all incidents of the tenant.
     pub fn heal(&self, tenant: Uuid) {
         self.with(tenant, |tenant| tenant.poison.clear());
     }
 
-    /// The application gets another secret; tokens given out stay good.
+    /// Replaces the secret of the application; issued tokens remain valid.
     pub fn set_client_secret(&self, secret: &str) {
         secret.clone_into(&mut lock(&self.0.client_secret));
     }
 
-    /// The application gets another secret, and the one before has expired; tokens given out stay good.
+    /// Replaces the secret of the application, whose previous one has expired; issued tokens remain valid.
     pub fn expire_client_secret(&self, replacement: &str) {
         let expired = std::mem::replace(&mut *lock(&self.0.client_secret), replacement.to_owned());
         lock(&self.0.expired_secrets).insert(expired);
@@ -151,7 +151,7 @@ impl World {
         lock(&self.0.certificates).clear();
     }
 
-    /// Adds a federated credential to the app registration, and answers who can sign for it.
+    /// Adds a federated credential to the app registration and returns its issuer.
     pub fn trust_issuer(&self, issuer: &str, subject: &str) -> Arc<Issuer> {
         let issuer = Arc::new(Issuer::new(issuer, subject));
         lock(&self.0.issuers).push(Arc::clone(&issuer));
@@ -166,18 +166,18 @@ impl World {
         lock(&self.0.identities).insert(client_id.to_owned(), issuer);
     }
 
-    /// How often an assertion of a managed identity was asked for.
+    /// The number of requests for an assertion of a managed identity.
     pub fn identity_requests(&self) -> usize {
         self.0.identity_requests.load(Ordering::Relaxed)
     }
 
-    /// Adds or replaces an incident whose text is sent as it is, whatever it is.
+    /// Adds or replaces an incident with this text, valid or not.
     pub fn add_raw(&self, tenant: Uuid, id: i64, last_update_time: DateTime<Utc>, raw: &str) {
         let incident = Incident::new(last_update_time, raw);
         self.with(tenant, |tenant| tenant.store.put(id, incident));
     }
 
-    /// Serves the incidents of a documented list answer, each text as it stands there.
+    /// Adds the incidents of a documented list response, with unchanged texts.
     pub fn add_documented_sample(&self, tenant: Uuid, json: &str) {
         let list = Object::parse(json.as_bytes()).expect("a list answer is an object");
         for incident in list.objects("value") {
@@ -189,18 +189,18 @@ impl World {
         }
     }
 
-    /// A new incident, created now; returns its id.
+    /// Adds an incident, created now; returns its id.
     pub fn create(&self, tenant: Uuid) -> i64 {
         self.change(tenant, Tenant::create)
     }
 
-    /// Changes something visible of an incident and its `lastUpdateTime`, which becomes now: or, where the incident
-    /// changed at this very instant before, a little later. False where there is no such incident that can be read.
+    /// Changes something visible of an incident and sets `lastUpdateTime` to now, or slightly later if it changed at this instant
+    /// before. `false` if the incident is unknown or unreadable.
     pub fn update(&self, tenant: Uuid, id: i64) -> bool {
         self.change(tenant, |tenant, now| tenant.update(id, now))
     }
 
-    /// Updates any incident that is not merged away; returns its id, or `None` where there is none.
+    /// Updates an incident that is not merged; returns its id, or `None` if there is none.
     pub fn update_random(&self, tenant: Uuid) -> Option<i64> {
         self.change(tenant, Tenant::update_random)
     }
@@ -220,25 +220,25 @@ impl World {
         self.change(tenant, |tenant, now| tenant.move_alert(alert_id, from, to, now))
     }
 
-    /// Changes an alert and leaves its incident's `lastUpdateTime`. False where there is no alert.
+    /// Changes an alert but not the `lastUpdateTime` of its incident. `false` if there is no alert.
     pub fn touch_alert_only(&self, tenant: Uuid, id: i64) -> bool {
         self.change(tenant, |tenant, now| tenant.touch_alert_only(id, now))
     }
 
-    /// A seeded mix of everything that happens to incidents.
+    /// Makes random changes of all kinds, determined by the seed.
     pub fn live(&self, tenant: Uuid, steps: usize) {
         self.change(tenant, |tenant, now| {
             (0..steps).for_each(|_| tenant.live(now));
         });
     }
 
-    /// The newest version of every incident that is JSON, by id.
+    /// The current version of every incident that is JSON, by id.
     pub fn truth(&self, tenant: Uuid) -> Vec<Value> {
         let texts = self.truth_raw(tenant);
         texts.values().filter_map(|text| serde_json::from_str(text).ok()).collect()
     }
 
-    /// The newest text of every incident.
+    /// The current text of every incident.
     pub fn truth_raw(&self, tenant: Uuid) -> BTreeMap<i64, String> {
         let texts: Vec<_> = self.with(tenant, |tenant| {
             tenant.store.iter().map(|(id, incident)| (id, incident.text.clone())).collect()
@@ -256,19 +256,19 @@ impl World {
         })
     }
 
-    /// The next requests to that endpoint get these replies, one each, after those that were scripted before.
+    /// Scripts replies for the next requests to this endpoint, one each, after the ones scripted before.
     pub fn script(&self, tenant: Uuid, endpoint: Endpoint, replies: Vec<ScriptedReply>) {
         self.with(tenant, |tenant| {
             tenant.traffic.script(endpoint).extend(replies);
         });
     }
 
-    /// After each answered page so many random updates happen, so that the list moves while a client reads it.
+    /// Makes random updates after each page, so that the list changes while a client reads it.
     pub fn churn(&self, tenant: Uuid, updates_per_page: usize) {
         self.with(tenant, |tenant| tenant.churn = updates_per_page);
     }
 
-    /// The list rests again.
+    /// Stops the random updates.
     pub fn churn_stop(&self, tenant: Uuid) {
         self.churn(tenant, 0);
     }
@@ -278,17 +278,17 @@ impl World {
         self.with(tenant, |tenant| tenant.traffic.calls())
     }
 
-    /// Forgets the calls of a tenant.
+    /// Clears the log of a tenant's calls.
     pub fn clear_calls(&self, tenant: Uuid) {
         self.with(tenant, |tenant| tenant.traffic.clear_calls());
     }
 
-    /// How many calls were refused because the quota was used up.
+    /// The number of calls rejected by the quota.
     pub fn quota_violations(&self, tenant: Uuid) -> usize {
         self.with(tenant, |tenant| tenant.traffic.quota_violations)
     }
 
-    /// What happens to a tenant after a page was answered.
+    /// Makes the random updates after a page.
     pub(super) fn stir(&self, tenant: Uuid) {
         self.change(tenant, |tenant, now| {
             for _ in 0..tenant.churn {
@@ -297,7 +297,7 @@ impl World {
         });
     }
 
-    pub(super) fn knows(&self, tenant: Uuid) -> bool {
+    pub(super) fn has_tenant(&self, tenant: Uuid) -> bool {
         let tenants = self.0.tenants.read().unwrap_or_else(PoisonError::into_inner);
         tenants.contains_key(&tenant)
     }
@@ -315,7 +315,7 @@ impl World {
         lock(&self.0.identities).get(client_id).map(Arc::clone)
     }
 
-    /// Judges an assertion of the application for that token endpoint.
+    /// Verifies an assertion of the application for this token endpoint.
     pub(super) fn check_assertion(
         &self,
         text: &str,
@@ -367,7 +367,7 @@ impl World {
     }
 }
 
-/// A test that panicked while it held the lock must not hide its own message behind a poisoned one.
+/// Ignores poisoning: the panic of a test must not be hidden by errors about its lock.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

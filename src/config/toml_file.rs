@@ -10,7 +10,7 @@ use nix::fcntl::OFlag;
 
 use super::environment::Variables;
 use super::errors::ConfigError;
-use crate::postgres::answer;
+use crate::postgres::io_message;
 
 /// Read when neither the command line nor the environment names a file.
 const DEFAULT_FILE: &str = "/etc/incident-sync/incident-sync.toml";
@@ -40,7 +40,7 @@ pub(super) fn parse_file_if(
     let cannot_read = |error: io::Error| match error.kind() {
         io::ErrorKind::PermissionDenied => wrong(format!(
             "cannot read the file: {}. If only the service cannot read it, move any secret into a separate file, then run: chmod go+r {}",
-            answer(&error),
+            io_message(&error),
             path.display()
         )),
         _ => wrong(format!("cannot read the file: {error}")),

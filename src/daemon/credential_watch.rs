@@ -1,4 +1,4 @@
-//! Watches the applications' credentials: when they expire, and whether their files were replaced.
+//! Watches the applications' credentials for expiry and replaced files.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::entra::expiry::{CredentialExpiry, expiries, now};
 use crate::sync::engine::SyncEngine;
 
 const EXPIRY: &str = "incident_sync_credential_expiry_timestamp_seconds";
-/// How soon a replaced file is noticed while no token is requested.
+/// Limits the time until a replaced file is noticed when no token is requested.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Logs credentials that expire soon, and retries parked tenants when the files of their credential have changed.
 pub async fn watch(engine: Arc<SyncEngine>, wake: Arc<Notify>) {
     let mut logged = HashMap::new();
-    let mut seen = HashMap::new();
+    let mut fingerprints = HashMap::new();
     let mut tick = tokio::time::interval(POLL_INTERVAL);
     loop {
         tick.tick().await;
@@ -29,12 +29,13 @@ pub async fn watch(engine: Arc<SyncEngine>, wake: Arc<Notify>) {
         for expiry in &expiries {
             log_expiry(expiry, now(), &mut logged);
         }
-        seen.keys()
+        fingerprints
+            .keys()
             .filter(|credential_id| {
                 expiries.iter().all(|expiry| expiry.credential_id != **credential_id)
             })
             .for_each(clear_metrics);
-        let changed = changed(settings.tenants.values(), &expiries, &mut seen);
+        let changed = changed(settings.tenants.values(), &expiries, &mut fingerprints);
         if changed.is_empty() {
             continue;
         }
@@ -47,7 +48,8 @@ pub async fn watch(engine: Arc<SyncEngine>, wake: Arc<Notify>) {
     }
 }
 
-/// The recorder keeps every series, so a credential that left the configuration would raise alerts.
+/// Resets the metrics of a credential that was removed from the configuration: the recorder keeps every series, which would
+/// raise alerts.
 fn clear_metrics(credential_id: &CredentialId) {
     credential_id.set("incident_sync_credential_refused", 0.0);
     credential_id.set("incident_sync_credential_in_use", 0.0);
@@ -78,8 +80,8 @@ fn log_expiry(
     if logged.insert(credential_id.clone(), stage) == Some(stage) {
         return;
     }
-    let (CredentialId { client_id: app, name: credential, owner }, kind) =
-        (credential_id, expiry.kind);
+    let CredentialId { client_id: app, name: credential, owner } = credential_id;
+    let kind = expiry.kind;
     let what = expiry.describe(now);
     if stage == 0 {
         tracing::error!(
@@ -107,16 +109,16 @@ fn log_expiry(
 fn changed<'a>(
     tenants: impl IntoIterator<Item = &'a Arc<Tenant>>,
     expiries: &[CredentialExpiry],
-    seen: &mut HashMap<CredentialId, Fingerprint>,
+    fingerprints: &mut HashMap<CredentialId, Fingerprint>,
 ) -> Vec<Uuid> {
-    let looked: HashMap<CredentialId, Fingerprint> =
+    let current: HashMap<CredentialId, Fingerprint> =
         expiries.iter().map(|expiry| (expiry.credential_id.clone(), expiry.fingerprint)).collect();
-    let before = std::mem::replace(seen, looked);
+    let before = std::mem::replace(fingerprints, current);
     let is_new = |(credential_id, now): &(&CredentialId, &Fingerprint)| {
         before.get(credential_id).is_some_and(|before| before != *now)
     };
     let new: HashSet<&CredentialId> =
-        seen.iter().filter(is_new).map(|(credential_id, _)| credential_id).collect();
+        fingerprints.iter().filter(is_new).map(|(credential_id, _)| credential_id).collect();
     let has_new = |tenant: &&Arc<Tenant>| {
         tenant.app.credentials().any(|(credential_id, _)| new.contains(&credential_id))
     };

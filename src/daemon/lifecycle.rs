@@ -27,9 +27,9 @@ use crate::sync::progress::Progress;
 use crate::sync::schedule;
 use crate::telemetry;
 
-/// Runs in flight have this long to finish their page.
+/// The time for active runs to finish their page.
 const SOFT_STOP: Duration = Duration::from_secs(6);
-/// From the signal until even a frozen Postgres is killed: the promise is ten seconds in all.
+/// From the signal until a private Postgres that does not stop is killed. The promise is ten seconds in total.
 const HARD_STOP: Duration = Duration::from_secs(9);
 const DATABASE_RETRY: Duration = Duration::from_secs(3);
 const PASSWORD_POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ pub enum DaemonError {
     DispatcherEnded(String),
 }
 
-/// Runs until SIGTERM or SIGINT. `file` is read again on SIGHUP.
+/// Runs until SIGTERM or SIGINT. SIGHUP reloads `file`.
 pub async fn run(config: Config, file: Option<PathBuf>, migrate: bool) -> Result<(), DaemonError> {
     let stop = CancellationToken::new();
     let signals = tokio::spawn(signals::watch(stop.clone()));
@@ -72,7 +72,7 @@ async fn serve(
     migrate: bool,
     stop: &CancellationToken,
 ) -> Result<(), DaemonError> {
-    // Before READY: SIGHUP kills a process without a handler.
+    // Before READY, because SIGHUP kills a process without a handler.
     let hangup = signal(SignalKind::hangup());
     let hangup = hangup.map_err(DaemonError::Hangup)?;
     let metrics = telemetry::start_metrics();
@@ -129,7 +129,7 @@ async fn serve(
     for task in [reloads, passwords, credentials, summaries, watchdog] {
         task.abort();
     }
-    drop(ticks.shutdown().await);
+    let _ = ticks.shutdown().await;
     database.close_by(deadline).await;
     if is_lost {
         return Err(DaemonError::PostgresExited);
@@ -212,7 +212,7 @@ async fn lost_database(database: &OpenDatabase) {
     }
 }
 
-/// Re-reads the password file when the server refuses the password, which may have been changed.
+/// Re-reads the password file when the server rejects the password, because it may have been changed.
 async fn watch_password(store: Store, file: Option<PathBuf>) {
     let mut tick = tokio::time::interval(PASSWORD_POLL_INTERVAL);
     loop {

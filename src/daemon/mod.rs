@@ -1,4 +1,4 @@
-//! What only `run` needs: lifecycle, signals, systemd, reload and the HTTP server.
+//! The daemon of `run`: lifecycle, signals, systemd, reload and the HTTP server.
 
 pub mod credential_watch;
 pub mod http;

@@ -11,12 +11,12 @@ use crate::sync::engine::SyncEngine;
 
 const NOTIFY_DEADLINE: Duration = Duration::from_secs(1);
 
-/// What `systemctl status` shows.
+/// The text that `systemctl status` shows.
 pub(crate) fn status_line(tenants: &[Arc<Tenant>]) -> String {
     format!("Synchronizing {} tenants", tenants.iter().filter(|tenant| tenant.enabled).count())
 }
 
-/// systemd restarts the service when this stops: when the runtime hangs or the dispatcher makes no progress.
+/// Feeds the watchdog of systemd, which restarts the service when the runtime hangs or the dispatcher makes no progress.
 pub(crate) async fn feed_watchdog(engine: Arc<SyncEngine>) {
     let Some(period) = sd_notify::watchdog_enabled() else { return };
     let mut tick = tokio::time::interval(period / 2);
@@ -34,7 +34,7 @@ pub(crate) async fn feed_watchdog(engine: Arc<SyncEngine>) {
         if !is_fresh {
             continue;
         }
-        // One at a time; nothing waits for it.
+        // One notification at a time; nothing waits for it.
         log_failure(
             tokio::task::spawn_blocking(|| sd_notify::notify(&[NotifyState::Watchdog])).await,
         );

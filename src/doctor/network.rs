@@ -14,38 +14,38 @@ use crate::entra::expiry;
 use crate::error::{Peer, SyncError, shown};
 use crate::http_client::{self, Deadlines, HostProbe, ProxyChoice, Route};
 
-/// For a look-up, and for a connection to the proxy.
-const STEP: Duration = Duration::from_secs(10);
-const DEADLINES: Deadlines = Deadlines { connect: STEP, total: Duration::from_secs(20) };
-/// Hosts that are asked at the same time.
-const HOSTS_AT_ONCE: usize = 8;
+/// For a name look-up and for a connection.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+const DEADLINES: Deadlines = Deadlines { connect: STEP_TIMEOUT, total: Duration::from_secs(20) };
+/// Hosts that are probed at the same time.
+const CONCURRENT_HOSTS: usize = 8;
 
-/// How Microsoft is reached.
+/// The path to Microsoft.
 #[derive(Debug, Clone)]
 pub enum Egress {
     /// Without a proxy.
     Direct,
-    /// By the variables of the environment.
+    /// As the variables of the environment say.
     Environment,
-    /// Through this proxy, and why it could not be reached.
+    /// Through this proxy.
     Proxy {
         /// Host and port.
         address: String,
-        /// `None` if it accepts connections.
+        /// Why it accepted no connection; `None` if it did.
         failure: Option<String>,
     },
 }
 
-/// What was seen of a host that tokens or incidents come from.
+/// A probed host of Entra or of the API.
 #[derive(Debug, Clone)]
 pub struct Host {
     /// Scheme, host and port.
     pub origin: String,
-    /// Whether TLS is spoken.
+    /// Whether its URL is https.
     pub is_tls: bool,
-    /// How many addresses its name has; `None` where the proxy resolves it.
+    /// The number of addresses of its name; `None` if the proxy resolves it.
     pub looked_up: Option<Result<usize, String>>,
-    /// What it presented; `None` where an earlier step failed.
+    /// `None` if an earlier step failed.
     pub reached: Option<Result<HostFacts, SyncError>>,
 }
 
@@ -55,21 +55,19 @@ impl Host {
     }
 }
 
-/// What a host showed of itself.
+/// Facts from a response of the host.
 #[derive(Debug, Clone)]
 pub struct HostFacts {
-    /// Seconds that its clock is ahead of this machine's, if it sent the time.
+    /// Seconds that its clock is ahead of this machine's; `None` without a Date header.
     pub ahead: Option<i64>,
-    /// Its certificate.
     pub certificate: Option<CertificateFacts>,
 }
 
-/// A certificate that was accepted.
+/// A trusted certificate.
 #[derive(Debug, Clone)]
 pub struct CertificateFacts {
-    /// Who signed it.
     pub issuer: String,
-    /// When it ends.
+    /// The end of its validity.
     pub ends: DateTime<Utc>,
 }
 
@@ -85,9 +83,9 @@ pub async fn egress(route: &Route) -> Egress {
     }
 }
 
-/// Whether the address accepts connections, or why not.
+/// Connects to an address. The error is the reason of a failure.
 pub async fn connect(host: &str, port: u16) -> Result<(), String> {
-    match tokio::time::timeout(STEP, tokio::net::TcpStream::connect((host, port))).await {
+    match tokio::time::timeout(STEP_TIMEOUT, tokio::net::TcpStream::connect((host, port))).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(NO_ANSWER.to_owned()),
@@ -107,10 +105,10 @@ pub async fn hosts(route: &Route, egress: &Egress, tenants: &[Arc<Tenant>]) -> V
         }
     }
     let client = http_client::probe_client(route, DEADLINES);
-    let looks =
+    let probes =
         origins.into_iter().map(|(origin, (url, peer))| host(&client, egress, origin, url, peer));
-    // Boxed, or the compiler cannot see through the closures that all of this is Send.
-    futures::stream::iter(looks).map(Box::pin).buffered(HOSTS_AT_ONCE).collect().await
+    // Boxed, because the compiler cannot infer that the nested closures are Send.
+    futures::stream::iter(probes).map(Box::pin).buffered(CONCURRENT_HOSTS).collect().await
 }
 
 /// Scheme, host and port.
@@ -125,18 +123,18 @@ fn root(url: &Url) -> Url {
 }
 
 async fn host(client: &Client, egress: &Egress, origin: String, url: Url, peer: Peer) -> Host {
-    // A proxy resolves names itself; the local DNS may not know public names.
+    // A proxy resolves names itself; the local DNS may not resolve public names.
     let looked_up = match egress {
         Egress::Proxy { .. } => None,
         Egress::Direct | Egress::Environment => Some(look_up(&url).await),
     };
-    let is_on = match egress {
+    let is_probed = match egress {
         Egress::Direct => looked_up.as_ref().is_some_and(Result::is_ok),
         Egress::Environment => true,
         Egress::Proxy { failure, .. } => failure.is_none(),
     };
     let is_tls = url.scheme() == "https";
-    let reached = if is_on { Some(reach(client, url, peer).await) } else { None };
+    let reached = if is_probed { Some(reach(client, url, peer).await) } else { None };
     Host { origin, is_tls, looked_up, reached }
 }
 
@@ -145,9 +143,9 @@ async fn look_up(url: &Url) -> Result<usize, String> {
     look_up_name(host, url.port_or_known_default().unwrap_or(443)).await
 }
 
-/// How many addresses a name has.
+/// The number of addresses of a name.
 pub async fn look_up_name(host: &str, port: u16) -> Result<usize, String> {
-    match tokio::time::timeout(STEP, tokio::net::lookup_host((host, port))).await {
+    match tokio::time::timeout(STEP_TIMEOUT, tokio::net::lookup_host((host, port))).await {
         Ok(Ok(addresses)) => match addresses.count() {
             0 => Err("no address found".to_owned()),
             count => Ok(count),

@@ -13,37 +13,34 @@ use crate::store::quota::Quota;
 use crate::sync::page_fetcher;
 use crate::sync::progress::TenantProgress;
 
-/// What was seen of a tenant.
+/// The results of a tenant's probes.
 #[derive(Debug, Clone)]
 pub struct TenantProbe {
-    /// Its name.
     pub name: String,
-    /// What a token for the API should be for.
+    /// The requested scope.
     pub scope: String,
-    /// `None` where Entra was not reached.
+    /// `None` if Entra was not reached.
     pub token: Option<Result<TokenFacts, SyncError>>,
-    /// `None` where the API was not reached.
+    /// `None` if the API was not reached.
     pub call: Option<Result<(), SyncError>>,
 }
 
 /// The claims of a token.
 #[derive(Debug, Clone)]
 pub struct TokenFacts {
-    /// Its tenant and roles.
+    /// Of tenant and roles.
     pub check: TokenCheck,
-    /// Its audience.
     pub audience: Option<String>,
 }
 
-/// What the probe of a tenant needs.
+/// Shared by the probes of all tenants.
 pub struct ProbeContext<'a> {
-    /// Shared by all tenants, so that the circuit breaker limits requests with a refused credential.
+    /// One cache, so that the circuit breaker limits requests with a refused credential.
     pub tokens: &'a TokenCache,
-    /// The API.
     pub incidents: &'a DefenderClient,
     /// Counts the calls; `None` without a usable database.
     pub quota: Option<(&'a Store, Quota)>,
-    /// What is known of the hosts already.
+    /// The results of the hosts' probes.
     pub hosts: &'a [Host],
 }
 
@@ -53,7 +50,8 @@ pub async fn probe(
     context: &ProbeContext<'_>,
     line: &TenantProgress,
 ) -> TenantProbe {
-    let (name, scope) = (tenant.name.clone(), tenant.endpoints.scope.clone());
+    let name = tenant.name.clone();
+    let scope = tenant.endpoints.scope.clone();
     let is_reached = |url| {
         let origin = network::origin(url);
         context.hosts.iter().any(|host| host.origin == origin && host.is_reached())
@@ -87,22 +85,22 @@ async fn call(
                 line.waiting(wait);
                 tokio::time::sleep(wait).await;
             }
-            // The tenant is not in the database before the daemon's first start.
+            // Before the first start of the daemon, the tenant is not in the database.
             Err(SyncError::LeaseLost) => {}
             Err(error) => return Err(error),
         }
     }
-    let answer = ask(tenant, token, context.incidents).await;
-    if let (Some((store, _)), Err(error)) = (&context.quota, &answer) {
+    let result = ask(tenant, token, context.incidents).await;
+    if let (Some((store, _)), Err(error)) = (&context.quota, &result) {
         page_fetcher::record_pause(store, tenant, error).await;
     }
-    answer
+    result
 }
 
 async fn ask(tenant: &Tenant, token: &Token, incidents: &DefenderClient) -> Result<(), SyncError> {
     let request = Request::probe();
     match incidents.page(tenant, token, &request, None).await {
-        // An API that ignores the filter. Only one page of this size may be in memory.
+        // The API ignores the filter. Only one page of this size may be in memory.
         Err(SyncError::BodyTooLarge { peer: Peer::Defender, .. }) => {
             let permit = incidents.large_page_permit().await;
             incidents.page(tenant, token, &request, Some(permit)).await.map(drop)

@@ -1,32 +1,32 @@
-//! Which credentials Entra accepts and refuses: one probe for a refused credential instead of a request for each tenant.
+//! The circuit breaker of credentials: one probe of a refused credential instead of a request for each tenant.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
+
 use super::Tenant;
 use super::credential::{Credential, CredentialId, Fingerprint};
 use crate::error::{BREAKER_PROBE, IDENTITY_PROBE, SyncError};
 use crate::tenant::TenantId;
-use parking_lot::{Mutex, MutexGuard};
 
-/// A token request that hangs delays the first request of other tenants by no more.
-const TURN_PATIENCE: Duration = Duration::from_secs(1);
+/// The longest time that a hanging token request delays the first request of other tenants.
+const TURN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The state of all credentials.
 #[derive(Debug, Default)]
 pub(super) struct CircuitBreaker {
     credentials: Mutex<HashMap<CredentialId, CredentialState>>,
-    /// Which of the credentials of an app last obtained a token.
+    /// The name of the credential that last obtained a token, by the credentials of an app.
     in_use: Mutex<HashMap<Vec<CredentialId>, &'static str>>,
 }
 
 #[derive(Debug, Default)]
 struct CredentialState {
-    /// Obtained a token, and was not refused since.
+    /// Set by a token, cleared by a refusal.
     accepted: Option<Fingerprint>,
     refusals: Option<Refusals>,
-    /// Held during a request by a credential that is not accepted yet.
+    /// Locked during a request with a credential that was not accepted yet.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -36,10 +36,10 @@ struct Refusals {
     /// A credential with another fingerprint may be accepted.
     fingerprint: Fingerprint,
     tenants: HashSet<TenantId>,
-    /// The last one.
+    /// Of the last refusal.
     error: SyncError,
     /// `None` allows a probe immediately.
-    last_asked: Option<Instant>,
+    last_probe: Option<Instant>,
 }
 
 impl CircuitBreaker {
@@ -47,15 +47,16 @@ impl CircuitBreaker {
         self.credentials.lock()
     }
 
-    /// Allows an immediate probe of each refused credential. The refusals are kept, so that the next one is not logged as new.
+    /// Permits an immediate probe of each refused credential. The refusals are kept, so that the next one is not logged as
+    /// new.
     pub(super) fn probe_refused(&self) {
         for refusals in self.lock().values_mut().filter_map(|state| state.refusals.as_mut()) {
-            refusals.last_asked = None;
+            refusals.last_probe = None;
         }
     }
 
-    /// Waits, for a short time, for the first request by a credential that is not accepted yet: otherwise all tenants in
-    /// flight would be refused before the second refusal is known.
+    /// Waits a short time for the first request with a credential that was not accepted yet. Otherwise the requests of all
+    /// running tenants would be refused before the second refusal is known.
     pub(super) async fn turn(
         &self,
         credential_id: &CredentialId,
@@ -69,11 +70,11 @@ impl CircuitBreaker {
             }
             Arc::clone(&state.turn)
         };
-        tokio::time::timeout(TURN_PATIENCE, turn.lock_owned()).await.ok()
+        tokio::time::timeout(TURN_TIMEOUT, turn.lock_owned()).await.ok()
     }
 
-    /// Fails for a credential that is refused, except for one probe in a while. A credential that was refused for two tenants
-    /// is refused for all. One failure of the managed identity endpoint is enough, and the while is short.
+    /// Fails for a refused credential, except for one probe per interval. Two tenants with a refusal stand for all. For the
+    /// managed identity endpoint one failure is enough, and the interval is short.
     pub(super) fn check(
         &self,
         credential_id: &CredentialId,
@@ -86,10 +87,11 @@ impl CircuitBreaker {
             return Ok(());
         };
         let is_transient = refusals.error.is_transient();
-        let (probe, enough) = if is_transient { (IDENTITY_PROBE, 1) } else { (BREAKER_PROBE, 2) };
-        let is_probe_due = refusals.last_asked.is_none_or(|asked| asked.elapsed() >= probe);
-        if refusals.tenants.len() < enough || is_probe_due {
-            refusals.last_asked = Some(Instant::now());
+        let (interval, threshold) =
+            if is_transient { (IDENTITY_PROBE, 1) } else { (BREAKER_PROBE, 2) };
+        let is_probe_due = refusals.last_probe.is_none_or(|last| last.elapsed() >= interval);
+        if refusals.tenants.len() < threshold || is_probe_due {
+            refusals.last_probe = Some(Instant::now());
             return Ok(());
         }
         let code = refusals.error.shared_credential_code().unwrap_or_default();
@@ -100,8 +102,8 @@ impl CircuitBreaker {
         })
     }
 
-    /// Records a refusal. Logs the first one of this credential, and one with a reason of another class.
-    pub(super) fn note_refusal(
+    /// Records a refusal. Logs the first one of a credential, and one of another class.
+    pub(super) fn record_refusal(
         &self,
         tenant: &Tenant,
         credential_id: &CredentialId,
@@ -110,21 +112,23 @@ impl CircuitBreaker {
         error: &SyncError,
     ) {
         credential_id.set("incident_sync_credential_refused", 1.0);
-        if !self.record_refusal(tenant, credential_id, fingerprint, error) {
+        if !self.update_refusals(tenant, credential_id, fingerprint, error) {
             return;
         }
-        let (diagnosis, whose, kind) = (error.diagnosis(), whose(credential_id), credential.kind());
+        let diagnosis = error.diagnosis();
+        let owner = owner_label(credential_id);
+        let kind = credential.kind();
         let what = if error.is_transient() { "is temporarily unusable" } else { "was refused" };
         let name = &credential_id.name;
         tracing::error!(
             app = credential_id.client_id, credential = name, tenant.name = credential_id.owner, kind,
             class = diagnosis.class.as_str(), owner = diagnosis.owner.as_str(), advice = &*diagnosis.advice, error = %error,
-            "{whose} credential {what}: {name} ({kind})"
+            "{owner} credential {what}: {name} ({kind})"
         );
     }
 
-    /// Answers whether the refusal is new.
-    fn record_refusal(
+    /// Returns whether the refusal is to be logged.
+    fn update_refusals(
         &self,
         tenant: &Tenant,
         credential_id: &CredentialId,
@@ -134,19 +138,20 @@ impl CircuitBreaker {
         let mut credentials = self.lock();
         let state = credentials.entry(credential_id.clone()).or_default();
         state.accepted = None;
-        let known = state.refusals.take().filter(|refusals| refusals.fingerprint == fingerprint);
-        let is_new = known
+        let earlier = state.refusals.take().filter(|refusals| refusals.fingerprint == fingerprint);
+        let is_new = earlier
             .as_ref()
             .is_none_or(|refusals| refusals.error.diagnosis().class != error.diagnosis().class);
-        let last_asked = known.as_ref().map_or(Some(Instant::now()), |known| known.last_asked);
-        let mut tenants = known.map(|refusals| refusals.tenants).unwrap_or_default();
+        let last_probe =
+            earlier.as_ref().map_or(Some(Instant::now()), |earlier| earlier.last_probe);
+        let mut tenants = earlier.map(|refusals| refusals.tenants).unwrap_or_default();
         tenants.insert(tenant.id);
-        state.refusals = Some(Refusals { fingerprint, tenants, error: error.clone(), last_asked });
+        state.refusals = Some(Refusals { fingerprint, tenants, error: error.clone(), last_probe });
         is_new
     }
 
     /// Records that this credential obtained a token. Logs a change.
-    pub(super) fn note_success(
+    pub(super) fn record_success(
         &self,
         tenant: &Tenant,
         credential_id: &CredentialId,
@@ -169,18 +174,18 @@ impl CircuitBreaker {
         let mut in_use = self.in_use.lock();
         let before = in_use.insert(credential_ids, name);
         if before != Some(name) || was_refused {
-            let whose = whose(credential_id);
+            let owner = owner_label(credential_id);
             tracing::info!(
                 app = credential_id.client_id,
                 credential = name,
                 tenant.name = credential_id.owner,
                 kind = credential.kind(),
-                "tokens are obtained with {whose} credential: {name}"
+                "Using {owner} credential for tokens: {name}"
             );
         }
     }
 }
 
-fn whose(credential_id: &CredentialId) -> &'static str {
+fn owner_label(credential_id: &CredentialId) -> &'static str {
     if credential_id.owner.is_some() { "the tenant's own" } else { "the application's" }
 }

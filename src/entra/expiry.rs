@@ -1,4 +1,4 @@
-//! When the applications' credentials expire.
+//! The expiry of the applications' credentials.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,31 +12,30 @@ use uuid::Uuid;
 use super::Tenant;
 use crate::entra::credential::{Credential, CredentialId, Fingerprint};
 
-/// Credentials whose files are read concurrently.
+/// The number of credentials whose files are read concurrently.
 const CONCURRENT_READS: usize = 16;
 /// Days before the expiry at which a warning is logged.
 const WARNINGS: [i64; 3] = [1, 7, 30];
 
-/// When a credential ends.
+/// The expiry of a credential.
 #[derive(Debug, Clone)]
 pub struct CredentialExpiry {
-    /// Which one.
     pub credential_id: CredentialId,
-    /// What kind of credential.
+    /// Such as `certificate`, for people.
     pub kind: &'static str,
-    /// `None` where it does not expire or the expiry is unknown.
+    /// `None` if it does not expire or the expiry is unknown.
     pub expires: Option<DateTime<Utc>>,
-    /// The configured expiry is that of the previous secret.
+    /// Whether the configured expiry is that of the previous secret.
     pub is_renewed: bool,
-    /// Why its files cannot be used; the last good version stays in use.
+    /// Why its files cannot be used; the last valid version stays in use.
     pub problem: Option<String>,
-    /// Changes when its files are replaced.
+    /// Changes when the files are replaced.
     pub fingerprint: Fingerprint,
 }
 
 impl CredentialExpiry {
-    /// How near it is: the smallest number of days among 30, 7 and 1 that is not less than what is left, 0 after the end;
-    /// `None` while there is time.
+    /// The smallest of 30, 7 and 1 days that is not less than the remaining time; 0 after the expiry; `None` if more than 30
+    /// days remain.
     pub fn stage(&self, now: DateTime<Utc>) -> Option<i64> {
         let left = self.expires?.signed_duration_since(now);
         if left.num_seconds() <= 0 {
@@ -45,7 +44,7 @@ impl CredentialExpiry {
         WARNINGS.into_iter().find(|days| left <= TimeDelta::days(*days))
     }
 
-    /// In words, for people.
+    /// A sentence for people.
     pub fn describe(&self, now: DateTime<Utc>) -> String {
         let Self { credential_id, kind, .. } = self;
         let end = match self.expires {
@@ -58,9 +57,8 @@ impl CredentialExpiry {
             }
             None => "renewed automatically".to_owned(),
             Some(end) => {
-                let (days, last) =
-                    (end.signed_duration_since(now).num_days(), end - TimeDelta::seconds(1));
-                let last = last.format("%Y-%m-%d");
+                let days = end.signed_duration_since(now).num_days();
+                let last = (end - TimeDelta::seconds(1)).format("%Y-%m-%d");
                 if end <= now {
                     format!("expired on {last}")
                 } else {
@@ -74,12 +72,12 @@ impl CredentialExpiry {
     }
 }
 
-/// The machine's clock, by which certificates and secrets expire.
+/// The machine's clock, which determines the expiry of certificates and secrets.
 pub fn now() -> DateTime<Utc> {
     SystemTime::now().into()
 }
 
-/// The credentials of these tenants' applications, each once, by their files as they are now.
+/// The credentials of these tenants' applications, each once, read from their current files.
 pub async fn expiries<'a>(
     tenants: impl IntoIterator<Item = &'a Arc<Tenant>>,
 ) -> Vec<CredentialExpiry> {
@@ -89,16 +87,21 @@ pub async fn expiries<'a>(
             found.entry(credential_id).or_insert_with(|| Arc::clone(credential));
         }
     }
-    let looks =
+    let reads =
         found.into_iter().map(|(credential_id, credential)| expiry(credential_id, credential));
-    futures::stream::iter(looks).buffered(CONCURRENT_READS).collect().await
+    futures::stream::iter(reads).buffered(CONCURRENT_READS).collect().await
 }
 
 async fn expiry(credential_id: CredentialId, credential: Arc<Credential>) -> CredentialExpiry {
     let (_, fingerprint) = credential.client_auth(&credential_id).await;
-    let (kind, expires, problem) = (credential.kind(), credential.expires(), credential.problem());
-    let is_renewed = credential.is_expiry_outdated();
-    CredentialExpiry { credential_id, kind, expires, is_renewed, problem, fingerprint }
+    CredentialExpiry {
+        credential_id,
+        kind: credential.kind(),
+        expires: credential.expires(),
+        is_renewed: credential.is_expiry_outdated(),
+        problem: credential.problem(),
+        fingerprint,
+    }
 }
 
 /// The expiry of the credentials of a tenant, for `status --json`.

@@ -1,4 +1,4 @@
-//! A file with a secret. Its permissions are checked at each reading, because files are replaced at run time.
+//! A file with a secret. Its permissions are checked at each read, because files are replaced at run time.
 
 use std::fs::{File, Metadata};
 use std::io::Read;
@@ -9,13 +9,12 @@ use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use secrecy::SecretString;
 
-/// Passwords and certificates are shorter; a wrong path may lead to a disk image.
-const LARGEST: u64 = 64 * 1024;
+/// Limits the memory for a wrong path, such as that of a disk image. Passwords and certificates are smaller.
+const BYTES_MAX: u64 = 64 * 1024;
 
 /// The location of a secret, and the parts of it that messages may show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretFile {
-    /// The file.
     pub path: PathBuf,
     /// The folders searched, if the file was named without a folder. The name may be a secret that was pasted into the wrong
     /// key, so messages do not show it.
@@ -31,20 +30,20 @@ impl SecretFile {
         one_line(&text).map_err(|problem| self.wrong(problem))
     }
 
-    /// The contents of the file, which must be closed to other users.
+    /// The content of the file, which must be closed to other users.
     pub fn bytes(&self) -> Result<Vec<u8>, String> {
         self.bytes_where(|_| true)
     }
 
-    /// The contents of the file, without a check of its permissions.
+    /// The content of the file, without a check of its permissions.
     pub fn open_bytes(&self) -> Result<Vec<u8>, String> {
         self.bytes_where(|_| false)
     }
 
-    /// The contents of the file. If they are secret, the file must belong to this user or root and be closed to others. The
-    /// check uses the open file: another one may have taken its name since.
+    /// The content of the file. If it is secret, the file must belong to this user or root and be closed to others. The open
+    /// file is checked, because another one may get its name meanwhile.
     pub fn bytes_where(&self, is_secret: impl FnOnce(&[u8]) -> bool) -> Result<Vec<u8>, String> {
-        // Otherwise a pipe without a writer would block.
+        // Opening a pipe without a writer would block.
         let flags = OFlag::O_NONBLOCK.bits();
         let file = File::options().read(true).custom_flags(flags).open(&self.path);
         let file = file.map_err(|error| self.cannot_read(&error))?;
@@ -56,8 +55,10 @@ impl SecretFile {
             ));
         }
         let mut bytes = Vec::new();
-        file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| self.cannot_read(&error))?;
-        if bytes.len() as u64 > LARGEST {
+        file.take(BYTES_MAX + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| self.cannot_read(&error))?;
+        if bytes.len() as u64 > BYTES_MAX {
             return Err(self.wrong("is larger than 64 KiB"));
         }
         if is_secret(&bytes) && !self.is_guarded {
@@ -66,20 +67,22 @@ impl SecretFile {
         Ok(bytes)
     }
 
-    /// Fails if another user may read the file or change its mode.
+    /// Fails if another user can read the file or change its mode.
     fn check_closed(&self, about: &Metadata) -> Result<(), String> {
         let path =
             if self.bare.is_some() { String::new() } else { format!(" {}", self.path.display()) };
-        let (label, places, us) = (self.label(), self.places(), geteuid().as_raw());
+        let label = self.label();
+        let locations = self.locations();
+        let service = geteuid().as_raw();
         if about.permissions().mode() & 0o077 != 0 {
             return Err(format!(
-                "{label}{places} is open to other users. Close it with `chmod 600{path}`"
+                "{label}{locations} is open to other users. Close it with `chmod 600{path}`"
             ));
         }
-        if about.uid() != 0 && about.uid() != us {
+        if about.uid() != 0 && about.uid() != service {
             let owner = about.uid();
             return Err(format!(
-                "{label}{places} belongs to user {owner}, who can read and replace it. Give it to the service's user with `chown {us}{path}`"
+                "{label}{locations} belongs to user {owner}, who can read and replace it. Give it to the service user with `chown {service}{path}`"
             ));
         }
         Ok(())
@@ -95,13 +98,14 @@ impl SecretFile {
     }
 
     fn cannot_read(&self, error: &std::io::Error) -> String {
-        let (label, places) = (self.label(), self.places());
+        let label = self.label();
+        let locations = self.locations();
         format!(
-            "cannot read {label}{places}: {error}. Create it with mode 0600, owned by the service's user"
+            "cannot read {label}{locations}: {error}. Create it with mode 0600, owned by the service user"
         )
     }
 
-    fn places(&self) -> &str {
+    fn locations(&self) -> &str {
         self.bare.as_deref().unwrap_or_default()
     }
 
@@ -128,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_of_other_mode_or_owner_is_refused() {
+    fn file_of_other_mode_or_owner_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         fs::write(&path, "x").unwrap();
@@ -146,14 +150,14 @@ mod tests {
                 "{refused}"
             );
             let bare = SecretFile { bare: Some(" in /etc".into()), ..file.clone() };
-            assert!(!bare.bytes().unwrap_err().contains("secret`"), "a name may be a secret");
+            assert!(!bare.bytes().unwrap_err().contains("secret`"), "the name may be a secret");
             assert!(file.open_bytes().is_ok());
             assert!(SecretFile { is_guarded: true, ..file }.bytes().is_ok());
         }
     }
 
     #[test]
-    fn pipe_is_refused_without_blocking() {
+    fn pipe_is_rejected_without_blocking() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pipe");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();

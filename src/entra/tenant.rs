@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::credential::App;
 use crate::tenant::{Endpoints, Retention, TenantId};
 
-/// One customer tenant as configured.
+/// A customer tenant as configured.
 #[derive(Debug, Clone)]
 pub struct Tenant {
     pub id: TenantId,
@@ -16,7 +16,7 @@ pub struct Tenant {
     pub labels: BTreeMap<String, String>,
     /// Whether the tenant is polled at all.
     pub enabled: bool,
-    /// Where its token and its incidents come from.
+    /// For its token and its incidents.
     pub endpoints: Endpoints,
     /// The application that reads it.
     pub app: Arc<App>,

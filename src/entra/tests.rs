@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use super::claims::{self, TokenCheck};
 use super::credential::Credential;
 use super::token_cache::CacheEntry;
-use super::token_reply::{LIFETIME, read_reply, refusal};
+use super::token_reply::{LIFETIME, read_error, read_reply};
 use super::{Tenant, Token, TokenCache};
 use crate::error::SyncError;
 use crate::http_client;
@@ -91,14 +91,14 @@ fn token_replies_of_both_versions_are_read() {
 #[test]
 fn error_reply_becomes_facts() {
     let documented = include_str!("../../tests/data/entra_token_error.json");
-    let SyncError::Entra { status, error, codes, trace_id, .. } = refusal(400, documented, None)
+    let SyncError::Entra { status, error, codes, trace_id, .. } = read_error(400, documented, None)
     else {
         panic!("wrong kind")
     };
     assert_eq!((status, error.as_str(), codes.as_slice()), (400, "invalid_scope", &[70_011][..]));
     assert_eq!(trace_id, "0000aaaa-11bb-cccc-dd33-eeeeee333333");
-    assert!(matches!(refusal(502, "<html>", None), SyncError::Entra { status: 502, .. }));
-    assert!(matches!(refusal(407, "<html>", None), SyncError::TokenReply { .. }));
+    assert!(matches!(read_error(502, "<html>", None), SyncError::Entra { status: 502, .. }));
+    assert!(matches!(read_error(407, "<html>", None), SyncError::TokenReply { .. }));
 }
 
 #[test]
@@ -159,11 +159,11 @@ fn any_refusal_is_short_and_printable() {
         let status = 300 + u16::try_from(random.below(300)).unwrap();
         let body = documented.mutated(&mut random).to_string();
         for body in [&body, &garbled(&body, &mut random)] {
-            let error = refusal(status, body, None);
-            let told = error.to_string();
-            assert!(told.chars().count() < 300 && !told.contains(char::is_control), "{told:?}");
+            let error = read_error(status, body, None);
+            let text = error.to_string();
+            assert!(text.chars().count() < 300 && !text.contains(char::is_control), "{text:?}");
             error.diagnosis();
-            read += usize::from(told.contains("AADSTS70011 "));
+            read += usize::from(text.contains("AADSTS70011 "));
         }
     });
     assert!(read > 0, "no code was read");
@@ -172,7 +172,7 @@ fn any_refusal_is_short_and_printable() {
 #[test]
 fn malformed_field_of_refusal_hides_no_other() {
     let body = r#"{"error":null,"error_codes":[7000222,"x",-1,1e99],"trace_id":"a\u0000\nb"}"#;
-    let SyncError::Entra { error, codes, trace_id, .. } = refusal(401, body, None) else {
+    let SyncError::Entra { error, codes, trace_id, .. } = read_error(401, body, None) else {
         panic!("wrong kind")
     };
     assert_eq!((error.as_str(), codes.as_slice(), trace_id.as_str()), ("", &[7_000_222][..], "ab"));

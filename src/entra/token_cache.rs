@@ -1,4 +1,4 @@
-//! The tokens of all tenants: requested once in their lifetime, and shared by all callers that wait.
+//! The tokens of all tenants. Each is requested once in its lifetime and shared by all waiting callers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use super::token_request::{Token, TokenRequests};
 use crate::error::{Retry, SyncError};
 use crate::tenant::TenantId;
 
-/// After a failed renewal the next one waits this long, while the current token lasts.
+/// The pause after a failed renewal while the current token is valid.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
 
-/// Authority, tenant, client id and scope: equal keys share a token.
+/// Authority, tenant, client id and scope. Equal keys share a token.
 type Key = (Url, TenantId, String, String);
 /// Authority and client id. Entra throttles an app, not a tenant.
 type ThrottledApp = (Url, String);
@@ -32,7 +32,6 @@ pub(super) struct CacheEntry {
     pub(super) failure: Option<(Instant, SyncError)>,
 }
 
-/// The tokens of all tenants.
 #[derive(Debug)]
 pub struct TokenCache {
     requests: TokenRequests,
@@ -40,21 +39,20 @@ pub struct TokenCache {
     /// The lock of an entry is held during its request, so that there is one request at a time for each token.
     entries: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<CacheEntry>>>>,
     /// Until when Entra throttles an app.
-    holds: Mutex<HashMap<ThrottledApp, Instant>>,
+    throttled: Mutex<HashMap<ThrottledApp, Instant>>,
 }
 
 impl TokenCache {
-    /// An empty cache.
     pub fn new(client: Client) -> Self {
         Self {
             requests: TokenRequests::new(client),
             breaker: CircuitBreaker::default(),
             entries: Mutex::default(),
-            holds: Mutex::default(),
+            throttled: Mutex::default(),
         }
     }
 
-    /// The tenant's token, from the cache while it lasts. Callers that wait for the same request share its result.
+    /// The tenant's token, from the cache while it is valid. Callers that wait for the same request share its result.
     pub async fn get(&self, tenant: &Tenant) -> Result<Arc<Token>, SyncError> {
         let called = Instant::now();
         let entry = self.entry(tenant);
@@ -65,15 +63,15 @@ impl TokenCache {
         {
             return Ok(Arc::clone(token));
         }
-        // A request that failed while this caller waited for the lock was its request, too.
+        // A request that failed while this caller waited for the lock answers this caller, too.
         if let Some((_, error)) = entry.failure.as_ref().filter(|(failed, _)| *failed >= called) {
             return Err(error.clone());
         }
-        let result = match self.check_hold(tenant) {
+        let result = match self.check_throttling(tenant) {
             Ok(()) => self.request(tenant).await,
-            Err(held) => Err(held),
+            Err(throttled) => Err(throttled),
         };
-        self.note_hold(tenant, result.as_ref().err());
+        self.record_throttling(tenant, result.as_ref().err());
         match result {
             Ok(token) => {
                 let token = Arc::new(token);
@@ -90,7 +88,7 @@ impl TokenCache {
                 {
                     tracing::debug!(
                         tenant.id = %tenant.id, tenant.name = tenant.name, error = %error,
-                        "token renewal failed; using the current token until it expires"
+                        "Token renewal failed; using the current token until it expires"
                     );
                     entry.renew_at = Some(token.ends.min(now + RENEWAL_PAUSE));
                     return Ok(token);
@@ -102,12 +100,12 @@ impl TokenCache {
         }
     }
 
-    /// Drops a token that the API did not accept.
+    /// Removes a token that the API did not accept.
     pub async fn forget(&self, tenant: &Tenant) {
         *self.entry(tenant).lock().await = CacheEntry::default();
     }
 
-    /// Allows an immediate probe of each refused credential, as after a reload of the configuration.
+    /// Permits an immediate probe of each refused credential, as after a reload of the configuration.
     pub fn probe_refused(&self) {
         self.breaker.probe_refused();
     }
@@ -124,34 +122,34 @@ impl TokenCache {
         Arc::clone(entries.entry(key).or_default())
     }
 
-    /// While Entra throttles the app, a request for any of its tenants would only prolong that.
-    fn check_hold(&self, tenant: &Tenant) -> Result<(), SyncError> {
-        let holds = self.holds.lock();
-        let until = holds.get(&throttled_app(tenant)).copied();
+    /// Fails while Entra throttles the app, because a request for any of its tenants would prolong the throttling.
+    fn check_throttling(&self, tenant: &Tenant) -> Result<(), SyncError> {
+        let throttled = self.throttled.lock();
+        let until = throttled.get(&throttled_app(tenant)).copied();
         let left = until.and_then(|until| until.checked_duration_since(Instant::now()));
         left.filter(|left| !left.is_zero())
             .map_or(Ok(()), |left| Err(SyncError::EntraHold { left }))
     }
 
-    fn note_hold(&self, tenant: &Tenant, error: Option<&SyncError>) {
+    fn record_throttling(&self, tenant: &Tenant, error: Option<&SyncError>) {
         if let Some(SyncError::Entra { status: 429, .. }) = error
             && let Some(Retry::After(pause)) = error.map(|error| error.diagnosis().retry)
         {
-            let mut holds = self.holds.lock();
-            holds.insert(throttled_app(tenant), Instant::now() + pause);
+            let mut throttled = self.throttled.lock();
+            throttled.insert(throttled_app(tenant), Instant::now() + pause);
         }
     }
 
-    /// With the first credential; with the next one if Entra refuses the first.
+    /// Requests a token with the first credential, or with the next one if Entra refuses the first.
     async fn request(&self, tenant: &Tenant) -> Result<Token, SyncError> {
-        let mut refused = None;
+        let mut refusal = None;
         for (credential_id, credential) in tenant.app.credentials() {
             match Box::pin(self.request_with(tenant, &credential_id, credential)).await {
-                Err(error) if error.is_credential_error() => refused = refused.or(Some(error)),
+                Err(error) if error.is_credential_error() => refusal = refusal.or(Some(error)),
                 other => return other,
             }
         }
-        Err(refused.expect("an app has a credential"))
+        Err(refusal.expect("an app has at least one credential"))
     }
 
     async fn request_with(
@@ -175,12 +173,12 @@ impl TokenCache {
         let label = if result.is_ok() { "ok" } else { "error" };
         metrics::counter!("incident_sync_token_requests_total", "result" => label).increment(1);
         match &result {
-            Ok(_) => self.breaker.note_success(tenant, credential_id, fingerprint, credential),
+            Ok(_) => self.breaker.record_success(tenant, credential_id, fingerprint, credential),
             Err(error) if error.shared_credential_code().is_some() => {
                 if let ClientAuth::ManagedIdentity(identity) = &*auth {
                     identity.forget().await;
                 }
-                self.breaker.note_refusal(tenant, credential_id, fingerprint, credential, error);
+                self.breaker.record_refusal(tenant, credential_id, fingerprint, credential, error);
             }
             Err(_) => {}
         }

@@ -1,4 +1,4 @@
-//! The answers of a token endpoint, read into a token or into facts about the refusal.
+//! Parses the responses of a token endpoint into a token or into facts about the error.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use serde_json::value::RawValue;
 use crate::error::SyncError;
 use crate::http_client;
 
-/// A token reply has a few kilobytes.
+/// A token response has a few kilobytes.
 pub(super) const REPLY_BYTES_MAX: usize = 64 * 1024;
-/// Lifetimes in seconds that are accepted; others are cut to these bounds.
+/// The range of accepted lifetimes in seconds; others are clamped.
 pub(super) const LIFETIME: std::ops::RangeInclusive<u64> = 60..=86_400;
-/// The lifetime of a token whose reply states none.
+/// The lifetime if the response states none.
 const LIFETIME_DEFAULT: u64 = 300;
 
 /// Token and lifetime. v1 sends numbers as strings, v2 as numbers.
@@ -26,10 +26,10 @@ pub(super) fn read_reply(body: &str) -> Result<(SecretString, Duration), SyncErr
         expires_in: Option<Value>,
     }
     let reply: Reply = serde_json::from_str(body)
-        .map_err(|_| SyncError::TokenReply { what: "it is not the JSON of a token reply" })?;
+        .map_err(|_| SyncError::TokenReply { what: "it is not the JSON of a token response" })?;
     let token = reply.access_token.filter(|token| !token.expose_secret().is_empty());
     let token = token.ok_or(SyncError::TokenReply { what: "access_token is missing" })?;
-    // A line break would end the header that carries the token.
+    // A line break would end the header of the token.
     if !token.expose_secret().bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
         return Err(SyncError::TokenReply { what: "access_token contains invalid characters" });
     }
@@ -49,8 +49,8 @@ pub(super) fn read_reply(body: &str) -> Result<(SecretString, Duration), SyncErr
     Ok((token, Duration::from_secs(seconds)))
 }
 
-/// Source: `MicrosoftDocs/entra-docs`, `reference-error-codes.md`. The description is free text and is left out.
-pub(super) fn refusal(status: u16, body: &str, retry_after: Option<Duration>) -> SyncError {
+/// Source: `MicrosoftDocs/entra-docs`, `reference-error-codes.md`. The description is free text and is omitted.
+pub(super) fn read_error(status: u16, body: &str, retry_after: Option<Duration>) -> SyncError {
     let is_json = serde_json::from_str::<IgnoredAny>(body).is_ok();
     if !is_json && status < 500 && status != 429 {
         return SyncError::TokenReply { what: "it is an error that is not JSON" };

@@ -1,4 +1,4 @@
-//! One token request: the form, the client's authentication, the answer.
+//! One token request: form, client authentication, response.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,15 +9,15 @@ use secrecy::{ExposeSecret, SecretString};
 use super::Tenant;
 use super::claims::{self, TokenCheck};
 use super::credential::ClientAuth;
-use super::token_reply::{REPLY_BYTES_MAX, read_reply, refusal};
+use super::token_reply::{REPLY_BYTES_MAX, read_error, read_reply};
 use crate::error::{Peer, SyncError};
 use crate::http_client;
 use crate::tenant::TokenVersion;
 
-/// A token is renewed this long before it ends, or a tenth of its life before, whichever is shorter.
+/// How long before its expiry a token is renewed; a tenth of its lifetime if that is shorter.
 const RENEW_EARLY: Duration = Duration::from_secs(300);
-/// A smaller difference of the clocks cannot be the reason of a refusal, in seconds.
-const SKEW_WORTH_A_RETRY: u64 = 60;
+/// In seconds. A smaller difference of the clocks does not cause a rejection.
+const RETRIED_SKEW_MIN: u64 = 60;
 
 /// An access token for one tenant.
 #[derive(Debug)]
@@ -33,12 +33,12 @@ impl Token {
         self.value.expose_secret()
     }
 
-    /// The result of the check of its claims.
+    /// The result of checking its claims.
     pub fn check(&self) -> TokenCheck {
         self.check
     }
 
-    /// The service that the token is for, if it can be read.
+    /// The audience, if the token is readable.
     pub fn audience(&self) -> Option<String> {
         claims::audience(self.bearer())
     }
@@ -48,7 +48,7 @@ impl Token {
 #[derive(Debug)]
 pub(super) struct TokenRequests {
     client: Client,
-    /// Seconds that Entra's clock is ahead of this machine's; learned when an assertion is refused for its time.
+    /// Seconds that Entra's clock is ahead of this machine's; measured when an assertion is rejected for its time.
     skew: AtomicI64,
 }
 
@@ -57,7 +57,7 @@ impl TokenRequests {
         Self { client, skew: AtomicI64::new(0) }
     }
 
-    /// Requests a token. An assertion that is refused for its time is signed again by Entra's clock, once.
+    /// Requests a token. An assertion that is rejected for its time is signed again once, with Entra's time.
     pub(super) async fn request(
         &self,
         tenant: &Tenant,
@@ -66,15 +66,15 @@ impl TokenRequests {
         let skew = self.skew.load(Ordering::Relaxed);
         let result = Box::pin(self.send(tenant, auth)).await;
         let is_clock_skew = result.as_ref().is_err_and(is_clock_skew);
-        let learned = self.skew.load(Ordering::Relaxed);
+        let measured = self.skew.load(Ordering::Relaxed);
         if is_clock_skew
             && matches!(auth, ClientAuth::Certificate(_))
-            && learned.abs_diff(skew) > SKEW_WORTH_A_RETRY
+            && measured.abs_diff(skew) > RETRIED_SKEW_MIN
         {
             tracing::warn!(
                 owner = "operator",
-                seconds = learned,
-                "this machine's clock differs from Entra's; assertions now use Entra's time"
+                seconds = measured,
+                "This machine's clock differs from Entra's; assertions now use Entra's time"
             );
             return Box::pin(self.send(tenant, auth)).await;
         }
@@ -106,8 +106,8 @@ impl TokenRequests {
                 "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
             ));
         }
-        let sent = self.client.post(url).form(&form).send().await;
-        let response = sent.map_err(|error| http_client::transport(Peer::Entra, error))?;
+        let response = self.client.post(url).form(&form).send().await;
+        let response = response.map_err(|error| http_client::transport(Peer::Entra, error))?;
         let status = response.status();
         if status.is_redirection() {
             return Err(SyncError::Redirected { peer: Peer::Entra, status: status.as_u16() });
@@ -116,7 +116,7 @@ impl TokenRequests {
         let retry_after = http_client::retry_after(response.headers());
         if !status.is_success() {
             let body = http_client::read_refusal(response, Peer::Entra).await?;
-            let error = refusal(status.as_u16(), &body, retry_after);
+            let error = read_error(status.as_u16(), &body, retry_after);
             if let (true, Some(server)) = (is_clock_skew(&error), server_time) {
                 self.skew.store(server.timestamp() - unix_now(), Ordering::Relaxed);
             }
@@ -128,7 +128,7 @@ impl TokenRequests {
         if check == TokenCheck::Unreadable {
             tracing::warn!(
                 tenant.id = %tenant.id, tenant.name = tenant.name,
-                "the token cannot be read, so its tenant is not verified; using it anyway"
+                "The token is not readable, so its tenant is not verified; using it anyway"
             );
         }
         let ends = Instant::now() + lifetime;

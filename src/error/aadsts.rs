@@ -1,5 +1,5 @@
 //! Entra's error codes and their meaning. Source: `MicrosoftDocs/entra-docs`, `reference-error-codes.md`,
-//! which also says that codes are hints: the HTTP status and the `error` word decide where a code is unknown.
+//! according to which codes are hints: for an unknown code, the HTTP status and the `error` word decide.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(super) fn diagnosis(status: u16, error: &str, codes: &[u32]) -> Diagnosis {
 /// Codes with one cause and one fix.
 #[derive(Debug, Clone, Copy)]
 pub struct KnownCode {
-    /// The numbers behind `AADSTS`.
+    /// The numbers after `AADSTS`.
     pub codes: &'static [u32],
     class: ErrorClass,
     owner: Owner,
@@ -40,7 +40,7 @@ impl KnownCode {
     }
 }
 
-/// Every tenant of the app fails alike.
+/// Affects every tenant of the app.
 const fn credential(codes: &'static [u32], advice: &'static str) -> KnownCode {
     KnownCode {
         shared: true,
@@ -65,7 +65,7 @@ const fn slow(codes: &'static [u32], seconds: u64, advice: &'static str) -> Know
     KnownCode { retry, ..KnownCode::new(ErrorClass::Throttled, Owner::Nobody, codes, advice) }
 }
 
-/// The codes that we know. `docs/reference/errors.md` lists them for operators.
+/// The known codes. `docs/reference/errors.md` lists them for operators.
 pub const KNOWN_CODES: &[KnownCode] = &[
     credential(
         &[7_000_215, 70_002],
@@ -89,7 +89,7 @@ pub const KNOWN_CODES: &[KnownCode] = &[
     ),
     credential(
         &[700_027],
-        "Entra does not know the certificate that signed the assertion, or it has expired. Upload a valid one to the app registration",
+        "The certificate that signed the assertion is not registered in Entra, or it has expired. Upload a valid one to the app registration",
     ),
     credential(
         &[700_030],
@@ -150,7 +150,7 @@ pub const KNOWN_CODES: &[KnownCode] = &[
     ),
     operator(
         &[90_002, 900_023, 50_059, 50_128, 90_019],
-        "Entra does not know the tenant. Check its id and the cloud",
+        "Entra has no tenant with this id. Check id and cloud",
     ),
     operator(
         &[9_001_023, 90_124, 90_130],

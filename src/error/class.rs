@@ -113,8 +113,8 @@ impl ErrorClass {
         }
     }
 
-    /// Whether the database itself fails, so that the runs of all tenants fail alike. A refused value
-    /// ([`Self::DatabaseData`]) concerns one tenant, and the database is up.
+    /// Whether the database itself fails, which affects the runs of all tenants. A value that it refuses
+    /// ([`Self::DatabaseData`]) affects one tenant only.
     pub const fn is_database(self) -> bool {
         self.is_database_outage() || matches!(self, Self::DatabaseRights)
     }
@@ -127,7 +127,7 @@ impl ErrorClass {
         )
     }
 
-    /// Whether a consent given moments ago may end it: Entra needs minutes to apply one everywhere.
+    /// Whether a recent consent may end it: Entra needs minutes to apply a consent everywhere.
     pub const fn awaits_consent(self) -> bool {
         matches!(self, Self::ConsentMissing | Self::MissingRole | Self::Forbidden)
     }
@@ -145,7 +145,7 @@ impl Serialize for ErrorClass {
     }
 }
 
-/// A word that is not the class of an error, as a newer version may have stored it.
+/// A word that is not a class, such as one that a newer version has stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("unknown error class")]
 pub struct UnknownClass;

@@ -1,4 +1,4 @@
-//! Why a connection failed, read from the types of the libraries' errors: their messages change between versions.
+//! The fault of a connection, from the types of the libraries' errors, because their messages change between versions.
 #![expect(clippy::wildcard_enum_match_arm, reason = "rustls adds variants to its enums")]
 
 use std::error::Error;
@@ -12,7 +12,7 @@ use rustls::CertificateError;
 pub enum ConnectionFault {
     /// No trusted authority has signed the certificate.
     UnknownIssuer,
-    /// The server shows the certificate of an authority, as an ordinary self-signed one is.
+    /// The server presents a certificate of an authority, for example a self-signed one.
     AuthorityAsServer,
     /// By this machine's clock.
     CertificateNotYetValid,
@@ -22,15 +22,15 @@ pub enum ConnectionFault {
     CertificateForOtherName,
     /// The certificate is not accepted for another reason.
     Certificate,
-    /// The peer sends something other than TLS.
+    /// The peer does not speak TLS.
     NotTls,
-    /// Both sides speak TLS, but do not agree, or one of them stopped the handshake.
+    /// The TLS handshake failed for another reason.
     TlsRefused,
     /// The database server does not offer TLS.
     TlsNotOffered,
-    /// The peer speaks another protocol than Postgres.
+    /// The peer does not speak the protocol of Postgres.
     NotPostgres,
-    /// Connected, but the peer sent nothing in time.
+    /// The peer accepted the connection but sent nothing in time.
     NoAnswer,
 }
 
@@ -40,7 +40,7 @@ impl ConnectionFault {
         causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()).map(Self::from)
     }
 
-    /// Whether the peer answered, and what it answered made TLS fail.
+    /// Whether the peer responded and TLS failed.
     pub const fn is_tls(self) -> bool {
         match self {
             Self::UnknownIssuer
@@ -81,7 +81,7 @@ impl From<&CertificateError> for ConnectionFault {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 Self::CertificateForOtherName
             }
-            // rustls has no variant of its own for it and hands on the error of its verifier.
+            // rustls has no variant for it and passes the error of its verifier.
             CertificateError::Other(other)
                 if matches!(
                     other.0.downcast_ref::<webpki::Error>(),

@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use super::{ErrorClass, Peer, SyncError, aadsts};
 
-/// Who has to act to end a failure.
+/// Who has to act on a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     /// The developers of incident-sync.
     Developers,
-    /// The partner's operator.
+    /// The operator of incident-sync.
     Operator,
     /// An administrator of the customer's tenant.
     CustomerAdmin,
-    /// No action is needed: it passes by itself.
+    /// No action is required: the failure ends by itself.
     Nobody,
 }
 
 impl Owner {
-    /// The word used in the database, in metrics and in `--json`.
+    /// The word in the database, in metrics and in `--json`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Developers => "developers",
@@ -31,7 +31,7 @@ impl Owner {
     }
 }
 
-/// When a retry makes sense.
+/// When a retry may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
     /// Soon, with back-off.
@@ -42,22 +42,20 @@ pub enum Retry {
     WithNewToken,
     /// Not in this run; the next one may succeed.
     NextRun,
-    /// Not until the owner acts; an hourly probe notices the fix.
+    /// After the owner has acted, which an hourly probe detects.
     OnceFixed,
 }
 
-/// What a failure means.
+/// The meaning of a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnosis {
     /// For metrics, `sync_state.error_class` and filters; does not change with the text.
     pub class: ErrorClass,
-    /// Who has to act.
     pub owner: Owner,
-    /// When to retry.
     pub retry: Retry,
-    /// What happened, and what the owner should do.
+    /// The cause and what the owner should do.
     pub advice: Cow<'static, str>,
-    /// Whether all tenants of the same app fail alike.
+    /// Whether all tenants of the same app are affected.
     pub shared: bool,
 }
 
@@ -75,20 +73,20 @@ impl Diagnosis {
         Self { shared: true, ..self }
     }
 
-    /// Whether it passes without any action: a run may try again, later if the service asked for a pause.
+    /// Whether a retry may succeed without any action, after the pause that the service requested.
     pub fn passes_by_itself(&self) -> bool {
         matches!(self.retry, Retry::Now | Retry::WithNewToken)
             || self.class == ErrorClass::Throttled
     }
 }
 
-/// A 429 without a `Retry-After` waits at least this long; the quota is counted by the minute.
+/// The minimum pause after a 429 without `Retry-After`: quotas are counted by the minute.
 const UNSPECIFIED_THROTTLE: Duration = Duration::from_secs(60);
-/// A longer announced pause is cut to this, and then one probe is made.
+/// The maximum of a requested pause, after which one probe is made.
 const LONGEST_THROTTLE: Duration = Duration::from_secs(6 * 3600);
-/// How long an unavailable managed identity endpoint is left alone before one probe.
+/// The pause before a probe of an unavailable managed identity endpoint.
 pub const IDENTITY_PROBE: Duration = Duration::from_secs(60);
-/// How long a credential that was refused for several tenants is left alone before one probe.
+/// The pause before a probe of a credential that was refused for several tenants.
 pub const BREAKER_PROBE: Duration = Duration::from_secs(15 * 60);
 
 fn throttled(peer: Peer, retry_after: Option<Duration>) -> Diagnosis {
@@ -98,7 +96,7 @@ fn throttled(peer: Peer, retry_after: Option<Duration>) -> Diagnosis {
 }
 
 impl SyncError {
-    /// What this failure means. The only place where that is decided.
+    /// The meaning of this failure. Nothing else decides it.
     #[expect(clippy::too_many_lines, reason = "one table, a row for each kind of failure")]
     pub fn diagnosis(&self) -> Diagnosis {
         use {ErrorClass as Class, Owner::*, Retry::*};
@@ -106,7 +104,7 @@ impl SyncError {
         match self {
             Self::Entra { status: 429, retry_after, .. } => throttled(Peer::Entra, *retry_after),
             Self::Entra { status, error, codes, .. } => aadsts::diagnosis(*status, error, codes),
-            // 404 and 410 are answered while the endpoint or the identity is being set up.
+            // The endpoint answers 404 and 410 while it or the identity is being set up.
             Self::ManagedIdentity { status: 404 | 410 | 429 | 500..=599, .. } => row(
                 Class::Transport,
                 Nobody,
@@ -126,7 +124,7 @@ impl SyncError {
                 Class::Credential,
                 Operator,
                 OnceFixed,
-                "The managed identity endpoint does not know this identity. Assign the identity to this machine and check managed_identity_client_id",
+                "The managed identity endpoint has no such identity. Assign the identity to this machine and check managed_identity_client_id",
             )
             .shared(),
             Self::Assertion { .. } => row(
@@ -184,7 +182,7 @@ impl SyncError {
             Self::Transport { .. } => {
                 row(Class::Transport, Nobody, Now, "Network or service error; retrying")
             }
-            // No retry within this run: the wait has held its slot long enough.
+            // No retry within this run, which has occupied its slot long enough.
             Self::Timeout { .. } => row(
                 Class::Transport,
                 Nobody,
@@ -221,7 +219,7 @@ impl SyncError {
                 Class::BadState,
                 Operator,
                 NextRun,
-                "The database holds a value that incident-sync cannot use; the tenant is not read. Correct the column in defender.sync_state, or purge the tenant and sync it again",
+                "The database contains a value that incident-sync cannot use; the tenant is not read. Correct the column in defender.sync_state, or purge the tenant and sync it again",
             ),
             Self::LeaseLost => row(
                 Class::LeaseLost,
@@ -315,8 +313,8 @@ fn api_diagnosis(status: u16, code: &str, retry_after: Option<Duration>, hint: &
     }
 }
 
-/// Source of the codes: PostgreSQL's manual, appendix A. The texts name no retry: a command shows them too, and only the
-/// daemon retries.
+/// Source of the codes: PostgreSQL's manual, appendix A. The texts mention no retry, because commands show them too and
+/// only the daemon retries.
 fn database_diagnosis(sqlstate: Option<&str>) -> Diagnosis {
     use {ErrorClass as Class, Owner::*, Retry::*};
     let row = Diagnosis::new;
@@ -333,7 +331,7 @@ fn database_diagnosis(sqlstate: Option<&str>) -> Diagnosis {
             NextRun,
             "Postgres is out of disk, memory or connections",
         ),
-        // Data, constraints and limits: Postgres refuses this content each time.
+        // Data, constraints and limits: Postgres always refuses this content.
         Some("22" | "23" | "54") => {
             row(Class::DatabaseData, Developers, NextRun, "Postgres refused a value. Report a bug")
         }

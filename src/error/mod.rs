@@ -18,7 +18,7 @@ pub(crate) use connection::causes;
 pub use diagnosis::{BREAKER_PROBE, Diagnosis, IDENTITY_PROBE, Owner, Retry};
 pub(crate) use text::{is_invisible, panic_message, shown, visible};
 
-/// The party at the other end of a connection.
+/// The service at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     /// The token endpoint.
@@ -39,7 +39,7 @@ impl std::fmt::Display for Peer {
     }
 }
 
-/// Facts about a failure, free of secrets and customer data. [`SyncError::diagnosis`] decides what they mean.
+/// Facts about a failure, free of secrets and customer data. [`SyncError::diagnosis`] determines their meaning.
 #[derive(Debug, Error, Clone)]
 pub enum SyncError {
     /// Entra answered with an error.
@@ -64,12 +64,9 @@ pub enum SyncError {
         /// Its `error` word.
         what: String,
     },
-    /// An assertion could not be made.
+    /// An assertion could not be created.
     #[error("{what}")]
-    Assertion {
-        /// What went wrong.
-        what: &'static str,
-    },
+    Assertion { what: &'static str },
     /// The proxy opened no tunnel.
     #[error("the proxy refused to connect to {peer}{}", if *wants_password { ": it requires a user name and a password (407)" } else { "" })]
     Proxy {
@@ -78,13 +75,10 @@ pub enum SyncError {
         /// Whether it answered 407.
         wants_password: bool,
     },
-    /// Entra answered success without a usable token.
+    /// Entra reported success without a usable token.
     #[error("Entra's answer contains no token: {what}")]
-    TokenReply {
-        /// What was wrong with it.
-        what: &'static str,
-    },
-    /// The token is for another directory than the one that was asked.
+    TokenReply { what: &'static str },
+    /// The token is for another directory than the requested one.
     #[error("the token is for tenant {token_tid}, not for the configured tenant")]
     WrongTenant {
         /// The token's `tid`.
@@ -95,7 +89,7 @@ pub enum SyncError {
     Api {
         /// HTTP status.
         status: u16,
-        /// The API's error word, empty when the body held none.
+        /// The API's error word, empty if the body contains none.
         code: String,
         /// Tracking id for Microsoft's support.
         target: String,
@@ -104,13 +98,10 @@ pub enum SyncError {
         /// An addition to the message, such as the role that the token lacks.
         hint: String,
     },
-    /// The Defender API answered success with something other than a page of incidents.
+    /// The Defender API reported success without a page of incidents.
     #[error("the Defender API's answer is not a page of incidents: {what}")]
-    ApiReply {
-        /// What was wrong with it.
-        what: String,
-    },
-    /// An answer whose `Date` cannot be right.
+    ApiReply { what: String },
+    /// A response whose `Date` cannot be correct.
     #[error(
         "the Defender API's answer is dated {server}, but the database's clock shows {database}",
         server = server.format(MOMENT), database = database.format(MOMENT)
@@ -121,39 +112,29 @@ pub enum SyncError {
         /// The database's clock at that moment.
         database: DateTime<Utc>,
     },
-    /// A body passed the limit after inflation.
+    /// A body exceeded the limit after decompression.
     #[error("{peer} sent a body larger than {bytes_max} bytes")]
-    BodyTooLarge {
-        /// Who sent it.
-        peer: Peer,
-        /// The limit.
-        bytes_max: usize,
-    },
+    BodyTooLarge { peer: Peer, bytes_max: usize },
     /// A redirect, which is never followed.
     #[error("{peer} redirected with status {status}; redirects are refused")]
     Redirected {
-        /// Who redirected.
         peer: Peer,
         /// HTTP status.
         status: u16,
     },
-    /// No answer, or half of one.
+    /// No response, or an incomplete one.
     #[error("no complete answer from {peer}: {what}")]
     Transport {
-        /// Who was asked.
         peer: Peer,
         /// The cause, without the URL.
         what: String,
-        /// The fault of the connection, where its type is known.
+        /// The fault of the connection, if its type is known.
         fault: Option<ConnectionFault>,
     },
-    /// No answer in time.
+    /// No response in time.
     #[error("{peer} did not answer within the deadline")]
-    Timeout {
-        /// Who was asked.
-        peer: Peer,
-    },
-    /// A next link that leaves the configured host.
+    Timeout { peer: Peer },
+    /// A next link to a host other than the configured one.
     #[error("the API's next link points to {origin}, which is not the configured API host")]
     ForeignNextLink {
         /// Scheme, host and port of the link.
@@ -161,24 +142,19 @@ pub enum SyncError {
     },
     /// A page with an incident of another tenant.
     #[error("incident {incident_id} names tenant {uri_tid} in its incidentUri")]
-    ForeignIncident {
-        /// The incident.
-        incident_id: i64,
-        /// The tenant it names.
-        uri_tid: String,
-    },
-    /// A list that changes its order at each request, even within one instant.
+    ForeignIncident { incident_id: i64, uri_tid: String },
+    /// A list that changes its order with each request, even within one instant.
     #[error(
         "the incident list changes its order between requests, even within the window {window}"
     )]
     UnstableListing {
-        /// The window that could not be drained.
+        /// The window that could not be read completely.
         window: String,
     },
-    /// A list that has more pages each time.
+    /// A list with more and more pages.
     #[error("the incident list of the window {window} does not end")]
     EndlessListing {
-        /// The window that could not be drained.
+        /// The window that could not be read completely.
         window: String,
     },
     /// Postgres refused a statement, or the connection failed.
@@ -190,16 +166,13 @@ pub enum SyncError {
         sqlstate: Option<String>,
         /// The error without row data.
         what: String,
-        /// The fault of the connection, where its type is known.
+        /// The fault of the connection, if its type is known.
         fault: Option<ConnectionFault>,
     },
-    /// The database's schema is not the one that this binary knows.
+    /// The database's schema does not match this binary.
     #[error("database schema: {what}")]
-    Schema {
-        /// The mismatch.
-        what: String,
-    },
-    /// The service asked for a pause in an earlier run, or in another instance's.
+    Schema { what: String },
+    /// The service requested a pause, in an earlier run or one of another instance.
     #[error("not tried: the Defender API asked for a pause that lasts another {} s", wait.as_secs())]
     Paused {
         /// Its remaining time.
@@ -208,22 +181,19 @@ pub enum SyncError {
     /// A page that this run committed is missing.
     #[error("the database lost a page that this run had committed (crash or failover)")]
     LostCommit,
-    /// A row of the database holds a value that no release of incident-sync writes.
-    #[error("the tenant's state holds a value out of bounds: {columns}")]
-    StateOutOfBounds {
-        /// The columns.
-        columns: String,
-    },
-    /// The lease is held by another instance, or by none.
+    /// A row of the database contains a value that no release of incident-sync writes.
+    #[error("the tenant's state contains a value out of bounds: {columns}")]
+    StateOutOfBounds { columns: String },
+    /// The lease has expired or is held by another instance.
     #[error("the lease of this tenant expired or was taken over by another instance")]
     LeaseLost,
-    /// The app's credential was refused for other tenants already.
+    /// The app's credential was refused for other tenants.
     #[error("not tried: the app's credential was refused for other tenants ({code})")]
     CredentialBreaker {
         /// The AADSTS code that opened the breaker.
         code: u32,
     },
-    /// Entra asked the app for a pause, at the token request for another tenant.
+    /// Entra requested a pause of the app, in response to a token request for another tenant.
     #[error("not tried: Entra throttles the app")]
     EntraHold {
         /// Its remaining time.
@@ -234,13 +204,10 @@ pub enum SyncError {
     Stopped,
     /// A task panicked.
     #[error("a task of incident-sync panicked: {what}")]
-    Panicked {
-        /// The panic's message.
-        what: String,
-    },
+    Panicked { what: String },
 }
 
-/// How errors show a time.
+/// The format of times in errors.
 const MOMENT: &str = "%Y-%m-%d %H:%M:%S UTC";
 
 fn in_brackets(sqlstate: Option<&str>) -> String {
@@ -248,15 +215,14 @@ fn in_brackets(sqlstate: Option<&str>) -> String {
 }
 
 impl SyncError {
-    /// Whether the API may serve a smaller page: it failed at this request without asking for a pause, or the page was too
-    /// large.
+    /// Whether a smaller page may succeed: the API failed without requesting a pause, or the page was too large.
     pub fn smaller_page_may_help(&self) -> bool {
         let has_failed = matches!(self, Self::Api { status: 408 | 500..=599, .. })
             && self.diagnosis().retry == Retry::Now;
         has_failed || matches!(self, Self::BodyTooLarge { peer: Peer::Defender, .. })
     }
 
-    /// The error of the database with where in its rows it occurred.
+    /// Adds the row to an error of the database.
     #[must_use]
     pub fn at(self, place: &str) -> Self {
         if let Self::Database { step, sqlstate, what, fault } = self {
@@ -270,12 +236,12 @@ impl SyncError {
         if let Self::Database { sqlstate, .. } = self { sqlstate.as_deref() } else { None }
     }
 
-    /// Whether Postgres refuses this content each time it is written.
+    /// Whether Postgres always refuses this content.
     pub fn is_value_refused(&self) -> bool {
         self.diagnosis().class == ErrorClass::DatabaseData
     }
 
-    /// Whether time alone may end it.
+    /// Whether the failure may end without any action.
     pub fn is_transient(&self) -> bool {
         matches!(self.diagnosis().retry, Retry::Now | Retry::After(_) | Retry::NextRun)
     }
@@ -302,7 +268,7 @@ impl SyncError {
         )
     }
 
-    /// Whether another credential of the same app may work.
+    /// Whether another credential of the same app may succeed.
     pub fn is_credential_error(&self) -> bool {
         matches!(self, Self::CredentialBreaker { .. }) || self.shared_credential_code().is_some()
     }

@@ -1,8 +1,8 @@
-//! Text of other parties, made safe for the log, the terminal and Postgres.
+//! Text of other systems, made safe for the log, the terminal and Postgres.
 
 use std::ops::RangeInclusive;
 
-/// A text of another party for a line of the log or a column of Postgres: at most 80 visible characters.
+/// A text of another system for a line of the log or a column of Postgres: at most 80 visible characters.
 pub(crate) fn shown(text: &str) -> String {
     text.chars().filter(|c| !is_invisible(*c)).take(80).collect()
 }
@@ -12,7 +12,7 @@ pub(crate) fn visible(text: &str) -> String {
     text.chars().filter(|c| !is_invisible(*c)).collect()
 }
 
-/// Control characters, and those that break lines, reverse the text after them, or show nothing: Unicode's categories Cc, Cf, Zl
+/// Control characters and those that break lines, reverse the following text or are invisible: Unicode's categories Cc, Cf, Zl
 /// and Zp.
 pub(crate) fn is_invisible(c: char) -> bool {
     c.is_control()
@@ -45,7 +45,8 @@ const FORMAT: [RangeInclusive<char>; 21] = [
     '\u{e0020}'..='\u{e007f}',
 ];
 
-/// The message of a panic up to its first quotation, which may be a customer's text: slicing a string within a character quotes it.
+/// The message of a panic up to its first quotation, which may be a customer's text: the message about a slice within a character
+/// quotes the string.
 pub(crate) fn panic_message(text: &str) -> &str {
     text.split(['`', '"', '\'']).next().unwrap_or_default().trim_end()
 }

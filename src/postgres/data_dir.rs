@@ -1,4 +1,4 @@
-//! The directory of the private Postgres: what lies where in it, and whose it is.
+//! The directory of the private Postgres: its files and their owner.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -11,10 +11,10 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::{EmbeddedError, NAME};
 
-/// Names the socket file only: nothing listens on a port.
+/// Only part of the socket's file name: no port is opened.
 pub(super) const PORT: u16 = 5432;
-/// `sun_path` holds 108 bytes, the last of them zero.
-pub(super) const LONGEST_SOCKET_PATH: usize = 107;
+/// `sun_path` has 108 bytes, the last one zero.
+pub(super) const SOCKET_PATH_MAX: usize = 107;
 
 /// The files in the directory.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Layout {
         let socket = dir.join("socket");
         let path = socket.join(format!(".s.PGSQL.{PORT}"));
         let length = path.as_os_str().len();
-        if length > LONGEST_SOCKET_PATH {
+        if length > SOCKET_PATH_MAX {
             return Err(EmbeddedError::SocketPath { path, length });
         }
         Ok(Self { data: dir.join("data"), log: dir.join("postgres.log"), socket, dir })
@@ -45,17 +45,17 @@ impl Layout {
             .database(database)
     }
 
-    /// Postgres writes it into each data directory.
+    /// Written by Postgres into each data directory.
     pub(super) fn version_file(&self) -> PathBuf {
         self.data.join("PG_VERSION")
     }
 
-    /// The version that made the data, if there is any.
+    /// The version of existing data.
     pub(super) fn data_version(&self) -> Option<u32> {
         fs::read_to_string(self.version_file()).ok()?.trim().parse().ok()
     }
 
-    /// The last lines that the server wrote since its log had `from` bytes.
+    /// The last lines of the log after its first `from` bytes.
     pub(super) fn log_tail(&self, from: u64) -> String {
         let mut text = Vec::new();
         let read = File::open(&self.log).and_then(|mut file| {
@@ -69,7 +69,7 @@ impl Layout {
     }
 }
 
-/// The account that runs the server when we are root, because Postgres refuses to be root.
+/// The account that runs the server for root, because Postgres does not run as root.
 #[derive(Debug)]
 pub(super) struct Account {
     name: String,
@@ -77,14 +77,14 @@ pub(super) struct Account {
     pub(super) gid: u32,
 }
 
-/// Makes the directory and says as whom the server must run; `None` is as ourselves.
+/// Creates the directory and returns the account for the server; `None` is the current one.
 pub(super) fn prepare_dir(layout: &Layout) -> Result<Option<Account>, EmbeddedError> {
     let dir = &layout.dir;
     if !dir.exists() {
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
-        made.map_err(EmbeddedError::io("create", dir))?;
+        let created = DirBuilder::new().recursive(true).mode(0o755).create(dir);
+        created.map_err(EmbeddedError::io("create", dir))?;
         let closed = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
-        closed.map_err(EmbeddedError::io("close", dir))?;
+        closed.map_err(EmbeddedError::io("restrict access to", dir))?;
     }
     if !geteuid().is_root() {
         return Ok(None);
@@ -93,14 +93,14 @@ pub(super) fn prepare_dir(layout: &Layout) -> Result<Option<Account>, EmbeddedEr
     let here = fs::metadata(dir).map_err(EmbeddedError::io("read", dir))?;
     if here.uid() != account.uid {
         let given = std::os::unix::fs::lchown(dir, Some(account.uid), Some(account.gid));
-        given.map_err(EmbeddedError::io("give away", dir))?;
+        given.map_err(EmbeddedError::io("change the owner of", dir))?;
     }
     Ok(Some(account))
 }
 
-/// What exists already stays with its owner: root may look into the database of the daemon's service account, and what
-/// root makes in a service's state directory must be the service's. Else `postgres`, which the packages make, or
-/// `nobody`.
+/// The owner of the existing directory or its parent: root may run a command on the database of the daemon's service account,
+/// and files that root creates in a service's state directory must belong to the service. Otherwise `postgres`, which the
+/// packages create, or `nobody`.
 fn server_account(layout: &Layout) -> io::Result<Account> {
     let nearest = [Some(layout.data.as_path()), Some(layout.dir.as_path()), layout.dir.parent()];
     let mut owners = nearest.into_iter().flatten().filter_map(|path| fs::metadata(path).ok());
@@ -117,8 +117,8 @@ fn server_account(layout: &Layout) -> io::Result<Account> {
     Err(io::Error::other("neither user postgres nor user nobody exists"))
 }
 
-/// Tells a closed parent directory now and by name, where initdb would only say "permission denied". A guest needs no
-/// such way: root enters `/var/lib/private`, where systemd keeps what belongs to a service's passing account.
+/// Reports a closed parent directory by name, because initdb would only report "permission denied". Guests do not need the
+/// access: root can enter `/var/lib/private`, where systemd keeps the state of services with a dynamic user.
 pub(super) fn check_reach(dir: &Path, account: &Account) -> Result<(), EmbeddedError> {
     let real = dir.canonicalize().map_err(EmbeddedError::io("resolve", dir))?;
     for parent in real.ancestors().skip(1) {
@@ -129,15 +129,18 @@ pub(super) fn check_reach(dir: &Path, account: &Account) -> Result<(), EmbeddedE
             () => 0o001,
         };
         if meta.mode() & bit == 0 {
-            let (user, dir) = (account.name.clone(), dir.to_owned());
-            return Err(EmbeddedError::Unreachable { user, dir, parent: parent.to_owned() });
+            return Err(EmbeddedError::Unreachable {
+                user: account.name.clone(),
+                dir: dir.to_owned(),
+                parent: parent.to_owned(),
+            });
         }
     }
     Ok(())
 }
 
-/// Opens a file of ours for appending, made if missing. The directory may belong to an account that is less trusted
-/// than we are, so no link is followed and only a file that we have just made is given away.
+/// Opens a file for appending; creates it if it is missing. The directory may belong to a less trusted account, so no link is
+/// followed, and the owner is changed only for a file that was just created.
 pub(super) fn open_private(path: &Path, account: Option<&Account>) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
@@ -153,17 +156,17 @@ pub(super) fn open_private(path: &Path, account: Option<&Account>) -> io::Result
     }
 }
 
-/// What the system answered, and what to do where it denies us a file of the service.
-pub(crate) fn answer(error: &io::Error) -> String {
+/// The error of the system, with advice if access was denied.
+pub(crate) fn io_message(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            format!("{error}; run this as root (sudo) or as the service's user")
+            format!("{error}. Run this command as root (sudo) or as the service user")
         }
         _ => error.to_string(),
     }
 }
 
-/// What is worth telling of a log.
+/// The last ten lines.
 pub(super) fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(10)..].join("\n")

@@ -1,8 +1,8 @@
-//! The private Postgres: the machine's own server programs, run as our child on a directory of ours.
+//! The private Postgres: the server programs of this machine, run as a child process on a directory of incident-sync.
 //!
-//! It listens on a Unix socket only, so it takes no port and meets no other server. One process owns it and the short
-//! commands of other processes are its guests, so that `status` works beside the daemon. It lives as long as its owner:
-//! a killed owner takes it along (`PR_SET_PDEATHSIG`), and the next start recovers whatever that left behind.
+//! It listens on a Unix socket only, so it needs no port and conflicts with no other server. One process owns it, and short
+//! commands of other processes are its guests, so that `status` works while the daemon runs. It ends with its owner: when the
+//! owner is killed, the kernel signals the server (`PR_SET_PDEATHSIG`), and the next start recovers the data.
 
 mod data_dir;
 pub(crate) mod programs;
@@ -20,32 +20,32 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-pub(crate) use data_dir::answer;
-use data_dir::{LONGEST_SOCKET_PATH, Layout, open_private, prepare_dir};
+pub(crate) use data_dir::io_message;
+use data_dir::{Layout, SOCKET_PATH_MAX, open_private, prepare_dir};
 use server::{Server, run_server};
 
-/// The superuser that initdb makes, and the database that we make.
+/// The superuser that initdb creates, and the database.
 const NAME: &str = "incident_sync";
 /// How long a daemon waits for a command to finish with the database.
-const DAEMON_WAITS: Duration = Duration::from_secs(60);
-/// How long a server may take to end, the hard way included.
-const SERVER_ENDS: Duration = Duration::from_secs(8);
+const DAEMON_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time to stop a server, including SIGQUIT and SIGKILL.
+const SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a command waits until the server of another process accepts it.
-const COMMAND_WAITS: Duration = Duration::from_secs(30);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where the private Postgres lives.
+/// `[database]` of the private Postgres.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbeddedSettings {
-    /// Holds the data, the socket, the locks and the server's log.
+    /// For the data, the socket, the locks and the server's log.
     pub dir: PathBuf,
-    /// Where `initdb` and `postgres` are; searched for when absent.
+    /// The directory of `initdb` and `postgres`; `None` searches for it.
     pub postgres_bin: Option<PathBuf>,
 }
 
 /// How long the caller needs the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// Until it is told to stop: it must own the server.
+    /// Until the daemon stops: it must own the server.
     Daemon,
     /// For one command: it may be the guest of another process.
     Command,
@@ -54,125 +54,115 @@ pub enum Hold {
 /// Why the private Postgres cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
-    /// Nothing to run.
+    /// No server programs were found.
     #[error(
-        "no PostgreSQL server programs (initdb, postgres) in {searched}; install them with `apt-get install postgresql` \
-         (Debian, Ubuntu), or set database.postgres_bin to their directory, or database.url to a server of your own"
+        "no PostgreSQL server programs (initdb, postgres) in {searched}. Install them with `apt-get install postgresql` \
+         (Debian, Ubuntu), or set database.postgres_bin to their directory, or database.url to an existing server"
     )]
     NoPrograms {
-        /// Where we looked.
+        /// The directories.
         searched: String,
     },
-    /// Only servers of the wrong version.
+    /// Only programs of an unsupported version were found.
     #[error(
-        "PostgreSQL {wanted} is needed, but found {found}; install it, or set database.postgres_bin to its directory, \
-         or database.url to a server of your own"
+        "PostgreSQL {wanted} is required, but only {found} was found. Install it, or set database.postgres_bin to its \
+         directory, or database.url to an existing server"
     )]
-    WrongVersion {
-        /// What would do.
-        wanted: String,
-        /// What is there.
-        found: String,
-    },
-    /// We are root, Postgres may not be, and the account that it gets cannot enter the directory.
+    WrongVersion { wanted: String, found: String },
+    /// The account that runs the server for root cannot enter the directory.
     #[error(
-        "user {user}, as whom PostgreSQL runs, cannot reach {dir}: {parent} is closed to it; \
-         start the service that it belongs to, or set database.embedded_dir to another place"
+        "user {user}, which runs PostgreSQL, cannot access {dir}: {parent} is closed to it. \
+         Start the service that owns it, or set database.embedded_dir to another directory"
     )]
     Unreachable {
         /// The account that runs the server.
         user: String,
         /// The directory of the server.
         dir: PathBuf,
-        /// What is in the way.
+        /// The inaccessible directory.
         parent: PathBuf,
     },
     /// The kernel's limit on socket addresses.
     #[error(
-        "the socket path {path} has {length} bytes and the system allows {LONGEST_SOCKET_PATH}; \
-         set database.embedded_dir to a shorter path"
+        "the socket path {path} has {length} bytes, and the system allows {SOCKET_PATH_MAX}. \
+         Set database.embedded_dir to a shorter path"
     )]
     SocketPath {
-        /// The path that is too long.
         path: PathBuf,
-        /// Its length.
+        /// In bytes.
         length: usize,
     },
     /// Another process owns the server.
     #[error(
-        "another incident-sync ({owner}) already runs on the embedded database in {dir}; stop it first; \
-         several instances need a shared server in database.url"
+        "another incident-sync ({owner}) already runs on the embedded database in {dir}. Stop it first. \
+         Several instances need a shared server in database.url"
     )]
     Busy {
-        /// `pid N`, as far as it is known.
+        /// `pid N`, or `pid unknown`.
         owner: String,
         /// The directory of the server.
         dir: PathBuf,
     },
-    /// Another process owns the server, but we cannot be its guest.
-    #[error("the embedded database in {dir}, run by another incident-sync ({owner}), did not accept a connection in {} s", COMMAND_WAITS.as_secs())]
+    /// Another process owns the server, which accepted no connection in time.
+    #[error("the embedded database in {dir}, run by another incident-sync ({owner}), did not accept a connection in {} s", COMMAND_TIMEOUT.as_secs())]
     NoAnswer {
-        /// `pid N`, as far as it is known.
+        /// `pid N`, or `pid unknown`.
         owner: String,
         /// The directory of the server.
         dir: PathBuf,
     },
-    /// A server that an earlier process left does not go away.
+    /// A server of an earlier process did not exit in time.
     #[error(
-        "an earlier PostgreSQL (pid {pid}) still runs on {dir}; end it with `kill -QUIT {pid}`"
+        "an earlier PostgreSQL (pid {pid}) still runs on {dir}. Stop it with `kill -QUIT {pid}`"
     )]
     Predecessor {
-        /// The process that is in the way.
+        /// Of the server.
         pid: i32,
         /// The data directory.
         dir: PathBuf,
     },
-    /// A command that only has a use for what is there found nothing.
+    /// A command that needs existing data found none.
     #[error(
-        "there is no database in {dir} yet; start the service (systemctl start incident-sync), or run this as root (sudo) or \
-         as the service's user"
+        "there is no database in {dir} yet. Start the service (systemctl start incident-sync), or run this command as root \
+         (sudo) or as the service user"
     )]
     NoDatabase {
         /// The directory of the server.
         dir: PathBuf,
     },
-    /// The new data directory could not be made.
+    /// The data directory could not be created.
     #[error("initdb failed: {output}")]
     Initdb {
-        /// The last lines that it printed.
+        /// The last lines of its output.
         output: String,
     },
-    /// The server ended while it started.
-    #[error("PostgreSQL ended while it started; the last lines of {log}:\n{tail}")]
+    /// The server exited during its start.
+    #[error("PostgreSQL exited during its start. The last lines of {log}:\n{tail}")]
     Ended {
-        /// Its log file.
         log: PathBuf,
-        /// The last lines of it.
+        /// The last lines of the log.
         tail: String,
     },
-    /// The server runs but does not let us in.
+    /// The server runs but accepts no connection.
     #[error(
-        "PostgreSQL accepted no connection in time: {source}; the last lines of {log}:\n{tail}"
+        "PostgreSQL accepted no connection in time: {source}. The last lines of {log}:\n{tail}"
     )]
     NotReady {
-        /// Its log file.
         log: PathBuf,
-        /// The last lines of it.
+        /// The last lines of the log.
         tail: String,
-        /// What the last attempt met.
+        /// The error of the last attempt.
         source: sqlx::Error,
     },
-    /// Our database could not be made on it.
+    /// The database could not be created on the server.
     #[error("cannot create the database on the embedded PostgreSQL")]
     CreateDatabase(#[source] sqlx::Error),
     /// A file or process operation failed.
-    #[error("cannot {doing} {path}: {}", answer(source))]
+    #[error("cannot {doing} {path}: {}", io_message(source))]
     Io {
-        /// What was tried.
+        /// The operation, as an infinitive.
         doing: &'static str,
-        /// On what.
         path: PathBuf,
-        /// What the system answered.
         source: io::Error,
     },
 }
@@ -184,26 +174,26 @@ impl EmbeddedError {
     }
 }
 
-/// A running private Postgres, ours or that of another process. Dropped without [`Embedded::stop`] it is still shut
-/// down, but nobody waits for it.
+/// A running private Postgres, owned by this or another process. A drop without [`Embedded::stop`] shuts it down without
+/// waiting.
 #[derive(Debug)]
 pub struct Embedded {
     layout: Layout,
     role: Role,
-    /// Held shared by each guest; the owner takes it exclusively before it stops the server.
+    /// Locked shared by each guest, and exclusively by the owner before it stops the server.
     guests: File,
 }
 
 #[derive(Debug)]
 enum Role {
-    /// The owner keeps `dir/lock` as long as the server runs.
+    /// The owner locks `dir/lock` as long as the server runs.
     Owner { server: Server, hold: Hold, _lock: File },
-    /// A guest hears nothing of the server's end but broken connections; the sender keeps its channel quiet.
+    /// A guest notices the server's exit by broken connections only; this channel never reports it.
     Guest { quiet: watch::Sender<bool> },
 }
 
 impl Embedded {
-    /// Refuses a directory in which nobody has made a database, and leaves it alone: an empty one would look as if all were well.
+    /// Fails if the directory contains no database yet, and creates none: an empty database would look healthy.
     pub fn must_exist(settings: &EmbeddedSettings) -> Result<(), EmbeddedError> {
         let layout = Layout::of(&settings.dir)?;
         match fs::metadata(layout.version_file()) {
@@ -211,12 +201,12 @@ impl Embedded {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(EmbeddedError::NoDatabase { dir: layout.dir })
             }
-            Err(error) => Err(EmbeddedError::io("look into", &layout.dir)(error)),
+            Err(error) => Err(EmbeddedError::io("read", &layout.dir)(error)),
         }
     }
 
-    /// Starts the server, or joins the one of another process if `hold` allows it. Makes the data directory and the
-    /// database when they are missing.
+    /// Starts the server, or joins that of another process if `hold` permits it. Creates a missing data directory and
+    /// database.
     pub async fn start(settings: &EmbeddedSettings, hold: Hold) -> Result<Self, EmbeddedError> {
         let layout = Layout::of(&settings.dir)?;
         let account = prepare_dir(&layout)?;
@@ -224,11 +214,12 @@ impl Embedded {
             let path = layout.dir.join(name);
             open_private(&path, account.as_ref()).map_err(EmbeddedError::io("open", &path))
         };
-        let (lock, guests) = (open("lock")?, open("guests")?);
+        let lock = open("lock")?;
+        let guests = open("guests")?;
         let lock_failed = EmbeddedError::io("lock", &layout.dir);
 
-        let patience = if hold == Hold::Daemon { DAEMON_WAITS } else { COMMAND_WAITS };
-        let deadline = Instant::now() + patience;
+        let timeout = if hold == Hold::Daemon { DAEMON_TIMEOUT } else { COMMAND_TIMEOUT };
+        let deadline = Instant::now() + timeout;
         loop {
             match lock.try_lock() {
                 Ok(()) => break,
@@ -240,7 +231,8 @@ impl Embedded {
                 return Ok(Self { layout, role: Role::Guest { quiet }, guests });
             }
             if Instant::now() > deadline {
-                let (owner, dir) = (owner_in(&layout.dir.join("lock")), layout.dir);
+                let owner = owner_in(&layout.dir.join("lock"));
+                let dir = layout.dir;
                 return Err(match hold {
                     Hold::Daemon => EmbeddedError::Busy { owner, dir },
                     Hold::Command => EmbeddedError::NoAnswer { owner, dir },
@@ -254,12 +246,11 @@ impl Embedded {
         Ok(Self { layout, role: Role::Owner { server, hold, _lock: lock }, guests })
     }
 
-    /// How to connect.
     pub fn connect_options(&self) -> PgConnectOptions {
         self.layout.connect_options(NAME).application_name("incident-sync")
     }
 
-    /// The shell line that opens this database in psql.
+    /// The shell command that opens this database in psql.
     pub fn psql_line(&self) -> String {
         format!("psql -h {} -U {NAME} {NAME}", shell_word(&self.layout.socket.to_string_lossy()))
     }
@@ -269,7 +260,7 @@ impl Embedded {
         matches!(self.role, Role::Owner { .. })
     }
 
-    /// Becomes true when our server has ended, asked or not. A guest's never does.
+    /// Becomes true when the server exits for any reason. Never for a guest.
     pub fn exited(&self) -> watch::Receiver<bool> {
         match &self.role {
             Role::Owner { server, .. } => server.exited.clone(),
@@ -277,26 +268,30 @@ impl Embedded {
         }
     }
 
-    /// Shuts our server down and waits until it is gone; a guest only leaves. A command lets its guests finish first.
+    /// Shuts the server down and waits for its exit; a guest only disconnects. A command waits for its guests first.
     pub async fn stop(self) {
-        let guests_finish = match &self.role {
+        let guests_timeout = match &self.role {
             Role::Owner { hold: Hold::Command, .. } => Duration::from_secs(60),
             Role::Owner { hold: Hold::Daemon, .. } | Role::Guest { .. } => Duration::from_secs(2),
         };
-        self.stop_in(guests_finish, Instant::now() + guests_finish + SERVER_ENDS).await;
+        self.stop_in(guests_timeout, Instant::now() + guests_timeout + SERVER_STOP_TIMEOUT).await;
     }
 
-    /// The same, but whatever still runs shortly before the deadline is killed.
+    /// Like [`Self::stop`], but kills the server shortly before the deadline.
     pub async fn stop_by(self, deadline: Instant) {
-        let guests_finish = deadline.saturating_duration_since(Instant::now() + SERVER_ENDS);
-        self.stop_in(guests_finish.min(Duration::from_secs(2)), deadline).await;
+        let guests_timeout =
+            deadline.saturating_duration_since(Instant::now() + SERVER_STOP_TIMEOUT);
+        self.stop_in(guests_timeout.min(Duration::from_secs(2)), deadline).await;
     }
 
-    async fn stop_in(self, guests_finish: Duration, deadline: Instant) {
+    async fn stop_in(self, guests_timeout: Duration, deadline: Instant) {
         let Role::Owner { server, .. } = &self.role else { return };
-        let patience = Instant::now() + guests_finish;
-        // From here on a newcomer cannot become a guest: it waits for our lock and owns the server itself.
-        while self.guests.try_lock().is_err() && Instant::now() < patience && !server.has_exited() {
+        let guests_deadline = Instant::now() + guests_timeout;
+        // With this lock held, another process cannot become a guest: it waits for the lock of the owner.
+        while self.guests.try_lock().is_err()
+            && Instant::now() < guests_deadline
+            && !server.has_exited()
+        {
             sleep(Duration::from_millis(20)).await;
         }
         server.shut_down(deadline).await;
@@ -315,18 +310,18 @@ fn owner_in(lock: &Path) -> String {
     }
 }
 
-/// Whether we are now a guest: counted as one, and let in by the server.
+/// Becomes a guest, if the server accepts a connection.
 async fn join(layout: &Layout, guests: &File) -> bool {
     if guests.try_lock_shared().is_err() {
         return false; // The owner is about to stop its server.
     }
     let options = layout.connect_options(NAME);
     if let Ok(Ok(connection)) = timeout(Duration::from_secs(2), options.connect()).await {
-        // The connection was the proof; a failed goodbye changes nothing.
+        // The connection was the check; an error at its end has no effect.
         let _ = connection.close().await;
         return true;
     }
-    // A lock that cannot be released ends with the file, at the latest.
+    // The lock ends with the file at the latest.
     let _ = guests.unlock();
     false
 }

@@ -1,4 +1,4 @@
-//! Where this machine has Postgres's server programs, and of which version.
+//! The server programs of Postgres on this machine, and their version.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::process::Command;
 
 use super::EmbeddedError;
 
-/// The oldest server whose SQL we use.
+/// The oldest supported server.
 pub(crate) const OLDEST_MAJOR: u32 = 15;
 
-/// Directories that packages put server programs in, newest version first, then those of `PATH`.
+/// The directories of packages, newest version first, then those of `PATH`.
 fn program_dirs() -> Vec<PathBuf> {
     let mut versioned: Vec<(u32, PathBuf)> = Vec::new();
     for (parent, prefix) in [("/usr/lib/postgresql", ""), ("/usr", "pgsql-")] {
@@ -22,12 +22,12 @@ fn program_dirs() -> Vec<PathBuf> {
     versioned.sort_by(|a, b| b.cmp(a));
     let mut dirs: Vec<PathBuf> = versioned.into_iter().map(|(_, dir)| dir).collect();
     dirs.extend(["/usr/local/pgsql/bin", "/usr/local/bin", "/usr/bin"].map(PathBuf::from));
-    // The one look at the environment outside of config: where programs are is not a setting of ours.
+    // The only use of the environment outside of config: the location of programs is not a setting of incident-sync.
     dirs.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
     dirs
 }
 
-/// The directory of `initdb` and `postgres`. Existing data can be served by the version that made it only.
+/// The directory of `initdb` and `postgres`. Existing data requires the version that created it.
 pub(super) fn find_programs(
     configured: Option<&Path>,
     data_version: Option<u32>,
@@ -57,12 +57,12 @@ pub(super) fn find_programs(
     }
     let wanted = data_version.map_or_else(
         || format!("{OLDEST_MAJOR} or newer"),
-        |version| format!("{version}, which made the existing data,"),
+        |version| format!("{version}, the version of the existing data,"),
     );
     Err(EmbeddedError::WrongVersion { wanted, found: found.join(", ") })
 }
 
-/// Reads `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)`.
+/// Parses `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)`.
 fn major_version(postgres: &Path) -> Option<u32> {
     let output = Command::new(postgres).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

@@ -1,4 +1,4 @@
-//! The server itself: its data directory, its start, its readiness, its end.
+//! The server process: data directory, start, readiness, shutdown.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -21,18 +21,18 @@ use super::data_dir::{Account, Layout, PORT, check_reach, last_lines, open_priva
 use super::programs::find_programs;
 use super::{EmbeddedError, EmbeddedSettings, NAME};
 
-/// How long a started server may take until it answers at all.
+/// The time until a started server responds.
 const READY_LIMIT: Duration = Duration::from_secs(30);
-/// Crash recovery replays up to `max_wal_size` of log; a server that says so is alive and may take longer.
+/// For a server that reports crash recovery, which replays up to `max_wal_size` of log.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(600);
-/// How long the server of a killed predecessor may take to vanish.
+/// The time for the server of a killed process to exit.
 const PREDECESSOR_LIMIT: Duration = Duration::from_secs(30);
-/// A fast shutdown writes a checkpoint; one that takes longer is cut short, and the next start replays the log.
+/// A fast shutdown writes a checkpoint. After this time it is aborted, and the next start replays the log.
 const FAST_SHUTDOWN_LIMIT: Duration = Duration::from_secs(6);
-/// The server's log begins anew above this size.
-const LARGEST_LOG: u64 = 16 * 1024 * 1024;
+/// The server's log is rotated above this size.
+const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// From the lock to a server that accepts connections to our database.
+/// Starts the server and waits until it accepts connections to the database.
 pub(super) async fn run_server(
     lock: &File,
     layout: &Layout,
@@ -43,14 +43,14 @@ pub(super) async fn run_server(
         check_reach(&layout.dir, account)?;
     }
     let programs = find_programs(settings.postgres_bin.as_deref(), layout.data_version())?;
-    outlive_predecessor(layout).await?;
+    await_predecessor_exit(layout).await?;
     if layout.data_version().is_none() {
         init_data(lock, layout, &programs, account.as_ref()).await?;
     }
     make_socket_dir(layout, account.as_ref())
         .map_err(EmbeddedError::io("create", &layout.socket))?;
 
-    if fs::metadata(&layout.log).is_ok_and(|log| log.len() > LARGEST_LOG) {
+    if fs::metadata(&layout.log).is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
         let old = layout.dir.join("postgres.log.1");
         fs::rename(&layout.log, old).map_err(EmbeddedError::io("move", &layout.log))?;
     }
@@ -70,9 +70,9 @@ pub(super) async fn run_server(
     Ok(server)
 }
 
-/// Waits until no server of an earlier process runs on the data, then clears what it left. Postgres itself trusts the
-/// pid in `postmaster.pid`, which after a reboot or in a new container may be anybody's.
-async fn outlive_predecessor(layout: &Layout) -> Result<(), EmbeddedError> {
+/// Waits until no server of an earlier process runs on the data, then removes its lock files. Postgres trusts the pid in
+/// `postmaster.pid`, which after a reboot or in a new container may belong to another process.
+async fn await_predecessor_exit(layout: &Layout) -> Result<(), EmbeddedError> {
     let Ok(data) = layout.data.canonicalize() else { return Ok(()) };
     let deadline = Instant::now() + PREDECESSOR_LIMIT;
     while let Some(pid) = postgres_in(&data) {
@@ -94,7 +94,7 @@ async fn outlive_predecessor(layout: &Layout) -> Result<(), EmbeddedError> {
     Ok(())
 }
 
-/// A Postgres process that works in this directory: a postmaster or one of its children.
+/// The pid of a Postgres process, postmaster or child, with this working directory.
 pub(super) fn postgres_in(data: &Path) -> Option<i32> {
     fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
         let pid = process.file_name().to_str()?.parse().ok()?;
@@ -105,10 +105,10 @@ pub(super) fn postgres_in(data: &Path) -> Option<i32> {
     })
 }
 
-/// Makes the data directory beside its final place, so that a killed first start leaves no half of one.
+/// Creates the data directory under a temporary name, so that a killed first start leaves no incomplete one.
 ///
-/// initdb dies with us, but not the servers that it runs for a moment: these keep the lock for as long as they can
-/// still write here.
+/// initdb ends with this process, but not the servers that it runs temporarily: they inherit the lock, which lasts as long
+/// as they can write.
 async fn init_data(
     lock: &File,
     layout: &Layout,
@@ -123,7 +123,7 @@ async fn init_data(
     let lock = lock.try_clone().map_err(EmbeddedError::io("share the lock of", &layout.dir))?;
     let mut command = child(&program, account, Signal::SIGKILL, Some(lock));
     command.arg("-D").arg(&new);
-    // Trust is enough: only the account of the server can enter the socket's directory. Checksums find bad disks.
+    // Trust suffices, because only the account of the server can enter the socket directory. Checksums detect bad disks.
     command.args([
         "-A",
         "trust",
@@ -135,7 +135,7 @@ async fn init_data(
         NAME,
         "--no-instructions",
     ]);
-    // The blocking thread waits for its child, so PDEATHSIG cannot strike early.
+    // The blocking thread waits for its child, so PDEATHSIG is not sent early.
     let output = tokio::task::spawn_blocking(move || command.output()).await;
     let output =
         output.map_err(io::Error::other).flatten().map_err(EmbeddedError::io("run", &program))?;
@@ -149,11 +149,11 @@ async fn init_data(
     synced.map_err(EmbeddedError::io("sync", &layout.dir))
 }
 
-/// Who may enter this directory may connect.
+/// Access to this directory is permission to connect.
 fn make_socket_dir(layout: &Layout, account: Option<&Account>) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(&layout.socket) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        made => made?,
+        created => created?,
     }
     match account {
         Some(account) => {
@@ -167,36 +167,36 @@ fn server_settings(socket: &Path) -> Vec<String> {
     vec![
         "listen_addresses=".to_owned(),
         format!("port={PORT}"),
-        // A list of paths: the quotes keep a comma or a space inside one.
+        // A list of paths; quotes for commas and spaces.
         format!("unix_socket_directories=\"{}\"", socket.to_string_lossy().replace('"', "\"\"")),
         "unix_socket_permissions=0700".to_owned(),
-        // The daemon's pool, a few commands and somebody's BI tool.
+        // For the daemon's pool, a few commands and a BI tool.
         "max_connections=40".to_owned(),
         "shared_buffers=128MB".to_owned(),
-        // A first sync writes for minutes; a checkpoint for each gigabyte would write the same pages again and again.
+        // A first sync writes for minutes; with a checkpoint for each gigabyte it would write the same pages repeatedly.
         "max_wal_size=2GB".to_owned(),
-        // Compiling our short statements costs more than it saves.
+        // Compiling short statements costs more time than it saves.
         "jit=off".to_owned(),
         "timezone=UTC".to_owned(),
         "log_timezone=UTC".to_owned(),
         "log_destination=stderr".to_owned(),
         "logging_collector=off".to_owned(),
-        // Statements and details of errors hold customers' data.
+        // Statements and details of errors contain customer data.
         "log_min_error_statement=panic".to_owned(),
         "log_error_verbosity=terse".to_owned(),
     ]
 }
 
-/// A command in its own session (a terminal's Ctrl-C is for us alone) that gets `on_our_death` when the thread that
-/// spawns it ends. It and its own children keep `inherits` open.
+/// A command in its own session, so that Ctrl-C in a terminal does not reach it. It gets `parent_death_signal` when the thread
+/// that spawns it ends. It and its children keep `inherited` open.
 fn child(
     program: &Path,
     account: Option<&Account>,
-    on_our_death: Signal,
-    inherits: Option<File>,
+    parent_death_signal: Signal,
+    inherited: Option<File>,
 ) -> Command {
     let mut command = Command::new(program);
-    // PGPORT, PGDATA and their like are meant for other servers.
+    // PGPORT, PGDATA and similar variables apply to other servers.
     command
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
@@ -204,16 +204,16 @@ fn child(
         .current_dir("/")
         .stdin(Stdio::null());
     if let Some(account) = account {
-        command.uid(account.uid).gid(account.gid); // As root this clears the supplementary groups too.
+        command.uid(account.uid).gid(account.gid); // For root this also clears the supplementary groups.
     }
-    let we = getpid();
+    let parent = getpid();
     let before_exec = move || {
-        nix::sys::prctl::set_pdeathsig(on_our_death)?;
-        if getppid() != we {
-            return Err(Errno::ESRCH.into()); // We died before the line above.
+        nix::sys::prctl::set_pdeathsig(parent_death_signal)?;
+        if getppid() != parent {
+            return Err(Errno::ESRCH.into()); // The parent ended before the line above.
         }
         setsid()?;
-        if let Some(file) = &inherits {
+        if let Some(file) = &inherited {
             fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))?;
         }
         Ok(())
@@ -228,7 +228,7 @@ fn child(
     command
 }
 
-/// The postmaster that we started.
+/// The postmaster, a child process.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) pid: Pid,
@@ -236,23 +236,27 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// PDEATHSIG strikes when the spawning *thread* ends, so the child gets a thread that lives exactly as long as it.
+    /// PDEATHSIG is sent when the spawning *thread* ends, so a dedicated thread waits for the child.
     async fn spawn(mut command: Command) -> io::Result<Self> {
-        let (tell_started, started) = oneshot::channel();
-        let (tell_exited, exited) = watch::channel(false);
+        let (started_sender, started) = oneshot::channel();
+        let (exited_sender, exited) = watch::channel(false);
         std::thread::Builder::new().name("postgres".to_owned()).spawn(move || {
             let mut child = match command.spawn() {
                 Ok(child) => child,
-                Err(error) => return drop(tell_started.send(Err(error))),
+                Err(error) => {
+                    // The receiver is gone if the start was cancelled.
+                    let _ = started_sender.send(Err(error));
+                    return;
+                }
             };
             let pid = Pid::from_raw(child.id().cast_signed());
-            if tell_started.send(Ok(pid)).is_err() {
-                // The start was given up meanwhile; a child that is gone already needs no signal.
+            if started_sender.send(Ok(pid)).is_err() {
+                // The start was cancelled meanwhile. A child that has exited needs no signal.
                 let _ = kill(pid, Signal::SIGINT);
             }
             let status = child.wait();
-            tracing::debug!(?status, "the embedded PostgreSQL ended");
-            tell_exited.send_replace(true);
+            tracing::debug!(?status, "the embedded PostgreSQL exited");
+            exited_sender.send_replace(true);
         })?;
         let pid = started.await.map_err(io::Error::other).flatten()?;
         Ok(Self { pid, exited })
@@ -264,7 +268,7 @@ impl Server {
 
     fn signal(&self, signal: Signal) {
         if !self.has_exited() {
-            // It may end just now: there is nothing left to signal then.
+            // The process may have just exited, which needs no signal.
             let _ = kill(self.pid, signal);
         }
     }
@@ -280,7 +284,8 @@ impl Server {
                 Ok(Err(error)) => error,
                 Err(_) => sqlx::Error::PoolTimedOut,
             };
-            let (log, tail) = (layout.log.clone(), || layout.log_tail(log_start));
+            let log = layout.log.clone();
+            let tail = || layout.log_tail(log_start);
             if self.has_exited() {
                 return Err(EmbeddedError::Ended { log, tail: tail() });
             }
@@ -292,30 +297,33 @@ impl Server {
         }
     }
 
-    /// Asks politely for as long as the deadline allows, and ends what is left.
+    /// Requests a fast shutdown for as long as the deadline permits, then kills the server.
     pub(super) async fn shut_down(&self, deadline: Instant) {
-        let hard = [
-            (Signal::SIGQUIT, Duration::from_secs(1)), // immediate: the next start recovers
-            (Signal::SIGKILL, Duration::from_secs(1)), // a hung kernel call, perhaps
+        let forced = [
+            // An immediate shutdown: the next start recovers the data.
+            (Signal::SIGQUIT, Duration::from_secs(1)),
+            // For a server that does not react, for example in a hanging system call.
+            (Signal::SIGKILL, Duration::from_secs(1)),
         ];
-        let reserved: Duration = hard.iter().map(|(_, patience)| *patience).sum();
-        let polite =
+        let reserved: Duration = forced.iter().map(|(_, limit)| *limit).sum();
+        let fast_limit =
             deadline.saturating_duration_since(Instant::now() + reserved).min(FAST_SHUTDOWN_LIMIT);
-        let fast = (Signal::SIGINT, polite); // end the sessions, write a checkpoint
-        let steps = std::iter::once(fast).chain(hard);
+        // Ends the sessions and writes a checkpoint.
+        let fast = (Signal::SIGINT, fast_limit);
+        let steps = std::iter::once(fast).chain(forced);
         let mut exited = self.exited.clone();
-        for (signal, patience) in steps {
+        for (signal, limit) in steps {
             self.signal(signal);
-            if timeout(patience, exited.wait_for(|exited| *exited)).await.is_ok() {
+            if timeout(limit, exited.wait_for(|exited| *exited)).await.is_ok() {
                 return;
             }
-            tracing::warn!(%signal, "the embedded PostgreSQL did not end in time");
+            tracing::warn!(%signal, "the embedded PostgreSQL did not exit in time");
         }
     }
 }
 
 impl Drop for Server {
-    /// For errors and panics on the way; after `stop` of the private server there is nothing left to do.
+    /// For errors and panics; has no effect after a shutdown.
     fn drop(&mut self) {
         self.signal(Signal::SIGINT);
     }

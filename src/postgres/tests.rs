@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::server::postgres_in;
 use super::*;
 
-/// A directory that the server's account can reach, whatever the umask is.
+/// A directory that the server's account can enter, independent of the umask.
 fn open_tempdir() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -32,7 +32,7 @@ async fn make_table(embedded: &Embedded) {
 }
 
 #[tokio::test]
-async fn data_outlives_the_server() {
+async fn data_survives_a_restart_of_the_server() {
     let dir = open_tempdir();
     let settings = settings(&dir);
     let first = Embedded::start(&settings, Hold::Daemon).await.unwrap();
@@ -41,7 +41,7 @@ async fn data_outlives_the_server() {
     let mut exited = first.exited();
     assert!(!*exited.borrow_and_update());
     first.stop().await;
-    assert!(*exited.borrow(), "the server is gone when stop returns");
+    assert!(*exited.borrow(), "the server has exited when stop returns");
     assert_eq!(postgres_in(&settings.dir.join("data").canonicalize().unwrap()), None);
 
     let second = Embedded::start(&settings, Hold::Command).await.unwrap();
@@ -85,7 +85,7 @@ async fn files_made_by_root_belong_to_directory_owner() {
         return;
     }
     let dir = open_tempdir();
-    // Not `postgres`, which would be taken where nothing says otherwise.
+    // Not `postgres`, which is the default.
     let service = User::from_name("nobody").unwrap().unwrap().uid.as_raw();
     std::os::unix::fs::chown(dir.path(), Some(service), None).unwrap();
     let embedded = Embedded::start(&settings(&dir), Hold::Command).await.unwrap();
@@ -121,7 +121,7 @@ async fn crashed_server_is_noticed_and_replaced() {
     owner.exited().wait_for(|exited| *exited).await.unwrap();
     let data = owner.layout.data.clone();
     drop(owner);
-    // As after a reboot: the pid in the stale file is alive, but somebody else's.
+    // As after a reboot: the pid in the stale file belongs to another process.
     let stale = fs::read_to_string(data.join("postmaster.pid")).unwrap();
     let lines: Vec<&str> = stale.lines().skip(1).collect();
     fs::write(data.join("postmaster.pid"), format!("1\n{}\n", lines.join("\n"))).unwrap();
@@ -161,7 +161,7 @@ async fn failed_server_start_shows_the_server_log() {
 }
 
 #[tokio::test]
-async fn errors_name_the_cure() {
+async fn startup_errors_contain_advice() {
     let dir = open_tempdir();
     let no_programs =
         EmbeddedSettings { postgres_bin: Some(dir.path().to_owned()), ..settings(&dir) };

@@ -1,4 +1,4 @@
-//! Where the log goes, and the recorder of metrics.
+//! The log and the recorder of metrics.
 
 pub(crate) mod tenant_metrics;
 
@@ -38,7 +38,7 @@ where
 {
     let levels = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,incident_sync={level}")));
-    // As no-color.org has it.
+    // See no-color.org: not empty disables colors.
     let no_color = std::env::var_os("NO_COLOR");
     let text = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
@@ -59,11 +59,11 @@ where
 /// Logs panics as events: the lines that Rust prints are not JSON and have no level in the journal.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let what = panic_message(panic.payload_as_str().unwrap_or_default());
-    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let location = panic.location().map(ToString::to_string).unwrap_or_default();
     tracing::error!(
         owner = "developers",
         error = what,
-        place,
+        place = location,
         "A task panicked. Report this bug with the log"
     );
 }
@@ -82,9 +82,9 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// # Panics
 /// Never: the buckets are constants.
 pub fn start_metrics() -> Option<PrometheusHandle> {
-    let of_runs = Matcher::Full(RUN_DURATION.to_owned());
-    let builder = PrometheusBuilder::new().set_buckets_for_metric(of_runs, &DURATION_BOUNDS);
-    let recorder = builder.expect("there are buckets").build_recorder();
+    let durations = Matcher::Full(RUN_DURATION.to_owned());
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(durations, &DURATION_BOUNDS);
+    let recorder = builder.expect("the buckets are not empty").build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).ok()?;
     // Without scrapes of `/metrics`, the recorder would keep every duration.

@@ -277,7 +277,8 @@ async fn other_user_is_refused_with_the_cure() {
     let configuration = as_stranger(&["status"]);
     for (done, code) in [(database, 3), (configuration, 2)] {
         assert_eq!(done.code(), Some(code), "{}", done.stderr);
-        for text in ["Permission denied", "run this as root (sudo) or as the service's user"] {
+        for text in ["Permission denied", "Run this command as root (sudo) or as the service user"]
+        {
             assert!(done.stderr.contains(text), "{text} is missing in {}", done.stderr);
         }
     }

@@ -254,7 +254,7 @@ async fn tenant_without_own_token_is_not_added() {
         site_before(vec![new_customer(1, Behaviour::default()), spec(2, 1), consented]).await;
     for (tenant, word) in [
         (id(1), "A Global, Privileged Role"),
-        (id(99), "Entra does not know the tenant"),
+        (id(99), "Entra has no tenant with this id"),
         (id(3), "The token belongs to another tenant"),
     ] {
         let (listener, link) = listening(&site, &["--name", "forged", "--patience", "1s"]).await;

@@ -57,7 +57,7 @@ pub struct ConsentArgs {
     /// How long to wait for the admin.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     wait: Duration,
-    /// How long to retry a token that Entra rejects: a consent takes up to some minutes to take effect.
+    /// How long to retry a token that Entra refuses: a consent takes up to some minutes to take effect.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
     patience: Duration,
     /// Print JSON.

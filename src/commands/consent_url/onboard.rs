@@ -99,7 +99,7 @@ async fn report_daemon_state(config: &Config, tenant: &Tenant, path: &Path) {
     let listen = config.http.listen;
     let start = Instant::now();
     loop {
-        match server::ask_known(listen, tenant.id).await {
+        match server::has_tenant(listen, tenant.id).await {
             None => {
                 return eprintln!(
                     "No service answers on {listen}. The tenant is synchronized after the next start."

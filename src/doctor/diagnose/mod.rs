@@ -51,8 +51,15 @@ impl FindingBuilder<'_> {
         who: Option<&'static str>,
         advice: impl Into<String>,
     ) -> Finding {
-        let (group, about, advice) = (self.group, self.about.to_owned(), advice.into());
-        Finding { group, check, about, result, who_must_act: who, advice, error: None }
+        Finding {
+            group: self.group,
+            check,
+            about: self.about.to_owned(),
+            result,
+            who_must_act: who,
+            advice: advice.into(),
+            error: None,
+        }
     }
 
     fn ok(&self, check: &'static str, advice: impl Into<String>) -> Finding {
@@ -71,7 +78,7 @@ impl FindingBuilder<'_> {
         self.row(check, CheckResult::NotTried, None, because)
     }
 
-    /// By the diagnosis of the error. A pause is no failure: the call was not made.
+    /// From the diagnosis of the error. A pause is not a failure, because no call was made.
     fn error(&self, check: &'static str, error: &SyncError) -> Finding {
         let diagnosis = error.diagnosis();
         let result = match error {
@@ -87,27 +94,29 @@ impl FindingBuilder<'_> {
 const OPERATOR: &str = "operator";
 
 fn configuration(facts: &Facts) -> Vec<Finding> {
-    let seen = &facts.configuration;
-    let rows = FindingBuilder { group: Group::Configuration, about: &seen.file };
-    let mut all = vec![match seen.tenants {
+    let facts = &facts.configuration;
+    let rows = FindingBuilder { group: Group::Configuration, about: &facts.file };
+    let mut all = vec![match facts.tenants {
         0 => rows.warning(
             "file",
             "valid, but no tenant is configured; add [[tenants]] with id and name",
         ),
         count => rows.ok("file", format!("valid, {count} tenants")),
     }];
-    all.push(if seen.open_to_writers.is_empty() {
+    all.push(if facts.open_to_writers.is_empty() {
         rows.ok("permissions", "permissions are safe")
     } else {
-        let say = "writable by other users, who could redirect secrets";
-        let paths = seen.open_to_writers.join(" ");
-        rows.warning("permissions", format!("{say}; run chmod go-w {paths}"))
+        let problem = "writable by other users, who could redirect secrets";
+        let paths = facts.open_to_writers.join(" ");
+        rows.warning("permissions", format!("{problem}; run chmod go-w {paths}"))
     });
-    if !seen.closed_to_service.is_empty() {
-        let say = "Not readable by the service user. Move any secret into a separate file, then run: chmod go+rX";
-        all.push(rows.warning("readable", format!("{say} {}", seen.closed_to_service.join(" "))));
+    if !facts.closed_to_service.is_empty() {
+        let advice = "Not readable by the service user. Move any secret into a separate file, then run: chmod go+rX";
+        all.push(
+            rows.warning("readable", format!("{advice} {}", facts.closed_to_service.join(" "))),
+        );
     }
-    all.extend(seen.warnings.iter().map(|warning| rows.warning("advice", warning.clone())));
+    all.extend(facts.warnings.iter().map(|warning| rows.warning("advice", warning.clone())));
     all
 }
 

@@ -7,7 +7,7 @@ use super::unreachable::unreachable_host;
 use crate::doctor::network::{Egress, Host, HostFacts};
 use crate::doctor::{ErrorText, Finding, Group};
 
-/// Entra refuses assertions that begin more than five minutes after its own clock.
+/// Entra rejects assertions whose validity begins more than five minutes after its own time.
 const CLOCK_FAILS: i64 = 300;
 const CLOCK_WARNS: i64 = 60;
 /// A certificate that expires within this time is a warning.
@@ -78,8 +78,8 @@ pub(super) fn addresses(count: usize) -> String {
 }
 
 pub(super) fn no_name(rows: &FindingBuilder, why: &str) -> Finding {
-    let say = "The name does not resolve. Check the address in the configuration and this machine's DNS (resolvectl query)";
-    Finding { error: Some(why.to_owned().into()), ..rows.failure("dns", say) }
+    let advice = "The name does not resolve. Check the address in the configuration and this machine's DNS (resolvectl query)";
+    Finding { error: Some(why.to_owned().into()), ..rows.failure("dns", advice) }
 }
 
 fn tls(rows: &FindingBuilder, host: &Host, reached: &HostFacts, now: DateTime<Utc>) -> Finding {
@@ -109,14 +109,15 @@ fn clock(rows: &FindingBuilder, ahead: Option<i64>) -> Finding {
     let Some(ahead) = ahead else {
         return rows.not_tried("clock", "the host sends no Date header");
     };
-    let (seconds, side) = (ahead.abs(), if ahead > 0 { "behind" } else { "ahead of" });
-    let cure = "Set it (timedatectl set-ntp true)";
+    let seconds = ahead.abs();
+    let side = if ahead > 0 { "behind" } else { "ahead of" };
+    let advice = "Set it (timedatectl set-ntp true)";
     let row = if seconds > CLOCK_FAILS {
-        let say =
+        let problem =
             "This machine's clock is wrong, so tokens and assertions are refused or used too long";
-        rows.failure("clock", format!("{say}. {cure}"))
+        rows.failure("clock", format!("{problem}. {advice}"))
     } else if seconds > CLOCK_WARNS {
-        rows.warning("clock", format!("This machine's clock is wrong. {cure}"))
+        rows.warning("clock", format!("This machine's clock is wrong. {advice}"))
     } else {
         return rows.ok("clock", "this machine's clock is accurate within a minute");
     };

@@ -1,5 +1,5 @@
 //! A certificate with its private key, and client assertions signed with it. Source: `MicrosoftDocs/entra-docs`,
-//! `certificate-credentials.md`; `x5t` with RS256 is the form of its earlier edition, which other programs still use.
+//! `certificate-credentials.md`; `x5t` with RS256 is the form of its earlier edition, which is still in use.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,12 +13,12 @@ use serde_json::json;
 use uuid::Uuid;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Each request has its own assertion, which is used immediately.
+/// Short, because each request has its own assertion, which is used immediately.
 const LIFETIME_SECONDS: i64 = 600;
-/// Entra refuses an assertion that is not valid yet by Entra's clock.
+/// Entra rejects an assertion whose validity begins after Entra's current time.
 const SKEW_ALLOWED_SECONDS: i64 = 300;
 
-/// How an assertion is signed and names its certificate.
+/// The signature of an assertion and its reference to the certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// RSA with PSS padding; the certificate's SHA-256 thumbprint in `x5t#S256`.
@@ -32,7 +32,7 @@ pub struct Certificate {
     key: KeyPair,
     der: CertificateDer<'static>,
     algorithm: Algorithm,
-    /// The end of its validity.
+    /// The end of the validity.
     pub expires: DateTime<Utc>,
 }
 
@@ -43,7 +43,7 @@ impl std::fmt::Debug for Certificate {
 }
 
 impl Certificate {
-    /// From PEM: the certificate (the rest of its chain may follow) and its key, in one text or in two.
+    /// Parses PEM: the certificate, optionally followed by its chain, and its key, in one text or in two.
     pub fn from_pem(certificates: &[u8], key: &[u8], algorithm: Algorithm) -> Result<Self, String> {
         let chain = CertificateDer::pem_slice_iter(certificates).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(
@@ -86,8 +86,8 @@ impl Certificate {
                 continue;
             }
             let end = parsed.validity().not_after.timestamp();
-            let expires =
-                DateTime::from_timestamp(end, 0).ok_or("the certificate's end cannot be read")?;
+            let expires = DateTime::from_timestamp(end, 0)
+                .ok_or("the expiry of the certificate cannot be read")?;
             return Ok(Self { key, der, algorithm, expires });
         }
         Err("the private key does not belong to the certificate. Use certificate and key of the same pair"
@@ -99,7 +99,7 @@ impl Certificate {
         sha1(&self.der).iter().map(|byte| format!("{byte:02X}")).collect()
     }
 
-    /// A signed assertion for this application and token endpoint. `now` is in seconds since 1970.
+    /// Signs an assertion for this application and token endpoint. `now` is in seconds since 1970.
     pub fn assertion(
         &self,
         client_id: &str,
@@ -144,7 +144,7 @@ const NOT_RSA: &str =
 /// Whether this is a PKCS#12 key store (`.pfx`, `.p12`), in DER or BER: a sequence that begins with version 3 (RFC 7292, section 4).
 pub fn is_pkcs12(bytes: &[u8]) -> bool {
     let [0x30, length, rest @ ..] = bytes else { return false };
-    // The long form announces how many bytes hold the length; 0x80 is BER's indefinite one and has none.
+    // The long form states the number of length bytes; 0x80, the indefinite form of BER, has none.
     let length_bytes = if length & 0x80 == 0 { 0 } else { usize::from(length & 0x7f) };
     rest.get(length_bytes..).is_some_and(|content| content.starts_with(&[0x02, 0x01, 0x03, 0x30]))
 }

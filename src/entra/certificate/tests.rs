@@ -10,10 +10,10 @@ fn pem(certificate: &[u8], key: &[u8]) -> Result<Certificate, String> {
 }
 
 #[test]
-fn key_of_other_certificate_is_refused() {
+fn key_of_other_certificate_is_rejected() {
     let first = pem(FIRST, FIRST_KEY).unwrap();
     assert_eq!(first.expires.format("%Y").to_string(), "2126");
-    // The rest of the chain may stand before or behind it.
+    // The rest of the chain may precede or follow it.
     let chain = [SECOND, FIRST].concat();
     assert_eq!(pem(&chain, FIRST_KEY).unwrap().thumbprint(), first.thumbprint());
     let ec = include_bytes!("../../../tests/data/credentials/ec.key.pem");
@@ -25,9 +25,9 @@ fn key_of_other_certificate_is_refused() {
         (FIRST, ec, "not an RSA key"),
         (FIRST, encrypted, "is encrypted"),
     ];
-    for (certificate, key, told) in table {
+    for (certificate, key, expected) in table {
         let problem = pem(certificate, key).unwrap_err();
-        assert!(problem.contains(told), "{told}: {problem}");
+        assert!(problem.contains(expected), "{expected}: {problem}");
     }
 }
 

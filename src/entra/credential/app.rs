@@ -13,7 +13,7 @@ pub struct App {
     pub client_id: String,
     /// The first credential.
     pub credential: Arc<Credential>,
-    /// Used when Entra rejects the first one.
+    /// Used when Entra refuses the first one.
     pub next: Option<Arc<Credential>>,
 }
 

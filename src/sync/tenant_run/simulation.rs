@@ -5,6 +5,7 @@
 //! `PROPTEST_CASES=100000 cargo test --lib no_fault_schedule`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use chrono::TimeDelta;
 

@@ -1,4 +1,4 @@
-//! The connections of the listener: few, and each with a deadline, because every user of the machine can open them.
+//! The connections of the listener: few, and each with a deadline, because every local user can open them.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// More than a monitor, a health check and some browsers need; the other descriptors are for the database and the API.
+/// Enough for a monitor, a health check and some browsers; leaves descriptors for the database and the API.
 const CONNECTIONS_MAX: usize = 64;
 /// The time for the head of the next request.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -52,7 +52,9 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
                 () = stop.cancelled() => {}
             }
         }
-        let (open, router, stop) = (Arc::clone(&open), router.clone(), stop.clone());
+        let open = Arc::clone(&open);
+        let router = router.clone();
+        let stop = stop.clone();
         let connection = open.add(number);
         tasks.spawn(async move {
             converse(socket, router, &open, &connection, &stop).await;
@@ -88,7 +90,7 @@ impl Open {
         self.connections.lock().remove(&number);
     }
 
-    /// Makes room for a new connection: idle ones must not block a health check.
+    /// Closes the oldest idle connection for a new one: idle ones must not block a health check.
     fn close_oldest_idle(&self) {
         let connections = self.connections.lock();
         if let Some(idle) =
@@ -126,7 +128,7 @@ async fn converse(
         () = connection.closed.cancelled() => {}
         () = stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
-            drop(serving.await);
+            let _ = serving.await;
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The loopback listener: the status page, `/healthz`, `/readyz` and `/metrics`. It has no login, so it is read-only and
-//! refuses requests under foreign host names.
+//! The loopback listener: the status page, `/healthz`, `/readyz` and `/metrics`. It has no authentication, so it is read-only and
+//! rejects requests with other host names.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -30,19 +30,19 @@ mod connections;
 
 const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
 const HEALTH_BYTES_MAX: u64 = 4096;
-/// Faster scrapes get the same response again.
+/// Scrapes within this time get the same response.
 const METRICS_LAST: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 struct Shared {
     store: Store,
     metrics: Option<PrometheusHandle>,
-    /// The last answer of `/metrics`, and when it was made.
+    /// The last response of `/metrics` and its time.
     rendered: Arc<Mutex<Option<(Instant, StatusCode, Bytes)>>>,
     page: Arc<StatusPage>,
 }
 
-/// Serves until `stop`. Fails when the address is taken.
+/// Serves until `stop`. Fails if the address is in use.
 pub async fn start(
     listen: SocketAddr,
     engine: &Arc<SyncEngine>,
@@ -69,7 +69,7 @@ pub async fn start(
     Ok(address)
 }
 
-/// Allows only reading, and protects against DNS rebinding.
+/// Permits read requests only, and protects against DNS rebinding.
 async fn guard(State(listen): State<IpAddr>, request: Request, next: Next) -> Response {
     let mut response = if !is_for_us(request.headers(), listen) {
         let text = format!(
@@ -97,8 +97,8 @@ async fn guard(State(listen): State<IpAddr>, request: Request, next: Next) -> Re
     response
 }
 
-/// A foreign web page can resolve its own name to this machine and would then be allowed to read the responses, but the
-/// browser sends that name as Host. A client without a Host header is not a browser.
+/// A malicious web page can resolve its own name to this machine and could then read the responses, but the browser sends
+/// that name in the Host header. A client without a Host header is not a browser.
 fn is_for_us(headers: &HeaderMap, listen: IpAddr) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -121,7 +121,7 @@ async fn fleet(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Respo
     show(shared.page.fleet(query.as_deref() == Some("refresh")).await)
 }
 
-/// Shows the last data while the database is unavailable, with a status that probes understand.
+/// Shows the last data while the database is unavailable, with status 503 for probes.
 fn show(page: RenderedPage) -> Response {
     let status = if page.is_current { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Html(page.html)).into_response()
@@ -135,7 +135,7 @@ async fn tenant(State(shared): State<Shared>, Path(id): Path<String>) -> Respons
     page.map_or_else(|| (StatusCode::NOT_FOUND, "No such tenant.\n").into_response(), show)
 }
 
-/// Asks the daemon on this address for its health.
+/// Requests the health of the daemon at this address.
 pub async fn ask_health(listen: SocketAddr) -> Result<(), String> {
     match tokio::time::timeout(HEALTH_DEADLINE, ask(listen, "/healthz")).await {
         Ok(Ok(answer)) if answer.starts_with(b"HTTP/1.0 200 ") => Ok(()),
@@ -145,15 +145,15 @@ pub async fn ask_health(listen: SocketAddr) -> Result<(), String> {
     }
 }
 
-/// Whether the daemon on this address knows a tenant; `None` without a daemon.
-pub async fn ask_known(listen: SocketAddr, tenant: TenantId) -> Option<bool> {
+/// Whether the daemon at this address has loaded a tenant; `None` if none responds.
+pub async fn has_tenant(listen: SocketAddr, tenant: TenantId) -> Option<bool> {
     let path = format!("/tenants/{tenant}");
     let answer = tokio::time::timeout(HEALTH_DEADLINE, ask(listen, &path)).await.ok()?.ok()?;
-    // 503: the database is unavailable, but the tenant is known.
+    // 503: the database is unavailable, but the tenant is loaded.
     Some(answer.starts_with(b"HTTP/1.0 200 ") || answer.starts_with(b"HTTP/1.0 503 "))
 }
 
-/// The beginning of the answer to a GET.
+/// The beginning of the response to a GET.
 async fn ask(listen: SocketAddr, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(listen).await?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;

@@ -13,10 +13,10 @@ const HEIGHT: f64 = 180.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 8.0;
 const TOP: f64 = 10.0;
-/// Above the runs' marks and the words below them.
+/// The height above the marks of runs and the labels.
 const BASE: f64 = 128.0;
 const MARKS: f64 = 156.0;
-/// The steps of the upper end, in seconds.
+/// The possible upper ends of the scale, in seconds.
 const CEILINGS: [f64; 15] = [
     60.0,
     300.0,
@@ -35,7 +35,7 @@ const CEILINGS: [f64; 15] = [
     180.0 * DAY,
 ];
 const DAY: f64 = 86_400.0;
-/// A new tenant has a chart too.
+/// The smallest scale, for a new tenant.
 const SHORTEST: TimeDelta = TimeDelta::minutes(1);
 
 /// The CSS class of an outcome.
@@ -153,7 +153,9 @@ mod tests {
     }
 
     fn run(began: i64, outcome: &str) -> RecentRun {
-        let (kind, outcome, is_complete) = ("poll".to_owned(), outcome.to_owned(), outcome == "ok");
+        let kind = "poll".to_owned();
+        let is_complete = outcome == "ok";
+        let outcome = outcome.to_owned();
         RecentRun {
             kind,
             started_at: at(began),

@@ -51,7 +51,7 @@ pub(super) fn body(engine: &SyncEngine, snapshot: &Snapshot, is_repeated: bool) 
     }
 }
 
-/// Shown before the first answer of the database.
+/// The page before the first response of the database.
 fn configured(engine: &SyncEngine) -> Markup {
     let settings = engine.settings();
     let mut names: Vec<&str> =

@@ -25,7 +25,7 @@ mod fleet;
 mod tenant;
 
 const STYLE: &str = include_str!("style.css");
-/// Limits the queries, however many browsers ask.
+/// Limits the queries for any number of browsers.
 const SNAPSHOT_LIFETIME: Duration = Duration::from_secs(2);
 
 /// A failure that recovers automatically has done so within this time.
@@ -33,7 +33,7 @@ const LASTING: Duration = Duration::from_secs(300);
 /// SQLSTATE of the statement timeout.
 const QUERY_CANCELED: &str = "57014";
 
-/// Lets a browser show the pages with their own style and nothing else.
+/// Permits the style of the pages only.
 pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = STANDARD.encode(Sha256::digest(STYLE));
     format!(
@@ -41,7 +41,7 @@ pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// The pages, with the last data for the time when the database is unavailable.
+/// The pages. They show the last data while the database is unavailable.
 #[derive(Debug)]
 pub struct StatusPage {
     engine: Arc<SyncEngine>,
@@ -50,7 +50,6 @@ pub struct StatusPage {
 
 #[derive(Debug)]
 pub struct RenderedPage {
-    /// HTML.
     pub html: String,
     /// Whether the data is current; otherwise the database is unavailable.
     pub is_current: bool,
@@ -60,7 +59,7 @@ pub struct RenderedPage {
 #[derive(Debug, Clone)]
 struct Snapshot {
     at: Instant,
-    /// Of the last query that succeeded.
+    /// Of the last successful query.
     fleet: Option<Arc<Fleet>>,
     /// Why the last query failed.
     failure: Option<SyncError>,
@@ -70,7 +69,7 @@ struct Snapshot {
 #[derive(Debug, Clone)]
 struct Fleet {
     at: Instant,
-    /// How much age was added since.
+    /// The time that was added to the ages.
     aged: Duration,
     /// The database's clock.
     now: DateTime<Utc>,
@@ -205,13 +204,13 @@ fn trouble(snapshot: &Snapshot) -> Markup {
                     "Showing data from " (age(known.as_secs_f64())) " ago"
                     @if is_slow { "." } @else { "; no new data is being stored." }
                 },
-                None => p { "The state of the tenants is not known yet." },
+                None => p { "The state of the tenants is not available yet." },
             }
         }
     }
 }
 
-/// A state as a word with a sign; the color adds nothing.
+/// A state as a word with a symbol, so that no meaning depends on color.
 fn badge(state: State) -> Markup {
     let (class, sign) = match state {
         State::Parked => ("bad", "✖"),
@@ -225,7 +224,7 @@ fn badge(state: State) -> Markup {
     html! { span.badge.(class) { span aria-hidden="true" { (sign) } " " (state.as_str()) } }
 }
 
-/// An identifier of the database, readable.
+/// An identifier of the database as words.
 fn words(word: &str) -> String {
     word.replace('_', " ")
 }
@@ -235,7 +234,7 @@ fn name(name: &str) -> Markup {
     html! { bdi { (name) } }
 }
 
-/// In groups of three digits. No number here is negative.
+/// In groups of three digits. Numbers are never negative here.
 fn grouped(number: i64) -> HumanCount {
     HumanCount(number.unsigned_abs())
 }
