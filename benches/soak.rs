@@ -257,7 +257,8 @@ struct Seen {
 async fn phase(phase: Phase, world: &World, pool: &PgPool, daemon: &Daemon) -> Seen {
     let begun = database_clock(pool).await;
     let started = Instant::now();
-    let (mut seen, client) = (Seen::default(), incident_sync::http_client::client());
+    let mut seen = Seen::default();
+    let client = incident_sync::http_client::client();
     let mut second = 0;
     while started.elapsed() < phase.length {
         for change in 0..CHANGES_A_SECOND {
@@ -390,7 +391,8 @@ impl Seen {
             faults.push(format!("{:.0} MiB of memory, and {MEMORY_MIB:.0} are allowed", self.peak));
         }
         let grown = |seen: &Self, end: &Self| {
-            let (begin, end) = (seen.descriptors.iter().max(), end.descriptors.last());
+            let begin = seen.descriptors.iter().max();
+            let end = end.descriptors.last();
             end > begin.map(|begin| begin + SLACK).as_ref()
         };
         if grown(calm, self) {

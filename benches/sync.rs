@@ -19,7 +19,8 @@ const CLOCK_TICKS_A_SECOND: f64 = 100.0;
 fn main() {
     let mut numbers =
         std::env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok());
-    let (tenants, incidents) = (numbers.next().unwrap_or(50), numbers.next().unwrap_or(1_000));
+    let tenants = numbers.next().unwrap_or(50);
+    let incidents = numbers.next().unwrap_or(1_000);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
     runtime.block_on(bench(tenants, incidents));
 }
@@ -123,7 +124,8 @@ async fn measure(name: &str, config: &Path, database: &Path, pool: &PgPool) {
         .spawn()
         .expect("the binary starts");
     let pid = child.id();
-    let (mut peak_kb, mut own_cpu) = (0, 0.0);
+    let mut peak_kb = 0;
+    let mut own_cpu = 0.0;
     while child.try_wait().expect("the child is ours").is_none() {
         peak_kb = peak_rss_kb(pid).unwrap_or(0).max(peak_kb);
         own_cpu = cpu_seconds(pid).unwrap_or(0.0).max(own_cpu);

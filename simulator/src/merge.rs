@@ -91,7 +91,8 @@ mod tests {
     fn merge_moves_alerts_and_leaves_redirect() {
         let mut tenant = tenant(2);
         assert!(tenant.merge(1, 2, now()));
-        let (source, target) = (value(&tenant, 1), value(&tenant, 2));
+        let source = value(&tenant, 1);
+        let target = value(&tenant, 2);
         assert_eq!(source["status"], "Redirected");
         assert_eq!(source["redirectIncidentId"], 2);
         assert_eq!(source["alerts"], json!([]));
@@ -109,7 +110,8 @@ mod tests {
         let alert_id = alert["alertId"].as_str().unwrap();
         assert!(tenant.move_alert(alert_id, 1, 2, now()));
         assert!(!tenant.move_alert(alert_id, 1, 2, now()), "it is gone");
-        let (source, target) = (value(&tenant, 1), value(&tenant, 2));
+        let source = value(&tenant, 1);
+        let target = value(&tenant, 2);
         assert_eq!(source["alerts"].as_array().map(Vec::len), Some(2));
         assert_eq!(target["alerts"][3]["alertId"], alert_id);
         assert_eq!(target["alerts"][3]["incidentId"], 2);

@@ -107,7 +107,8 @@ async fn headers_match_service_with_simulated_date() {
 #[tokio::test]
 async fn documented_filters_work_and_others_are_refused() {
     let simulator = start(Encoding::Identity, spec(30)).await;
-    let (client, world) = (Client::new(&simulator).await, simulator.world());
+    let client = Client::new(&simulator).await;
+    let world = simulator.world();
     world.advance(Duration::from_secs(60));
     assert!(world.resolve(TENANT, 7));
     let page = client
@@ -137,7 +138,8 @@ async fn single_incident_carries_its_odata_context() {
 #[tokio::test]
 async fn unservable_incident_fails_its_pages_until_healed() {
     let simulator = start(Encoding::Identity, spec(30)).await;
-    let (client, world) = (Client::new(&simulator).await, simulator.world());
+    let client = Client::new(&simulator).await;
+    let world = simulator.world();
     let shown = client.page("?$top=10&$skip=10").await;
     world.poison(TENANT, shown[0]["incidentId"].as_i64().unwrap());
     for failing in ["", "?$top=10&$skip=10", "?$top=11"] {
@@ -195,7 +197,8 @@ async fn tokens_end_and_secrets_are_compared() {
 #[tokio::test]
 async fn scripted_replies_come_once_and_in_order() {
     let simulator = start(Encoding::Identity, spec(3)).await;
-    let (client, world) = (Client::new(&simulator).await, simulator.world());
+    let client = Client::new(&simulator).await;
+    let world = simulator.world();
     let drip = ScriptedReply::Drip { bytes: 9_000, every: Duration::from_millis(1) };
     let script = vec![
         ScriptedReply::throttled(7),
@@ -218,7 +221,8 @@ async fn scripted_replies_come_once_and_in_order() {
 #[tokio::test]
 async fn churn_changes_the_list_until_stopped() {
     let simulator = start(Encoding::Identity, spec(20)).await;
-    let (client, world) = (Client::new(&simulator).await, simulator.world());
+    let client = Client::new(&simulator).await;
+    let world = simulator.world();
     world.churn(TENANT, 3);
     let before = world.truth(TENANT);
     assert_eq!(client.page("").await.len(), 20);
@@ -233,7 +237,8 @@ async fn churn_changes_the_list_until_stopped() {
 async fn stop_ends_hanging_requests_and_idle_connections() {
     let hang = Behaviour { hang: true, ..Behaviour::default() };
     let simulator = start(Encoding::Identity, TenantSpec { behaviour: hang, ..spec(1) }).await;
-    let (client, world) = (Client::new(&simulator).await, simulator.world().clone());
+    let client = Client::new(&simulator).await;
+    let world = simulator.world().clone();
     let request = async {
         client.get("").await.ok();
         client.get("").await
@@ -255,7 +260,8 @@ async fn invalid_assertions_get_their_entra_code() {
     use rustls::pki_types::pem::PemObject;
 
     let simulator = start(Encoding::Identity, spec(1)).await;
-    let (world, client_id) = (simulator.world(), Options::default().client_id);
+    let world = simulator.world();
+    let client_id = Options::default().client_id;
     let pem = include_bytes!("../../tests/data/credentials/first.crt.pem");
     let key = include_bytes!("../../tests/data/credentials/first.key.pem");
     let endpoint = "https://login.example/t/oauth2/v2.0/token";
@@ -278,7 +284,8 @@ async fn invalid_assertions_get_their_entra_code() {
         assert_eq!(judge(&sign(&client_id, endpoint, now - 3_600)), Err(700_024));
         assert_eq!(judge(&sign(&client_id, endpoint, now + 3_600)), Err(700_024));
         assert_eq!(judge(&sign("another-app", endpoint, now)), Err(700_021));
-        let (theirs, ours) = (sign("another-app", endpoint, now), sign(&client_id, endpoint, now));
+        let theirs = sign("another-app", endpoint, now);
+        let ours = sign(&client_id, endpoint, now);
         let claims = ours.split('.').nth(1).unwrap();
         let forged: Vec<&str> = theirs
             .split('.')
@@ -301,7 +308,8 @@ async fn tokens_need_consent_and_redirect_reports_it() {
     let simulator = start(Encoding::Identity, TenantSpec { behaviour, ..spec(0) }).await;
     let http = incident_sync::http_client::client();
     let client = Client { http: http.clone(), url: simulator.url(), token: String::new() };
-    let (id, any) = (Options::default().client_id, "organizations");
+    let id = Options::default().client_id;
+    let any = "organizations";
     let ask = async |directory: &str, form: &str, back: &str, scope: &str| {
         let url = simulator.url().join(&format!("{directory}/{form}")).unwrap();
         let parameters = [

@@ -63,10 +63,10 @@ fn table(findings: &[Finding]) -> String {
         }
     }
     // In the order of the checks, not of the hosts or tenants.
-    let place = |row: &[&Finding]| {
+    let order = |row: &[&Finding]| {
         findings.iter().position(|f| (f.group, f.check) == (row[0].group, row[0].check))
     };
-    rows.sort_by_cached_key(|row| place(row));
+    rows.sort_by_cached_key(|row| order(row));
     for row in &rows {
         let first = row[0];
         let is_problem = matches!(first.result, CheckResult::Failure | CheckResult::Warning);
@@ -95,8 +95,10 @@ fn table(findings: &[Finding]) -> String {
         ]);
     }
     let of = |result| count(findings, result);
-    let (failures, warnings) = (of(CheckResult::Failure), of(CheckResult::Warning));
-    let (not_tried, ok) = (of(CheckResult::NotTried), of(CheckResult::Ok));
+    let failures = of(CheckResult::Failure);
+    let warnings = of(CheckResult::Warning);
+    let not_tried = of(CheckResult::NotTried);
+    let ok = of(CheckResult::Ok);
     format!("{table}\nfailed: {failures}, warnings: {warnings}, not tried: {not_tried}, ok: {ok}")
 }
 
@@ -119,7 +121,9 @@ mod tests {
             error: Some((&error).into()),
         };
         let api = |status, seconds| {
-            let (code, target, hint) = (String::new(), String::new(), String::new());
+            let code = String::new();
+            let target = String::new();
+            let hint = String::new();
             SyncError::Api {
                 status,
                 code,

@@ -14,7 +14,7 @@ pub struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Collects the script first: clap panics when a reader closes standard output.
+/// Generates the script in memory first, because clap panics when a reader closes standard output.
 pub fn run<C: CommandFactory>(args: &CompletionsArgs) -> Result<(), Failure> {
     let mut command = C::command();
     let name = command.get_name().to_owned();

@@ -16,7 +16,7 @@ pub struct HealthArgs {
     address: Option<SocketAddr>,
 }
 
-/// Works with an invalid configuration, of which only `http.listen` is read.
+/// Reads only `http.listen`, so that it works with an otherwise invalid configuration.
 pub async fn run(file: Option<&Path>, args: HealthArgs) -> Result<(), Failure> {
     let address = args.address.unwrap_or_else(|| config::listen(file));
     server::ask_health(address).await.map_err(Failure::NotHealthy)

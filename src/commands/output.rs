@@ -22,7 +22,7 @@ pub fn print_line(text: impl Display) -> Result<(), Failure> {
     write_result(writeln!(std::io::stdout(), "{text}"))
 }
 
-/// The result of writing to standard output. A closed reader, such as `head`, is no failure.
+/// The result of writing to standard output. A closed reader, such as `head`, is not a failure.
 pub fn write_result(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

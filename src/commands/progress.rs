@@ -21,7 +21,7 @@ impl ProgressBars {
         Self { lines, total }
     }
 
-    /// Adds a line for each tenant that begins and removes it when the tenant is finished.
+    /// Adds a line for each tenant that starts and removes it when the tenant has finished.
     pub(crate) fn observer(&self) -> Progress {
         let bars = self.clone();
         Progress::new(move |name| bars.tenant(name))

@@ -28,9 +28,9 @@ pub async fn run(config: &Config, args: StatusArgs) -> Result<(), Failure> {
     let tenants = database.store.tenant_status().await.map_err(SetupError::from);
     database.close().await;
     let mut tenants = tenants?;
-    let known: HashSet<Uuid> = tenants.iter().map(|tenant| tenant.standing.tenant_id).collect();
-    let unknown = config.tenants.iter().filter(|tenant| !known.contains(&tenant.id.0));
-    tenants.extend(unknown.map(|tenant| TenantStatus::unknown(tenant)));
+    let stored: HashSet<Uuid> = tenants.iter().map(|tenant| tenant.standing.tenant_id).collect();
+    let missing = config.tenants.iter().filter(|tenant| !stored.contains(&tenant.id.0));
+    tenants.extend(missing.map(|tenant| TenantStatus::unknown(tenant)));
     let expiries = expiry::expiries(&config.tenants).await;
     print(args.json, &as_json(&tenants, &config.tenants, &expiries), || {
         let now = expiry::now();

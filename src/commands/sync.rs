@@ -124,7 +124,7 @@ pub(crate) fn table(results: &[TenantResult]) -> String {
     ]);
     for result in results {
         let counts = &result.report.counts;
-        let (who, say) = result
+        let (who, advice) = result
             .diagnosis
             .as_ref()
             .map_or(("", ""), |diagnosis| (diagnosis.owner.as_str(), &*diagnosis.advice));
@@ -138,7 +138,7 @@ pub(crate) fn table(results: &[TenantResult]) -> String {
             counts.rejected.to_string(),
             format!("{:.1}", result.took.as_secs_f64()),
             who.to_owned(),
-            say.to_owned(),
+            advice.to_owned(),
         ]);
     }
     table.to_string()

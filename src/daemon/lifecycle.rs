@@ -109,7 +109,8 @@ async fn serve(
     let watchdog = tokio::spawn(feed_watchdog(Arc::clone(&engine)));
     let lost = lost_database(&database);
     let mut running = tokio::spawn({
-        let (engine, wake) = (Arc::clone(&engine), Arc::clone(&wake));
+        let engine = Arc::clone(&engine);
+        let wake = Arc::clone(&wake);
         async move { engine.run(&wake).await }
     });
     let (is_lost, ended) = tokio::select! {

@@ -39,7 +39,8 @@ impl ManagedIdentity {
 
     /// The assertion for the cloud of this login host.
     pub async fn assertion(&self, authority: &Url) -> Result<SecretString, SyncError> {
-        let (audience, asked) = (audience(authority), Instant::now());
+        let audience = audience(authority);
+        let asked = Instant::now();
         let mut cached = self.cached.lock().await;
         if let Some((of, token, until)) = &cached.assertion
             && *of == audience

@@ -26,7 +26,8 @@ async fn token_is_used_until_its_end_when_renewal_fails() {
 
     let simulator = Simulator::start(Options::default()).await.unwrap();
     simulator.world().add_tenant(TenantSpec::new(TENANT.0, "Contoso"));
-    let (options, url) = (Options::default(), simulator.url());
+    let options = Options::default();
+    let url = simulator.url();
     let credential = Arc::new(Credential::secret(options.client_secret.into()));
     let endpoints = Endpoints {
         authority: url.clone(),
@@ -40,7 +41,8 @@ async fn token_is_used_until_its_end_when_renewal_fails() {
     let first = tokens.get(&tenant).await.unwrap();
     // A token that is due for renewal and ends after `left`.
     let aged = async |left: Duration| {
-        let (now, value) = (Instant::now(), first.value.clone());
+        let now = Instant::now();
+        let value = first.value.clone();
         let token = Token { value, renew_at: now, ends: now + left, check: first.check };
         let entry = tokens.entry(&tenant);
         *entry.lock().await = CacheEntry { token: Some(Arc::new(token)), ..CacheEntry::default() };

@@ -67,7 +67,9 @@ mod tests {
             }
             let asked = retry_after(&headers);
             let refused = |status| {
-                let (code, target, hint) = (String::new(), String::new(), String::new());
+                let code = String::new();
+                let target = String::new();
+                let hint = String::new();
                 SyncError::Api { status, code, target, retry_after: asked, hint }
             };
             let Retry::After(wait) = refused(429).diagnosis().retry else { panic!("a 429 is a pause") };

@@ -1,4 +1,4 @@
-//! The command `tenant erase-person`: replaces what identifies one person in all rows of a tenant.
+//! The command `tenant erase-person`: replaces everything that identifies one person in all rows of a tenant.
 
 use std::io::BufRead;
 
@@ -42,7 +42,7 @@ pub async fn run(config: &Config, args: EraseArgs) -> Result<(), Failure> {
     let erased = erase_with(&database.store, &args, &upn).await;
     if erased.is_err() {
         // Otherwise the tenant would wait until the lease expires.
-        drop(database.store.release_leases().await);
+        let _ = database.store.release_leases().await;
     }
     database.close().await;
     let (tenant, counts) = erased?;
@@ -65,8 +65,8 @@ pub async fn run(config: &Config, args: EraseArgs) -> Result<(), Failure> {
     })
 }
 
-fn sign_in_name(given: &str) -> Result<String, Failure> {
-    let mut name = given.to_owned();
+fn sign_in_name(argument: &str) -> Result<String, Failure> {
+    let mut name = argument.to_owned();
     if name == "-" {
         name.clear();
         let read = std::io::stdin().lock().read_line(&mut name);
@@ -112,14 +112,16 @@ async fn erase_with(
 }
 
 async fn erase_table(rows: &mut TenantRows, at: usize, person: &Person) -> Result<u64, Failure> {
-    let (mut changed, mut batch) = (0, String::new());
+    let mut changed = 0;
+    let mut batch = String::new();
     rows.open(at).await?;
     loop {
         let read = rows.next().await?;
         let is_last = read.is_empty();
         for row in read {
             let changed = without(person, &row).map_err(|what| {
-                let (table, row) = (&rows.tables[at].name, rows.name_row(&row));
+                let table = &rows.tables[at].name;
+                let row = rows.name_row(&row);
                 Failure::NotDone(format!(
                     "defender.{table}, {row}: {what}. Nothing was erased. Delete this row or store its incident again"
                 ))

@@ -75,7 +75,8 @@ async fn write_table(
     let name = file_of(&snapshot.tables[at].name);
     let failed = |error: io::Error| cannot("write", &folder.path_of(&name), &error);
     let mut file = BufWriter::new(folder.create(&name).map_err(failed)?);
-    let (mut rows, mut sha256) = (0, Sha256::new());
+    let mut rows = 0;
+    let mut sha256 = Sha256::new();
     snapshot.open(at).await?;
     loop {
         let batch = snapshot.next().await?;

@@ -21,7 +21,7 @@ use crate::store::Store;
 use crate::store::tenant_data::rows::{BATCH_BYTES, TenantRows, TenantTable};
 use crate::tenant::TenantId;
 
-/// A hundred times what the present tables and columns take.
+/// A hundred times the size for the current tables and columns.
 const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
 
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ pub async fn run(config: &Config, args: ImportArgs) -> Result<(), Failure> {
     finish(args.json, &manifest, "Imported")
 }
 
-/// The manifest of a folder, of which nothing else has been read.
+/// Reads the manifest of a folder, before any other file.
 fn read_manifest(folder: &Folder) -> Result<Manifest, Failure> {
     let path = folder.path_of(MANIFEST);
     let mut text = Vec::new();
@@ -129,9 +129,10 @@ fn verified<'a>(
     Ok(files)
 }
 
-/// Leaves the file at its beginning.
+/// Returns to the beginning of the file afterwards.
 fn checksum(file: &mut File) -> io::Result<String> {
-    let (mut sha256, mut buffer) = (Sha256::new(), vec![0; 64 * 1024]);
+    let mut sha256 = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
     loop {
         match file.read(&mut buffer)? {
             0 => break,
@@ -144,7 +145,7 @@ fn checksum(file: &mut File) -> io::Result<String> {
 
 async fn import_with(store: &Store, manifest: &Manifest, folder: &Folder) -> Result<(), Failure> {
     let tenant = TenantId(manifest.tenant_id);
-    // In a transaction of its own: checksums of large files take longer than one may stand idle.
+    // In a transaction of its own, because checksums of large files take longer than the idle limit of a transaction.
     let tables = store.locked_rows(tenant).await?.tables;
     check_tables(manifest, folder, &tables)?;
     let files = verified(manifest, folder)?;
@@ -165,16 +166,16 @@ async fn import_with(store: &Store, manifest: &Manifest, folder: &Folder) -> Res
     }
     for (table, contents, file) in files {
         let path = folder.path_of(&file_of(table));
-        let place = |what: String| {
+        let failure = |what: String| {
             Failure::Configuration(format!("{}: {what}; nothing was restored", path.display()))
         };
         let Some(at) = restore.tables.iter().position(|known| known.name == table) else {
-            return Err(place("the database no longer has this table".to_owned()));
+            return Err(failure("the database no longer has this table".to_owned()));
         };
         let columns = Columns { at, named: &contents.columns, taken_at: manifest.taken_at };
-        let rows = insert_file(&mut restore, &columns, file).await.map_err(place)?;
+        let rows = insert_file(&mut restore, &columns, file).await.map_err(failure)?;
         if rows != contents.rows {
-            return Err(place(format!("{rows} rows instead of {}", contents.rows)));
+            return Err(failure(format!("{rows} rows instead of {}", contents.rows)));
         }
         tracing::info!(tenant.id = %tenant, table, count = rows, "Restored a table");
     }
@@ -182,21 +183,23 @@ async fn import_with(store: &Store, manifest: &Manifest, folder: &Folder) -> Res
     Ok(restore.finish("restored", &actor(), &counts(manifest), None).await?)
 }
 
-/// Where rows go, and when they were taken.
+/// The target columns of rows, and the time of the export.
 struct Columns<'a> {
     at: usize,
     named: &'a [String],
     taken_at: DateTime<Utc>,
 }
 
-/// Answers how many rows there were, or what is wrong with them.
+/// Returns the number of rows, or what is wrong with them.
 async fn insert_file(
     restore: &mut TenantRows,
     into: &Columns<'_>,
     file: File,
 ) -> Result<u64, String> {
     let mut lines = Lines::of(file);
-    let (mut rows, mut count, mut batch) = (0, 0, String::new());
+    let mut rows = 0;
+    let mut count = 0;
+    let mut batch = String::new();
     loop {
         let line = lines.next()?;
         let is_last = line.is_none();

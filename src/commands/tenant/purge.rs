@@ -85,7 +85,7 @@ fn confirmed(tenant: &KnownTenant) -> Result<bool, Failure> {
         "All data of {} ({}) will be deleted permanently. Type its name to confirm: ",
         tenant.name, tenant.tenant_id
     );
-    drop(std::io::stderr().flush());
+    let _ = std::io::stderr().flush();
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
     Ok(read.is_ok() && answer.trim() == tenant.name)

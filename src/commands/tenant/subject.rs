@@ -1,4 +1,4 @@
-//! What the commands on the data of one tenant share.
+//! Shared by the commands on the data of one tenant.
 
 use crate::commands::exit::Failure;
 use crate::commands::grant_reader;

@@ -69,7 +69,8 @@ impl Section {
             Some(ValueKind::String(text)) if self.is_from_env(key) => text.trim().parse().ok(),
             Some(_) => None,
         };
-        let (from, to) = (range.start(), range.end());
+        let from = range.start();
+        let to = range.end();
         match number.map(u32::try_from) {
             Some(Ok(number)) if range.contains(&number) => return number,
             Some(_) => {
@@ -123,7 +124,8 @@ impl Section {
             if range.contains(&span) {
                 return Ok(span);
             }
-            let (from, to) = (span_text(*range.start()), span_text(*range.end()));
+            let from = span_text(*range.start());
+            let to = span_text(*range.end());
             Err(format!("out of range; set a time from {from} to {to}"))
         };
         self.parsed(key, parse).ok()
@@ -132,7 +134,8 @@ impl Section {
 
 /// A time span in whole days if possible, because humantime writes months of 30.44 days.
 fn span_text(span: Duration) -> String {
-    let (days, rest) = (span.as_secs() / 86_400, span.as_secs() % 86_400);
+    let days = span.as_secs() / 86_400;
+    let rest = span.as_secs() % 86_400;
     if days > 0 && rest == 0 {
         format!("{days}d")
     } else {

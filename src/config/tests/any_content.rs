@@ -66,7 +66,8 @@ fn break_lines(text: &str, random: &mut Random) -> String {
     ];
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     for _ in 0..1 + random.below(4) {
-        let (at, other) = (random.below(lines.len()), random.below(lines.len()));
+        let at = random.below(lines.len());
+        let other = random.below(lines.len());
         let key = lines[at].split('=').next().unwrap_or_default().to_owned();
         match random.below(8) {
             0 => drop(lines.remove(at)),

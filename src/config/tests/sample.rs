@@ -20,7 +20,8 @@ fn sample_with_every_setting_shows_defaults() {
         .file("postgres-ca.pem", "")
         .file("tenants.d/readme.md", "not a tenant");
     etc.secret("database-password", "x");
-    let (all, defaults) = (etc.good(), Etc::with("").good());
+    let all = etc.good();
+    let defaults = Etc::with("").good();
     assert_eq!(all.warnings, Vec::<String>::new());
     assert_eq!(
         (all.schedule, all.sync, all.http),

@@ -7,7 +7,7 @@ use crate::store::inspect::SchemaState;
 
 /// A longer transaction delays the change feed noticeably.
 const HOLDER_WARNS_S: f64 = 60.0;
-/// The most that one finding names.
+/// The maximum number of sessions in one finding.
 const NAMED_MAX: usize = 5;
 
 pub(super) fn change_feed(
@@ -32,8 +32,8 @@ pub(super) fn change_feed(
         0 => String::new(),
         more => format!("; and {more} more"),
     };
-    let say = "Open transactions delay reporting.incident_changes, which shows no newer change until they end: ";
-    rows.warning(check, format!("{say}{}{more}", named.join("; ")))
+    let problem = "Open transactions delay reporting.incident_changes, which shows no newer change until they end: ";
+    rows.warning(check, format!("{problem}{}{more}", named.join("; ")))
 }
 
 /// The session, and the statement that ends it.
@@ -46,7 +46,8 @@ fn named(holder: &FeedHolder, user: &str) -> String {
         || format!("for an unknown time (to see it: GRANT pg_read_all_stats TO {user})"),
         |seconds| format!("for {seconds:.0} s"),
     );
-    let (role, database) = (shown(&holder.role), shown(&holder.database));
+    let role = shown(&holder.role);
+    let database = shown(&holder.database);
     match (&holder.gid, holder.pid) {
         (Some(gid), _) => {
             let gid = gid.replace('\'', "''");
@@ -55,7 +56,8 @@ fn named(holder: &FeedHolder, user: &str) -> String {
             )
         }
         (None, pid) => {
-            let (pid, application) = (pid.unwrap_or_default(), shown(&holder.application));
+            let pid = pid.unwrap_or_default();
+            let application = shown(&holder.application);
             format!(
                 "pid {pid} of {role} (application {application}, database {database}) {age}: run SELECT pg_terminate_backend({pid})"
             )

@@ -6,9 +6,9 @@ use crate::doctor::{CheckResult, Finding, Group};
 use crate::entra::claims::TokenCheck;
 use crate::error::{Owner, SyncError};
 
-pub(super) fn findings(seen: &TenantProbe, all: &[TenantProbe]) -> Vec<Finding> {
-    let rows = FindingBuilder { group: Group::Tenants, about: &seen.name };
-    let facts = match &seen.token {
+pub(super) fn findings(probe: &TenantProbe, all: &[TenantProbe]) -> Vec<Finding> {
+    let rows = FindingBuilder { group: Group::Tenants, about: &probe.name };
+    let facts = match &probe.token {
         Some(Ok(facts)) => facts,
         Some(Err(error @ SyncError::WrongTenant { .. })) => {
             let mut found =
@@ -33,34 +33,34 @@ pub(super) fn findings(seen: &TenantProbe, all: &[TenantProbe]) -> Vec<Finding> 
                 .into();
         }
     };
-    let call = match &seen.call {
+    let call = match &probe.call {
         Some(Ok(())) => rows.ok("call", "the API answers"),
         Some(Err(error)) if error.diagnosis().class.is_database() => uncounted(&rows, error),
         Some(Err(error)) => rows.error("call", error),
         None => rows.not_tried("call", "the API was not reached"),
     };
-    let answers = matches!(seen.call, Some(Ok(())));
+    let answers = matches!(probe.call, Some(Ok(())));
     let [tid, roles] = claims(&rows, facts.check, answers);
     vec![
         rows.ok("token", "Entra issues a token"),
         tid,
         roles,
-        audience(&rows, facts, &seen.scope, seen.call.as_ref()),
+        audience(&rows, facts, &probe.scope, probe.call.as_ref()),
         call,
     ]
 }
 
 /// A call that cannot be counted against the quota is not made.
 fn uncounted(rows: &FindingBuilder, error: &SyncError) -> Finding {
-    let say = "the database, which counts the calls, failed; see its findings";
-    Finding { error: Some(error.into()), ..rows.not_tried("call", say) }
+    let problem = "the database, which counts the calls, failed; see its findings";
+    Finding { error: Some(error.into()), ..rows.not_tried("call", problem) }
 }
 
-/// A refused credential is one cause for every tenant, including those that the circuit breaker skipped.
+/// A refused credential is the cause for every tenant, including those that the circuit breaker skipped.
 fn refused_token(rows: &FindingBuilder, error: &SyncError, all: &[TenantProbe]) -> Finding {
     let row = rows.error("token", error);
     let SyncError::CredentialBreaker { code } = error else { return row };
-    let failures = all.iter().filter_map(|seen| seen.token.as_ref()?.as_ref().err());
+    let failures = all.iter().filter_map(|probe| probe.token.as_ref()?.as_ref().err());
     let cause =
         failures.into_iter().find(|failure| failure.shared_credential_code() == Some(*code));
     let advice =
@@ -84,13 +84,13 @@ fn claims(rows: &FindingBuilder, check: TokenCheck, answers: bool) -> [Finding; 
         ],
         TokenCheck::RoleMissing => {
             let tid = rows.ok("tid", "the token is for this tenant");
-            let say = "The token lacks the role Incident.Read.All";
+            let problem = "The token lacks the role Incident.Read.All";
             if answers {
-                return [tid, rows.warning("roles", format!("{say}, but the API answers"))];
+                return [tid, rows.warning("roles", format!("{problem}, but the API answers"))];
             }
-            let cure = "Add the permission to the app registration, then the customer's admin must consent again";
+            let fix = "Add the permission to the app registration, then the customer's admin must consent again";
             let who = Some(Owner::CustomerAdmin.as_str());
-            [tid, rows.row("roles", CheckResult::Failure, who, format!("{say}. {cure}"))]
+            [tid, rows.row("roles", CheckResult::Failure, who, format!("{problem}. {fix}"))]
         }
     }
 }
@@ -110,19 +110,19 @@ fn audience(
         return rows.not_tried(check, "the token is opaque");
     };
     let bare = audience.trim_end_matches('/');
-    let asked = scope.trim_end_matches(".default").trim_end_matches('/');
-    // Entra also issues tokens for the scope of another service, which the API refuses.
+    let requested = scope.trim_end_matches(".default").trim_end_matches('/');
+    // Entra also issues tokens for the scope of another service, which the API does not accept.
     let is_foreign = ["graph.microsoft.com", "securitycenter", "management.azure.com"]
         .iter()
         .any(|other| bare.contains(other));
-    if AUDIENCES.contains(&bare) || (bare == asked && !is_foreign) {
+    if AUDIENCES.contains(&bare) || (bare == requested && !is_foreign) {
         return rows.ok(check, "the token is for the API");
     }
-    let say = format!(
+    let problem = format!(
         "The token is for {audience}, not for the Defender API. Check scope, cloud and token_version"
     );
     match call {
-        Some(Ok(())) => rows.warning(check, format!("{say}. The API accepts it anyway")),
-        _ => rows.failure(check, say),
+        Some(Ok(())) => rows.warning(check, format!("{problem}. The API accepts it anyway")),
+        _ => rows.failure(check, problem),
     }
 }

@@ -17,7 +17,9 @@ fn now() -> DateTime<Utc> {
 
 fn facts(hosts: Vec<Host>, inspection: Inspection, tenants: Vec<TenantProbe>) -> Facts {
     let file = "incident-sync.toml".to_owned();
-    let (open_to_writers, closed_to_service, warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let open_to_writers = Vec::new();
+    let closed_to_service = Vec::new();
+    let warnings = Vec::new();
     let configuration =
         ConfigurationFacts { file, tenants: 1, open_to_writers, closed_to_service, warnings };
     let database = DatabaseFacts {
@@ -64,7 +66,7 @@ fn good_database() -> Inspection {
     }
 }
 
-fn seen(
+fn tenant(
     name: &str,
     token: Result<TokenFacts, SyncError>,
     call: Option<Result<(), SyncError>>,
@@ -99,8 +101,8 @@ fn clock_skew_warns_then_fails() {
         );
         assert_eq!(row.result, result, "{ahead}");
     }
-    let untold = facts(vec![host(None, 90)], good_database(), Vec::new());
-    assert_eq!(row(&untold, Group::Network, "clock").result, CheckResult::NotTried);
+    let without_date = facts(vec![host(None, 90)], good_database(), Vec::new());
+    assert_eq!(row(&without_date, Group::Network, "clock").result, CheckResult::NotTried);
 }
 
 #[test]
@@ -138,9 +140,12 @@ fn credential_expiry_decides_its_finding() {
 #[test]
 fn old_server_or_standby_fails() {
     let old = Inspection { version: 140_011, version_name: "14.11".to_owned(), ..good_database() };
-    let told = row(&facts(Vec::new(), old, Vec::new()), Group::Database, "version");
-    assert_eq!((told.result, told.who_must_act), (CheckResult::Failure, Some("operator")));
-    assert!(told.advice.contains("14.11") && told.advice.contains("15 or newer"), "{told:?}");
+    let version = row(&facts(Vec::new(), old, Vec::new()), Group::Database, "version");
+    assert_eq!((version.result, version.who_must_act), (CheckResult::Failure, Some("operator")));
+    assert!(
+        version.advice.contains("14.11") && version.advice.contains("15 or newer"),
+        "{version:?}"
+    );
     let standby = facts(Vec::new(), Inspection { is_standby: true, ..good_database() }, Vec::new());
     assert!(row(&standby, Group::Database, "server").advice.contains("primary"));
     assert_eq!(row(&standby, Group::Database, "version").result, CheckResult::Ok);
@@ -149,12 +154,19 @@ fn old_server_or_standby_fails() {
 #[test]
 fn foreign_audience_fails_unless_api_accepts() {
     let judged = |aud: Option<&str>, call| {
-        let told = TokenFacts { check: TokenCheck::Valid, audience: aud.map(str::to_owned) };
-        let facts = facts(Vec::new(), good_database(), vec![seen("Contoso", Ok(told), Some(call))]);
+        let facts_of_token =
+            TokenFacts { check: TokenCheck::Valid, audience: aud.map(str::to_owned) };
+        let facts = facts(
+            Vec::new(),
+            good_database(),
+            vec![tenant("Contoso", Ok(facts_of_token), Some(call))],
+        );
         row(&facts, Group::Tenants, "audience").result
     };
     let refused = || {
-        let (code, target, hint) = (String::new(), String::new(), String::new());
+        let code = String::new();
+        let target = String::new();
+        let hint = String::new();
         Err(SyncError::Api { status: 401, code, target, retry_after: None, hint })
     };
     for good in
@@ -179,12 +191,12 @@ fn breaker_reports_its_original_cause() {
         retry_after: None,
     };
     let spared = SyncError::CredentialBreaker { code: 7_000_222 };
-    let tenants = vec![seen("a", Err(expired), None), seen("b", Err(spared.clone()), None)];
+    let tenants = vec![tenant("a", Err(expired), None), tenant("b", Err(spared.clone()), None)];
     let rows = diagnose(&facts(Vec::new(), good_database(), tenants), now());
     let tokens: Vec<&Finding> = rows.iter().filter(|row| row.check == "token").collect();
     assert_eq!((tokens.len(), &tokens[0].advice), (2, &tokens[1].advice));
     assert!(tokens[1].advice.contains("has expired"), "{tokens:?}");
-    let alone = facts(Vec::new(), good_database(), vec![seen("b", Err(spared), None)]);
+    let alone = facts(Vec::new(), good_database(), vec![tenant("b", Err(spared), None)]);
     assert!(row(&alone, Group::Tenants, "token").advice.contains("7000222"));
 }
 
@@ -193,7 +205,9 @@ fn with_schema(schema: SchemaState) -> Facts {
 }
 
 fn holder(role: &str, age_seconds: Option<f64>) -> FeedHolder {
-    let (pid, role, application) = (Some(4711), Some(role.to_owned()), Some("report".to_owned()));
+    let pid = Some(4711);
+    let role = Some(role.to_owned());
+    let application = Some("report".to_owned());
     FeedHolder {
         pid,
         gid: None,
@@ -297,7 +311,7 @@ fn findings_of_a_healthy_installation() {
         check: TokenCheck::Valid,
         audience: Some("https://api.security.microsoft.com".to_owned()),
     };
-    let tenants = vec![seen("Contoso", Ok(token), Some(Ok(())))];
+    let tenants = vec![tenant("Contoso", Ok(token), Some(Ok(())))];
     let facts = facts(vec![host(Some(0), 90)], inspection, tenants);
     insta::assert_snapshot!(text(&diagnose(&facts, now())));
 }

@@ -6,7 +6,7 @@ use crate::error::{ConnectionFault, SyncError};
 
 const CLOCK_IS_BEHIND: &str = "The certificate is not valid yet: this machine's clock is behind. See timedatectl, and set it (timedatectl set-ntp true)";
 
-/// A host that did not answer: the connection failed, or TLS did.
+/// A host without a usable connection: the connection or TLS failed.
 pub(super) fn unreachable_host(rows: &FindingBuilder, error: &SyncError) -> [Finding; 3] {
     let clock = rows.not_tried("clock", "the host was not reached");
     let with_error = |row| Finding { error: Some(error.into()), ..row };
@@ -32,7 +32,7 @@ fn tls_advice(fault: ConnectionFault) -> &'static str {
             "The certificate is not signed by a trusted CA. Behind a TLS-inspecting proxy set http_client.ca_file; otherwise the connection may be intercepted"
         }
         ConnectionFault::AuthorityAsServer => {
-            "The certificate is that of a CA, as an ordinary self-signed one is. If the server or proxy is yours, install a certificate signed by a CA and set http_client.ca_file to that CA; otherwise the connection may be intercepted"
+            "The certificate is that of a CA, which includes self-signed ones. If the server or proxy is yours, install a certificate signed by a CA and set http_client.ca_file to that CA; otherwise the connection may be intercepted"
         }
         ConnectionFault::CertificateNotYetValid => CLOCK_IS_BEHIND,
         ConnectionFault::CertificateExpired => {
@@ -67,7 +67,7 @@ fn database_advice(fault: Option<ConnectionFault>) -> &'static str {
             "The server's certificate is not signed by a trusted CA. Set database.sslrootcert to the CA that signed it"
         }
         Some(ConnectionFault::AuthorityAsServer) => {
-            "The server's certificate is that of a CA, as an ordinary self-signed one is. Install a certificate signed by a CA, and set database.sslrootcert to that CA"
+            "The server's certificate is that of a CA, which includes self-signed ones. Install a certificate signed by a CA, and set database.sslrootcert to that CA"
         }
         Some(ConnectionFault::CertificateNotYetValid) => CLOCK_IS_BEHIND,
         Some(
@@ -85,7 +85,7 @@ fn database_advice(fault: Option<ConnectionFault>) -> &'static str {
             "The server on this port is not Postgres. Check host and port in database.url"
         }
         Some(ConnectionFault::NoAnswer) => {
-            "The server on this port does not answer as Postgres does. Check host and port in database.url"
+            "The server on this port does not respond like Postgres. Check host and port in database.url"
         }
         None => {
             "Postgres does not answer. Check that it runs, and that database.url and sslmode are correct"

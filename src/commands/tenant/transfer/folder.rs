@@ -21,13 +21,13 @@ pub(in crate::commands::tenant) struct Folder {
 }
 
 impl Folder {
-    /// A folder to write an export into: a new one, or an empty one that only its owner may read.
+    /// Opens a folder for an export: a new one, or an empty one that only its owner can read.
     pub(in crate::commands::tenant) fn prepare(path: &Path) -> Result<Self, Failure> {
         // Without a trailing slash, which would make the system follow a link.
         let path: PathBuf = path.components().collect();
         match DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made.map_err(|error| cannot("make", &path, &error))?,
+            created => created.map_err(|error| cannot("create", &path, &error))?,
         }
         let refused = |why: &str| {
             Failure::Configuration(format!("{} {why}. Choose a new folder", path.display()))
@@ -64,7 +64,7 @@ impl Folder {
         }
     }
 
-    /// A folder to read an export from.
+    /// Opens a folder with an export.
     pub(in crate::commands::tenant) fn existing(path: &Path) -> Result<Self, Failure> {
         Self::opened(path.to_owned(), OFlag::empty())
     }
@@ -77,19 +77,19 @@ impl Folder {
         }
     }
 
-    /// The path of a file in it, for messages.
+    /// The path of a file in the folder, for messages.
     pub(in crate::commands::tenant) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// A new file that only its owner may read.
+    /// Creates a file that only its owner can read.
     pub(in crate::commands::tenant) fn create(&self, name: &str) -> io::Result<File> {
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         Ok(File::from(openat(&self.opened, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?))
     }
 
-    /// A regular file, not a link: reading a pipe or a device could block forever.
+    /// Opens a regular file, not a link: reading a pipe or a device could block indefinitely.
     pub(in crate::commands::tenant) fn open(&self, name: &str) -> io::Result<File> {
         let not_regular = || io::Error::other("it is not a regular file");
         // Opening a device can have an effect.
@@ -102,7 +102,7 @@ impl Folder {
         if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
     }
 
-    /// Makes the names of its files durable.
+    /// Makes the names of the files durable.
     pub(in crate::commands::tenant) fn sync(&self) -> io::Result<()> {
         File::from(self.opened.try_clone()?).sync_all()
     }

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 
 use crate::defender::BODY_BYTES_MAX;
 
-/// A row is at most one body of the API as a JSON string, in which each character may need a backslash, and a little beside it.
+/// A row is at most one body of the API as a JSON string, in which each character may need a backslash, plus small columns.
 const LINE_BYTES_MAX: usize = 2 * BODY_BYTES_MAX + 1024 * 1024;
 
 #[derive(Debug)]
@@ -21,9 +21,10 @@ impl Lines<BufReader<File>> {
 }
 
 impl<R: BufRead> Lines<R> {
-    /// The next line without its end; `None` behind the last one.
+    /// The next line without its end; `None` after the last one.
     pub(in crate::commands::tenant) fn next(&mut self) -> Result<Option<String>, String> {
-        let (mut line, longest) = (Vec::new(), self.bytes_max as u64 + 1);
+        let mut line = Vec::new();
+        let longest = self.bytes_max as u64 + 1;
         let read = self.reader.by_ref().take(longest).read_until(b'\n', &mut line);
         if read.map_err(|error| error.to_string())? == 0 {
             return Ok(None);

@@ -27,7 +27,7 @@ pub(super) use lines::Lines;
 pub(super) const FORMAT: u32 = 1;
 pub(super) const MANIFEST: &str = "manifest.json";
 
-/// The contents of an export.
+/// The content of an export.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Manifest {
     pub(super) format: u32,
@@ -39,7 +39,7 @@ pub(super) struct Manifest {
     pub(super) tables: BTreeMap<String, Contents>,
 }
 
-/// The contents of the file of one table.
+/// The content of the file of one table.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Contents {
     pub(super) columns: Vec<String>,
