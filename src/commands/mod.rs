@@ -142,7 +142,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Health(args) => health::run(cli.config.as_deref(), args).await,
         command => {
             let config = load(cli.config.as_deref(), &command)?;
-            configured(config, cli.config, command).await
+            Box::pin(configured(config, cli.config, command)).await
         }
     }
 }
