@@ -322,7 +322,7 @@ fn coded(seen: &str, cell: &str) -> Option<SyncError> {
     Some(api(status.parse().ok()?, word, hint))
 }
 
-/// One of each kind that has no code, besides those with one.
+/// One of each kind of error that has no code.
 fn uncoded() -> Vec<SyncError> {
     let peer = Peer::Defender;
     let text = String::new;

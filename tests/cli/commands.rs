@@ -258,7 +258,7 @@ async fn unusable_database_exits_with_3_and_cure() {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_user_is_refused_with_the_cure() {
     if !nix::unistd::geteuid().is_root() {
-        return; // Nobody else can be had.
+        return; // Only root can use another user.
     }
     let site = Installation::with(vec![spec(1, 1)]).await;
     site.run(&["migrate"]).success();
@@ -269,7 +269,7 @@ async fn other_user_is_refused_with_the_cure() {
         command.arg("--config").arg(site.config()).args(arguments).uid(1234).gid(1234);
         Running::start(command, site.folder.path()).ends()
     };
-    // The database alone: nobody else may read the secret either.
+    // The database alone: no other user may read the secret either.
     let database = format!("[database]\nembedded_dir = {:?}\n", site.path("pg"));
     std::fs::write(site.config(), database).unwrap();
     let database = as_stranger(&["status"]);
@@ -327,7 +327,7 @@ async fn reading_commands_create_no_database() {
         (&json!("never run"), &json!("operator"))
     );
     let status = site.run(&["status"]);
-    assert_eq!(status.code(), Some(1), "the tenant waits for somebody: {}", status.stdout);
+    assert_eq!(status.code(), Some(1), "the tenant needs an action: {}", status.stdout);
     assert!(
         status.stdout.contains("never run") && status.stdout.contains("operator"),
         "{}",

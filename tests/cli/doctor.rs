@@ -308,7 +308,7 @@ async fn unwritable_database_stops_api_calls_with_cure() {
     let (embedded, pool) = site.open_database().await;
     let database = site.shared_database();
     site.configure(&Settings { database, tenants: vec![1], ..site.settings() });
-    for (breaks, check, words, mends) in [
+    for (breaks, check, words, fixes) in [
         (
             "ALTER DATABASE incident_sync SET default_transaction_read_only = on",
             "server",
@@ -361,9 +361,9 @@ async fn unwritable_database_stops_api_calls_with_cure() {
         } else {
             assert_eq!(result(&report, "call"), "ok", "{report:#}");
         }
-        sqlx::raw_sql(mends).execute(&pool).await.unwrap();
+        sqlx::raw_sql(fixes).execute(&pool).await.unwrap();
     }
-    assert_eq!(checked(&site).0, Some(0), "all is mended");
+    assert_eq!(checked(&site).0, Some(0), "everything is fixed");
     pool.close().await;
     embedded.stop().await;
 }
@@ -466,7 +466,7 @@ async fn wrong_encoding_or_missing_roles_are_reported() {
     embedded.stop().await;
 }
 
-/// Somebody who is no Postgres: listens, advice this to whoever begins to speak, and shows a certificate if asked to.
+/// A server that is no Postgres: it sends this reply to whatever it receives, and shows a certificate if asked to.
 async fn no_postgres(reply: &'static [u8], certificate: Option<&'static str>) -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -475,7 +475,7 @@ async fn no_postgres(reply: &'static [u8], certificate: Option<&'static str>) ->
         while let Ok((mut socket, _)) = listener.accept().await {
             let mut request = [0; 8];
             if socket.read_exact(&mut request).await.is_err() {
-                continue; // Who only looks whether somebody listens.
+                continue; // A client that only tries the port.
             }
             socket.write_all(reply).await.unwrap();
             match certificate {
@@ -625,7 +625,7 @@ async fn hanging_tenants_delay_no_other_check() {
         let behaviour = Behaviour { hang: true, ..Behaviour::default() };
         TenantSpec { behaviour, ..spec(number, 0) }
     };
-    // One less than are asked at once.
+    // One less than are called at the same time.
     let site =
         migrated((1..=15).map(hanging).chain((16..=60).map(|number| spec(number, 0))).collect())
             .await;
@@ -664,7 +664,7 @@ async fn requested_pause_is_a_warning_and_is_obeyed() {
     assert_eq!(number(&pool, paused).await, 1);
     pool.close().await;
     embedded.stop().await;
-    // Entra throttles the application: whoever comes later is not tried.
+    // Entra throttles the application: later tenants are not tried.
     let throttled = ScriptedReply::Status { code: 429, body: "{}".to_owned(), headers: Vec::new() };
     site.world().script(id(1), Endpoint::Token, vec![throttled.clone()]);
     site.world().script(id(2), Endpoint::Token, vec![throttled]);
@@ -719,7 +719,7 @@ async fn shared_credential_failure_is_one_row_few_calls() {
     assert_eq!((advice.len(), found(&report, "token").len()), (1, 100), "{advice:?}");
 }
 
-/// A command of the user that the service runs as: not root, whoever runs the tests.
+/// A command of the user that the service runs as, which is not root.
 fn as_service(site: &Installation, arguments: &[&str]) -> Done {
     let mut command = site.command(arguments);
     if nix::unistd::geteuid().is_root() {

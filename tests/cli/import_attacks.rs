@@ -29,7 +29,7 @@ const FORGED: [(&str, &str); 14] = [
     ("found_late", "-9223372036854775808"),
 ];
 
-/// Whatever the folder says, of the tenant that was restored.
+/// Of the restored tenant, with any content of the folder.
 const BOUNDED: &str =
     "SELECT count(*) FROM defender.sync_state WHERE tenant_id = 'aaaa0000-0000-4000-8000-000000000001'
     AND coalesce(watermark <= now(), true) AND coalesce(backfilled_at <= now(), true)
@@ -239,7 +239,7 @@ async fn folder_with_other_files_or_names_restores_nothing() {
     manifest.set_len(3 << 30).unwrap();
     attacks.push((folder, "larger than 1 MiB"));
 
-    // Its checksum would have been compared, and the answer message whether the file is there.
+    // Its checksum would have been compared, and the answer would show whether the file exists.
     let folder = exported.copy("upwards");
     let empty = json!({ "columns": [], "rows": 0, "sha256": "" });
     edit_manifest(&folder, |manifest| manifest["tables"]["../secret"] = empty.clone());

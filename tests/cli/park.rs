@@ -24,7 +24,7 @@ async fn parked_tenant_is_not_read_until_resumed() {
     daemon.signal(Signal::SIGHUP);
     site.world().create(id(1));
     site.world().create(id(2));
-    until("the other tenant goes on", async || stored(&pool, 2).await == 21).await;
+    until("the other tenant is still read", async || stored(&pool, 2).await == 21).await;
     let asked = site.run(&["sync", "--tenant", "tenant-1"]);
     assert_eq!(asked.code(), Some(1));
     assert!(asked.stderr.contains("tenant-1: skipped (parked"), "{}", asked.stderr);

@@ -160,7 +160,7 @@ async fn import_restores_exported_rows_after_purge() {
 
     site.configure(&Settings { tenants: vec![1, 2], ..site.settings() });
     let next = site.run(&["sync", "--tenant", "tenant-1", "--json"]).json();
-    assert_eq!(next["tenants"][0]["incidents_written"], 0, "it goes on where it was: {next}");
+    assert_eq!(next["tenants"][0]["incidents_written"], 0, "it continues where it was: {next}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -157,7 +157,7 @@ async fn replaced_secret_file_restores_all_tenants() {
     assert!(!page.contains("A credential expires soon."), "{page}");
     let loud: Vec<_> =
         events(&daemon.stderr()).into_iter().filter(|event| event["level"] == "ERROR").collect();
-    assert_eq!(loud.len(), 1, "another line asks for somebody: {loud:#?}");
+    assert_eq!(loud.len(), 1, "another line is an error: {loud:#?}");
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
@@ -179,7 +179,7 @@ async fn next_credential_replaces_expired_without_failure() {
     expire_tokens(&site, 2);
     for tenant in 1..=2 {
         site.world().create(id(tenant));
-        until("the tenant goes on", async || stored(&pool, tenant).await == 6).await;
+        until("the tenant is read again", async || stored(&pool, tenant).await == 6).await;
     }
     assert_eq!(number(&pool, FAILED).await, 0);
     assert_eq!(metric(&daemon, "incident_sync_credential_in_use", "next").await.unwrap(), "1");
@@ -209,7 +209,7 @@ async fn swapped_certificate_is_used_once_its_key_matches() {
     daemon.logs("credential files cannot be used; keeping the previous credential").await;
     expire_tokens(&site, 1);
     site.world().create(id(1));
-    until("the old pair goes on", async || stored(&pool, 1).await == 6).await;
+    until("the old pair is still used", async || stored(&pool, 1).await == 6).await;
     site.world().remove_certificates();
     register(&site, "second");
     write_secret(&site.path("secret.key.pem"), &data("second.key.pem"));
@@ -250,7 +250,7 @@ async fn own_credential_of_tenant_is_watched_separately() {
         expire_tokens(&site, 2);
         for tenant in 1..=2 {
             site.world().create(id(tenant));
-            until("the others go on", async || stored(&pool, tenant).await == round).await;
+            until("the others are still read", async || stored(&pool, tenant).await == round).await;
         }
     }
     let own = "credential=\"first\",tenant=\"tenant-3\"}";
@@ -273,7 +273,7 @@ async fn own_credential_of_tenant_is_watched_separately() {
     assert!(site.run(&["status"]).stdout.contains("first credential of tenant tenant-3"));
 
     write_secret(&site.path("secret-own"), &std::fs::read(site.path("secret")).unwrap());
-    until("it is read once its file is mended", async || stored(&pool, 3).await == 5).await;
+    until("it is read once its file is fixed", async || stored(&pool, 3).await == 5).await;
     assert_eq!(metric_with(&daemon, "incident_sync_credential_refused", own).await.unwrap(), "0");
     let own = events_starting_with(&daemon, "the tenant's own credential was refused: first (");
     assert_eq!((own.len(), &own[0]["tenant.name"]), (1, &Value::from("tenant-3")), "{own:?}");
@@ -360,8 +360,10 @@ async fn unusable_credential_file_is_shown_until_fixed() {
         "{page}"
     );
     write_secret(&site.path("secret"), &secret);
-    until("it is mended", async || metric(&daemon, gauge, "first").await.as_deref() == Some("0"))
-        .await;
+    until("the file is fixed", async || {
+        metric(&daemon, gauge, "first").await.as_deref() == Some("0")
+    })
+    .await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
 

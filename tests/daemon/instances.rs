@@ -74,7 +74,7 @@ async fn tenants_of_killed_instance_move_within_70_seconds() {
     until("that the other instance has the tenant", async || is_held_by(&pool, second.pid()).await)
         .await;
     let away = last_attempt(&pool).await - died_at + SKIPPED;
-    assert!(away <= TimeDelta::seconds(70), "nobody worked on the tenant for {away}");
+    assert!(away <= TimeDelta::seconds(70), "no instance worked on the tenant for {away}");
 
     until("the whole history", async || stored(&pool, 1).await == 500).await;
     assert_eq!(second.ends_on(Signal::SIGTERM).code(), Some(0));
@@ -95,7 +95,7 @@ async fn instance_frozen_past_its_lease_commits_nothing() {
     })
     .await;
     first.signal(Signal::SIGSTOP);
-    // The one who comes instead gets no answer, so that whatever is written now comes from the first.
+    // The instance that takes over gets no answer, so that every row that is written now comes from the first.
     site.world().set_behaviour(id(1), Behaviour { hang: true, ..Behaviour::default() });
     until("the answer that the first will find", async || {
         site.world()

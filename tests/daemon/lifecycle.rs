@@ -86,7 +86,7 @@ async fn daemon_notifies_systemd_and_ends_on_sigterm() {
     assert_eq!(asks_health().code(), Some(0));
     let good = std::fs::read_to_string(site.config()).unwrap();
     std::fs::write(site.config(), "[shedule]\nno toml").unwrap();
-    assert_eq!(asks_health().code(), Some(0), "the daemon goes on without a file that it refuses");
+    assert_eq!(asks_health().code(), Some(0), "the daemon continues without a refused file");
     assert_eq!(site.run(&["health", "--address", listen]).code(), Some(0));
     std::fs::write(site.config(), format!("[shedule]\n[http]\nlisten = {listen:?}\nlissen = 1\n"))
         .unwrap();
@@ -101,7 +101,7 @@ async fn daemon_notifies_systemd_and_ends_on_sigterm() {
     pool.close().await;
     let done = daemon.ends_on(Signal::SIGTERM);
     assert_eq!((done.code(), done.stdout.as_str()), (Some(0), ""));
-    assert_eq!(asks_health().code(), Some(1), "nobody is there any more");
+    assert_eq!(asks_health().code(), Some(1), "the daemon has ended");
     assert_eq!(site.servers(), [0; 0], "Postgres ends with the daemon");
     let received = systemd.received_to_the_end();
     let place = |line: &str| received.iter().position(|other| other == line);
@@ -144,7 +144,7 @@ async fn sigterm_in_backfill_ends_in_time_and_resumes() {
     let before = stored(&pool, 1).await;
     assert!((1..700).contains(&before), "the signal hit the backfill: {before}");
     let query = "SELECT count(*) FROM defender.sync_state WHERE error_class IS NOT NULL OR lease_owner IS NOT NULL";
-    assert_eq!(number(&pool, query).await, 0, "a stop is nobody's failure");
+    assert_eq!(number(&pool, query).await, 0, "a stop is no failure");
     pool.close().await;
     embedded.stop().await;
 
@@ -268,7 +268,7 @@ async fn second_signal_ends_the_daemon_immediately() {
     until("that Postgres is gone too", async || site.servers().is_empty()).await;
 }
 
-/// Names are looked up by the system, in a thread that nobody can interrupt.
+/// The system looks names up, in a thread that cannot be interrupted.
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_name_server_does_not_delay_the_stop() {
     let Ok(silent) = UdpSocket::bind("127.0.0.77:53") else { return }; // Only root can be a name server.

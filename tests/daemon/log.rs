@@ -119,7 +119,7 @@ async fn planted_secret_is_found_in_files_and_environment() {
     command.arg("60").env("PLANTED", "canary5f2d77c0");
     let started =
         std::panic::catch_unwind(AssertUnwindSafe(|| Running::start(command, site.folder.path())));
-    assert!(started.is_err(), "nobody saw the secret in the environment");
+    assert!(started.is_err(), "the secret in the environment was not found");
 }
 
 #[test]

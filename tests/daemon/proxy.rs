@@ -25,7 +25,7 @@ async fn proxy_of_the_environment_is_not_used() {
     command.env_remove("no_proxy").env_remove("NO_PROXY");
     Running::start(command, site.folder.path()).ends().success();
     assert_eq!(site.pages(1), 1);
-    assert!(proxy.accept().is_err(), "somebody came to the proxy");
+    assert!(proxy.accept().is_err(), "a client connected to the proxy");
 }
 
 /// Syncs with all that libraries have to say in the log; answers the tenant's result and the log.

@@ -57,7 +57,7 @@ async fn reload_applies_tenants_and_refuses_bad_file() {
         assert!(is_told, "{words:?} are missing in {refusals:?}");
     }
     let created = site.world().create(id(1));
-    until("the old configuration goes on", async || stored(&pool, 1).await == 31).await;
+    until("the old configuration is still used", async || stored(&pool, 1).await == 31).await;
     assert_eq!(created, 31);
 
     configure(&[2], "");
@@ -75,8 +75,8 @@ async fn reload_applies_tenants_and_refuses_bad_file() {
     let calls = site.world().calls(id(1)).len();
     site.world().create(id(1));
     site.world().create(id(2));
-    until("the tenant that stayed goes on", async || stored(&pool, 2).await == 21).await;
-    assert_eq!(site.world().calls(id(1)).len(), calls, "nobody asks for the removed tenant");
+    until("the tenant that stayed is still read", async || stored(&pool, 2).await == 21).await;
+    assert_eq!(site.world().calls(id(1)).len(), calls, "the removed tenant is not called");
     assert_eq!(stored(&pool, 1).await, 31, "its data stays");
     let (_, metrics) = daemon.get("/metrics").await;
     for gauge in ["freshness_seconds", "up"] {
@@ -171,7 +171,7 @@ async fn new_tenant_files_load_beside_a_bad_file() {
     })
     .await;
     site.world().create(id(2));
-    until("its tenant goes on as it was", async || stored(&pool, 2).await == 4).await;
+    until("its tenant is read as before", async || stored(&pool, 2).await == 4).await;
 
     std::fs::remove_file(dir.join("2.toml")).unwrap();
     std::fs::remove_file(dir.join("bad.toml")).unwrap();
@@ -224,10 +224,10 @@ async fn duplicate_tenant_file_changes_nothing() {
     })
     .await;
     site.world().create(id(1));
-    until("the tenant goes on", async || stored(&pool, 1).await == 4).await;
+    until("the tenant is still read", async || stored(&pool, 1).await == 4).await;
     assert_eq!(number(&pool, named).await, 1);
 
-    // Nobody can tell whose file the known one is: then the newcomer is refused as such.
+    // Which file belongs to the known tenant is unclear: the new file is refused as such.
     write_tenant(&dir, "fabrikam.toml", 1, "fabrikam", "cloud = \n");
     until("the new file is reported", async || {
         of(&daemon.stderr(), FILE)
@@ -236,7 +236,7 @@ async fn duplicate_tenant_file_changes_nothing() {
     })
     .await;
     site.world().create(id(1));
-    until("the tenant goes on", async || stored(&pool, 1).await == 5).await;
+    until("the tenant is still read", async || stored(&pool, 1).await == 5).await;
     assert_eq!(number(&pool, named).await, 1);
 
     write_tenant(&dir, "fabrikam.toml", 1, "fabrikam", "");
@@ -285,7 +285,7 @@ async fn tenants_dir_file_retried_after_read_failure() {
     write_tenant(&dir, "2.toml", 2, "tenant-2", "");
     daemon.logs(REFUSED).await;
     std::fs::rename(site.path("secret-aside"), site.path("secret")).unwrap();
-    // Somebody is writing it, and has asked for nothing yet.
+    // The file is being edited, and no reload was requested yet.
     let text = std::fs::read_to_string(site.config()).unwrap();
     std::fs::write(site.config(), "half an edi").unwrap();
     until("the other tenant", async || stored(&pool, 2).await == 3).await;
@@ -324,7 +324,7 @@ async fn invalid_file_does_not_block_removal_of_tenants() {
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
     pool.close().await;
 
-    // Who left while nobody looked may be in the wrong file.
+    // A tenant that was removed meanwhile may be in the invalid file.
     std::fs::remove_file(dir.join("2.toml")).unwrap();
     let daemon = site.start_daemon();
     daemon.logs("Started").await;
@@ -359,7 +359,7 @@ async fn changed_file_retries_only_its_parked_tenant() {
     assert_eq!(
         site.world().calls(id(1)).len(),
         asked,
-        "nobody asks for the other one before its hour"
+        "the other one is not called before its hour"
     );
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));

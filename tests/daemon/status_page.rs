@@ -103,7 +103,7 @@ async fn page_lists_worst_tenants_first_without_incidents() {
     for name in names {
         assert!(
             ![&page, &one, &parked].iter().any(|page| page.contains(&name)),
-            "{name} is nobody's business here"
+            "{name} must not be shown here"
         );
     }
     for unknown in [id(99).to_string(), "contoso".to_owned(), "%3Cscript%3E".to_owned()] {
@@ -157,7 +157,7 @@ async fn page_shows_last_data_while_database_is_down() {
     let page = page_with(&daemon, "The database does not answer.").await;
     assert_eq!(daemon.get("/").await.0, 503, "a probe must not take it for well");
     assert!(page.contains("Showing data from") && page.contains("poll ok"), "{page}");
-    // What nobody can look at grows older all the same.
+    // The age grows although the database cannot be read.
     until("five seconds", async || {
         let page = daemon.get("/").await.1;
         let row =
@@ -172,7 +172,7 @@ async fn page_shows_last_data_while_database_is_down() {
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
 
-/// Debian's package, or whatever else brings one.
+/// Debian's package, or another one.
 fn browser() -> Option<&'static str> {
     let found = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
         Command::new(name)

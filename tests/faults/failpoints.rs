@@ -58,7 +58,7 @@ async fn sigterm_at_each_failpoint_ends_in_time() {
     server.stop().await;
 }
 
-/// A daemon that stands still at this place is told to end.
+/// A daemon that waits at this failpoint gets SIGTERM.
 async fn stopped_at(name: &'static str, database: String, options: PgConnectOptions) {
     let site = Installation::with(vec![spec(1, INCIDENTS)]).await;
     site.configure(&Settings { database, tenants: vec![1], ..site.settings() });

@@ -428,7 +428,7 @@ async fn writable_tenant_file_is_refused_alone() {
         let event = daemon.logs(message).await;
         assert!(event["error"].as_str().unwrap().contains("belongs to user 65534"), "{event}");
         site.world().create(id(2));
-        until("a tenant that ran goes on", async || stored(&pool, 2).await == 4).await;
+        until("a tenant that ran is still read", async || stored(&pool, 2).await == 4).await;
     }
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));

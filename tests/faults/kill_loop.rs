@@ -208,7 +208,7 @@ async fn await_progress(pool: &PgPool) {
     until("that rows are stored", async || number(pool, newest).await > before).await;
 }
 
-/// The minute that leases last passes at once for all but these instances. Answers how many tenants that freed.
+/// Ends the leases of all but these instances without waiting a minute. Returns how many tenants that freed.
 async fn let_leases_expire(pool: &PgPool, spared: &[Pid]) -> u64 {
     let query = "UPDATE defender.sync_state SET lease_expires_at = clock_timestamp() - interval '1 ms'
         WHERE lease_expires_at > clock_timestamp() AND split_part(lease_owner, '/', 2)::integer <> ALL ($1)";
@@ -263,7 +263,7 @@ impl Sampler {
     }
 
     /// A version that the service held before and after the look was current during it, and ever since its own time. So
-    /// whatever moved the watermark beyond that time has seen it, or a newer one.
+    /// the run that moved the watermark beyond that time has seen it, or a newer one.
     fn compare(
         &self,
         before: &Versions,

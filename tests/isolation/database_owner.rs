@@ -101,7 +101,7 @@ async fn sync_and_grant_reader_work_without_superuser() {
     let whose = "SELECT DISTINCT tenant_id::text FROM defender.incidents";
     assert_eq!(texts(&mut reader, whose).await, [id(1).to_string()]);
     assert_eq!(refused(&mut reader, "SELECT * FROM defender.reader_tenants").await, "42501");
-    // With the right to make roles he needs nobody; since 16 that right is for each role, which whoever made it has.
+    // With CREATEROLE it needs no superuser. Since 16 that right applies to each role that the user created.
     let group = "GRANT incident_sync_tenant_reader TO";
     run(&admin, &format!("ALTER ROLE {owner} CREATEROLE; {group} {owner} WITH ADMIN OPTION")).await;
     assert!(world.store.grant_reader(&role(&world, "second"), &sight).await.unwrap());

@@ -151,7 +151,7 @@ async fn reader_holding_the_change_feed_is_named() {
     );
 
     superuser(&world, &format!("SELECT pg_terminate_backend({pid})")).await;
-    until("the feed goes on", &world.store, |feed| {
+    until("the feed moves again", &world.store, |feed| {
         feed.holders.iter().all(|holder| holder.pid != Some(pid)) && feed.hidden_seconds == 0.0
     })
     .await;
@@ -220,7 +220,7 @@ async fn readers_without_limits_are_listed() {
     assert_eq!(limits().await, (false, true));
 }
 
-/// Words that an operator writes, and the partner's own trouble.
+/// Words that an operator writes, and a problem of the partner.
 const PRIVATE: [&str; 5] = [
     "unpaid-invoice-77",
     "ann-of-the-partner",

@@ -10,7 +10,7 @@ use crate::support::roles::{log_in, reader, refused, role, rows, superuser, text
 use crate::support::world::{World, id, spec};
 
 /// Overloads that fit calls of ours better than the built-in functions do, each with a sequence that counts its calls: what a
-/// sequence has counted stays when the transaction is rolled back. The first one takes the database over besides.
+/// sequence has counted stays when the transaction is rolled back. The first one also tries to take the database over.
 async fn plant(stranger: &mut PgConnection, schema: &str) {
     let name_of_stranger = texts(stranger, "SELECT session_user::text").await.remove(0);
     let takeover = "EXECUTE 'RESET ROLE';
@@ -67,7 +67,7 @@ async fn plant(stranger: &mut PgConnection, schema: &str) {
     rows(stranger, &operators.replace("SCHEMA", schema)).await.unwrap();
 }
 
-/// The planted functions that somebody else than their maker has called.
+/// The planted functions that another user than their maker has called.
 async fn called(options: &PgConnectOptions) -> Vec<String> {
     let mut admin = PgConnection::connect_with(options).await.unwrap();
     let called = "SELECT schemaname || '.' || sequencename FROM pg_sequences

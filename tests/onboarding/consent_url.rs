@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::support::installation::found;
 use crate::support::installation::{Done, Installation, Running, eventually, id, spec};
 
-/// Nobody has consented there yet.
+/// A tenant without consent yet.
 fn new_customer(number: u128, behaviour: Behaviour) -> TenantSpec {
     TenantSpec { behaviour: Behaviour { consent_missing: true, ..behaviour }, ..spec(number, 25) }
 }
@@ -87,7 +87,7 @@ fn parameter(link: &Url, name: &str) -> String {
     link.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned()).unwrap()
 }
 
-/// An answer that did not come from Entra, but from somebody who knows the link.
+/// A forged answer by someone who knows the link.
 fn forged(link: &Url, parameters: &[(&str, &str)]) -> String {
     let state = parameter(link, "state");
     let all = [&[("state", state.as_str())], parameters].concat();
@@ -240,7 +240,7 @@ async fn callback_needs_the_state_and_accepts_it_once() {
     assert_eq!(posted.status(), 404);
     assert!(listener.is_alive() && files(&site).is_empty() && token_requests(&site, 1) == 0);
 
-    // Nobody has consented there: it asks for the token again and again.
+    // There is no consent: it requests the token repeatedly.
     assert_eq!(open(&good).await.status, 200);
     assert_eq!(open(&good).await.status, 410, "the state was used");
     refused(&listener.ends_on(Signal::SIGINT), &site, "stopped");

@@ -77,7 +77,7 @@ async fn every_dashboard_panel_answers_each_reader_kind() {
             let at = rows[0].columns().iter().position(|column| column.name() == "time");
             assert_eq!(at.map(|at| types[at]), Some("TIMESTAMP"), "{title}");
         }
-        // Who sees one customer sees that one's numbers, whoever is chosen; and nothing of who is foreign.
+        // A reader of one tenant gets the numbers of that tenant, whichever is selected, and none of others.
         let own = of_one.fetch_all(AssertSqlSafe(expand(sql, &all))).await.unwrap();
         assert!(!own.is_empty(), "{title}");
         let chosen =
@@ -123,7 +123,7 @@ fn dashboard_panels_are_unique_and_do_not_overlap() {
                 assert!(taken.insert((x, y)), "{title} lies on another panel");
             }
         }
-        // One that was exported from somebody's Grafana would name a database that nobody else has.
+        // A panel exported from another Grafana would name a database that exists only there.
         for datasource in [&panel["datasource"], &panel["targets"][0]["datasource"]] {
             assert_eq!(datasource["uid"], "${datasource}", "{title}");
         }

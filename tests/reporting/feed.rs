@@ -191,7 +191,7 @@ async fn pipelines_miss_and_double_nothing_while_many_write() {
     }
 }
 
-/// With commits that reach the disk ten seconds later, a crash takes back transactions whose changes somebody has read.
+/// With commits that reach the disk ten seconds later, a crash takes back transactions whose changes were read already.
 #[tokio::test]
 async fn changes_after_a_crash_follow_those_already_read() {
     let mut server = OwnServer::with(&["synchronous_commit=off", "wal_writer_delay=10s"]).await;
@@ -274,7 +274,11 @@ async fn notify_is_sent_for_new_changes_if_configured() {
     listener.listen("incident_sync_changes").await.unwrap();
     world.good_pass().await;
     superuser(&world, "NOTIFY incident_sync_changes, 'of the test'").await;
-    assert_eq!(listener.recv().await.unwrap().payload(), "of the test", "nobody asked for it");
+    assert_eq!(
+        listener.recv().await.unwrap().payload(),
+        "of the test",
+        "notifications are off by default"
+    );
 
     world.notify();
     world.good_pass().await;

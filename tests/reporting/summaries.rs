@@ -123,7 +123,7 @@ async fn delete_something(world: &World, random: &mut Random) {
 async fn until_it_waits(connection: &mut PgConnection, task: &JoinHandle<()>, count: usize) {
     let waiting = "SELECT wait_event_type FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     while texts(connection, waiting).await.len() < count {
-        assert!(!task.is_finished(), "it waits for nobody");
+        assert!(!task.is_finished(), "the task ended without waiting");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

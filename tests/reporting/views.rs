@@ -126,11 +126,11 @@ async fn stories(connection: &mut PgConnection) {
         Version { updated: "03 12:00", status: "Resolved", ..reopened },
         // Resolved before the first synchronisation.
         Version { updated: "01 06:00", status: "Resolved", ..version(3, "High", "01 00:00") },
-        // Without alerts; taken on by nobody but a machine.
+        // Without alerts; assigned to automation only.
         Version { assigned_to: Some("Automation"), ..version(4, "Low", "02 09:00") },
         // Assigned when it was first seen.
         Version { updated: "02 09:00", assigned_to: Some("bob"), ..version(5, "Low", "02 08:00") },
-        // A chain, a loop, a target that nobody has seen, and one that names itself.
+        // A chain, a loop, an unknown target, and one that names itself.
         merged(6, 7),
         merged(7, 1),
         merged(8, 9),

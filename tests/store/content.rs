@@ -124,7 +124,7 @@ async fn documented_incidents_are_stored_field_by_field() {
     world.assert_settled().await;
 }
 
-/// An incident as raw JSON, with whatever is put into it.
+/// An incident as raw JSON, with these members added.
 fn raw(id: i64, inside: &str) -> String {
     format!(r#"{{"incidentId":{id},"lastUpdateTime":"2026-11-20T10:00:00Z"{inside}}}"#)
 }
@@ -319,7 +319,7 @@ async fn large_pages_are_read_one_at_a_time_and_whole() {
     }
     tokio::time::timeout(std::time::Duration::from_secs(50), world.good_pass())
         .await
-        .expect("no page waits for ever");
+        .expect("no page waits endlessly");
     world.assert_truth().await;
     let calls = world.service().calls(id(1));
     let calls = calls.iter().filter(|call| call.endpoint == Endpoint::Incidents).count();

@@ -84,13 +84,12 @@ async fn cut_at_any_commit_loses_and_doubles_nothing() {
         loop {
             let (tenant, struck) = ([id(tenants.next().unwrap())], proxy.struck());
             proxy.stage(fault(commits));
-            // An operator's command may fail, and is given once more.
+            // An operator's command may fail, and is repeated.
             let mut results = match engine.run_once(&tenant, SyncMode::Incremental).await {
                 Ok(results) => results,
                 Err(_) => engine.run_once(&tenant, SyncMode::Incremental).await.unwrap(),
             };
-            let result =
-                results.pop().expect("the tenant is not left to a lease that nobody knows of");
+            let result = results.pop().expect("no forgotten lease keeps the tenant");
             assert_eq!(
                 result.outcome,
                 Outcome::Ok,

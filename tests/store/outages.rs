@@ -17,8 +17,8 @@ use crate::support::world::{World, id, spec, world_on};
 /// What the promise says of the time between the database's return and ours.
 const BACK_AT_WORK: Duration = Duration::from_secs(30);
 
-/// The daemon's loop beside some trouble, and on until every tenant has succeeded after it.
-async fn works_through(world: &World, trouble: impl Future<Output = ()>) {
+/// The daemon's loop beside a disturbance, until every tenant has succeeded after it.
+async fn works_through(world: &World, disturbance: impl Future<Output = ()>) {
     let wake = Notify::new();
     let ticks = async {
         while !world.engine.stop.is_cancelled() {
@@ -27,7 +27,7 @@ async fn works_through(world: &World, trouble: impl Future<Output = ()>) {
         }
     };
     let story = async {
-        trouble.await;
+        disturbance.await;
         let over = Instant::now();
         all_succeed(world).await;
         let took = over.elapsed();
@@ -37,8 +37,9 @@ async fn works_through(world: &World, trouble: impl Future<Output = ()>) {
         took
     };
     let all = async { tokio::join!(world.engine.run(&wake), ticks, story) };
-    let (ended, (), took) =
-        tokio::time::timeout(Duration::from_secs(150), all).await.expect("the trouble passes");
+    let (ended, (), took) = tokio::time::timeout(Duration::from_secs(150), all)
+        .await
+        .expect("work resumes after the disturbance");
     ended.unwrap();
     assert!(took < BACK_AT_WORK, "at work again only {took:?} after the database was");
 }
@@ -51,7 +52,7 @@ async fn all_succeed(world: &World) {
     until_ok(world, done).await;
 }
 
-/// Until the query answers 1; errors are part of the trouble.
+/// Until the query answers 1; errors are expected meanwhile.
 async fn until_ok(world: &World, query: &'static str) {
     let ask = async || {
         let answer = sqlx::query_scalar::<_, i32>(query).fetch_one(world.pool());
@@ -124,7 +125,7 @@ async fn frozen_connections_are_replaced() {
     let ids: Vec<_> = world.tenants().iter().map(|tenant| tenant.id.0).collect();
     world.engine.run_once(&ids, SyncMode::Incremental).await.unwrap();
     live_on(&world);
-    // All that the pool holds, for ever. Between two transactions: a process that is frozen in one keeps its locks.
+    // All connections of the pool, permanently. Between two transactions: a process that is frozen in one keeps its locks.
     let frozen = server.backends().await;
     assert!(!frozen.is_empty());
     for backend in &frozen {
@@ -182,7 +183,7 @@ async fn deadlock_and_serialization_failure_are_retried() {
         while world.number(waits).await == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        // We hold it, and cannot go on to give it back: only a deadlock that sends us away lets the other one have it.
+        // We hold it and cannot release it: only a deadlock that sends us away lets the other one have it.
         lock(&mut other, 10).await.unwrap();
         sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
     };
@@ -214,7 +215,7 @@ async fn full_disk_stops_fetching_until_space_is_free() {
     let calls = async || -> usize {
         world.tenants().iter().map(|tenant| world.service().calls(tenant.id.0).len()).sum()
     };
-    let trouble = async {
+    let disturbance = async {
         until_ok(
             &world,
             "SELECT 1 FROM defender.sync_state WHERE error_class = 'database_full' LIMIT 1",
@@ -232,13 +233,13 @@ async fn full_disk_stops_fetching_until_space_is_free() {
             .await
             .unwrap();
     };
-    Box::pin(works_through(&world, trouble)).await;
+    Box::pin(works_through(&world, disturbance)).await;
     world.assert_truth().await;
 }
 
 #[tokio::test]
 async fn few_connections_slow_runs_but_fail_none() {
-    // One for us, shared by eight tenants at once.
+    // One for us, shared by eight tenants at the same time.
     let world = World::with((1..=8).map(|at| spec(at, 120)).collect()).await;
     let engine = world.instance_with_connections(1).await;
     let ids: Vec<_> = world.tenants().iter().map(|tenant| tenant.id.0).collect();

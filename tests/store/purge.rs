@@ -53,7 +53,7 @@ async fn repeated_purge_keeps_audit_and_other_tenants() {
     let interrupted = tokio::spawn(async move {
         let on_batch = |_: &str, _| {
             begun.send(()).unwrap();
-            // Whoever ends us finds a purge that has deleted one batch.
+            // The abort below finds a purge that has deleted one batch.
             std::thread::sleep(Duration::from_millis(50));
         };
         drop(store.purge(tenant, "test", on_batch).await);

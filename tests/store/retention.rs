@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::support::world::{World, id, spec};
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// The incidents that no reconciliation reads are made old; a second batch of closed ones besides.
+/// The incidents that no reconciliation reads are made old; and a second batch of closed ones.
 const AGE: &str = "
     UPDATE defender.incidents SET last_update_time = now() - interval '401 days' WHERE last_update_time < '2026-11-10';
     INSERT INTO defender.incidents (tenant_id, incident_id, last_update_time, created_time, status)

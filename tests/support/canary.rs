@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use super::peer;
 use super::secrets::{CANARY, PASSWORD, key_lines};
 
-/// Whoever plants a secret to see it found says so.
+/// In events with a secret that a test plants on purpose.
 pub(crate) const PLANTED: &str = "planted on purpose";
 /// Secrets, tokens of the scripted peer, signed tokens of the simulator (base64 of `{"alg` and `{"typ`) and opaque ones.
 static CANARIES: LazyLock<[String; 8]> = LazyLock::new(|| {

@@ -13,7 +13,7 @@ use super::secrets::CANARY;
 use super::tenants::{id, spec};
 use super::world::World;
 
-/// Whoever needs longer hangs.
+/// A run that needs longer hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A name for the failure message, and what the peer does when this case's tenant asks.

@@ -38,13 +38,13 @@ pub(crate) enum Way {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
-    /// Nobody listens, and what was connected is broken.
+    /// Connections are refused, and existing ones are broken.
     Refuse,
-    /// Every connection is accepted and broken at once, and so is what was connected.
+    /// Every connection is accepted and immediately broken; existing ones too.
     Reset,
     /// Connections are accepted, and what is sent vanishes for good, as behind a firewall that has forgotten us.
     Swallow,
-    /// Nothing moves until the fault ends; then all goes on.
+    /// Nothing moves until the fault ends; then everything continues.
     Freeze,
     /// Each piece comes so much later.
     Latency(Duration),
@@ -82,7 +82,7 @@ enum End {
 
 impl Proxy {
     pub(crate) async fn before(upstream: Upstream) -> Self {
-        // Not 127.0.0.1, where outgoing connections could take the port while nobody listens.
+        // Not 127.0.0.1, where outgoing connections could take the port while it is free.
         let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let wire = Arc::new(Wire {
@@ -192,7 +192,7 @@ async fn pump(
                 to.write_all(bytes).await?;
             }
             Fault::Refuse | Fault::Reset => return Ok(End::Broken),
-            // What is lost now never comes: this connection is dead, whatever becomes of the network.
+            // What is lost now never comes: this connection stays dead when the network is back.
             Fault::Swallow => std::future::pending().await,
             Fault::Latency(pause) => {
                 tokio::time::sleep(pause).await;

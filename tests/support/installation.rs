@@ -30,7 +30,7 @@ const TOKEN: &str = "eyJ";
 /// What the design promises from SIGTERM to the end.
 pub(crate) const PROMISED_END: Duration = Duration::from_secs(10);
 
-/// Writes a file that nobody else may read, at once whole, as careful people replace secrets.
+/// Writes a file that no other user may read, replaced as a whole, as secrets should be.
 pub(crate) fn write_secret(path: &Path, content: &[u8]) {
     let draft = path.with_extension("secret-draft");
     let mut options = std::fs::OpenOptions::new();
@@ -90,7 +90,7 @@ impl Installation {
         }
     }
 
-    /// The private server as somebody else's, which several instances can share; the test starts and ends it.
+    /// The private server as an external one, which several instances can share; the test starts and ends it.
     pub(crate) fn shared_database(&self) -> String {
         let socket = self.path("pg/socket");
         format!(
@@ -280,7 +280,7 @@ impl Running {
             }
         }
         let mut started = Self { child: command.spawn().unwrap(), stdout, stderr };
-        // The kernel lets us go on before it has laid out the new program's arguments and environment.
+        // The kernel returns before it has laid out the new program's arguments and environment.
         while started.is_alive()
             && std::fs::read(format!("/proc/{}/environ", started.pid()))
                 .unwrap_or_default()

@@ -160,7 +160,7 @@ async fn read_request(socket: &mut TcpStream) -> std::io::Result<Asked> {
     Ok(Asked { method, path, port, tenant: of_path.or(of_token).unwrap_or_default(), before: 0 })
 }
 
-/// An answer with these headers besides `Date`, and its body's length.
+/// An answer with these headers, `Date`, and its body's length.
 pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Vec<u8> {
     let length = body.as_ref().len().to_string();
     let headers = [headers, &[("Content-Length", &*length)]].concat();

@@ -14,7 +14,7 @@ use super::folder::{PARENT, open_folder};
 
 pub(crate) const PREFIX: &str = "incident-sync-test-";
 
-/// The server lives until this process ends, when nobody is left to tidy up: the next process does.
+/// The server lives until this process ends; the next process removes what it left.
 fn remove_abandoned() {
     let entries = std::fs::read_dir(PARENT).unwrap().flatten();
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {

@@ -69,8 +69,8 @@ pub(crate) async fn texts(connection: &mut PgConnection, query: &str) -> Vec<Str
     rows(connection, query).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
-/// Tenants that share all their ids: what the first two have is copied from the third, which nobody is ever granted, with
-/// its id in every text besides.
+/// Tenants that share all their ids: what the first two have is copied from the third, which no role is ever granted, and
+/// every text has the tenant's id.
 pub(crate) async fn crowded() -> World {
     let world = World::with(vec![spec(1, 0), spec(2, 0), spec(3, 12)]).await;
     world.good_pass().await;

@@ -28,7 +28,7 @@ pub(crate) struct OwnServer {
 impl OwnServer {
     /// A running server on a loopback port, with these settings on its command line.
     pub(crate) async fn with(settings: &[&str]) -> Self {
-        // Not with the prefix of the shared server's: what nobody holds the lock of is removed there.
+        // Not with the prefix of the shared server's: folders there are removed when their lock is free.
         let folder = open_folder("is-own-");
         let embedded =
             EmbeddedSettings { dir: folder.path().join("pg"), postgres_bin: server_programs() };

@@ -222,7 +222,7 @@ impl World {
         );
     }
 
-    /// An instance that asks somebody else than the simulator for tokens and incidents.
+    /// An instance that gets tokens and incidents from another peer than the simulator.
     pub(crate) async fn facing(&self, url: &Url, deadlines: Deadlines) -> Arc<SyncEngine> {
         let client = http_client::client_within(deadlines);
         engine(&self.database, "facing", &self.elsewhere(url), 8, self.lease_term, client).await.1
@@ -277,7 +277,7 @@ impl World {
         self.engine.run_once(&ids, asked).await.unwrap()
     }
 
-    /// Whoever was parked may run again, as after a reload.
+    /// Parked tenants may run again, as after a reload.
     pub(crate) async fn clear_parking(&self) {
         let ids: Vec<Uuid> = self.tenants.iter().map(|tenant| tenant.id.0).collect();
         self.store.clear_parking(&ids).await.unwrap();

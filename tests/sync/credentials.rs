@@ -230,7 +230,7 @@ async fn broken_credential_costs_few_token_requests() {
         for round in 0..3 {
             world.clear_parking().await;
             for result in world.pass().await {
-                let diagnosis = result.diagnosis.expect("nobody gets a token");
+                let diagnosis = result.diagnosis.expect("no tenant gets a token");
                 assert_eq!(
                     (diagnosis.class.as_str(), diagnosis.owner.as_str()),
                     ("credential", "operator"),
@@ -263,7 +263,7 @@ async fn broken_credential_costs_few_token_requests() {
     assert_eq!(world.state(id(50), "parked_reason").await, None);
 }
 
-/// A managed identity service that answers with each of these, and then with the last one for ever; and what it was asked.
+/// A managed identity service that answers with each of these, and then always with the last one; and the requests it got.
 async fn identity_service(mut answers: Vec<(u16, String)>) -> (Url, Arc<Mutex<Vec<String>>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
@@ -300,7 +300,7 @@ async fn failing_identity_service_is_called_once_for_all() {
         world.use_credentials(identity_at(url), None);
         world.clear_parking().await;
         for result in world.pass().await {
-            let diagnosis = result.diagnosis.expect("nobody gets a token");
+            let diagnosis = result.diagnosis.expect("no tenant gets a token");
             assert_eq!(
                 (diagnosis.class.as_str(), diagnosis.owner.as_str()),
                 ("transport", "nobody"),

@@ -253,7 +253,7 @@ async fn verify_distinguishes_a_gap_from_drift() {
     };
     world.later();
     world.service().poison(id(1), 30);
-    // Stored long ago, and now the API cannot list it: neither extra nor missing, but nobody can tell.
+    // Stored long ago, and now the API cannot list it: neither extra nor missing, but that cannot be verified.
     for known in [0, 1] {
         assert_eq!(gaps(&world).await, known);
         let drift = compare().await;

@@ -21,7 +21,7 @@ async fn quota_is_shared_by_instances_and_kept_on_restart() {
     let world = World::of(1).await;
     let (other, _) = world.other_instance("other", 1).await;
     let tenant = TenantId(id(1));
-    // Four at once, then one each ten seconds.
+    // Four immediately, then one every ten seconds.
     let quota = Quota::new(10, 1_000);
     for store in [&world.store, &other, &world.store, &other] {
         assert_eq!(store.reserve_call(tenant, &quota).await.unwrap(), Duration::ZERO);

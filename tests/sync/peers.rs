@@ -91,7 +91,7 @@ async fn next_links_to_other_origins_are_refused() {
 async fn endless_list_fails_the_run() {
     let link = |name: &str, asked: &Asked| Some(format!("/api/incidents?{name}={}", asked.before));
     let cases = vec![
-        api("the same link for ever", |_| ok(page(1..=3, Some("/api/incidents?x=1")))),
+        api("the same link always", |_| ok(page(1..=3, Some("/api/incidents?x=1")))),
         api("two links in a loop", |asked| {
             let other = if asked.path.ends_with("x=1") {
                 "/api/incidents?x=2"
@@ -199,7 +199,7 @@ async fn invalid_page_is_never_taken_as_empty() {
     let mut cases: Vec<Case> = bodies.map(|body| api(body, move |_| ok(body))).into();
     let good = page([1], None);
     let (once, twice) = (gzip(good.as_bytes()), gzip(&gzip(good.as_bytes())));
-    cases.push(api("br, which nobody asked for", |_| {
+    cases.push(api("br, which was not requested", |_| {
         encoded("br", b"\x0b\x02\x80{\"value\":[]}\x03")
     }));
     let nested = twice.clone();
@@ -326,7 +326,7 @@ async fn hanging_or_slow_reply_ends_at_the_deadline() {
         api("a head", move |_| vec![Step::Say(head_only.clone()), Step::Silence]),
         api("half a body", move |_| vec![Step::Say(half.clone()), Step::Silence]),
         api("a drip", move |_| vec![Step::Drip(whole.clone(), 1, slow)]),
-        api("headers for ever", move |_| {
+        api("endless headers", move |_| {
             vec![Step::Say(status.clone()), Step::Forever(b"X: y\r\n".to_vec(), slow)]
         }),
         entra("silence of the token endpoint", |_| vec![Step::Silence]),
@@ -376,7 +376,7 @@ async fn reply_without_a_token_is_not_used() {
     cases.push(entra("a proxy's 407", |_| vec![Step::Say(answer(407, &[], "<html>"))]));
     let ended = run(cases, Deadlines::default()).await;
     ended.all_failed(Outcome::Failed, "bad_reply").await;
-    assert!(ended.peer.seen().iter().all(Asked::is_token), "nobody calls the API without a token");
+    assert!(ended.peer.seen().iter().all(Asked::is_token), "no call of the API without a token");
 
     let failing = [500, 502, 503].map(|status| {
         entra(format!("{status}"), move |_| vec![Step::Say(answer(status, &[], "<html>"))])
@@ -455,14 +455,14 @@ async fn pause_of_entra_applies_to_the_whole_app() {
     };
     assert_eq!(succeeded(&engine.run_once(&ids(1..=3), AskedFor::Incremental).await.unwrap()), 3);
 
-    // A pause of a moment is waited for within the run, and then everything goes on.
+    // A short pause is waited out within the run.
     world.service().script(id(4), Endpoint::Token, vec![ScriptedReply::throttled(1)]);
     assert_eq!(succeeded(&engine.run_once(&ids(4..=5), AskedFor::Incremental).await.unwrap()), 2);
     assert_eq!(asked(&world)[3..5], [2, 1]);
 
     world.service().script(id(6), Endpoint::Token, vec![ScriptedReply::throttled(900)]);
     let results = engine.run_once(&ids(1..=12), AskedFor::Incremental).await.unwrap();
-    assert_eq!(succeeded(&results), 5, "whoever has a token goes on");
+    assert_eq!(succeeded(&results), 5, "tenants with a token are read");
     assert_eq!(
         asked(&world),
         [1, 1, 1, 2, 1, 1, 0, 0, 0, 0, 0, 0],

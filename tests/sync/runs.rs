@@ -97,7 +97,7 @@ async fn failed_page_keeps_watermark_for_the_next_run() {
     world.assert_settled().await;
 }
 
-/// One run of the only tenant that ends after two pages, if it can go on later.
+/// One run of the only tenant, which ends after two pages if the next run can resume there.
 async fn short_run(world: &World, mode: SyncMode) -> (bool, bool) {
     let claim = world.store.claim_named(&[id(1)], 1).await.unwrap().remove(0);
     let day = Duration::from_secs(86_400);
@@ -136,10 +136,10 @@ async fn run_is_cut_short_only_where_next_can_resume() {
     assert_eq!(
         short_run(&world, SyncMode::Incremental).await,
         (false, true),
-        "a first sync goes on from its watermark"
+        "a backfill resumes at its watermark"
     );
     while short_run(&world, SyncMode::Incremental).await != (true, false) {}
-    // The watermark stands still here, so that a run that was cut short would begin anew for ever.
+    // The watermark stands still here, so that a run that was cut short would start over every time.
     assert_eq!(short_run(&world, SyncMode::Full).await, (true, false));
     world.assert_truth().await;
 }
@@ -305,7 +305,7 @@ async fn two_instances_never_run_one_tenant_together() {
     );
     let results: Vec<_> = first.unwrap().into_iter().chain(second.unwrap()).collect();
     assert!(results.iter().all(|result| result.outcome == Outcome::Ok));
-    // Whoever came second to a tenant found it done, and wrote nothing twice.
+    // The second instance found each tenant done, and wrote nothing twice.
     let written: usize = results.iter().map(|result| result.report.counts.incidents_written).sum();
     assert_eq!(written, 6 * 150);
     world.assert_settled().await;
@@ -369,7 +369,7 @@ async fn finished_tenant_waits_for_the_next_tick() {
     };
     world.engine.reload(settings, ReloadTrigger::OperatorRequest).await.unwrap();
     let wake = Notify::new();
-    // Whatever wakes the dispatcher, such as the end of another tenant's run.
+    // As the end of another tenant's run would wake the dispatcher.
     let restless = async {
         let begun = tokio::time::Instant::now();
         while begun.elapsed() < Duration::from_secs(6) {
