@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod documents;
 mod erase;
+mod exit_statuses;
 mod grant_reader;
 mod help;
 mod import_attacks;

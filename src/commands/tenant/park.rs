@@ -9,7 +9,6 @@ use crate::commands::tenant::subject::{actor, find_tenant};
 use crate::config::Config;
 use crate::context::{OpenDatabase, SetupError};
 use crate::error::SyncError;
-use crate::postgres::Hold;
 use crate::store::Store;
 use crate::store::readers::KnownTenant;
 use crate::tenant::TenantId;
@@ -68,7 +67,7 @@ async fn change(
     name: &str,
     work: impl AsyncFnOnce(&Store, TenantId) -> Result<bool, SyncError>,
 ) -> Result<(KnownTenant, bool), Failure> {
-    let database = OpenDatabase::open(&config.database, Hold::Command, false).await?;
+    let database = OpenDatabase::existing(&config.database).await?;
     let done = async {
         let tenant = find_tenant(&database.store, name).await?;
         let is_done =
