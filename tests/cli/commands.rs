@@ -40,7 +40,7 @@ async fn sync_prints_result_and_exits_by_outcome() {
         (&bad["outcome"], &bad["who_must_act"]),
         (&json!("parked"), &json!("customer_admin"))
     );
-    assert!(bad["advice"].as_str().is_some_and(|say| say.contains("consent")), "{bad}");
+    assert_eq!(bad["error_class"], "consent_missing", "{bad}");
     assert!(!events(&some_failed.stderr).is_empty(), "the log is on standard error");
 
     let text = site.run(&["sync", "--tenant", "tenant-1"]);
@@ -80,11 +80,7 @@ async fn verify_and_retry_rejected_report_findings() {
     assert_eq!(unsynchronised, Some(0));
     let never = site.run(&["verify", "--json"]);
     assert_eq!(never.code(), Some(1));
-    assert!(
-        never.json()[0]["failure"]
-            .as_str()
-            .is_some_and(|why| why.contains("nothing was synchronised yet"))
-    );
+    assert!(never.json()[0]["failure"].is_string(), "{}", never.stdout);
     site.run(&["sync"]).success();
     let clean = site.run(&["verify", "--json"]);
     assert_eq!(
@@ -107,19 +103,23 @@ async fn verify_and_retry_rejected_report_findings() {
     embedded.stop().await;
     let status = site.run(&["status", "--json"]).json();
     assert_eq!(status[0]["state"], "incomplete");
-    assert!(status[0]["must_act"].to_string().contains("retry-rejected"), "{status}");
+    assert_eq!(status[0]["must_act"]["owner"], "operator", "{status}");
     let drift = site.run(&["verify", "--tenant", "tenant-1", "--json"]);
     assert_eq!(
         (drift.code(), &drift.json()[0]["rejected"], &drift.json()[0]["missing"]),
         (Some(1), &json!(1), &json!([]))
     );
-    let table = site.run(&["verify"]).stdout;
-    assert!(table.contains("rejected") && table.contains("tenant-2"), "{table}");
+    assert_eq!(site.run(&["verify"]).code(), Some(1));
     let healed = site.run(&["retry-rejected", "--json"]).json();
     let written: Vec<&Value> =
         healed["tenants"].as_array().unwrap().iter().map(|t| &t["incidents_written"]).collect();
     assert_eq!(written, [&json!(1), &json!(1)]);
     site.run(&["verify"]).success();
+}
+
+/// The refusal, which follows the log.
+fn last_line(text: &str) -> String {
+    text.lines().last().unwrap_or_default().to_owned()
 }
 
 /// How often each data table was written, dead rows included: where its rows are, and who wrote them.
@@ -149,6 +149,7 @@ async fn wrong_usage_or_configuration_exits_with_2() {
         &["sync", "--tenant", "nobody"][..],
         &["check", "--tenant", "nobody"],
         &["sync", "--since", "yesterday"],
+        &["verify", "--since", "yesterday"],
         &["sync", "--full", "--since", "2026-01-01T00:00:00Z"],
         &["frobnicate"],
         &["consent-url", "--tenant", "nobody"],
@@ -162,15 +163,6 @@ async fn wrong_usage_or_configuration_exits_with_2() {
         );
         assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
     }
-    let when = site.run(&["verify", "--since", "yesterday"]);
-    assert!(when.stderr.contains("such as 2026-11-01 (midnight UTC)"), "{}", when.stderr);
-    let none = site.run(&["sync", "--tenant", "nobody"]);
-    assert!(
-        none.stderr.contains("nobody") && none.stderr.contains("tenant list"),
-        "{}",
-        none.stderr
-    );
-
     let more = "[sink]\n[[tenants]]\nid = \"x\"\nname = \"\"\n[[tenants]]\nid = \"aaaa0000-0000-4000-8000-000000000001\"\nname = \"again\"\n";
     site.configure(&Settings {
         poll: "every minute",
@@ -288,14 +280,18 @@ async fn other_user_is_refused_with_the_cure() {
 async fn reading_commands_create_no_database() {
     let site = Installation::with(vec![spec(1, 3)]).await;
     let folder = site.path("elsewhere").display().to_string();
+    // Its words are held by a snapshot.
+    let refusal = last_line(&site.run(&["status"]).stderr);
     for command in [
-        &["status"][..],
+        &["status", "--json"][..],
         &["verify", "--json"],
         &["retry-rejected"],
         &["grant-reader", "analyst", "--all-tenants"],
         &["tenant", "purge", "tenant-1", "--yes"],
         &["tenant", "erase-person", "tenant-1", "--upn", "ann@example.com"],
         &["tenant", "export", "tenant-1", "--to", &folder],
+        &["tenant", "park", "tenant-1"],
+        &["tenant", "resume", "tenant-1"],
     ] {
         let done = site.run(command);
         assert_eq!(
@@ -304,20 +300,12 @@ async fn reading_commands_create_no_database() {
             "{command:?}: {}",
             done.stderr
         );
-        for text in ["there is no database in", "/pg yet", "systemctl start incident-sync", "sudo"]
-        {
-            assert!(
-                done.stderr.contains(text),
-                "{command:?}: {text} is missing in {}",
-                done.stderr
-            );
-        }
+        assert_eq!(last_line(&done.stderr), refusal, "{command:?}");
     }
     let check = site.run(&["check", "--json"]);
     assert_eq!(check.code(), Some(3), "{}", check.stderr);
     let server = found(&check.json(), "server")[0].clone();
     assert_eq!((&server["group"], &server["result"]), (&json!("database"), &json!("failure")));
-    assert!(server["advice"].as_str().unwrap().contains("there is no database in"), "{server}");
     assert!(!site.path("pg").exists(), "nothing was made");
 
     site.run(&["migrate"]).success();
@@ -328,11 +316,6 @@ async fn reading_commands_create_no_database() {
     );
     let status = site.run(&["status"]);
     assert_eq!(status.code(), Some(1), "the tenant needs an action: {}", status.stdout);
-    assert!(
-        status.stdout.contains("never run") && status.stdout.contains("operator"),
-        "{}",
-        status.stdout
-    );
     site.run(&["sync"]).success();
     let known = site.run(&["status", "--json"]).json()[0].take();
     assert_eq!(known["state"], "ok");
@@ -355,13 +338,8 @@ async fn reports_show_the_state_of_every_tenant() {
         (&consent["result"], &consent["who_must_act"]),
         (&json!("failure"), &json!("customer_admin"))
     );
-    let table = site.run(&["check"]);
-    assert!(
-        table.stdout.contains("FAILURE") && table.stdout.contains("customer_admin"),
-        "{}",
-        table.stdout
-    );
-    assert!(site.run(&["check", "--tenant", "tenant-1"]).success().contains("the API answers"));
+    assert_eq!(site.run(&["check"]).code(), Some(1));
+    site.run(&["check", "--tenant", "tenant-1"]).success();
 
     assert_eq!(site.run(&["sync"]).code(), Some(1));
     let status = site.run(&["status", "--json"]);
@@ -388,15 +366,12 @@ async fn reports_show_the_state_of_every_tenant() {
         "{second}"
     );
     assert_eq!(second["must_act"]["what"], second["error_message"], "as in the table");
-    let table = site.run(&["status"]).stdout;
-    assert!(table.contains("ok") && table.contains("parked") && table.contains("never"), "{table}");
 
     let list = site.run(&["tenant", "list", "--json"]).json();
     assert_eq!(
         (&list[0]["tenant_id"], &list[1]["name"], &list[0]["enabled"]),
         (&json!(id(1)), &json!("tenant-2"), &json!(true))
     );
-    assert!(site.run(&["tenant", "list"]).success().contains(&id(2).to_string()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,6 +39,7 @@ fn steady(site: &Installation, text: &str) -> String {
     let version = r"(database +┆ version +┆ ok +┆ +┆[^┆]+┆ )[^│]+│\n(│( +┆){4}[^┆]+┆ )[^│]+│\n";
     let row = format!("${{1}}{:43}│\n${{2}}{:43}│\n", "PostgreSQL x.y", "");
     let text = replace(&text, version, &row);
+    let text = replace(&text, "parked by [^ :\"]+", "parked by [user]");
     let text = replace(&text, r#"("api_calls": )\d\d+"#, "${1}[many]");
     let text = replace(&text, r#"("incidents_seen": )\d{3}"#, "${1}[many]");
     let text = replace(&text, r"(tenant-3 ┆ ok +┆) \d+ +┆ \d{3} +┆", "${1} n     ┆ nnn       ┆");
@@ -105,6 +106,9 @@ fn changes(site: &Installation, people: &[String]) {
         print(site, "tenant_erase_person_dry_run", &[&erase[..], &["--dry-run"]].concat());
         print(site, "tenant_erase_person", &erase);
     }
+    site.run(&park).success();
+    document(site, "status_parked_by_person", &["status"]);
+    site.run(&["tenant", "resume", "tenant-1"]).success();
     text(site, "tenant_resume_again", &["tenant", "resume", "tenant-1"]);
 }
 
@@ -131,6 +135,9 @@ fn transfer(site: &Installation, database: String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_and_tables_match_snapshots() {
     let site = site().await;
+    text(&site, "status_without_database", &["status"]);
+    text(&site, "tenant_unknown", &["sync", "--tenant", "tenant-9"]);
+    text(&site, "time_unreadable", &["verify", "--since", "yesterday"]);
     both(&site, "migrate", &["migrate"]);
     both(&site, "check", &["check"]);
     // The rest asks a server that runs already, which is quicker.

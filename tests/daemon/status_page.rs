@@ -72,10 +72,6 @@ async fn page_lists_worst_tenants_first_without_incidents() {
         |what: &str| page.find(what).unwrap_or_else(|| panic!("{what} is not on the page: {page}"));
     assert!(place(">tenant-2<") < place(">tenant-1<"), "what is parked comes first");
     assert!(
-        page.contains("customer admin") && page.contains("must open the consent link"),
-        "{page}"
-    );
-    assert!(
         place(">tenant-1<") < place("&lt;b&gt;&amp;&quot;O'Neill&lt;/b&gt;"),
         "what is disabled comes last"
     );
@@ -95,7 +91,6 @@ async fn page_lists_worst_tenants_first_without_incidents() {
 
     let (status, one) = daemon.get(&format!("/tenants/{}", id(1))).await;
     assert_eq!(status, 200);
-    assert!(one.contains("<svg") && one.contains("<polyline") && one.contains("backfill"), "{one}");
     let (_, parked) = daemon.get(&format!("/tenants/{}", id(2))).await;
     assert!(parked.contains("AADSTS700016"), "{parked}");
     let names = incident_names(&pool).await;
