@@ -1,10 +1,9 @@
-//! Places along the flow where a test can make the process die, panic or stand still. Packages have none of it: without
-//! the feature `failpoints`, to reach one does nothing.
+//! Places in the flow where a test can kill, panic or pause the process. Packages contain none: without the feature
+//! `failpoints`, reaching one does nothing.
 //!
 //! `INCIDENT_SYNC_FAILPOINTS=page.fetched=kill@3;run.ended=panic%5;seed=7` kills the process when a page has been fetched
-//! for the third time, and makes five of a hundred runs panic at their end, the same ones for the same seed. What was
-//! decided against: the crate `fail` blocks the thread that it pauses, one of the two that a small machine's runtime has,
-//! draws without a seed, and cannot kill.
+//! for the third time, and makes five of a hundred runs panic at their end, the same ones for the same seed. Not used: the
+//! crate `fail` blocks the thread that it pauses, has no seed and cannot kill.
 
 #[cfg(not(feature = "failpoints"))]
 pub(crate) fn reach(_: &'static str) -> std::future::Ready<()> {
@@ -48,10 +47,10 @@ mod armed {
         let text = std::env::var("INCIDENT_SYNC_FAILPOINTS").unwrap_or_default();
         // A test whose failpoint is misspelt must not pass.
         parse(&text)
-            .unwrap_or_else(|part| panic!("INCIDENT_SYNC_FAILPOINTS: {part:?} is not understood"))
+            .unwrap_or_else(|part| panic!("INCIDENT_SYNC_FAILPOINTS: invalid part {part:?}"))
     });
 
-    /// Does here what the environment asks for.
+    /// Acts as the environment requests.
     pub(crate) async fn reach(name: &'static str) {
         let rules = &*RULES;
         for rule in rules.list.iter().filter(|rule| rule.name == name) {
@@ -94,9 +93,9 @@ mod armed {
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum When {
-        /// At this time only.
+        /// The nth time only.
         At(u64),
-        /// In so many of a hundred times.
+        /// A percentage of the times.
         Percent(u64),
     }
 
@@ -113,7 +112,7 @@ mod armed {
         }
     }
 
-    /// The part that is wrong, if one is.
+    /// The error is the invalid part.
     fn parse(text: &str) -> Result<Rules, &str> {
         let mut rules = Rules::default();
         for part in text.split(';').filter(|part| !part.is_empty()) {
@@ -148,14 +147,14 @@ mod armed {
         fn failpoint_rules_parse_or_name_the_mistake() {
             let rules =
                 parse("page.fetched=kill@3;run.ended=panic%5;seed=7;release=pause;").unwrap();
-            let told: Vec<_> =
+            let parsed: Vec<_> =
                 rules.list.iter().map(|rule| (rule.name, rule.action, rule.when)).collect();
             let expected = [
                 ("page.fetched", Action::Kill, When::At(3)),
                 ("run.ended", Action::Panic, When::Percent(5)),
                 ("release", Action::Pause, When::At(1)),
             ];
-            assert_eq!((told.as_slice(), rules.seed), (expected.as_slice(), 7));
+            assert_eq!((parsed.as_slice(), rules.seed), (expected.as_slice(), 7));
             for wrong in
                 ["page.fetchd=kill", "release=kil", "release", "release=kill@soon", "seed=x"]
             {

@@ -26,14 +26,19 @@ pub static MIGRATIONS: LazyLock<sqlx::migrate::Migrator> = LazyLock::new(|| {
 const MIGRATE_DEADLINE: Duration = Duration::from_secs(120);
 
 impl Store {
-    /// Fails if this version cannot work with the schema that it finds.
+    /// Fails if this version cannot work with the schema that it finds, or another user owns a part of it.
     pub async fn check_schema(&self) -> Result<(), SyncError> {
+        search_path::no_foreign_owners(&self.foreign_owners().await?)?;
+        self.check_version().await
+    }
+
+    /// Fails if this version cannot work with the schema that it finds.
+    pub(super) async fn check_version(&self) -> Result<(), SyncError> {
         let step = "checking the schema";
         let has_tables: bool = self
             .statement(step, DbRole::Login, include_str!("sql/schema_exists.sql"))
             .fetch_scalar()
             .await?;
-        search_path::no_foreign_owners(&self.foreign_owners().await?)?;
         if !has_tables {
             return Err(SyncError::Schema {
                 what: "there are no tables of incident-sync".to_owned(),

@@ -74,11 +74,14 @@ impl Store {
         instance: String,
         migrate: bool,
     ) -> Result<Self, SyncError> {
-        if migrate {
-            apply_migrations(&ours(options)).await?;
-        }
         let store = Self::unchecked(options, max_connections, instance);
-        store.check_schema().await?;
+        if migrate {
+            // This checks the owners of the schema as well, which takes as long as a poll.
+            apply_migrations(&ours(options)).await?;
+            store.check_version().await?;
+        } else {
+            store.check_schema().await?;
+        }
         store.check_isolation().await?;
         Ok(store)
     }

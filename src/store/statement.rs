@@ -37,13 +37,14 @@ impl Statement<'_> {
 
     pub(super) async fn execute(self) -> Result<(), SyncError> {
         let execute = async |connection: &mut PgConnection| self.query.execute(connection).await;
-        self.store.transact(self.step, self.role, execute).await.map(drop)
+        Box::pin(self.store.transact(self.step, self.role, execute)).await.map(drop)
     }
 
     /// The rows, for callers that decode one by one.
     pub(super) async fn fetch_rows(self) -> Result<Vec<PgRow>, SyncError> {
         let fetch = async |connection: &mut PgConnection| self.query.fetch_all(connection).await;
-        self.store.transact(self.step, self.role, fetch).await
+        // Boxed, or every caller's future would contain that of the transaction.
+        Box::pin(self.store.transact(self.step, self.role, fetch)).await
     }
 
     pub(super) async fn fetch_all<T: for<'r> FromRow<'r, PgRow>>(

@@ -1,12 +1,12 @@
 //! Progress of the dispatcher, as the watchdog sees it.
 //!
 //! Before each wait the dispatcher sets its longest duration. A wait for a slow or absent database has a deadline, so a
-//! daemon that merely waits stays fresh; one whose dispatcher hangs or has ended does not.
+//! daemon that waits stays fresh; one whose dispatcher hangs or has ended does not.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// For a machine that is busy with something else. systemd allows the whole of `WatchdogSec` more.
+/// For a busy machine. systemd allows `WatchdogSec` in addition.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// When the dispatcher must have made its next step.
@@ -18,12 +18,12 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Not fresh: nothing has begun.
+    /// Not fresh until the first step.
     pub fn new() -> Self {
         Self { began: Instant::now(), fresh_until: AtomicU64::new(0) }
     }
 
-    /// The next step comes within this time.
+    /// Sets the time until the next step.
     pub fn expect_within(&self, wait: Duration) {
         self.fresh_until
             .store(milliseconds(self.began.elapsed() + wait + GRACE), Ordering::Relaxed);

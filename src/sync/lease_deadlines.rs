@@ -1,4 +1,4 @@
-//! Until when a lease can be relied on without asking: work never outlives its lease, even where Postgres cannot be reached.
+//! Until when a lease is valid without asking Postgres: work never outlives its lease, even if Postgres is unreachable.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,7 @@ use crate::tenant::TenantId;
 #[derive(Debug)]
 pub struct LeaseDeadlines {
     term: Duration,
-    /// Nothing once the run has ended and its end is still to be recorded.
+    /// `None` after the run has ended and before its end is recorded.
     until: Mutex<HashMap<TenantId, Option<Instant>>>,
 }
 
@@ -32,7 +32,7 @@ impl Drop for RunGuard<'_> {
 impl LeaseDeadlines {
     /// For leases of this term.
     pub fn new(term: Duration) -> Self {
-        // Five sixths: what is on its way to Postgres when trust ends must still arrive within the lease.
+        // Five sixths: a write that is sent at this deadline must arrive within the lease.
         Self { term: term / 6 * 5, until: Mutex::default() }
     }
 
@@ -62,7 +62,7 @@ impl LeaseDeadlines {
         self.until.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&tenant)
     }
 
-    /// A run has ended: its lease is renewed no more.
+    /// A run has ended: its lease is no longer renewed.
     pub fn end(&self, tenant: TenantId) {
         self.until
             .lock()
@@ -71,12 +71,12 @@ impl LeaseDeadlines {
             .and_modify(|until| *until = None);
     }
 
-    /// For as long as a run and the recording of its end take, however they end.
+    /// Kept during a run and the recording of its end.
     pub fn guard(&self, tenant: TenantId) -> RunGuard<'_> {
         RunGuard { deadlines: self, tenant }
     }
 
-    /// Returns when the tenant's lease can be relied on no more.
+    /// Returns when the tenant's lease may be invalid.
     pub async fn expired(&self, tenant: TenantId) {
         while let Some(until) = self.until(tenant).filter(|until| Instant::now() < *until) {
             tokio::time::sleep_until(until).await;

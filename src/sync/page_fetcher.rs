@@ -1,4 +1,4 @@
-//! Drives a plan: token, the tenant's turn, one request, another try where that helps, and the plan's judgement of the page.
+//! Drives a plan: token, quota, one request, a retry where that helps, and the plan's check of the page.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -23,31 +23,27 @@ use crate::sync::progress::TenantProgress;
 use crate::sync::retry::{RetryPolicy, with_retries};
 use crate::sync::run_slots::RunSlots;
 
-/// What every run works with.
+/// Shared by all runs.
 #[derive(Debug)]
 pub struct Services {
-    /// Entra.
     pub tokens: TokenCache,
-    /// Defender.
     pub incidents: DefenderClient,
-    /// Postgres.
     pub store: Store,
-    /// The calls that each tenant allows.
+    /// The limit of calls for each tenant.
     pub quota: Quota,
-    /// How failures are tried again.
     pub retry_policy: RetryPolicy,
     /// Pages that are decoded and written at the same time; the others wait as text.
     pub writers: Semaphore,
-    /// Runs that wait for their peer.
+    /// Limits the runs in progress.
     pub slots: RunSlots,
 }
 
-/// Permits for [`Services::writers`]: all connections but one, which is left for claims, renewals and the listener.
+/// Permits for [`Services::writers`]: all connections except one for claims, renewals and the HTTP listener.
 pub fn writers(max_connections: u32) -> Semaphore {
     Semaphore::new(usize::try_from(max_connections).unwrap_or(1).saturating_sub(1).max(1))
 }
 
-/// The pages of one tenant.
+/// Fetches the pages of one tenant.
 #[derive(Debug)]
 pub struct PageFetcher<'a> {
     services: &'a Services,
@@ -66,9 +62,9 @@ pub struct PageFetcher<'a> {
 pub struct PlannedPage {
     page: Page,
     keys: Vec<(IncidentKey, Hash)>,
-    /// Set where the page drains its window: everything before this time is read once the page is stored.
+    /// Set if the page drains its window: everything before this time is read when the page is stored.
     pub watermark: Option<DateTime<Utc>>,
-    /// What the plan leaves out from here on. Store it before the watermark passes it.
+    /// What the plan skips from here on. Store it before the watermark passes it.
     pub gap: Option<Gap>,
 }
 
@@ -84,14 +80,14 @@ impl PlannedPage {
         self.page.server_time
     }
 
-    /// Whether another page like this must wait until this one is dropped.
+    /// Whether the next page must wait until this one is dropped.
     pub fn is_large(&self) -> bool {
         self.page.is_large()
     }
 }
 
 impl<'a> PageFetcher<'a> {
-    /// Nothing read yet. `stop` ends waits.
+    /// `stop` ends waits.
     pub fn new(
         services: &'a Services,
         tenant: &'a Tenant,
@@ -122,14 +118,14 @@ impl<'a> PageFetcher<'a> {
             next_link: page.next_link.clone(),
         };
         let edge = plan.accept(&summary)?;
-        // The API's clock may be ahead; what is updated until the database's clock gets there is not read yet.
+        // The API's clock may be ahead: what is updated before the database's clock reaches it is not read yet.
         let watermark = edge.map(|edge| page.asked_at.map_or(edge, |asked_at| edge.min(asked_at)));
         let keys = elements.iter().map(|element| (element.head, element.hash)).collect();
         drop(elements);
         Ok(Some(PlannedPage { page, keys, watermark, gap: plan.take_gap() }))
     }
 
-    /// A request that is refused or cannot be served is replaced by another one where the plan has one.
+    /// Replaces a request that is refused or cannot be served if the plan has another one.
     async fn fetch(&self, plan: &mut Plan) -> Result<Option<Page>, SyncError> {
         loop {
             let Some(request) = plan.request() else { return Ok(None) };
@@ -142,7 +138,7 @@ impl<'a> PageFetcher<'a> {
         }
     }
 
-    /// Where the API refuses the token, the request is repeated once with a new one.
+    /// If the API refuses the token, the request is repeated once with a new one.
     async fn page(&self, request: &Request, is_search: bool) -> Result<Page, SyncError> {
         match self.page_with_retries(request, is_search).await {
             Err(error) if error.diagnosis().retry == Retry::WithNewToken => {
@@ -153,7 +149,7 @@ impl<'a> PageFetcher<'a> {
         }
     }
 
-    /// A search asks in its own way again for what may be unservable.
+    /// A search for the unservable range has its own retries.
     async fn page_with_retries(
         &self,
         request: &Request,
@@ -168,7 +164,7 @@ impl<'a> PageFetcher<'a> {
         with_retries(self.services.retry_policy, self.stop, attempt).await.flatten()
     }
 
-    /// A page that is too large to be one of many is asked for again when no other such page is in memory.
+    /// A page too large to be in memory with others is requested again when no other such page is.
     async fn page_once(&self, request: &Request) -> Result<Page, SyncError> {
         match Box::pin(self.ask(request, None)).await {
             Err(SyncError::BodyTooLarge { peer: Peer::Defender, .. }) => {
@@ -202,10 +198,11 @@ impl<'a> PageFetcher<'a> {
         answer
     }
 
-    /// The windows of a run end at the API's clock, so an answer with an absurd one would move the watermark over what was
-    /// never read.
+    /// The windows of a run end at the API's clock, so a response with a wrong clock could move the watermark beyond what was
+    /// read.
     fn timely(&self, mut answer: Page, asked_at: DateTime<Utc>) -> Result<Page, SyncError> {
-        let (server, database) = (answer.server_time, self.clock.now());
+        let server = answer.server_time;
+        let database = self.clock.now();
         if (server - database).abs() > self.services.incidents.clock_skew_max() {
             return Err(SyncError::ClockSkew { server, database });
         }
@@ -223,7 +220,7 @@ impl<'a> PageFetcher<'a> {
         }
     }
 
-    /// Shows what was fetched, and stored by others.
+    /// Reports what was fetched, and `stored`.
     pub fn show(&self, stored: &Counts) {
         self.progress.counted(&self.counts().plus(stored));
     }
@@ -252,12 +249,12 @@ impl Services {
     }
 }
 
-/// Stores a pause that the API asked for: it applies to every instance, also after a restart.
+/// Stores a pause that the API requested: it applies to every instance and across restarts.
 pub async fn record_pause(store: &Store, tenant: &Tenant, error: &SyncError) {
     let Retry::After(pause) = error.diagnosis().retry else { return };
     metrics::counter!("incident_sync_throttled_seconds_total", "tenant" => tenant.name.clone())
         .increment(pause.as_secs());
     if let Err(error) = store.hold_calls(tenant.id, pause).await {
-        tracing::warn!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "a pause was not stored; only this process keeps it");
+        tracing::warn!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "a pause was not stored; only this process observes it");
     }
 }

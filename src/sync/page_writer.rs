@@ -1,4 +1,4 @@
-//! Stores the pages of one run: what is not stored yet, in parts that fit in memory, with the rest in quarantine.
+//! Stores the pages of one run: what is not stored yet, in parts that fit in memory; what cannot be stored is quarantined.
 
 use std::time::Duration;
 
@@ -29,7 +29,6 @@ pub struct PageWriter<'a> {
     claim: &'a Claim,
     overlap: Duration,
     last_write: Option<LastWrite>,
-    /// What was stored.
     pub counts: Counts,
 }
 
@@ -47,7 +46,8 @@ impl<'a> PageWriter<'a> {
 }
 
 impl PageWriter<'_> {
-    /// Stores the incidents of a page that are not stored yet; with the last of them, what the page's position allows.
+    /// Stores the incidents of a page that are not stored yet, and with the last of them the watermark if the page ends its
+    /// window.
     pub async fn store_page(
         &mut self,
         elements: Vec<RawIncident<'_>>,
@@ -87,7 +87,7 @@ impl PageWriter<'_> {
             Err(error) if is_rejected_by_postgres(&error) => {}
             other => return other,
         }
-        // Postgres refuses something in it: store each incident alone, and put those that are refused into quarantine.
+        // Postgres refuses a value: store each incident alone and quarantine those that are refused.
         for element in elements {
             let alone = std::slice::from_ref(element);
             match self.write(alone, PagePosition::MidWindow).await {
@@ -100,8 +100,8 @@ impl PageWriter<'_> {
         self.write(&[], position).await
     }
 
-    /// Counts versions that lie so far behind the watermark that no poll reads them any more. Those of a gap do not count:
-    /// they were known to be missing.
+    /// Counts versions so far behind the watermark that polls no longer read them. Those of a gap do not count: they were
+    /// known to be missing.
     fn found_late(&self, unknown: &[RawIncident<'_>], known: &KnownVersions) -> usize {
         let looks_back = matches!(self.claim.kind, RunKind::Open | RunKind::Reconcile);
         let Some(watermark) = self.claim.watermark.filter(|_| looks_back) else { return 0 };
@@ -139,7 +139,7 @@ impl PageWriter<'_> {
         let store = &self.services.store;
         let lease = &self.claim.lease;
         store.drop_known_rejects(lease, &mut rows).await?;
-        // A page that was fetched is written even while we stop: it takes less time than reading it again.
+        // A fetched page is written even while the process stops: writing takes less time than reading it again.
         let never = CancellationToken::new();
         let before = self.last_write;
         let write = || store.write_page(lease, &rows, position, before);
@@ -159,7 +159,7 @@ impl PageWriter<'_> {
     }
 }
 
-/// How many of these incidents are written together: all of an ordinary page, a few of a large one. On its way to Postgres an
+/// How many of these incidents are written together: all of an ordinary page, a few of a large one. Encoded for Postgres, an
 /// incident takes several times the memory of its text.
 fn part_of(elements: &[RawIncident<'_>]) -> usize {
     let mut bytes = 0;
@@ -170,7 +170,7 @@ fn part_of(elements: &[RawIncident<'_>]) -> usize {
     elements.iter().take_while(fits).count().max(1).min(elements.len())
 }
 
-/// Classes 22 (data), 23 (constraints) and 54 (limits): this very content is refused, now and for ever.
+/// Classes 22 (data), 23 (constraints) and 54 (limits): the content is refused at every try.
 fn is_rejected_by_postgres(error: &SyncError) -> bool {
     let refused = |code: &String| ["22", "23", "54"].iter().any(|class| code.starts_with(class));
     matches!(error, SyncError::Database { sqlstate: Some(code), .. } if refused(code))

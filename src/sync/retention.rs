@@ -1,4 +1,4 @@
-//! Ends what was kept long enough, at the end of a reconciliation: once a day, under its lease.
+//! Deletes what is older than the retention, at the end of a reconciliation: once a day, under its lease.
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,7 +8,7 @@ use crate::store::Lease;
 use crate::sync::page_fetcher::Services;
 use crate::sync::retry::with_retries;
 
-/// So that a tenant whose history is cut for the first time keeps its slot for a minute or two; the rest goes tomorrow.
+/// Limits the first deletion of a long history to a minute or two; the rest is deleted on the following days.
 const BATCHES: usize = 100;
 
 /// Deletes what is too old. A failure is logged and does not fail the run, whose rows are stored.
@@ -22,7 +22,7 @@ pub async fn apply(services: &Services, tenant: &Tenant, lease: &Lease, stop: &C
     tracing::error!(
         tenant.id = %tenant.id, tenant.name = tenant.name, class = diagnosis.class.as_str(), owner = diagnosis.owner.as_str(),
         advice = &*diagnosis.advice, error = %error,
-        "what is older than [retention] allows was not deleted; the next reconciliation tries again"
+        "rows older than [retention] were not deleted; the next reconciliation tries again"
     );
 }
 
@@ -32,7 +32,8 @@ async fn delete(
     lease: &Lease,
     stop: &CancellationToken,
 ) -> Result<(), SyncError> {
-    let (store, retry_policy) = (&services.store, services.retry_policy);
+    let store = &services.store;
+    let retry_policy = services.retry_policy;
     let mut incidents = 0;
     if let Some(age) = tenant.retention.incidents {
         for _ in 0..BATCHES {
@@ -46,7 +47,7 @@ async fn delete(
     if incidents > 0 {
         metrics::counter!("incident_sync_retention_deleted_total", "tenant" => tenant.name.clone())
             .increment(incidents);
-        tracing::info!(tenant.id = %tenant.id, tenant.name = tenant.name, incidents, "old closed incidents are deleted");
+        tracing::info!(tenant.id = %tenant.id, tenant.name = tenant.name, incidents, "deleted old closed incidents");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The only place that waits after a failure. The diagnosis decides what is retried, and after how long.
+//! The only place that waits after a failure. The diagnosis decides what is retried and when.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Retry, SyncError};
 
-/// A longer announced pause ends the run instead: its slot is worth more to another tenant.
+/// A longer announced pause ends the run, so that another tenant can use its slot.
 const LONGEST_PAUSE_WITHIN_A_RUN: Duration = Duration::from_secs(30);
 
-/// How failures that pass by themselves are tried again within a run.
+/// How temporary failures are retried within a run.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryPolicy {
     /// The first pause; doubled each time, with jitter.
@@ -53,8 +53,8 @@ where
     }
 }
 
-/// Does what must not be left undone until it succeeds, for as long as it makes sense; once only while we stop. The first
-/// failure is logged: the last one may be a minute away.
+/// Does work that must not be omitted until it succeeds or its time is over; once only while the process stops. The first
+/// failure is logged, because the last one may be a minute later.
 pub async fn retry_until<F>(
     what: &str,
     patience: Duration,
@@ -79,8 +79,8 @@ where
         .await
 }
 
-/// Does `work` until it succeeds, fails with an error that is not `transient`, or `patience` is over. A pause that is asked for is
-/// waited out, but for no longer than that.
+/// Does `work` until it succeeds, fails with an error that is not `transient`, or `patience` is over. A requested pause is
+/// waited for within `patience`.
 pub async fn retry_within<T, F>(
     patience: Duration,
     stop: &CancellationToken,
@@ -107,7 +107,7 @@ where
     }
 }
 
-/// Entra takes fifteen identical token requests within five minutes for a loop (AADSTS50196).
+/// Entra treats fifteen identical token requests within five minutes as a loop (AADSTS50196).
 fn slow_backoff() -> ExponentialBuilder {
     let builder = ExponentialBuilder::default().with_min_delay(Duration::from_secs(2));
     builder.with_max_delay(Duration::from_secs(30)).without_max_times()

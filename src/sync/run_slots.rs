@@ -1,14 +1,15 @@
-//! How many runs may be in flight. One that waits for its peer, or for a pause to pass, costs next to nothing and takes
-//! no slot: hanging, slow and throttled tenants do not delay other tenants.
+//! Limits the runs in progress. A run that waits for its peer or for the end of a pause takes no slot: hanging, slow and
+//! throttled tenants do not delay other tenants.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// A page that takes longer than this is waited for; nearly all take a tenth of it.
+/// A run that waits longer than this for a page frees its slot; most pages take a tenth of it.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// So many times the configured concurrency are in flight at most, waiting ones included: sockets and leases have limits.
+/// Limit of runs in progress, waiting ones included, as a multiple of the configured concurrency: sockets and leases have
+/// limits.
 const WAITING_FACTOR: usize = 4;
 
 /// The runs of this process that wait.
@@ -19,7 +20,7 @@ pub struct RunSlots {
 }
 
 impl RunSlots {
-    /// Does `work`; when it takes long, another run may begin meanwhile.
+    /// Does `work`; if it takes long, another run may start meanwhile.
     pub async fn release_while<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = Box::pin(work);
         if let Ok(done) = tokio::time::timeout(PATIENCE, &mut work).await {
@@ -29,20 +30,20 @@ impl RunSlots {
         work.await
     }
 
-    /// How many runs may begin where `concurrency` are configured and `in_flight` have not ended.
+    /// How many runs may start if `concurrency` are configured and `in_flight` have not ended.
     pub fn free(&self, concurrency: usize, in_flight: usize) -> usize {
         let working = in_flight.saturating_sub(self.waiting.load(Ordering::Relaxed));
         let most = (concurrency * WAITING_FACTOR).saturating_sub(in_flight);
         concurrency.saturating_sub(working).min(most)
     }
 
-    /// Returns when a run has begun to wait.
+    /// Returns when a run has started to wait.
     pub async fn released(&self) {
         self.released.notified().await;
     }
 }
 
-/// A run that waits, until this is dropped: the run may be cancelled.
+/// Counts a run as waiting until this is dropped, also if the run is cancelled.
 struct WaitingGuard<'a>(&'a RunSlots);
 
 impl<'a> WaitingGuard<'a> {

@@ -1,4 +1,4 @@
-//! The state of a tenant, derived from what the database knows of it: `status` and the status page show the same.
+//! The state of a tenant, derived from its row in the database: `status` and the status page show the same.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub fn must_act(tenant: &Standing) -> Option<(&str, &str)> {
         State::Stale => Some((Owner::Operator.as_str(), OF_STALE)),
         State::NeverRun => Some((Owner::Operator.as_str(), OF_NEVER_RUN)),
         State::Incomplete | State::FirstSync if tenant.gaps > 0 => {
-            Some((Owner::Operator.as_str(), OF_HOLES))
+            Some((Owner::Operator.as_str(), OF_GAPS))
         }
         State::Incomplete | State::FirstSync if tenant.rejected > 0 => {
             Some((Owner::Operator.as_str(), OF_REJECTED))
@@ -39,7 +39,7 @@ pub fn must_act(tenant: &Standing) -> Option<(&str, &str)> {
     }
 }
 
-const OF_HOLES: &str = "The API keeps failing for part of the incident list. Open a Microsoft support ticket with the details in defender.sync_gaps";
+const OF_GAPS: &str = "The API keeps failing for part of the incident list. Open a Microsoft support ticket with the details in defender.sync_gaps";
 const OF_REJECTED: &str = "Incidents that could not be decoded are in quarantine (defender.rejected_payloads). Install the newest version and run \
     incident-sync retry-rejected; if they stay, report a bug with the reason in that table";
 const OF_STALE: &str = "The poll is overdue although no run failed. Check that the daemon runs and that sync.concurrency is high enough";
