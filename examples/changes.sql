@@ -1,4 +1,4 @@
--- What the daemon does when it sees incidents change: as many of the open ones as `count` says become resolved.
+-- Writes what the daemon writes for changed incidents: resolves `count` open ones.
 --   psql -v count=10 -f examples/changes.sql
 WITH chosen AS (
     SELECT tenant_id, incident_id, status FROM defender.incidents

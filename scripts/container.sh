@@ -1,4 +1,4 @@
-# Sourced by try-systemd and try-package: a machine of its own, with its own systemd and network, from a root folder.
+# Sourced by try-systemd and try-package: a container with its own systemd and network, from a root folder.
 # The caller sets `folder`, a temporary folder that is removed at the end.
 
 NSPAWN="" LEADER="" MOUNTED=""
@@ -11,7 +11,7 @@ fail() {
     exit 1
 }
 
-# One line for each thing that was looked at, with what was seen.
+# One line for each check, with its result.
 seen() { printf 'ok      %-34s %s\n' "$1" "$2"; }
 
 need_container_tools() {
@@ -25,7 +25,7 @@ need_container_tools() {
     done
 }
 
-# Shows the folder $1 at $folder/root; what is written there stays in the temporary folder.
+# Mounts the folder $1 at $folder/root; writes go to the temporary folder.
 overlay_of() {
     mkdir -p "$folder/upper" "$folder/work" "$folder/root"
     mount -t overlay overlay -o "lowerdir=$1,upperdir=$folder/upper,workdir=$folder/work" "$folder/root"
@@ -53,7 +53,7 @@ boot() {
 
 inside() { nsenter -t "$LEADER" -a env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root "$@"; }
 
-# No `log | grep -q`: grep would leave early, and the pipe would count as broken.
+# No `log | grep -q`: grep would exit early, and the pipe would fail.
 logged() { [[ "$(log "${@:2}")" == *"$1"* ]]; }
 log() { inside journalctl -u incident-sync --no-pager "$@"; }
 
@@ -69,7 +69,7 @@ within() {
     done
 }
 
-# Starts the program $1, which has the simulator, beside the service and prints a configuration that reads it.
+# Starts the simulator of program $1 and prints a configuration for it.
 start_simulator() {
     cp "$1" "$folder/root/usr/local/bin/simulator"
     inside systemd-run --quiet --unit simulator /usr/local/bin/simulator simulate --tenants 3 --incidents 20
@@ -78,8 +78,8 @@ start_simulator() {
 }
 simulator_printed() { [ "$(inside journalctl -u simulator -o cat --no-pager | grep -a -c '^name = ')" -eq 3 ]; }
 
-# Writes the configuration that the simulator printed to $1 as a person would: its secret apart, in a file of its own,
-# at $2; the words $3 and following are lines for the top.
+# Writes the configuration that the simulator printed to $1, with the secret in a separate file $2, as an operator would. $3
+# and the following arguments are lines for the top.
 write_configuration() {
     local printed="$folder/printed.toml" file=$1 secret=$2
     shift 2

@@ -1,4 +1,4 @@
-# Sourced by the other scripts: what a fresh machine needs before anything can be built or run.
+# Sourced by the other scripts: the prerequisites of building and running.
 
 # Prints the folder of PostgreSQL's server programs (version 15 or newer), or nothing.
 postgres_bin() {
@@ -12,7 +12,7 @@ postgres_bin() {
     return 0
 }
 
-# Installs PostgreSQL's programs where they are missing and we may; starts no server.
+# Installs PostgreSQL's programs if they are missing and root permits it; starts no server.
 need_postgres() {
     [ -n "$(postgres_bin)" ] && return
     local as_root=()

@@ -1,5 +1,5 @@
 # %% [markdown]
-# A first look at what incident-sync keeps. Runs as a script, or cell by cell in an editor that knows `# %%`. The connection
+# A first look at the data of incident-sync. Runs as a script, or cell by cell in an editor that supports `# %%`. The connection
 # comes from libpq's variables: PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE. Pictures and the position go to OUTPUT.
 
 # %%
@@ -27,7 +27,7 @@ def ask(question, **values):
 
 
 # %% [markdown]
-# How old the data is, before any number: what is old or failing is not to be compared with the rest.
+# The age of the data comes first: do not compare tenants with old data or failures with the rest.
 
 # %%
 freshness = ask(
@@ -68,8 +68,8 @@ plt.tight_layout()
 plt.savefig(output / "backlog.png", dpi=120)
 
 # %% [markdown]
-# The feed of changes in steps: what was read is behind the position, which a small file keeps. A run that ends between the
-# work and the file repeats one step, so the work must bear being repeated (here: it is only counted).
+# The feed of changes in steps. A small file stores the position up to which it was read. A run that ends between the work and
+# the file repeats one step, so the work must be repeatable (here: it only counts).
 
 # %%
 position_file = output / "position.json"
@@ -86,7 +86,7 @@ while True:
         break
     read += len(changes)
     position = int(changes["change_id"].iloc[-1])
-    # Renamed into place: a crash leaves the old position or the new one, never half of one.
+    # Renamed into place: a crash leaves the old position or the new one, never an incomplete one.
     temporary = position_file.with_suffix(".new")
     temporary.write_text(json.dumps({"change_id": position}))
     temporary.replace(position_file)
