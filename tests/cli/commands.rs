@@ -205,7 +205,7 @@ async fn unusable_database_exits_with_3_and_cure() {
             "incident-sync: postgres://nobody@127.0.0.1:1/none?sslmode=prefer: database: ";
         assert!(done.stderr.contains(expected), "{}", done.stderr);
         assert!(
-            done.stderr.contains("see whether it runs") && !done.stderr.contains("retrying"),
+            done.stderr.contains("Check that it runs") && !done.stderr.contains("retrying"),
             "{}",
             done.stderr
         );

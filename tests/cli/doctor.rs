@@ -498,7 +498,7 @@ async fn unreachable_database_is_reported_by_failed_step() {
             no_postgres(b"", None).await,
             "",
             "server",
-            ["does not answer as Postgres does", "no answer within 5 s"],
+            ["does not respond like Postgres", "no answer within 5 s"],
         ),
         (
             no_postgres(b"HTTP/1.1 400 Bad Request\r\n\r\n", None).await,
