@@ -15,6 +15,7 @@ use crate::entra::claims::TokenCheck;
 use crate::error::{Peer, SyncError};
 use crate::http_client;
 use crate::incident::text::page;
+use crate::tenant::Source;
 
 use crate::incident::paging::Request;
 
@@ -41,6 +42,8 @@ pub struct Page {
     pub next_link: Option<String>,
     /// The server's clock.
     pub server_time: DateTime<Utc>,
+    /// The incident that was asked for alone was served, but its alerts were not, for this reason.
+    pub alerts_failure: Option<SyncError>,
     /// The database's clock before the request: no watermark may lie beyond it.
     pub asked_at: Option<DateTime<Utc>>,
 }
@@ -142,7 +145,7 @@ fn page_url(base: &Url, request: &Request) -> Url {
     let mut url = base.clone();
     url.set_path(&format!("{}/api/incidents", base.path().trim_end_matches('/')));
     let mut query = url.query_pairs_mut();
-    if let Some(filter) = request.window.filter() {
+    if let Some(filter) = request.window.filter(Source::Defender) {
         query.append_pair("$filter", &filter);
     }
     query.append_pair("$top", &request.top.to_string());
@@ -174,7 +177,15 @@ fn read_page(text: String, server_time: DateTime<Utc>, base: &Url) -> Result<Pag
     let incidents = page.incidents.iter().map(|raw| range(raw.get())).collect();
     let next_link =
         page.next_link.map(|link| same_origin(&link, base).map(String::from)).transpose()?;
-    Ok(Page { incidents, next_link, server_time, text, permit: None, asked_at: None })
+    Ok(Page {
+        incidents,
+        next_link,
+        server_time,
+        text,
+        permit: None,
+        alerts_failure: None,
+        asked_at: None,
+    })
 }
 
 /// Source: `MicrosoftDocs/defender-docs`, `api-error-codes.md`. The message is free text and stays out.
@@ -211,12 +222,8 @@ mod tests {
     #[test]
     fn request_url_encodes_filter_and_paging() {
         let from = Some("2026-01-02T03:04:05Z".parse().unwrap());
-        let request = Request {
-            window: Window { from, to: None, status: None },
-            skip: 99,
-            top: 100,
-            link: None,
-        };
+        let window = Window { from, to: None, status: None };
+        let request = Request { window, skip: 99, top: 100, ..Request::probe() };
         let expected = "https://api.security.microsoft.com/api/incidents?%24filter=lastUpdateTime+ge+2026-01-02T03%3A04%3A05Z&%24top=100&%24skip=99";
         assert_eq!(page_url(&base(), &request).as_str(), expected);
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 
+use crate::tenant::Source;
+
 /// A half-open range of `lastUpdateTime`, open-ended where an edge is `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
@@ -18,11 +20,15 @@ pub struct Window {
 impl Window {
     /// The OData filter of this window; `None` asks for everything. Literals are bare, in UTC with `Z`: any other form
     /// is either refused or loses its `+` on the way (`api-hello-world.md`).
-    pub fn filter(&self) -> Option<String> {
+    pub fn filter(&self, source: Source) -> Option<String> {
+        let time = match source {
+            Source::Defender => "lastUpdateTime",
+            Source::Graph => "lastUpdateDateTime",
+        };
         let terms: Vec<String> = [
-            self.status.map(|status| format!("status eq '{status}'")),
-            self.from.map(|from| format!("lastUpdateTime ge {}", literal(from))),
-            self.to.map(|to| format!("lastUpdateTime lt {}", literal(to))),
+            self.status.map(|status| format!("status eq '{}'", spelled(status, source))),
+            self.from.map(|from| format!("{time} ge {}", literal(from))),
+            self.to.map(|to| format!("{time} lt {}", literal(to))),
         ]
         .into_iter()
         .flatten()
@@ -40,6 +46,15 @@ impl std::fmt::Display for Window {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let edge = |edge: Option<DateTime<Utc>>| edge.map_or_else(|| "..".to_owned(), literal);
         write!(f, "[{}, {})", edge(self.from), edge(self.to))
+    }
+}
+
+/// A value of an enumeration as the API spells it: `InProgress`, in Graph `inProgress`.
+fn spelled(value: &str, source: Source) -> String {
+    let mut letters = value.chars();
+    match (source, letters.next()) {
+        (Source::Graph, Some(first)) => first.to_lowercase().chain(letters).collect(),
+        _ => value.to_owned(),
     }
 }
 
@@ -77,12 +92,23 @@ mod tests {
             status: None,
         };
         let expected = "lastUpdateTime ge 2026-01-02T03:04:05Z and lastUpdateTime lt 2026-01-02T03:04:05.123456Z";
-        assert_eq!(window.filter().unwrap(), expected);
-        assert_eq!(Window { from: None, to: None, status: None }.filter(), None);
+        assert_eq!(window.filter(Source::Defender).unwrap(), expected);
+        assert_eq!(Window { from: None, to: None, status: None }.filter(Source::Defender), None);
         assert_eq!(
-            Window { from: None, to: None, status: Some("Active") }.filter().unwrap(),
+            Window { from: None, to: None, status: Some("Active") }
+                .filter(Source::Defender)
+                .unwrap(),
             "status eq 'Active'"
         );
+    }
+
+    #[test]
+    fn graph_filter_has_its_own_names() {
+        let from = Some(at("2026-01-02T03:04:05.123456Z"));
+        let window = Window { from, to: None, status: Some("InProgress") };
+        let expected =
+            "status eq 'inProgress' and lastUpdateDateTime ge 2026-01-02T03:04:05.123456Z";
+        assert_eq!(window.filter(Source::Graph).unwrap(), expected);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::failpoint;
 use crate::incident::decode::key::IncidentKey;
 use crate::incident::gap::Gap;
 use crate::incident::hash::Hash;
-use crate::incident::paging::{PageSummary, Plan, Request};
+use crate::incident::paging::{Listing, PageSummary, Plan, Request};
 use crate::incident::raw::{self, ListedVersion, RawIncident};
 use crate::store::quota::Quota;
 use crate::store::runs::Counts;
@@ -22,6 +22,7 @@ use crate::store::{DatabaseClock, Store};
 use crate::sync::progress::TenantProgress;
 use crate::sync::retry::{RetryPolicy, with_retries};
 use crate::sync::run_slots::RunSlots;
+use crate::tenant::Source;
 
 /// Shared by all runs.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ pub struct PlannedPage {
 }
 
 impl PlannedPage {
-    /// The incidents in the order served.
+    /// The incidents in the order served; none for a list of versions.
     pub fn elements(&self) -> Vec<RawIncident<'_>> {
         let keyed = self.page.incidents().zip(&self.keys);
         keyed.map(|(raw, (head, hash))| RawIncident::with_key(raw, *head, *hash)).collect()
@@ -107,33 +108,42 @@ impl<'a> PageFetcher<'a> {
         }
     }
 
+    /// The API that is read.
+    pub fn source(&self) -> Source {
+        Source::Defender
+    }
+
     /// The next page of the plan, accepted by it; `None` when the plan is drained.
     pub async fn next(&mut self, plan: &mut Plan) -> Result<Option<PlannedPage>, SyncError> {
-        let Some(page) = self.fetch(plan).await? else { return Ok(None) };
+        let Some((listing, page)) = self.fetch(plan).await? else { return Ok(None) };
         let elements = raw::elements(page.incidents());
-        self.incidents_seen += elements.len();
+        // A list of versions is for the plan alone: what it stands for is read and counted afterwards.
+        let is_stored = listing != Listing::Versions;
+        self.incidents_seen += if is_stored { elements.len() } else { 0 };
         let summary = PageSummary {
             rows: elements.iter().map(ListedVersion::from).collect(),
             server_time: page.server_time,
             next_link: page.next_link.clone(),
+            alerts_failure: page.alerts_failure.clone(),
         };
         let edge = plan.accept(&summary)?;
         // The API's clock may be ahead: what is updated before the database's clock reaches it is not read yet.
         let watermark = edge.map(|edge| page.asked_at.map_or(edge, |asked_at| edge.min(asked_at)));
-        let keys = elements.iter().map(|element| (element.head, element.hash)).collect();
+        let stored = elements.iter().filter(|_| is_stored);
+        let keys = stored.map(|element| (element.head, element.hash)).collect();
         drop(elements);
         Ok(Some(PlannedPage { page, keys, watermark, gap: plan.take_gap() }))
     }
 
     /// Replaces a request that is refused or cannot be served if the plan has another one.
-    async fn fetch(&self, plan: &mut Plan) -> Result<Option<Page>, SyncError> {
+    async fn fetch(&self, plan: &mut Plan) -> Result<Option<(Listing, Page)>, SyncError> {
         loop {
             let Some(request) = plan.request() else { return Ok(None) };
             match self.services.slots.release_while(self.page(&request, plan.is_searching())).await
             {
                 Err(SyncError::Api { status: 400, .. }) if plan.refused() => {}
-                Err(error) if error.smaller_page_may_help() && plan.failed(&error) => {}
-                other => return other.map(Some),
+                Err(error) if may_be_left_out(&error, &request) && plan.failed(&error) => {}
+                other => return other.map(|page| Some((request.listing, page))),
             }
         }
     }
@@ -247,6 +257,13 @@ impl Services {
         }
         Ok(())
     }
+}
+
+/// An incident that is listed and cannot be found is one that the API cannot serve.
+fn may_be_left_out(error: &SyncError, request: &Request) -> bool {
+    let is_missing = matches!(error, SyncError::Api { status: 404, .. })
+        && matches!(request.listing, Listing::Incident(_));
+    is_missing || error.smaller_page_may_help()
 }
 
 /// Stores a pause that the API requested: it applies to every instance and across restarts.

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::window_reader::WindowReader;
-use super::{PAGE_ROWS, PageSummary, Plan, ReadScope, Request};
+use super::keyset_reader::KeysetReader;
+use super::window_reader::{SKIP_ROWS_MAX, WindowReader};
+use super::{Listing, PageSummary, Plan, ReadScope, Reader, Request, page_rows};
 use crate::error::SyncError;
 use crate::incident::gap::{Gap, GapReason};
 use crate::incident::window::{Window, floor_to_second, to_delta};
+use crate::tenant::Source;
 
-/// A page is halved down to this; overlaps and proofs need less.
-const SMALLEST_TOP: usize = PAGE_ROWS / 4;
 /// After this many failures in a row the probe tests again for an outage.
 const FAILURES_PER_PROBE: usize = 8;
 /// So many rows of one second that fail one after the other are no poison but an outage.
@@ -31,6 +31,7 @@ const FAILURES_MAX: usize = 200;
 /// How far the search in a window that fails has come.
 #[derive(Debug, Default)]
 pub(super) struct IsolationSearch {
+    source: Source,
     /// Set while the next request only tests whether the service answers at all: the failure before it.
     probe: Option<GapReason>,
     /// Windows below this edge are parts of one that failed.
@@ -41,13 +42,29 @@ pub(super) struct IsolationSearch {
     failures: usize,
     /// Time of a row that this run was served, and surely will be again.
     good: Option<DateTime<Utc>>,
-    gaps: usize,
+    /// Where the gaps of this run begin. One that is found again does not count again.
+    left_out: Vec<DateTime<Utc>>,
     found: Option<Gap>,
 }
 
 impl IsolationSearch {
+    pub(super) fn of(source: Source) -> Self {
+        Self { source, ..Self::default() }
+    }
+
+    pub(super) fn leave_out(&mut self, gap: Gap) {
+        if !self.left_out.contains(&gap.from) {
+            self.left_out.push(gap.from);
+        }
+        self.found = Some(gap);
+    }
+
     pub(super) fn is_on(&self) -> bool {
         self.probe.is_some() || self.until.is_some()
+    }
+
+    pub(super) fn is_probing(&self) -> bool {
+        self.probe.is_some()
     }
 
     pub(super) fn probe_request(&self) -> Option<Request> {
@@ -57,10 +74,16 @@ impl IsolationSearch {
             status: None,
         };
         self.probe.as_ref()?;
-        Some(self.good.map_or_else(Request::probe, |good| Request {
-            window: second(floor_to_second(good)),
-            ..Request::probe()
-        }))
+        let listing = match self.source {
+            Source::Defender => Listing::Incidents,
+            // The row may be one that only fails to be expanded.
+            Source::Graph => Listing::Versions,
+        };
+        let probe = Request { listing, ..Request::probe() };
+        Some(match self.good {
+            None => probe,
+            Some(good) => Request { window: second(floor_to_second(good)), ..probe },
+        })
     }
 
     /// Records that a page was served; returns the failure to isolate if it was the probe's page.
@@ -81,47 +104,63 @@ impl IsolationSearch {
 
     /// More than one gap is plausible only if the service has served something.
     fn has_room(&self) -> bool {
-        self.gaps < if self.good.is_some() { GAPS_MAX } else { 1 }
+        self.left_out.len() < if self.good.is_some() { GAPS_MAX } else { 1 }
     }
 }
 
 impl Plan {
     /// Tries a gap again: its one second whole, and if that fails in pieces. [`Plan::take_gap`] returns it if it stays.
-    pub fn of_gap(gap: &Gap) -> Self {
+    pub fn of_gap(gap: &Gap, source: Source) -> Self {
         let scope = ReadScope {
             from: Some(gap.from),
             to: Some(gap.to),
             lookback: Duration::ZERO,
             status: None,
         };
-        let mut plan = Self::new(scope, &[]);
+        let mut plan = Self::new(scope, &[], source);
         plan.upper = Some(gap.to);
         plan.search.until = Some(gap.to);
         // The first failure asks whether it is an outage: most runs with a gap begin like this.
-        plan.search.in_a_row = FAILURES_PER_PROBE - 1;
+        plan.search.in_a_row = match source {
+            Source::Defender => FAILURES_PER_PROBE - 1,
+            // A page and a list of versions.
+            Source::Graph => FAILURES_PER_PROBE - 2,
+        };
         plan
     }
 
     /// Whether the next request is part of a search: it is asked once, because the search itself asks again.
     pub fn is_searching(&self) -> bool {
-        self.search.is_on() || self.current.as_ref().is_some_and(|reader| reader.top < PAGE_ROWS)
+        let is_in_pieces = match &self.current {
+            None => false,
+            Some(Reader::Window(reader)) => reader.top < page_rows(self.source),
+            Some(Reader::Keyset(reader)) => reader.is_in_pieces(),
+        };
+        self.search.is_on() || is_in_pieces
     }
 
     /// The last request failed with this error, which becomes the reason of the gap that the search may end in. Returns
     /// whether there is a smaller request to make; if not, it is an outage.
     pub fn failed(&mut self, error: &SyncError) -> bool {
-        let Some(reader) = self.current.as_mut() else { return false };
+        match self.current.take() {
+            None => false,
+            Some(Reader::Window(reader)) if self.source == Source::Defender => {
+                self.window_failed(reader, error)
+            }
+            Some(Reader::Window(reader)) => self.graph_window_failed(reader, error),
+            Some(Reader::Keyset(reader)) => self.keyset_failed(reader, error),
+        }
+    }
+
+    fn window_failed(&mut self, mut reader: WindowReader, error: &SyncError) -> bool {
         reader.link = None;
-        if !self.search.is_on() && reader.top > SMALLEST_TOP {
+        let smallest_top = page_rows(self.source) / 4;
+        if !self.search.is_on() && reader.top > smallest_top {
             reader.top /= 2;
+            self.current = Some(Reader::Window(reader));
             return true;
         }
-        if self.unbounded || self.search.probe.is_some() || !self.search.has_room() {
-            return false;
-        }
-        self.search.failures += 1;
-        self.search.in_a_row += 1;
-        if self.search.failures > FAILURES_MAX {
+        if !self.may_leave_out() || !self.count_failure() {
             return false;
         }
         if let Some(reason) = reader.row_by_row.as_mut() {
@@ -131,15 +170,73 @@ impl Plan {
             } else {
                 reader.skip += 1;
             }
+            self.current = Some(Reader::Window(reader));
             return self.search.in_a_row <= FAILED_ROWS_MAX;
         }
-        let may_be_an_outage =
-            !self.search.is_on() || self.search.in_a_row.is_multiple_of(FAILURES_PER_PROBE);
+        self.current = Some(Reader::Window(reader));
+        self.isolate(error);
+        true
+    }
+
+    /// The versions of a window that fails are listed first; what the list cannot show either is searched for.
+    fn graph_window_failed(&mut self, reader: WindowReader, error: &SyncError) -> bool {
+        if reader.row_by_row.is_some() {
+            let is_too_deep = reader.skip + 1 >= SKIP_ROWS_MAX;
+            return !is_too_deep && self.window_failed(reader, error);
+        }
+        if self.search.probe.is_some() || !self.count_failure() {
+            return false;
+        }
+        self.current = Some(Reader::Keyset(KeysetReader::of_failed(reader.window)));
+        true
+    }
+
+    fn keyset_failed(&mut self, mut reader: KeysetReader, error: &SyncError) -> bool {
+        // A list that is not served by now either: the suspect was the beginning of an outage.
+        if self.search.probe.is_some() || reader.has_suspect() {
+            return false;
+        }
+        if !reader.is_list() && !(self.may_leave_out_one() && self.count_failure()) {
+            return false;
+        }
+        if self.search.is_on() && reader.is_list() && reader.is_of_incidents() {
+            self.search.in_a_row += 1;
+        }
+        let is_answered = reader.failed(error.into());
+        self.current = Some(Reader::Keyset(reader));
+        if is_answered {
+            return true;
+        }
+        if !self.may_leave_out() || !self.count_failure() {
+            return false;
+        }
+        self.isolate(error);
+        true
+    }
+
+    /// Whether what fails may be left out: an open-ended window has no place for a gap, and many gaps are an outage.
+    pub(super) fn may_leave_out(&self) -> bool {
+        !self.unbounded && self.search.probe.is_none() && self.search.has_room()
+    }
+
+    /// The same for one incident: that it is listed shows that the service answers.
+    pub(super) fn may_leave_out_one(&self) -> bool {
+        !self.unbounded && self.search.left_out.len() < GAPS_MAX
+    }
+
+    fn count_failure(&mut self) -> bool {
+        self.search.failures += 1;
+        self.search.in_a_row += 1;
+        self.search.failures <= FAILURES_MAX
+    }
+
+    /// Halves the window that fails, unless it is time to ask whether the service answers at all.
+    fn isolate(&mut self, error: &SyncError) {
+        let may_be_an_outage = !self.search.is_on() || self.search.in_a_row >= FAILURES_PER_PROBE;
         match self.upper.filter(|_| !may_be_an_outage) {
             Some(upper) => self.halve(upper, error.into()),
             None => self.search.probe = Some(error.into()),
         }
-        true
     }
 
     /// The gap that the last page completed: store it before the watermark passes it.
@@ -150,17 +247,18 @@ impl Plan {
     /// Puts the halves of the window that fails in its place, or begins to read its only second in pieces.
     pub(super) fn halve(&mut self, upper: DateTime<Utc>, reason: GapReason) {
         let Some(reader) = self.current.take() else { return };
-        let from = reader.window.from.unwrap_or_else(|| self.oldest(upper));
-        let to = reader.window.to.unwrap_or(upper);
-        let window = Window { from: Some(from), to: Some(to), ..reader.window };
+        let window = reader.window();
+        let from = window.from.unwrap_or_else(|| self.oldest(upper));
+        let to = window.to.unwrap_or(upper);
+        let window = Window { from: Some(from), to: Some(to), ..window };
         self.search.until = self.search.until.max(Some(to));
         self.current = match middle(from, to) {
             Some(edge) => {
                 let (first, rest) = window.split_at(edge);
                 self.pending.push(rest);
-                Some(WindowReader::new(first))
+                Some(self.reader(first))
             }
-            None => Some(WindowReader::of_pieces(window, reason)),
+            None => Some(Reader::Window(WindowReader::of_pieces(window, reason, self.source))),
         };
     }
 
@@ -174,16 +272,18 @@ impl Plan {
         upper: DateTime<Utc>,
     ) -> Option<DateTime<Utc>> {
         reader.pages += 1;
-        if page.rows.len() >= reader.top && reader.pages < ROW_BY_ROW_PAGES_MAX {
-            reader.skip += page.rows.len();
-            reader.top = (reader.top * 2).min(PAGE_ROWS);
-            reader.row_by_row = Some(reason);
-            self.current = Some(reader);
+        let skip = reader.skip + page.rows.len();
+        let top = (reader.top * 2).min(page_rows(self.source));
+        let is_too_deep = self.source == Source::Graph && skip + top > SKIP_ROWS_MAX;
+        let is_linked = self.source == Source::Graph && page.next_link.is_some();
+        let has_more = page.rows.len() >= reader.top || is_linked && !page.rows.is_empty();
+        if has_more && reader.pages < ROW_BY_ROW_PAGES_MAX && !is_too_deep {
+            (reader.skip, reader.top, reader.row_by_row) = (skip, top, Some(reason));
+            self.current = Some(Reader::Window(reader));
             return None;
         }
         if let (Some(from), Some(to)) = (reader.window.from, reader.window.to) {
-            self.search.gaps += 1;
-            self.search.found = Some(Gap { from, to, reason });
+            self.search.leave_out(Gap { from, to, reason });
         }
         Some(self.pass_over(reader.window, upper))
     }

@@ -1,7 +1,9 @@
 //! Reads a list that moves while it is read, and loses nothing. Pure: from the content of a page
-//! it decides the next request. How the pages of one window follow each other is in [`window_reader`].
+//! it decides the next request. How the pages of one window follow each other depends on the API: pages by `$skip` that
+//! overlap are in [`window_reader`], pages by time in [`keyset_reader`].
 //!
-//! What the API cannot serve at all is found and left out, see [`isolation_search`].
+//! What the API cannot serve at all is found and left out: one incident by [`retreat`], a part of the list by
+//! [`isolation_search`].
 
 use std::time::Duration;
 
@@ -9,17 +11,20 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::error::SyncError;
 use crate::incident::gap::Gap;
-use crate::incident::raw::ListedVersion;
 use crate::incident::window::{Window, floor_to_second, to_delta};
+use crate::tenant::Source;
 
 mod isolation_search;
+mod keyset_reader;
+mod request;
+mod retreat;
 mod window_reader;
 
 use isolation_search::IsolationSearch;
+use keyset_reader::{INSTANT, KeysetReader};
+use request::page_rows;
+pub use request::{Listing, PageSummary, Request};
 use window_reader::{Progress, WindowReader};
-
-/// The API's page maximum; more is answered with 400 (demisto/content#12434).
-pub const PAGE_ROWS: usize = 100;
 
 /// A window's upper edge stays this far behind the server's clock: its index may lag, and `Date` has whole seconds.
 const CONSISTENCY_LAG: TimeDelta = TimeDelta::seconds(5);
@@ -30,54 +35,43 @@ const LONGEST_WINDOW: TimeDelta = TimeDelta::days(180);
 /// A window that needed more pages than this is followed by a shorter one: a kill costs at most one window's pages.
 const PAGES_PER_WINDOW: usize = 10;
 
-/// What a page held.
-#[derive(Debug, Clone)]
-pub struct PageSummary {
-    /// Its rows in the order served.
-    pub rows: Vec<ListedVersion>,
-    /// The server's clock.
-    pub server_time: DateTime<Utc>,
-    /// The server's own continuation, already checked to lead to the configured host.
-    pub next_link: Option<String>,
-}
-
-/// What to ask for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// The part of the list.
-    pub window: Window,
-    /// `$skip`.
-    pub skip: usize,
-    /// `$top`.
-    pub top: usize,
-    /// The server's continuation, asked for instead of window and skip.
-    pub link: Option<String>,
-}
-
-/// No incident was updated this late: the year 2100.
-const NEVER: DateTime<Utc> = DateTime::from_timestamp_nanos(4_102_444_800_000_000_000);
-
-impl Request {
-    /// A request that the API answers with an empty page: the cheapest test of token, permission and service.
-    pub fn probe() -> Self {
-        let window = Window { from: Some(NEVER), to: None, status: None };
-        Self { window, skip: 0, top: 1, link: None }
-    }
-}
-
 /// One tenant run's reading plan: an open-ended page first, and windows if that was full.
 #[derive(Debug)]
 pub struct Plan {
     scope: ReadScope,
+    source: Source,
     /// Windows still to read, the oldest on top. One without an upper edge gets it from the server's clock.
     pending: Vec<Window>,
-    current: Option<WindowReader>,
+    current: Option<Reader>,
     upper: Option<DateTime<Utc>>,
     newest: Option<DateTime<Utc>>,
     window_length: TimeDelta,
     cutting: bool,
     unbounded: bool,
     search: IsolationSearch,
+}
+
+/// The reading of one window, by the strategy that the API allows.
+#[derive(Debug)]
+enum Reader {
+    Window(WindowReader),
+    Keyset(KeysetReader),
+}
+
+impl Reader {
+    fn window(&self) -> Window {
+        match self {
+            Self::Window(reader) => reader.window,
+            Self::Keyset(reader) => reader.window,
+        }
+    }
+
+    fn request(&self) -> Request {
+        match self {
+            Self::Window(reader) => reader.request(),
+            Self::Keyset(reader) => reader.request(),
+        }
+    }
 }
 
 /// What a run is to read.
@@ -96,9 +90,10 @@ pub struct ReadScope {
 impl Plan {
     /// Begins with one open-ended page: nearly every poll ends there, and it shows the server's time. `gaps` are known
     /// not to be served and are left out.
-    pub fn new(scope: ReadScope, gaps: &[Gap]) -> Self {
+    pub fn new(scope: ReadScope, gaps: &[Gap], source: Source) -> Self {
         let mut plan = Self {
             scope,
+            source,
             pending: isolation_search::around(scope, gaps),
             current: None,
             upper: None,
@@ -106,7 +101,7 @@ impl Plan {
             window_length: FIRST_WINDOW,
             cutting: false,
             unbounded: false,
-            search: IsolationSearch::default(),
+            search: IsolationSearch::of(source),
         };
         plan.current = plan.next_window();
         plan
@@ -114,19 +109,31 @@ impl Plan {
 
     /// The next request, or `None` when everything is read.
     pub fn request(&self) -> Option<Request> {
-        self.search.probe_request().or_else(|| self.current.as_ref().map(WindowReader::request))
+        self.search.probe_request().or_else(|| self.current.as_ref().map(Reader::request))
     }
 
-    /// Takes a page. When it drains a window, answers the watermark that now holds: store it with this page's rows and
-    /// with what [`Plan::take_gap`] gives.
+    /// Takes a page. Where it drains a window, or shows that everything before some time is read, answers the watermark
+    /// that now holds: store it with this page's rows and with what [`Plan::take_gap`] gives.
     pub fn accept(&mut self, page: &PageSummary) -> Result<Option<DateTime<Utc>>, SyncError> {
         let upper = *self.upper.get_or_insert(page.server_time - CONSISTENCY_LAG);
         if let Some(reason) = self.search.take_probe() {
             self.halve(upper, reason);
             return Ok(None);
         }
-        self.newest = self.newest.max(page.rows.iter().filter_map(|row| row.updated).max());
-        let Some(mut reader) = self.current.take() else { return Ok(None) };
+        self.newest = self.newest.max(page.newest());
+        match self.current.take() {
+            None => Ok(None),
+            Some(Reader::Window(reader)) => self.accept_by_window(reader, page, upper),
+            Some(Reader::Keyset(reader)) => self.accept_by_keyset(reader, page, upper),
+        }
+    }
+
+    fn accept_by_window(
+        &mut self,
+        mut reader: WindowReader,
+        page: &PageSummary,
+        upper: DateTime<Utc>,
+    ) -> Result<Option<DateTime<Utc>>, SyncError> {
         if reader.window.to.is_none() && !self.unbounded && !reader.fits(page) {
             self.bound(reader.window, upper);
             return Ok(None);
@@ -135,15 +142,15 @@ impl Plan {
             return Ok(self.accept_row_by_row(reader, reason, page, upper));
         }
         self.search.served(page);
-        match reader.accept(page) {
-            Progress::Continues
-                if self.cutting && !reader.is_rescanning() && page.next_link.is_none() =>
-            {
-                self.cut(&reader, page);
+        let progress = reader.accept(page);
+        let is_linked = page.next_link.is_some() && self.source == Source::Defender;
+        match progress {
+            Progress::Continues if self.cutting && !reader.is_rescanning() && !is_linked => {
+                self.cut(reader.window, page);
                 Ok(None)
             }
             Progress::Continues => {
-                self.current = Some(reader);
+                self.current = Some(Reader::Window(reader));
                 Ok(None)
             }
             Progress::Endless => {
@@ -152,33 +159,141 @@ impl Plan {
             Progress::Disorder if reader.is_rescanning() || self.unbounded || self.cutting => {
                 Err(SyncError::UnstableListing { window: reader.window.to_string() })
             }
-            Progress::Disorder => {
+            Progress::Disorder if self.source == Source::Graph => {
+                let reader = WindowReader::of_instant(reader.window, self.source);
+                self.current = Some(Reader::Window(reader));
+                Ok(None)
+            }
+            Progress::Disorder | Progress::Instant | Progress::Doubtful(_) => {
                 self.cutting = true;
-                self.current = Some(WindowReader::new(reader.window));
+                let reader = WindowReader::new(reader.window, self.source);
+                self.current = Some(Reader::Window(reader));
                 Ok(None)
             }
             Progress::Drained => Ok(Some(self.window_done(&reader, upper))),
         }
     }
 
-    /// The API refused the last request as wrong. Answers whether there is another way to ask: a deep `$skip` is avoided
-    /// by cutting the window, an upper edge (`lt` is not documented) by reading one open-ended window.
-    pub fn refused(&mut self) -> bool {
-        let Some(reader) = self.current.as_ref().filter(|_| !self.search.is_on()) else {
-            return false;
+    fn accept_by_keyset(
+        &mut self,
+        mut reader: KeysetReader,
+        page: &PageSummary,
+        upper: DateTime<Utc>,
+    ) -> Result<Option<DateTime<Utc>>, SyncError> {
+        if let Some(failure) = page.alerts_failure.as_ref().filter(|_| !self.may_leave_out_one()) {
+            return Err(failure.clone());
+        }
+        let before = reader.window.from;
+        if reader.window.to.is_none() && !self.unbounded && reader.is_list() && !reader.fits(page) {
+            if before.is_none() {
+                self.bound(reader.window, upper);
+                return Ok(None);
+            }
+            // What was read stays read: the order is that of the times.
+            reader.window.to = Some(upper);
+        }
+        if reader.is_of_incidents() {
+            self.search.served(page);
+        }
+        let progress = reader.accept(page);
+        if let Some(gap) = reader.take_gap() {
+            self.search.leave_out(gap);
+        }
+        let window = reader.window;
+        let watermark = window.from.filter(|from| before < Some(*from)).map(|from| from.min(upper));
+        match progress {
+            Progress::Continues => {
+                self.current = Some(Reader::Keyset(reader));
+                Ok(watermark)
+            }
+            Progress::Drained => Ok(Some(self.pass_over(window, upper))),
+            Progress::Endless => Err(SyncError::EndlessListing { window: window.to_string() }),
+            Progress::Instant | Progress::Doubtful(_) | Progress::Disorder if self.unbounded => {
+                Err(SyncError::UnstableListing { window: window.to_string() })
+            }
+            Progress::Instant => {
+                self.sweep_first_instant(window);
+                Ok(watermark)
+            }
+            Progress::Doubtful(instant) => {
+                // Where the order is that of the times, nothing is before the instant.
+                let (first, rest) = window.split_at(instant);
+                self.pending.push(rest);
+                self.current = Some(self.reader(first));
+                Ok(watermark)
+            }
+            Progress::Disorder => {
+                self.cutting = true;
+                self.cut(window, page);
+                Ok(watermark)
+            }
+        }
+    }
+
+    /// Reads the first instant of a window with `$skip`, because it has more rows than a page.
+    fn sweep_first_instant(&mut self, window: Window) {
+        let after = window.from.map(|from| from + INSTANT);
+        let instant = match after.filter(|after| window.to.is_none_or(|to| *after < to)) {
+            Some(after) => {
+                let (instant, rest) = window.split_at(after);
+                self.pending.push(rest);
+                instant
+            }
+            None => window,
         };
+        self.current = Some(Reader::Window(WindowReader::new(instant, self.source)));
+    }
+
+    /// The API refused the last request as wrong. Answers whether there is another way to ask: a deep `$skip` is avoided
+    /// by cutting the window, an upper edge (`lt` is not documented) by reading one open-ended window, an order (nor is
+    /// `$orderby`) by cutting as well.
+    pub fn refused(&mut self) -> bool {
+        match self.current.take() {
+            Some(Reader::Window(reader)) if !self.search.is_on() => self.window_refused(reader),
+            Some(Reader::Keyset(reader)) if !self.search.is_probing() => {
+                self.keyset_refused(reader)
+            }
+            current => {
+                self.current = current;
+                false
+            }
+        }
+    }
+
+    fn window_refused(&mut self, reader: WindowReader) -> bool {
         if reader.skip > 0 && !self.unbounded && !reader.is_rescanning() {
             self.cutting = true;
-        } else if reader.skip == 0 && reader.window.to.is_some() {
+        } else if reader.skip == 0 && reader.window.to.is_some() && self.source == Source::Defender
+        {
             self.unbounded = true;
             self.cutting = false;
             self.pending.clear();
         } else {
+            self.current = Some(Reader::Window(reader));
             return false;
         }
         let to = if self.unbounded { None } else { reader.window.to };
-        self.current = Some(WindowReader::new(Window { to, ..reader.window }));
+        let window = Window { to, ..reader.window };
+        self.current = Some(Reader::Window(WindowReader::new(window, self.source)));
         true
+    }
+
+    fn keyset_refused(&mut self, mut reader: KeysetReader) -> bool {
+        if reader.is_in_retreat() {
+            return false;
+        }
+        if reader.window.to.take().is_some() {
+            self.unbounded = true;
+            self.pending.clear();
+            // A gap that is tried again has an edge, too.
+            self.search.window_started(None);
+            self.current = Some(Reader::Keyset(reader));
+            return true;
+        }
+        let is_first = !self.unbounded;
+        self.cutting = true;
+        self.current = Some(Reader::Window(WindowReader::new(reader.window, self.source)));
+        is_first
     }
 
     /// Gives an open-ended window its edges.
@@ -192,19 +307,28 @@ impl Plan {
         floor_to_second(upper - to_delta(self.scope.lookback))
     }
 
-    fn next_window(&mut self) -> Option<WindowReader> {
+    fn next_window(&mut self) -> Option<Reader> {
         let window = self.pending.pop();
         self.search.window_started(window);
         let window = window?;
-        if let (Some(from), Some(to), false) = (window.from, window.to, self.cutting) {
+        // Pages by time need no shorter windows: a kill costs one page.
+        let is_whole = self.cutting || self.source == Source::Graph;
+        if let (Some(from), Some(to), false) = (window.from, window.to, is_whole) {
             let edge = floor_to_second(from + self.window_length);
             if from < edge && edge < to {
                 let (first, rest) = window.split_at(edge);
                 self.pending.push(rest);
-                return Some(WindowReader::new(first));
+                return Some(self.reader(first));
             }
         }
-        Some(WindowReader::new(window))
+        Some(self.reader(window))
+    }
+
+    fn reader(&self, window: Window) -> Reader {
+        match self.source {
+            Source::Graph if !self.cutting => Reader::Keyset(KeysetReader::new(window)),
+            source => Reader::Window(WindowReader::new(window, source)),
+        }
     }
 
     fn window_done(&mut self, reader: &WindowReader, upper: DateTime<Utc>) -> DateTime<Utc> {
@@ -229,16 +353,17 @@ impl Plan {
     }
 
     /// Puts two parts of a window that did not fit one page in its place, or sweeps an instant that cannot be cut.
-    fn cut(&mut self, reader: &WindowReader, page: &PageSummary) {
-        match cutting_edge(reader.window, page) {
+    fn cut(&mut self, window: Window, page: &PageSummary) {
+        match cutting_edge(window, page) {
             Some(edge) => {
-                let (first, rest) = reader.window.split_at(edge);
+                let (first, rest) = window.split_at(edge);
                 self.pending.push(rest);
                 self.pending.push(first);
                 self.current = self.next_window();
             }
             None => {
-                self.current = Some(WindowReader::of_instant(reader.window));
+                let reader = WindowReader::of_instant(window, self.source);
+                self.current = Some(Reader::Window(reader));
             }
         }
     }
@@ -252,7 +377,7 @@ fn cutting_edge(window: Window, page: &PageSummary) -> Option<DateTime<Utc>> {
     let inside = |edge: &DateTime<Utc>| {
         window.from.is_none_or(|from| from < *edge) && window.to.is_none_or(|to| *edge < to)
     };
-    let after = median + TimeDelta::microseconds(1);
+    let after = median + INSTANT;
     [floor_to_second(median), median, after].into_iter().find(inside)
 }
 

@@ -10,10 +10,11 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
-use super::{PAGE_ROWS, PageSummary, Request};
+use super::{Listing, PageSummary, Request, page_rows};
 use crate::incident::gap::GapReason;
 use crate::incident::raw::ListedVersion;
 use crate::incident::window::Window;
+use crate::tenant::Source;
 
 /// The second page of a window proves the order with this many rows; by chance they agree once in a hundred million.
 const OVERLAP_FIRST: usize = 4;
@@ -23,7 +24,7 @@ const LEAD_PROOF: usize = 10;
 const RESTARTS_MAX: usize = 3;
 const STEPS_BACK_MAX: usize = 200;
 /// How often one instant with more than a page of rows is read before its rows must all have shown up.
-const RESCANS_MAX: usize = 40;
+pub(super) const RESCANS_MAX: usize = 40;
 /// A window with more full pages than this does not end: links that lead on and on, or rows that are made up for each page.
 const PAGES_MAX: usize = 2_000;
 /// So many full pages without one new row are no window that is read, but a server that ignores where we are.
@@ -31,10 +32,15 @@ const PAGES_WITHOUT_PROGRESS_MAX: usize = 20;
 /// A list in no stable order repeats itself by nature, and is given more time.
 const RESCAN_PAGES_WITHOUT_PROGRESS_MAX: usize = 200;
 
+/// Graph answers a `$skip` near 500 with 400, an empty page or a page cut short, which would be taken for the end.
+pub(super) const SKIP_ROWS_MAX: usize = 450;
+
 /// The reading of one window.
 #[derive(Debug)]
 pub(super) struct WindowReader {
     pub(super) window: Window,
+    source: Source,
+    page_rows: usize,
     /// The version held of each row that an accepted page showed, and its place in the order of reading.
     held: HashMap<i64, (Option<DateTime<Utc>>, usize)>,
     /// Place of the row that was read last.
@@ -61,17 +67,23 @@ pub(super) enum Progress {
     Continues,
     Drained,
     Disorder,
+    /// A full page showed nothing but the instant at the lower edge.
+    Instant,
+    /// A page showed so few times, up to this one, that they prove no order.
+    Doubtful(DateTime<Utc>),
     Endless,
 }
 
 impl WindowReader {
-    pub(super) fn new(window: Window) -> Self {
+    pub(super) fn new(window: Window, source: Source) -> Self {
         Self {
             window,
+            source,
+            page_rows: page_rows(source),
             held: HashMap::new(),
             last: 0,
             skip: 0,
-            top: PAGE_ROWS,
+            top: page_rows(source),
             link: None,
             overlap: OVERLAP_FIRST,
             step: 0,
@@ -86,13 +98,13 @@ impl WindowReader {
     }
 
     /// One instant that cannot be cut, in no stable order: read until as many distinct rows were seen as it has.
-    pub(super) fn of_instant(window: Window) -> Self {
-        Self { rescans: Some(0), ..Self::new(window) }
+    pub(super) fn of_instant(window: Window, source: Source) -> Self {
+        Self { rescans: Some(0), ..Self::new(window, source) }
     }
 
     /// A second that fails, in pieces that begin with one row.
-    pub(super) fn of_pieces(window: Window, failure: GapReason) -> Self {
-        Self { row_by_row: Some(failure), top: 1, ..Self::new(window) }
+    pub(super) fn of_pieces(window: Window, failure: GapReason, source: Source) -> Self {
+        Self { row_by_row: Some(failure), top: 1, ..Self::new(window, source) }
     }
 
     pub(super) fn is_rescanning(&self) -> bool {
@@ -100,12 +112,21 @@ impl WindowReader {
     }
 
     pub(super) fn request(&self) -> Request {
-        Request { window: self.window, skip: self.skip, top: self.top, link: self.link.clone() }
+        let (skip, top, link) = (self.skip, self.asked_rows(), self.link.clone());
+        Request { skip, top, link, ..Request::of(self.window, Listing::Incidents) }
+    }
+
+    /// `$top`, which does not reach beyond the ceiling.
+    fn asked_rows(&self) -> usize {
+        match self.source {
+            Source::Defender => self.top,
+            Source::Graph => self.top.min(SKIP_ROWS_MAX.saturating_sub(self.skip)),
+        }
     }
 
     /// Whether the page shows all that the window holds, as far as its length tells.
     pub(super) fn fits(&self, page: &PageSummary) -> bool {
-        page.rows.len() < self.top && page.next_link.is_none()
+        page.rows.len() < self.asked_rows() && page.next_link.is_none()
     }
 
     /// The row's place in the order of reading, if this very version of it is held.
@@ -118,7 +139,7 @@ impl WindowReader {
 
     pub(super) fn accept(&mut self, page: &PageSummary) -> Progress {
         self.pages += 1;
-        if self.pages > PAGES_MAX * PAGE_ROWS / self.top {
+        if self.pages > PAGES_MAX * self.page_rows / self.top {
             return Progress::Endless;
         }
         let was_linked = self.link.take().is_some();
@@ -139,21 +160,32 @@ impl WindowReader {
         }
         self.step = 0;
         self.hold(&page.rows, lead);
+        let is_linked = page.next_link.is_some() && self.source == Source::Defender;
         if !self.fits(page) && self.is_stuck() {
-            return if page.next_link.is_some() { Progress::Endless } else { Progress::Disorder };
+            return if is_linked { Progress::Endless } else { Progress::Disorder };
         }
         let end = self.skip + page.rows.len();
-        if page.next_link.is_some() {
+        if is_linked {
             self.link.clone_from(&page.next_link);
             self.skip = end;
             return Progress::Continues;
         }
-        if page.rows.len() >= self.top && !was_linked {
+        if page.rows.len() >= self.asked_rows() && !was_linked {
             self.skip = end - self.overlap;
-            return Progress::Continues;
+            let is_too_deep = self.source == Source::Graph && end >= SKIP_ROWS_MAX;
+            return if is_too_deep { Progress::Disorder } else { Progress::Continues };
+        }
+        if page.next_link.is_some() && !was_linked {
+            return self.not_the_end();
         }
         let is_complete = self.skip == 0 || self.held.len() + self.repeated >= end;
         if is_complete { Progress::Drained } else { self.restart() }
+    }
+
+    /// A short page says by a link that it is not the end. The link may be `$skip` in disguise and is not followed: a window
+    /// is cut, an instant is read again.
+    fn not_the_end(&mut self) -> Progress {
+        if self.is_rescanning() { self.restart() } else { Progress::Continues }
     }
 
     fn is_stuck(&self) -> bool {

@@ -94,7 +94,7 @@ impl TenantRun<'_, '_> {
         }
         for scope in self.options.scopes(self.claim) {
             report.window_from = report.window_from.or(scope.from);
-            let plan = Plan::new(scope, &gaps);
+            let plan = Plan::new(scope, &gaps, self.pages.source());
             report.is_drained &=
                 Box::pin(self.read_scope(plan, scope, &mut gaps, &mut report.watermark)).await?;
         }

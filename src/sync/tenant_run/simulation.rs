@@ -11,15 +11,17 @@ use chrono::TimeDelta;
 
 use super::*;
 use crate::error::{Peer, Retry};
-use crate::incident::paging::PageSummary;
-use crate::incident::paging::simulation::{Order, STABLE, Server, time};
+use crate::incident::paging::simulation::{
+    Alone, Ceiling, Links, Order, SOURCES, STABLE, Server, time,
+};
+use crate::incident::paging::{Listing, PageSummary};
 use crate::incident::raw::ListedVersion;
 use crate::mutate::{Random, each_seed};
 use crate::store::Lease;
 use crate::store::runs::Outcome;
 use crate::sync::engine::next_wait;
 use crate::sync::retry::is_retried_within_run;
-use crate::tenant::TenantId;
+use crate::tenant::{Source, TenantId};
 
 const MINUTE: i64 = 60_000;
 const LEASE_TERM: i64 = MINUTE;
@@ -79,6 +81,7 @@ struct Instance {
 
 /// A run between two steps. What the real one awaits, this one does when its turn comes.
 struct Run {
+    source: Source,
     number: u64,
     owner: u64,
     claim: Claim,
@@ -88,6 +91,8 @@ struct Run {
     jobs: VecDeque<Job>,
     job: Job,
     plan: Plan,
+    /// What the page that was fetched lists.
+    listing: Listing,
     pages: usize,
     reached: Option<DateTime<Utc>>,
     gaps: Vec<Gap>,
@@ -120,8 +125,10 @@ enum Fetched {
 }
 
 impl Job {
-    fn plan(&self, gaps: &[Gap]) -> Plan {
-        self.gap.as_ref().map_or_else(|| Plan::new(self.scope, gaps), Plan::of_gap)
+    fn plan(&self, gaps: &[Gap], source: Source) -> Plan {
+        self.gap
+            .as_ref()
+            .map_or_else(|| Plan::new(self.scope, gaps, source), |gap| Plan::of_gap(gap, source))
     }
 }
 
@@ -132,6 +139,7 @@ impl Run {
         claim: Claim,
         options: RunOptions,
         mut gaps: Vec<Gap>,
+        source: Source,
         now: i64,
     ) -> Self {
         let mut jobs = VecDeque::new();
@@ -148,10 +156,11 @@ impl Run {
         }
         jobs.extend(options.scopes(&claim).into_iter().map(|scope| Job { scope, gap: None }));
         let job = jobs.pop_front().expect("every run reads something");
-        let (plan, known_gaps, reached) = (job.plan(&gaps), gaps.len(), claim.watermark);
+        let (plan, known_gaps, reached) = (job.plan(&gaps, source), gaps.len(), claim.watermark);
         let (write, fetched, renewed, trusted_until) = (None, None, now, now + TRUST);
         let (pages, tries, write_tries, has_new_token, is_drained) = (0, 0, 0, false, true);
         Self {
+            source,
             number,
             owner,
             claim,
@@ -161,6 +170,7 @@ impl Run {
             jobs,
             job,
             plan,
+            listing: Listing::Incidents,
             pages,
             reached,
             gaps,
@@ -201,7 +211,9 @@ impl Run {
                 self.next_job()
             }
             Fetched::Drained => {
-                if let Some(gap) = self.job.gap.take_if(|_| self.gaps.len() == self.known_gaps) {
+                if let Some(gap) = self.job.gap.take_if(|gap| {
+                    self.gaps[self.known_gaps..].iter().all(|left| left.from != gap.from)
+                }) {
                     if !database.holds(self, now) {
                         return Some(Err(SyncError::LeaseLost));
                     }
@@ -233,7 +245,10 @@ impl Run {
         let watermark = edge.filter(|edge| {
             self.options.moves_watermark(&self.claim, scope) && Some(*edge) > self.reached
         });
-        self.write = Some(Write { rows: page.rows.clone(), watermark });
+        // An incident without its alerts is stored, but not whole.
+        let is_stored = self.listing != Listing::Versions && page.alerts_failure.is_none();
+        let rows = page.rows.iter().copied().filter(|_| is_stored).collect();
+        self.write = Some(Write { rows, watermark });
         if watermark.is_some()
             && self.pages >= self.options.pages_max
             && self.plan.request().is_some()
@@ -245,7 +260,7 @@ impl Run {
 
     fn next_job(&mut self) -> Option<Result<(), SyncError>> {
         let Some(job) = self.jobs.pop_front() else { return Some(Ok(())) };
-        self.plan = job.plan(&self.gaps);
+        self.plan = job.plan(&self.gaps, self.source);
         self.job = job;
         (self.pages, self.known_gaps) = (0, self.gaps.len());
         None
@@ -296,6 +311,7 @@ impl Weather {
 }
 
 struct World {
+    source: Source,
     server: Server,
     database: Database,
     instances: Vec<Instance>,
@@ -303,6 +319,24 @@ struct World {
     random: Random,
     runs: u64,
     last_failure: Option<SyncError>,
+}
+
+/// What goes wrong with Graph alone.
+fn graph_faults(server: &mut Server, weather: &mut Weather, random: &mut Random) {
+    server.links = [Links::None, Links::FullPages, Links::ShortPages][random.below(3)];
+    server.ceiling =
+        [Ceiling::None, Ceiling::Refused, Ceiling::Empty, Ceiling::ShortPage][random.below(4)];
+    server.ignores_order = random.below(6) == 0;
+    weather.refuses_upper_edge &= !server.ignores_order;
+    // A window that cannot be bounded has no place for a gap.
+    for _ in 0..[0, 0, 1, 3][random.below(4)] {
+        let alone = match weather.refuses_upper_edge {
+            true => Alone::Served,
+            false => [Alone::Served, Alone::WithoutAlerts, Alone::Fails][random.below(3)],
+        };
+        let id = 1 + random.below(server.updated.len()) as i64;
+        server.unexpandable.insert(id, alone);
+    }
 }
 
 impl World {
@@ -323,10 +357,15 @@ impl World {
                 .map(|_| 1 + random.below(incidents as usize) as i64)
                 .collect();
         }
+        let source = SOURCES[random.below(SOURCES.len())];
+        if source == Source::Graph {
+            graph_faults(&mut server, &mut weather, &mut random);
+        }
         let instances = (0..INSTANCES)
             .map(|at| Instance { name: at as u64, sleeps_until: 0, run: None })
             .collect();
         Self {
+            source,
             server,
             database: Database::default(),
             instances,
@@ -446,7 +485,8 @@ impl World {
             mode,
             pages_max: if kind == RunKind::Manual { usize::MAX } else { self.weather.pages_max },
         };
-        let run = Run::new(self.runs, owner, claim, options, database.gaps.clone(), now);
+        let run =
+            Run::new(self.runs, owner, claim, options, database.gaps.clone(), self.source, now);
         self.instances[at].run = Some(run);
     }
 
@@ -457,6 +497,7 @@ impl World {
             return None;
         };
         let is_refused = self.weather.refuses_upper_edge && request.window.to.is_some()
+            || self.server.refuses(&request)
             || self.weather.refuses_deep_skip && request.skip > 150;
         let answer = if self.chance(self.weather.failing_requests) {
             Err(self.failure())
@@ -467,6 +508,7 @@ impl World {
         };
         let error = match answer {
             Ok(page) => {
+                run.listing = request.listing;
                 run.tries = 0;
                 run.fetched = Some(Fetched::Page(page));
                 return None;
@@ -577,6 +619,7 @@ impl World {
     fn settle(&mut self) -> usize {
         self.weather = self.weather.calm();
         self.server.poison.clear();
+        self.server.unexpandable.clear();
         self.server.now += OVERLAP;
         for runs in 0..60 {
             let truth = self.server.updated.iter().map(|(id, updated)| (*id, time(*updated)));

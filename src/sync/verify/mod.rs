@@ -140,7 +140,7 @@ impl Comparison<'_> {
         scope: ReadScope,
         edge: DateTime<Utc>,
     ) -> Result<Option<DateTime<Utc>>, SyncError> {
-        let mut plan = Plan::new(scope, &self.gaps);
+        let mut plan = Plan::new(scope, &self.gaps, pages.source());
         let mut began = None;
         while let Some(mut page) = pages.next(&mut plan).await? {
             began = began.or(Some(page.server_time()));

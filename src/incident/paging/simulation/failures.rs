@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::*;
 use super::client::{Client, EVERYTHING, run_poisoned};
-use super::{FAILURE, Order, STABLE, Server};
+use super::{FAILURE, Order, SOURCES, STABLE, Server};
 use crate::incident::gap::GapReason;
 
 proptest! {
@@ -12,6 +12,7 @@ proptest! {
 
     #[test]
     fn any_order_reads_all_but_unservable_incidents(
+        source in prop::sample::select(SOURCES.to_vec()),
         order in prop::sample::select([STABLE.to_vec(), vec![Order::Random]].concat()),
         seed: u64,
         incidents in 1..1_200_i64,
@@ -19,38 +20,55 @@ proptest! {
         churn in 0..6_usize,
     ) {
         let churn = if order == Order::Random { churn.min(1) } else { churn };
-        run_poisoned(order, seed, incidents, &poison, churn);
+        let mut server = Server::new(order, seed, incidents, 20 * 86_400_000, 0);
+        server.poison = poison.iter().map(|at| 1 + at % incidents).collect();
+        run_poisoned(server, source, churn);
     }
 }
 
 #[test]
 fn isolating_unservable_incident_costs_few_requests() {
-    for order in STABLE {
+    for (source, order) in
+        SOURCES.into_iter().flat_map(|source| STABLE.map(|order| (source, order)))
+    {
         for at in [0, 137, 299, 598, 599] {
             let mut server = Server::new(order, 3, 600, 20 * 86_400_000, 0);
             server.poison = [at + 1].into();
-            let mut client = Client::default();
+            let mut client = Client::of(source);
             assert!(client.pass(&mut server, 0));
             assert_eq!((client.stored.len(), client.gaps.len()), (599, 1));
-            assert!(server.requests < 80, "{order:?} {at}: {} requests", server.requests);
+            assert!(
+                server.requests < 80,
+                "{source:?} {order:?} {at}: {} requests",
+                server.requests
+            );
             let before = server.requests;
             assert!(client.pass(&mut server, 0));
-            assert!(server.requests <= before + 2, "{order:?} {at}: a hole is searched for anew");
+            assert!(
+                server.requests <= before + 2,
+                "{source:?} {order:?} {at}: a hole is searched for anew"
+            );
             let before = server.requests;
             assert!(client.read(&mut server, 0, EVERYTHING));
-            assert!(server.requests <= before + 25, "{order:?} {at}: a hole is searched for anew");
+            assert!(
+                server.requests <= before + 25,
+                "{source:?} {order:?} {at}: a hole is searched for anew"
+            );
         }
     }
 }
 
 #[test]
 fn outage_at_any_request_leaves_no_gap() {
-    for order in [Order::NewestFirst, Order::ById] {
+    let orders = [Order::NewestFirst, Order::ById];
+    for (source, order) in
+        SOURCES.into_iter().flat_map(|source| orders.map(|order| (source, order)))
+    {
         for at in 0..75 {
             let mut server = Server::new(order, 5, 900, 20 * 86_400_000, 0);
             server.poison.insert(450);
-            let mut client = Client::default();
-            let mut plan = Plan::new(EVERYTHING, &[]);
+            let mut client = Client::of(source);
+            let mut plan = Plan::new(EVERYTHING, &[], source);
             let mut failures = 0;
             let mut is_given_up = false;
             while let Some(request) = plan.request().filter(|_| !is_given_up) {
@@ -64,45 +82,55 @@ fn outage_at_any_request_leaves_no_gap() {
             }
             assert!(
                 is_given_up || server.requests <= at,
-                "{order:?}: the outage after {at} requests was not noticed"
+                "{source:?} {order:?}: the outage after {at} requests was not noticed"
             );
-            assert!(failures <= 9, "{order:?}: {failures} failures after {at} requests");
-            assert_eq!(client.gaps, [], "{order:?}: an outage after {at} requests is no hole");
+            assert!(failures <= 9, "{source:?} {order:?}: {failures} failures after {at} requests");
+            assert_eq!(
+                client.gaps,
+                [],
+                "{source:?} {order:?}: an outage after {at} requests is no hole"
+            );
         }
     }
 }
 
 #[test]
 fn gap_carries_class_and_message_of_its_failure() {
-    let mut server = Server::new(Order::ById, 5, 600, 20 * 86_400_000, 0);
-    server.poison.insert(450);
-    let mut client = Client::default();
-    assert!(client.pass(&mut server, 0));
-    let reasons: Vec<&GapReason> = client.gaps.iter().map(|gap| &gap.reason).collect();
-    assert_eq!(reasons, [&GapReason::from(&FAILURE)]);
-    client.fill(&mut server);
-    assert_eq!(client.gaps.len(), 1, "a retried gap keeps a reason");
-    assert_eq!(client.gaps[0].reason.class, FAILURE.diagnosis().class.as_str());
+    for source in SOURCES {
+        let mut server = Server::new(Order::ById, 5, 600, 20 * 86_400_000, 0);
+        server.poison.insert(450);
+        let mut client = Client::of(source);
+        assert!(client.pass(&mut server, 0));
+        let reasons: Vec<&GapReason> = client.gaps.iter().map(|gap| &gap.reason).collect();
+        assert_eq!(reasons, [&GapReason::from(&FAILURE)]);
+        client.fill(&mut server);
+        assert_eq!(client.gaps.len(), 1, "a retried gap keeps a reason");
+        assert_eq!(client.gaps[0].reason.class, FAILURE.diagnosis().class.as_str());
+    }
 }
 
 #[test]
 fn many_gaps_count_as_outage_for_one_run() {
-    let mut server = Server::new(Order::ById, 5, 900, 20 * 86_400_000, 0);
-    server.poison = (1..=8).map(|at| at * 100).collect();
-    let mut client = Client::default();
-    assert!(!client.pass(&mut server, 0), "eight holes are too many for one run");
-    assert_eq!(client.gaps.len(), 5);
-    assert!(client.pass(&mut server, 0));
-    assert_eq!((client.gaps.len(), client.stored.len()), (8, 892));
+    for source in SOURCES {
+        let mut server = Server::new(Order::ById, 5, 900, 20 * 86_400_000, 0);
+        server.poison = (1..=8).map(|at| at * 100).collect();
+        let mut client = Client::of(source);
+        assert!(!client.pass(&mut server, 0), "eight gaps are too many for one run");
+        assert_eq!(client.gaps.len(), 5);
+        assert!(client.pass(&mut server, 0));
+        assert_eq!((client.gaps.len(), client.stored.len()), (8, 892));
+    }
 }
 
 #[test]
 fn unservable_rows_in_one_second_hide_no_others() {
-    for order in STABLE {
+    for (source, order) in
+        SOURCES.into_iter().flat_map(|source| STABLE.map(|order| (source, order)))
+    {
         let mut server = Server::new(order, 7, 260, 1, 0);
         server.poison = [20, 137, 138, 260].into();
-        let mut client = Client::default();
+        let mut client = Client::of(source);
         assert!(client.pass(&mut server, 0));
-        assert_eq!((client.gaps.len(), client.stored.len()), (1, 256), "{order:?}");
+        assert_eq!((client.gaps.len(), client.stored.len()), (1, 256), "{source:?} {order:?}");
     }
 }

@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
-use super::{PageSummary, Request};
+use super::{Listing, PageSummary, Request};
 use crate::error::{Peer, SyncError};
 use crate::incident::raw::ListedVersion;
 use crate::incident::window::floor_to_second;
+use crate::tenant::Source;
 
 mod client;
 mod endless;
 mod failures;
+mod keyset;
 mod listing;
+mod retreat;
 
 /// What a page with a poisoned incident fails with.
 const FAILURE: SyncError = SyncError::Timeout { peer: Peer::Defender };
@@ -30,11 +33,47 @@ pub(crate) enum Order {
 pub(crate) const STABLE: [Order; 5] =
     [Order::NewestFirst, Order::OldestFirst, Order::ById, Order::ByIdDescending, Order::Scattered];
 
+pub(crate) const SOURCES: [Source; 2] = [Source::Defender, Source::Graph];
+
+/// How an incident is served whose alerts cannot be expanded in a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alone {
+    Served,
+    WithoutAlerts,
+    Fails,
+}
+
+/// Which pages have a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    None,
+    FullPages,
+    /// Full pages, and pages that are shorter than asked for by a random number of rows.
+    ShortPages,
+}
+
+/// What the server does with a `$skip` that is too deep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ceiling {
+    None,
+    Refused,
+    Empty,
+    ShortPage,
+}
+
+/// Rows that `$skip` reaches.
+const CEILING_ROWS: usize = 500;
+
 /// The server: incidents with a last update, a clock in milliseconds, and a small generator.
 pub(crate) struct Server {
     pub(crate) updated: BTreeMap<i64, i64>,
     /// A page that would show one of these fails.
     pub(crate) poison: BTreeSet<i64>,
+    /// A page of incidents that would show one of these fails, a list of versions does not.
+    pub(crate) unexpandable: BTreeMap<i64, Alone>,
+    pub(crate) links: Links,
+    pub(crate) ceiling: Ceiling,
+    pub(crate) ignores_order: bool,
     is_down: bool,
     pub(crate) now: i64,
     pub(crate) order: Order,
@@ -73,6 +112,10 @@ impl Server {
         let mut server = Self {
             updated,
             poison,
+            unexpandable: BTreeMap::new(),
+            links: Links::None,
+            ceiling: Ceiling::None,
+            ignores_order: false,
             is_down: false,
             now: span,
             order,
@@ -102,9 +145,81 @@ impl Server {
         }
     }
 
+    /// Whether the request is answered with 400.
+    pub(crate) fn refuses(&self, request: &Request) -> bool {
+        self.ceiling == Ceiling::Refused && request.skip + request.top > CEILING_ROWS
+    }
+
     pub(crate) fn page(&mut self, request: &Request) -> Option<PageSummary> {
         self.requests += 1;
         let salt = self.next();
+        if let Listing::Incident(id) = request.listing {
+            return self.one(id);
+        }
+        let listed = self.listed(request, salt);
+        let rows: Vec<_> = listed.iter().copied().skip(request.skip).take(request.top).collect();
+        let fails = |id: &i64| {
+            let is_expanded = request.listing == Listing::Incidents;
+            self.poison.contains(id) || is_expanded && self.unexpandable.contains_key(id)
+        };
+        if self.is_down || rows.iter().any(|(id, _)| fails(id)) {
+            return None;
+        }
+        let (rows, next_link) = self.cut_short(rows, request, listed.len(), salt);
+        Some(self.summary(rows, next_link))
+    }
+
+    fn summary(&self, rows: Vec<(i64, i64)>, next_link: Option<String>) -> PageSummary {
+        let row = |(id, updated)| ListedVersion { id, updated: Some(time(updated)) };
+        PageSummary {
+            rows: rows.into_iter().map(row).collect(),
+            server_time: floor_to_second(time(self.now)),
+            next_link,
+            alerts_failure: None,
+        }
+    }
+
+    fn one(&self, id: i64) -> Option<PageSummary> {
+        let alone = self.unexpandable.get(&id).copied().unwrap_or(Alone::Served);
+        let updated = *self.updated.get(&id)?;
+        let fails = self.is_down || self.poison.contains(&id) || alone == Alone::Fails;
+        let alerts_failure = (alone == Alone::WithoutAlerts).then_some(FAILURE);
+        let page = PageSummary { alerts_failure, ..self.summary(vec![(id, updated)], None) };
+        (!fails).then_some(page)
+    }
+
+    /// Link and ceiling. A short page has at least one row, so that reading it again leads on.
+    fn cut_short(
+        &self,
+        mut rows: Vec<(i64, i64)>,
+        request: &Request,
+        listed: usize,
+        salt: u64,
+    ) -> (Vec<(i64, i64)>, Option<String>) {
+        let link = || Some("https://graph.example/next".to_owned());
+        if request.skip + request.top > CEILING_ROWS {
+            match self.ceiling {
+                Ceiling::Empty => rows.clear(),
+                Ceiling::ShortPage => rows.truncate(CEILING_ROWS.saturating_sub(request.skip)),
+                Ceiling::None | Ceiling::Refused => {}
+            }
+        }
+        let is_full = rows.len() == request.top;
+        match self.links {
+            Links::ShortPages if salt.is_multiple_of(3) && listed > request.skip + 2 => {
+                // Not shorter than what is held of the instant at the edge: that leads nowhere.
+                let kept = rows.len() - rows.len() / 3;
+                let is_shorter = kept < rows.len();
+                rows.truncate(kept);
+                (rows, if is_full || is_shorter { link() } else { None })
+            }
+            Links::FullPages | Links::ShortPages if is_full => (rows, link()),
+            _ => (rows, None),
+        }
+    }
+
+    /// The list of a request's window, in the order of the server.
+    fn listed(&self, request: &Request, salt: u64) -> Vec<(i64, i64)> {
         // What the index does not show yet is not in the list, as if it had not changed.
         let lag = |id: i64, updated: i64| match self.is_lag_uneven {
             true => (mix((id ^ updated) as u64) % (self.lag as u64 + 1)) as i64,
@@ -128,14 +243,10 @@ impl Server {
             Order::Scattered => (mix(*id as u64) as i64, 0),
             Order::Random => (mix(*id as u64 ^ salt) as i64, 0),
         });
-        let rows: Vec<_> = rows.into_iter().skip(request.skip).take(request.top).collect();
-        if self.is_down || rows.iter().any(|(id, _)| self.poison.contains(id)) {
-            return None;
+        if request.is_ascending && !self.ignores_order {
+            // Stable: rows of one time stay in the order above.
+            rows.sort_by_key(|(_, updated)| *updated);
         }
-        let rows = rows
-            .into_iter()
-            .map(|(id, updated)| ListedVersion { id, updated: Some(time(updated)) })
-            .collect();
-        Some(PageSummary { rows, server_time: floor_to_second(time(self.now)), next_link: None })
+        rows
     }
 }
