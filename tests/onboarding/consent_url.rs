@@ -9,8 +9,10 @@ use simulator::{Admin, Behaviour, Endpoint, ScriptedReply, TenantSpec};
 use url::Url;
 use uuid::Uuid;
 
+use crate::support::golden::assert_golden;
 use crate::support::installation::found;
 use crate::support::installation::{Done, Installation, Running, eventually, id, spec};
+use crate::support::redact::redact;
 
 /// A tenant without consent yet.
 fn new_customer(number: u128, behaviour: Behaviour) -> TenantSpec {
@@ -154,6 +156,17 @@ async fn consent_adds_a_verified_readable_tenant() {
         (&json!(id(1)), &json!("Contoso \"AG\" / Köln"))
     );
     assert_eq!(site.run(&["sync", "--json"]).json()["tenants"][0]["incidents_written"], 25);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn onboarding_document_matches_snapshot() {
+    let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
+    let (listener, link) = listening(&site, &["--name", "contoso", "--json"]).await;
+    open(&click(&link).await).await;
+    let done = listener.ends();
+    done.json();
+    let text = format!("exit status {}\n{}", done.code().unwrap(), done.stdout);
+    assert_golden("json", "consent_url_listen", &redact(&text, site.folder.path()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
