@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::config::{Config, Database, DatabaseServer};
-use crate::defender::DefenderClient;
+use crate::api::ApiClient;
+use crate::config::{CallLimits, Config, Database, DatabaseServer};
 use crate::entra::TokenCache;
 use crate::error::SyncError;
 use crate::http_client::{self, Deadlines};
 use crate::postgres::{Embedded, EmbeddedError, Hold};
 use crate::store::Store;
-use crate::store::quota::Quota;
+use crate::store::quota::{Quota, Quotas};
 use crate::store::tenants::RemovedTenants;
 use crate::sync::engine::{SyncEngine, SyncSettings};
 use crate::sync::page_fetcher::{Services, writers};
@@ -181,8 +181,9 @@ pub fn settings(config: &Config) -> SyncSettings {
 }
 
 /// The quota of each tenant.
-pub fn quota(config: &Config) -> Quota {
-    Quota::new(config.sync.calls_per_minute, config.sync.calls_per_hour)
+pub fn quotas(config: &Config) -> Quotas {
+    let of = |calls: &CallLimits| Quota::new(calls.per_minute, calls.per_hour);
+    Quotas { defender: of(&config.sync.defender_calls), graph: of(&config.sync.graph_calls) }
 }
 
 /// Writes the configured tenants to the database and creates the engine.
@@ -204,16 +205,16 @@ pub async fn engine(
 /// The services of a configuration.
 pub fn services(config: &Config, store: Store) -> Services {
     let client = http_client::client_on(&config.http_client, Deadlines::default());
-    services_of(client, store, quota(config), config.database.max_connections)
+    services_of(client, store, quotas(config), config.database.max_connections)
 }
 
 /// The services with the defaults of production. Tests replace single fields.
-pub fn services_of(client: Client, store: Store, quota: Quota, max_connections: u32) -> Services {
+pub fn services_of(client: Client, store: Store, quotas: Quotas, max_connections: u32) -> Services {
     Services {
         tokens: TokenCache::new(client.clone()),
-        incidents: DefenderClient::new(client),
+        api: ApiClient::new(client),
         store,
-        quota,
+        quotas,
         retry_policy: RetryPolicy::default(),
         writers: writers(max_connections),
         slots: RunSlots::default(),

@@ -3,11 +3,11 @@
 //! Data flows one way: config -> schedule -> tenant -> token -> pages -> decode -> rows -> upsert -> watermark.
 //! `ARCHITECTURE.md` has the map.
 
+pub mod api;
 pub mod commands;
 pub mod config;
 pub mod context;
 pub mod daemon;
-pub mod defender;
 pub mod doctor;
 pub mod entra;
 pub mod error;

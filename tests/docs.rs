@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use incident_sync::error::aadsts::KNOWN_CODES;
-use incident_sync::error::{Peer, Retry, SyncError};
+use incident_sync::error::{Peer, Retry, SyncError, TokenCheck};
+use incident_sync::tenant::Source;
 
 const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
 const ERRORS: &str = include_str!("../docs/reference/errors.md");
@@ -299,9 +300,9 @@ fn entra(code: u32) -> SyncError {
     SyncError::Entra { status: 400, error, codes: vec![code], trace_id, retry_after: None }
 }
 
-fn api(status: u16, code: &str, hint: &str) -> SyncError {
-    let (code, hint) = (code.to_owned(), hint.to_owned());
-    SyncError::Api { status, code, target: String::new(), retry_after: None, hint }
+fn api(api: Source, status: u16, code: &str, token: TokenCheck) -> SyncError {
+    let code = code.to_owned();
+    SyncError::Api { api, status, code, target: String::new(), retry_after: None, token }
 }
 
 /// What begins with a code of Entra, of the API or of Postgres.
@@ -314,12 +315,15 @@ fn coded(seen: &str, cell: &str) -> Option<SyncError> {
         return Some(SyncError::Database { step: "reading", sqlstate, what, fault: None });
     }
     let (status, word) = seen.split_once(' ').unwrap_or((seen, ""));
-    let hint = if cell.contains("token lacks") {
-        "; the token's roles lack Incident.Read.All"
+    let token = if cell.contains("token lacks") {
+        TokenCheck::RoleMissing
+    } else if cell.contains("token has") {
+        TokenCheck::Valid
     } else {
-        ""
+        TokenCheck::Unreadable
     };
-    Some(api(status.parse().ok()?, word, hint))
+    let source = if cell.contains("Graph") { Source::Graph } else { Source::Defender };
+    Some(api(source, status.parse().ok()?, word, token))
 }
 
 /// One of each kind of error that has no code.
@@ -338,7 +342,7 @@ fn uncoded() -> Vec<SyncError> {
         SyncError::Proxy { peer, wants_password: false },
         SyncError::TokenReply { what: "" },
         SyncError::WrongTenant { token_tid: text() },
-        SyncError::ApiReply { what: text() },
+        SyncError::ApiReply { api: Source::Defender, what: text() },
         SyncError::ClockSkew { server: DateTime::UNIX_EPOCH, database: DateTime::UNIX_EPOCH },
         SyncError::BodyTooLarge { peer, bytes_max: 1 },
         SyncError::Redirected { peer, status: 302 },
@@ -369,7 +373,7 @@ fn errors_page_equals_the_diagnoses_of_the_code() {
     for (seen, cells) in error_rows() {
         assert_eq!(cells.len(), 6, "{cells:?}");
         let documented = [cells[2], cells[4], cells[5]];
-        for seen in seen.iter().filter(|seen| !seen.starts_with("Incident.")) {
+        for seen in seen.iter().filter(|seen| !seen.contains("Incident.")) {
             let has_text = |error: &&SyncError| error.to_string().contains(seen);
             let error = coded(seen, cells[0]).or_else(|| uncoded.iter().find(has_text).cloned());
             let error = error.unwrap_or_else(|| {

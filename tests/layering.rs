@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 10] = [
     &["context", "telemetry"],
     &["sync"],
     &["store", "config"],
-    &["defender"],
+    &["api"],
     &["entra"],
     &["incident", "http_client", "postgres"],
     &["error"],

@@ -120,18 +120,8 @@ mod tests {
             advice: error.diagnosis().advice.into_owned(),
             error: Some((&error).into()),
         };
-        let api = |status, seconds| {
-            let code = String::new();
-            let target = String::new();
-            let hint = String::new();
-            SyncError::Api {
-                status,
-                code,
-                target,
-                retry_after: Some(Duration::from_secs(seconds)),
-                hint,
-            }
-        };
+        let api =
+            |status, seconds| SyncError::of_status(status, Some(Duration::from_secs(seconds)));
         let throttled =
             (1..=9).map(|n| finding(format!("slow-{n}"), CheckResult::Warning, api(429, n)));
         let failed =

@@ -36,7 +36,7 @@ pub use http::Http;
 pub use schedule::Schedule;
 pub use section::Setting;
 pub use state_dir::state_dir;
-pub use sync::Sync;
+pub use sync::{CallLimits, Sync};
 pub use tenants::OnboardingDefaults;
 pub(crate) use tenants::is_printable_name;
 pub use tenants_dir::{Fingerprint, TenantsDir};

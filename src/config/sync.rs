@@ -4,10 +4,18 @@ use std::time::Duration;
 
 use super::section::{Report, Section};
 use super::{DAY, MINUTE};
-use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE};
+use crate::tenant::Source;
 
 /// The API keeps no incident longer.
 const RETENTION_DAYS: u32 = 180;
+
+/// The calls of one application in one tenant to one API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallLimits {
+    pub per_minute: u32,
+    /// `None` sets no limit.
+    pub per_hour: Option<u32>,
+}
 
 /// Concurrency, ranges and quota of the runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,10 +26,8 @@ pub struct Sync {
     pub overlap: Duration,
     /// How far a first sync reaches back.
     pub lookback: Duration,
-    /// The calls of one application in one tenant.
-    pub calls_per_minute: u32,
-    /// The same for an hour.
-    pub calls_per_hour: u32,
+    pub defender_calls: CallLimits,
+    pub graph_calls: CallLimits,
     /// How far a reconciliation reaches back.
     pub reconcile_days: u32,
 }
@@ -32,21 +38,37 @@ pub(super) fn read(mut section: Section, report: &mut Report) -> Sync {
         concurrency: section.number("concurrency", 1..=1_000, 16) as usize,
         overlap: section.duration("overlap", day, 10 * MINUTE),
         lookback: section.duration("lookback", MINUTE..=RETENTION_DAYS * DAY, RETENTION_DAYS * DAY),
-        calls_per_minute: section.number("calls_per_minute", 1..=1_000_000, CALLS_PER_MINUTE),
-        calls_per_hour: section.number("calls_per_hour", 1..=1_000_000, CALLS_PER_HOUR),
+        defender_calls: read_calls(&mut section, Source::Defender, report),
+        graph_calls: read_calls(&mut section, Source::Graph, report),
         reconcile_days: section.number("reconcile_days", 1..=RETENTION_DAYS, 7),
     };
-    for (key, set, documented) in [
-        ("calls_per_minute", sync.calls_per_minute, CALLS_PER_MINUTE),
-        ("calls_per_hour", sync.calls_per_hour, CALLS_PER_HOUR),
-    ] {
-        if set > documented {
+    report.close(section);
+    sync
+}
+
+fn read_calls(section: &mut Section, source: Source, report: &mut Report) -> CallLimits {
+    let (minute, hour) = match source {
+        Source::Defender => ("calls_per_minute", "calls_per_hour"),
+        Source::Graph => ("graph_calls_per_minute", "graph_calls_per_hour"),
+    };
+    let per_minute = section.number(minute, 1..=1_000_000, source.calls_per_minute());
+    let per_hour = match source.calls_per_hour() {
+        Some(documented) => Some(section.number(hour, 1..=1_000_000, documented)),
+        None => section.optional_number(hour, 1..=1_000_000),
+    };
+    let limits = [
+        (minute, Some(per_minute), Some(source.calls_per_minute())),
+        (hour, per_hour, source.calls_per_hour()),
+    ];
+    for (key, set, documented) in limits {
+        if let (Some(set), Some(documented)) = (set, documented)
+            && set > documented
+        {
             let name = section.name_of(key);
             report.warnings.push(format!(
-                "{name}: {set} is above the {documented} that Microsoft allows; expect throttling"
+                "{name}: {set} is above the limit of {documented}; expect throttling"
             ));
         }
     }
-    report.close(section);
-    sync
+    CallLimits { per_minute, per_hour }
 }

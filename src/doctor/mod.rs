@@ -19,9 +19,9 @@ pub use database::DatabaseFacts;
 pub use files::{ConfigurationFacts, is_readable_by_root_only};
 pub use finding::{CheckResult, ErrorText, Finding, Group};
 
+use crate::api::ApiClient;
 use crate::config::{Config, ConfigError, ConfigErrors};
 use crate::context::{self, OpenDatabase};
-use crate::defender::DefenderClient;
 use crate::entra::expiry::{self, CredentialExpiry};
 use crate::entra::{Tenant, TokenCache};
 use crate::http_client::{self, Deadlines};
@@ -54,14 +54,13 @@ pub async fn all(config: &Config, tenants: &[Arc<Tenant>], progress: &Progress) 
         database.inspection.as_ref().is_ok_and(|inspected| matches!(inspected.schema, Some(Ok(_))));
     let client = http_client::client_on(&config.http_client, Deadlines::default());
     let tokens = TokenCache::new(client.clone());
-    let incidents = DefenderClient::new(client);
+    let api = ApiClient::new(client);
     let quota = opened
         .as_ref()
         .ok()
         .filter(|_| has_schema)
-        .map(|open| (&open.store, context::quota(config)));
-    let context =
-        tenant::ProbeContext { tokens: &tokens, incidents: &incidents, quota, hosts: &hosts };
+        .map(|open| (&open.store, context::quotas(config)));
+    let context = tenant::ProbeContext { tokens: &tokens, api: &api, quota, hosts: &hosts };
     let probes = probe_all_tenants(tenants, &context, config.sync.concurrency, progress).await;
     if let Ok(opened) = opened {
         opened.close().await;
@@ -89,7 +88,7 @@ fn onboarding_tenant(config: &Config) -> Option<Arc<Tenant>> {
     Some(Arc::new(Tenant::with_defaults(
         TenantId(Uuid::nil()),
         "[app]",
-        config.onboarding.endpoints(None),
+        config.onboarding.endpoints(None, config.onboarding.source()),
         app,
     )))
 }

@@ -2,14 +2,14 @@
 
 use super::network;
 use super::network::Host;
-use crate::defender::DefenderClient;
+use crate::api::{ApiClient, Query};
 use crate::entra::Tenant;
 use crate::entra::claims::TokenCheck;
 use crate::entra::{Token, TokenCache};
 use crate::error::{Peer, SyncError};
 use crate::incident::paging::Request;
 use crate::store::Store;
-use crate::store::quota::Quota;
+use crate::store::quota::Quotas;
 use crate::sync::page_fetcher;
 use crate::sync::progress::TenantProgress;
 
@@ -37,9 +37,9 @@ pub struct TokenFacts {
 pub struct ProbeContext<'a> {
     /// One cache, so that the circuit breaker limits requests with a refused credential.
     pub tokens: &'a TokenCache,
-    pub incidents: &'a DefenderClient,
+    pub api: &'a ApiClient,
     /// Counts the calls; `None` without a usable database.
-    pub quota: Option<(&'a Store, Quota)>,
+    pub quota: Option<(&'a Store, Quotas)>,
     /// The results of the hosts' probes.
     pub hosts: &'a [Host],
 }
@@ -78,8 +78,8 @@ async fn call(
     context: &ProbeContext<'_>,
     line: &TenantProgress,
 ) -> Result<(), SyncError> {
-    if let Some((store, quota)) = &context.quota {
-        match store.reserve_call(tenant.id, quota).await {
+    if let Some((store, quotas)) = &context.quota {
+        match store.reserve_call(tenant.id, quotas.of(tenant.source())).await {
             Ok(wait) if wait.is_zero() => {}
             Ok(wait) => {
                 line.waiting(wait);
@@ -90,20 +90,20 @@ async fn call(
             Err(error) => return Err(error),
         }
     }
-    let result = ask(tenant, token, context.incidents).await;
+    let result = ask(tenant, token, context.api).await;
     if let (Some((store, _)), Err(error)) = (&context.quota, &result) {
         page_fetcher::record_pause(store, tenant, error).await;
     }
     result
 }
 
-async fn ask(tenant: &Tenant, token: &Token, incidents: &DefenderClient) -> Result<(), SyncError> {
+async fn ask(tenant: &Tenant, token: &Token, api: &ApiClient) -> Result<(), SyncError> {
     let request = Request::probe();
-    match incidents.page(tenant, token, &request, None).await {
+    match api.page(tenant, token, Query::List(&request), None).await {
         // The API ignores the filter. Only one page of this size may be in memory.
-        Err(SyncError::BodyTooLarge { peer: Peer::Defender, .. }) => {
-            let permit = incidents.large_page_permit().await;
-            incidents.page(tenant, token, &request, Some(permit)).await.map(drop)
+        Err(SyncError::BodyTooLarge { peer: Peer::Defender | Peer::Graph, .. }) => {
+            let permit = api.large_page_permit().await;
+            api.page(tenant, token, Query::List(&request), Some(permit)).await.map(drop)
         }
         other => other.map(drop),
     }

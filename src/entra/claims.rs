@@ -5,28 +5,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::value::RawValue;
 
+pub use crate::error::TokenCheck;
 use crate::error::{SyncError, shown};
 use crate::http_client;
-use crate::tenant::TenantId;
-
-/// The permission as the tables of the documentation spell it; its prose spells it with an `s`, so both are accepted.
-const READING_ROLES: [&str; 4] = [
-    "Incident.Read.All",
-    "Incident.ReadWrite.All",
-    "Incidents.Read.All",
-    "Incidents.ReadWrite.All",
-];
-
-/// The result of checking a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenCheck {
-    /// It is for the configured tenant and may read incidents.
-    Valid,
-    /// It is for the configured tenant, but has none of the roles that read incidents.
-    RoleMissing,
-    /// It cannot be read: Microsoft may make tokens opaque. The API decides.
-    Unreadable,
-}
+use crate::tenant::{Source, TenantId};
 
 /// The claims of a token as JSON, if it can be read.
 fn claims(token: &str) -> Option<String> {
@@ -41,7 +23,7 @@ pub fn audience(token: &str) -> Option<String> {
 }
 
 /// Checks the claims of `token`. Fails if it is for another tenant than `tenant`.
-pub fn check(token: &str, tenant: TenantId) -> Result<TokenCheck, SyncError> {
+pub fn check(token: &str, tenant: TenantId, source: Source) -> Result<TokenCheck, SyncError> {
     let Some(claims) = claims(token) else { return Ok(TokenCheck::Unreadable) };
     // Each occurrence, independent of the other claims: no malformed claim may hide a foreign tenant.
     let tids = http_client::fields(&claims, "tid");
@@ -59,7 +41,8 @@ pub fn check(token: &str, tenant: TenantId) -> Result<TokenCheck, SyncError> {
     let roles = http_client::field(&claims, "roles").map_or("[]", RawValue::get);
     let roles: Vec<&RawValue> = serde_json::from_str(roles).unwrap_or_default();
     let reads = |role: &&RawValue| {
-        serde_json::from_str::<&str>(role.get()).is_ok_and(|role| READING_ROLES.contains(&role))
+        serde_json::from_str::<&str>(role.get())
+            .is_ok_and(|role| source.reading_roles().contains(&role))
     };
     Ok(if roles.iter().any(reads) { TokenCheck::Valid } else { TokenCheck::RoleMissing })
 }
@@ -78,15 +61,18 @@ mod tests {
     fn token_is_checked_by_tenant_and_role() {
         let ours = "00000000-0000-0000-0000-000000000007";
         let fine = token(&format!(r#"{{"tid":"{ours}","roles":["x","Incident.Read.All"]}}"#));
-        assert_eq!(check(&fine, TENANT).unwrap(), TokenCheck::Valid);
+        assert_eq!(check(&fine, TENANT, Source::Defender).unwrap(), TokenCheck::Valid);
         assert_eq!(
-            check(&token(&format!(r#"{{"tid":"{ours}"}}"#)), TENANT).unwrap(),
+            check(&token(&format!(r#"{{"tid":"{ours}"}}"#)), TENANT, Source::Defender).unwrap(),
             TokenCheck::RoleMissing
         );
         let foreign = token(
             r#"{"tid":"00000000-0000-0000-0000-000000000008","roles":["Incident.Read.All"]}"#,
         );
-        assert!(matches!(check(&foreign, TENANT), Err(SyncError::WrongTenant { .. })));
+        assert!(matches!(
+            check(&foreign, TENANT, Source::Defender),
+            Err(SyncError::WrongTenant { .. })
+        ));
         // No malformed claim before or after it hides a foreign tenant.
         let foreign = "00000000-0000-0000-0000-000000000008";
         for claims in [
@@ -99,20 +85,27 @@ mod tests {
             format!(r#"{{"tid":"{foreign}""#),
         ] {
             assert!(
-                matches!(check(&token(&claims), TENANT), Err(SyncError::WrongTenant { .. })),
+                matches!(
+                    check(&token(&claims), TENANT, Source::Defender),
+                    Err(SyncError::WrongTenant { .. })
+                ),
                 "{claims}"
             );
         }
         for roles in [r#""Incident.Read.All""#, "null", "[7]", "{}"] {
             let claims = format!(r#"{{"roles":{roles},"tid":"{ours}"}}"#);
             assert_eq!(
-                check(&token(&claims), TENANT).unwrap(),
+                check(&token(&claims), TENANT, Source::Defender).unwrap(),
                 TokenCheck::RoleMissing,
                 "{claims}"
             );
         }
         for opaque in ["", "abc", "a.b.c", "a.!!.c", &token("{}"), &token("[]")] {
-            assert_eq!(check(opaque, TENANT).unwrap(), TokenCheck::Unreadable, "{opaque}");
+            assert_eq!(
+                check(opaque, TENANT, Source::Defender).unwrap(),
+                TokenCheck::Unreadable,
+                "{opaque}"
+            );
         }
     }
 }

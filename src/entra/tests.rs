@@ -13,7 +13,7 @@ use super::{Tenant, Token, TokenCache};
 use crate::error::SyncError;
 use crate::http_client;
 use crate::mutate::{Json, Random, each_seed, garbled};
-use crate::tenant::{TenantId, TokenVersion};
+use crate::tenant::{Source, TenantId, TokenVersion};
 
 const TENANT: TenantId = TenantId(uuid::Uuid::from_u128(7));
 const CANARY: &str = "canary-token-77c1";
@@ -30,6 +30,7 @@ async fn token_is_used_until_its_end_when_renewal_fails() {
     let url = simulator.url();
     let credential = Arc::new(Credential::secret(options.client_secret.into()));
     let endpoints = Endpoints {
+        source: Source::Defender,
         authority: url.clone(),
         scope: format!("{url}.default"),
         base_url: url,
@@ -140,7 +141,7 @@ fn any_token_without_our_tid_is_refused() {
         for body in [&body, &garbled(&body, &mut random)] {
             let token = format!("{}.{}.c2ln", encode("{}"), encode(body));
             for token in [&token, &garbled(&token, &mut random)] {
-                match claims::check(token, TENANT) {
+                match claims::check(token, TENANT, Source::Defender) {
                     Ok(check) => fine += usize::from(check == TokenCheck::Valid),
                     Err(error) => {
                         assert!(!error.to_string().contains(char::is_control), "{error:?}");

@@ -124,7 +124,7 @@ impl TokenRequests {
         }
         let body = http_client::read_text(response, Peer::Entra, REPLY_BYTES_MAX).await?;
         let (value, lifetime) = read_reply(&body)?;
-        let check = claims::check(value.expose_secret(), tenant.id)?;
+        let check = claims::check(value.expose_secret(), tenant.id, endpoints.source)?;
         if check == TokenCheck::Unreadable {
             tracing::warn!(
                 tenant.id = %tenant.id, tenant.name = tenant.name,

@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::{ErrorClass, Peer, SyncError, aadsts};
+use super::{ErrorClass, Peer, SyncError, TokenCheck, aadsts};
+use crate::tenant::Source;
 
 /// Who has to act on a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,8 +165,8 @@ impl SyncError {
                 OnceFixed,
                 "The token belongs to another tenant than the configured one; nothing was read. Check the tenant id and the authority",
             ),
-            Self::Api { status, retry_after, code, hint, .. } => {
-                api_diagnosis(*status, code, *retry_after, hint)
+            Self::Api { api, status, retry_after, code, token, .. } => {
+                api_diagnosis(*api, *status, code, *retry_after, *token)
             }
             Self::BodyTooLarge { .. } => row(
                 Class::TooLarge,
@@ -208,7 +209,12 @@ impl SyncError {
                 OnceFixed,
                 "The database schema does not fit this version. Install the newest version and run incident-sync migrate",
             ),
-            Self::Paused { wait } => throttled(Peer::Defender, Some(*wait)),
+            Self::Paused { wait } => Diagnosis::new(
+                Class::Throttled,
+                Nobody,
+                After(*wait),
+                format!("Throttled: the API asked for a pause; {} s are left", wait.as_secs()),
+            ),
             Self::LostCommit => row(
                 Class::Database,
                 Nobody,
@@ -252,41 +258,38 @@ impl SyncError {
     }
 }
 
-/// Source of the statuses and codes: `MicrosoftDocs/defender-docs`, `api-error-codes.md`.
-fn api_diagnosis(status: u16, code: &str, retry_after: Option<Duration>, hint: &str) -> Diagnosis {
+/// Source of the statuses and codes: `MicrosoftDocs/defender-docs`, `api-error-codes.md`; for Graph
+/// `microsoft-graph-docs-contrib`, `security-error-codes.md`, and bodies seen in public.
+fn api_diagnosis(
+    api: Source,
+    status: u16,
+    code: &str,
+    retry_after: Option<Duration>,
+    token: TokenCheck,
+) -> Diagnosis {
     use {ErrorClass as Class, Owner::*, Retry::*};
-    let row = Diagnosis::new;
+    let row =
+        |class, owner, retry, advice: &'static str| Diagnosis::new(class, owner, retry, advice);
     match status {
-        429 => throttled(Peer::Defender, retry_after),
+        206 => row(
+            Class::Upstream,
+            Nobody,
+            Now,
+            "A provider behind the API failed, so the page is incomplete and was not stored; retrying",
+        ),
+        429 => throttled(Peer::from(api), retry_after),
         401 => row(
             Class::Unauthorized,
             Nobody,
             WithNewToken,
             "The API did not accept the token; retrying once with a new one",
         ),
-        403 if code == "DisabledFeature" => row(
+        403 => forbidden(api, code, token),
+        404 if api == Source::Graph => row(
             Class::TenantConfig,
             CustomerAdmin,
             OnceFixed,
-            "Microsoft 365 Defender is not enabled in the tenant. The customer must enable or license it",
-        ),
-        403 if code == "DisallowedOperation" => row(
-            Class::Forbidden,
-            Operator,
-            OnceFixed,
-            "Microsoft does not allow this operation in the tenant. Open a Microsoft support ticket with the tracking id",
-        ),
-        403 if hint.is_empty() => row(
-            Class::Forbidden,
-            CustomerAdmin,
-            WithNewToken,
-            "The token may not read incidents. The customer's admin must grant Incident.Read.All (application permission of Microsoft Threat Protection) with the consent link",
-        ),
-        403 => row(
-            Class::MissingRole,
-            CustomerAdmin,
-            WithNewToken,
-            "The token lacks the role Incident.Read.All. Add the permission to the app registration; then the customer's admin must consent again",
+            "Microsoft Graph has no incidents for this tenant. The customer must complete the setup of Microsoft Defender XDR; if this is so for every tenant, check cloud and base_url",
         ),
         404 => row(
             Class::TenantConfig,
@@ -309,6 +312,51 @@ fn api_diagnosis(status: u16, code: &str, retry_after: Option<Duration>, hint: &
             Developers,
             NextRun,
             "The API rejected the request as malformed. Report a bug",
+        ),
+    }
+}
+
+/// A 403 means another thing by the token's roles: without the role it is about consent, with it about the tenant.
+fn forbidden(api: Source, code: &str, token: TokenCheck) -> Diagnosis {
+    use {ErrorClass as Class, Owner::*, Retry::*};
+    let row =
+        |class, owner, retry, advice: &'static str| Diagnosis::new(class, owner, retry, advice);
+    let permission = api.permission();
+    let resource = api.resource();
+    match code {
+        "DisabledFeature" => row(
+            Class::TenantConfig,
+            CustomerAdmin,
+            OnceFixed,
+            "Microsoft 365 Defender is not enabled in the tenant. The customer must enable or license it",
+        ),
+        "DisallowedOperation" => row(
+            Class::Forbidden,
+            Operator,
+            OnceFixed,
+            "Microsoft does not allow this operation in the tenant. Open a Microsoft support ticket with the tracking id",
+        ),
+        _ if token == TokenCheck::RoleMissing => Diagnosis::new(
+            Class::MissingRole,
+            CustomerAdmin,
+            WithNewToken,
+            format!(
+                "The token lacks the role {permission}. Add the permission to the app registration; then the customer's admin must consent again"
+            ),
+        ),
+        _ if api == Source::Graph && token == TokenCheck::Valid => row(
+            Class::TenantConfig,
+            CustomerAdmin,
+            OnceFixed,
+            "The token may read incidents, but Microsoft Graph denies them in this tenant. The customer must license Microsoft Defender XDR or complete its setup in the Defender portal",
+        ),
+        _ => Diagnosis::new(
+            Class::Forbidden,
+            CustomerAdmin,
+            WithNewToken,
+            format!(
+                "The token may not read incidents. The customer's admin must grant {permission} (application permission of {resource}) with the consent link"
+            ),
         ),
     }
 }
@@ -358,7 +406,8 @@ mod tests {
             code: code.into(),
             target: String::new(),
             retry_after,
-            hint: String::new(),
+            api: Source::Defender,
+            token: TokenCheck::Unreadable,
         }
         .diagnosis()
     }
@@ -396,14 +445,7 @@ mod tests {
     #[test]
     fn smaller_page_helps_only_for_failed_page() {
         let api = |status, seconds: Option<u64>| {
-            let retry_after = seconds.map(Duration::from_secs);
-            SyncError::Api {
-                status,
-                code: String::new(),
-                target: String::new(),
-                retry_after,
-                hint: String::new(),
-            }
+            SyncError::of_status(status, seconds.map(Duration::from_secs))
         };
         let large = |peer| SyncError::BodyTooLarge { peer, bytes_max: 1 };
         for fault in

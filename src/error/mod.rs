@@ -6,6 +6,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use thiserror::Error;
 
+use crate::tenant::Source;
+
 pub mod aadsts;
 mod class;
 mod connection;
@@ -23,8 +25,10 @@ pub(crate) use text::{is_invisible, panic_message, shown, visible};
 pub enum Peer {
     /// The token endpoint.
     Entra,
-    /// The incidents API.
+    /// The Defender API.
     Defender,
+    /// Microsoft Graph.
+    Graph,
     /// The managed identity service of the machine.
     ManagedIdentity,
 }
@@ -34,9 +38,30 @@ impl std::fmt::Display for Peer {
         f.write_str(match self {
             Self::Entra => "Entra's token endpoint",
             Self::Defender => "the Defender API",
+            Self::Graph => "Microsoft Graph",
             Self::ManagedIdentity => "the managed identity endpoint of this machine",
         })
     }
+}
+
+impl From<Source> for Peer {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Defender => Self::Defender,
+            Source::Graph => Self::Graph,
+        }
+    }
+}
+
+/// What the claims of a token show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenCheck {
+    /// It is for the configured tenant and may read incidents.
+    Valid,
+    /// It is for the configured tenant, but has none of the roles that read incidents.
+    RoleMissing,
+    /// It cannot be read: Microsoft may make tokens opaque. The API decides.
+    Unreadable,
 }
 
 /// Facts about a failure, free of secrets and customer data. [`SyncError::diagnosis`] determines their meaning.
@@ -84,9 +109,10 @@ pub enum SyncError {
         /// The token's `tid`.
         token_tid: String,
     },
-    /// The Defender API answered with an error.
-    #[error("the Defender API answered {status} {code} (tracking id {target}){hint}")]
+    /// The incidents API answered with an error.
+    #[error("{} answered {status} {code} (tracking id {target}){}", Peer::from(*api), missing_role(*api, *status, *token))]
     Api {
+        api: Source,
         /// HTTP status.
         status: u16,
         /// The API's error word, empty if the body contains none.
@@ -95,15 +121,15 @@ pub enum SyncError {
         target: String,
         /// From the `Retry-After` header.
         retry_after: Option<Duration>,
-        /// An addition to the message, such as the role that the token lacks.
-        hint: String,
+        /// The token's claims, which decide what a 403 means.
+        token: TokenCheck,
     },
-    /// The Defender API reported success without a page of incidents.
-    #[error("the Defender API's answer is not a page of incidents: {what}")]
-    ApiReply { what: String },
+    /// The incidents API reported success without a page of incidents.
+    #[error("the answer of {} is not a page of incidents: {what}", Peer::from(*api))]
+    ApiReply { api: Source, what: String },
     /// A response whose `Date` cannot be correct.
     #[error(
-        "the Defender API's answer is dated {server}, but the database's clock shows {database}",
+        "the API's answer is dated {server}, but the database's clock shows {database}",
         server = server.format(MOMENT), database = database.format(MOMENT)
     )]
     ClockSkew {
@@ -173,7 +199,7 @@ pub enum SyncError {
     #[error("database schema: {what}")]
     Schema { what: String },
     /// The service requested a pause, in an earlier run or one of another instance.
-    #[error("not tried: the Defender API asked for a pause that lasts another {} s", wait.as_secs())]
+    #[error("not tried: the API asked for a pause that lasts another {} s", wait.as_secs())]
     Paused {
         /// Its remaining time.
         wait: Duration,
@@ -210,16 +236,38 @@ pub enum SyncError {
 /// The format of times in errors.
 const MOMENT: &str = "%Y-%m-%d %H:%M:%S UTC";
 
+fn missing_role(api: Source, status: u16, token: TokenCheck) -> String {
+    if status == 403 && token == TokenCheck::RoleMissing {
+        return format!("; the token's roles lack {}", api.permission());
+    }
+    String::new()
+}
+
 fn in_brackets(sqlstate: Option<&str>) -> String {
     sqlstate.map_or_else(String::new, |code| format!(" (SQLSTATE {code})"))
+}
+
+#[cfg(test)]
+impl SyncError {
+    /// An answer of the Defender API whose body names no reason.
+    pub(crate) fn of_status(status: u16, retry_after: Option<Duration>) -> Self {
+        Self::Api {
+            api: Source::Defender,
+            status,
+            code: String::new(),
+            target: String::new(),
+            retry_after,
+            token: TokenCheck::Unreadable,
+        }
+    }
 }
 
 impl SyncError {
     /// Whether a smaller page may succeed: the API failed without requesting a pause, or the page was too large.
     pub fn smaller_page_may_help(&self) -> bool {
-        let has_failed = matches!(self, Self::Api { status: 408 | 500..=599, .. })
+        let has_failed = matches!(self, Self::Api { status: 206 | 408 | 500..=599, .. })
             && self.diagnosis().retry == Retry::Now;
-        has_failed || matches!(self, Self::BodyTooLarge { peer: Peer::Defender, .. })
+        has_failed || matches!(self, Self::BodyTooLarge { peer: Peer::Defender | Peer::Graph, .. })
     }
 
     /// Adds the row to an error of the database.

@@ -66,12 +66,7 @@ mod tests {
                 headers.extend(HeaderValue::from_str(text).ok().map(|value| (name, value)));
             }
             let asked = retry_after(&headers);
-            let refused = |status| {
-                let code = String::new();
-                let target = String::new();
-                let hint = String::new();
-                SyncError::Api { status, code, target, retry_after: asked, hint }
-            };
+            let refused = |status| SyncError::of_status(status, asked);
             let Retry::After(wait) = refused(429).diagnosis().retry else { panic!("a 429 is a pause") };
             prop_assert!(wait <= Duration::from_secs(6 * 3600), "{wait:?} for {header}");
             prop_assert!(asked.is_none_or(|asked| wait <= asked), "{wait:?} for {header}");

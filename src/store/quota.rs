@@ -7,7 +7,7 @@ use sqlx::FromRow;
 use super::lease::interval;
 use super::{DbRole, Store};
 use crate::error::SyncError;
-use crate::tenant::TenantId;
+use crate::tenant::{Source, TenantId};
 
 /// A longer pause that the service requests ends the run, so that another tenant can use its slot.
 pub const LONGEST_PAUSE_WITHIN_A_RUN: Duration = Duration::from_secs(30);
@@ -44,6 +44,28 @@ pub struct Quota {
     hour: Rate,
 }
 
+/// The calls that one tenant allows, by the API that it is read from. Both share one row: calls to the other API only
+/// delay the next ones.
+#[derive(Debug, Clone, Copy)]
+pub struct Quotas {
+    pub defender: Quota,
+    pub graph: Quota,
+}
+
+impl Quotas {
+    /// The same limits for both.
+    pub fn equal(quota: Quota) -> Self {
+        Self { defender: quota, graph: quota }
+    }
+
+    pub fn of(&self, source: Source) -> &Quota {
+        match source {
+            Source::Defender => &self.defender,
+            Source::Graph => &self.graph,
+        }
+    }
+}
+
 /// How far a tenant has used its quota, and the pause that the service requested; all in seconds from now.
 #[derive(Debug, Clone, Copy, Default, FromRow)]
 pub struct QuotaUse {
@@ -56,8 +78,14 @@ pub struct QuotaUse {
 }
 
 impl Quota {
-    /// Limits for every minute and every hour.
-    pub fn new(calls_per_minute: u32, calls_per_hour: u32) -> Self {
+    /// The documented limits of this API.
+    pub fn documented(source: Source) -> Self {
+        Self::new(source.calls_per_minute(), source.calls_per_hour())
+    }
+
+    /// Limits for every minute and every hour; `None` sets none for the hour.
+    pub fn new(calls_per_minute: u32, calls_per_hour: Option<u32>) -> Self {
+        let calls_per_hour = calls_per_hour.unwrap_or(calls_per_minute.saturating_mul(60));
         Self {
             minute: Rate::of(calls_per_minute, Duration::from_secs(60)),
             hour: Rate::of(calls_per_hour, Duration::from_secs(3600)),
@@ -119,7 +147,7 @@ mod tests {
 
     #[test]
     fn calls_left_follow_quota_use_and_pause() {
-        let quota = Quota::new(50, 1_500);
+        let quota = Quota::documented(Source::Defender);
         let unused = QuotaUse { minute_seconds: 0.0, hour_seconds: 0.0, pause_seconds: 0.0 };
         assert_eq!(quota.calls_left_in_hour(&unused), 1_500);
         // A call uses up four seconds of the quota per hour.
@@ -128,7 +156,7 @@ mod tests {
         // Ten minutes are left: a burst of 20, and a call every two seconds.
         assert_eq!(quota.calls_left_in_hour(&QuotaUse { pause_seconds: 3_000.0, ..unused }), 320);
         assert_eq!(quota.calls_left_in_hour(&QuotaUse { pause_seconds: 3_601.0, ..unused }), 0);
-        let slow = Quota::new(5, 1_500);
+        let slow = Quota::new(5, Some(1_500));
         assert!(
             (150..=300).contains(&slow.calls_left_in_hour(&unused)),
             "the limit per minute is the narrower one"

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::defender::{DefenderClient, LargePagePermit, Page};
+use crate::api::{ApiClient, LargePagePermit, Page, Query};
 use crate::entra::Tenant;
 use crate::entra::TokenCache;
 use crate::error::{Peer, Retry, SyncError};
@@ -16,7 +16,7 @@ use crate::incident::gap::Gap;
 use crate::incident::hash::Hash;
 use crate::incident::paging::{Listing, PageSummary, Plan, Request};
 use crate::incident::raw::{self, ListedVersion, RawIncident};
-use crate::store::quota::Quota;
+use crate::store::quota::Quotas;
 use crate::store::runs::Counts;
 use crate::store::{DatabaseClock, Store};
 use crate::sync::progress::TenantProgress;
@@ -28,16 +28,19 @@ use crate::tenant::Source;
 #[derive(Debug)]
 pub struct Services {
     pub tokens: TokenCache,
-    pub incidents: DefenderClient,
+    pub api: ApiClient,
     pub store: Store,
     /// The limit of calls for each tenant.
-    pub quota: Quota,
+    pub quotas: Quotas,
     pub retry_policy: RetryPolicy,
     /// Pages that are decoded and written at the same time; the others wait as text.
     pub writers: Semaphore,
     /// Limits the runs in progress.
     pub slots: RunSlots,
 }
+
+/// An incident with more pages of alerts than this is a list without an end.
+const ALERT_PAGES_MAX: usize = 1_000;
 
 /// Permits for [`Services::writers`]: all connections except one for claims, renewals and the HTTP listener.
 pub fn writers(max_connections: u32) -> Semaphore {
@@ -72,7 +75,7 @@ pub struct PlannedPage {
 impl PlannedPage {
     /// The incidents in the order served; none for a list of versions.
     pub fn elements(&self) -> Vec<RawIncident<'_>> {
-        let keyed = self.page.incidents().zip(&self.keys);
+        let keyed = self.page.elements().zip(&self.keys);
         keyed.map(|(raw, (head, hash))| RawIncident::with_key(raw, *head, *hash)).collect()
     }
 
@@ -110,13 +113,13 @@ impl<'a> PageFetcher<'a> {
 
     /// The API that is read.
     pub fn source(&self) -> Source {
-        Source::Defender
+        self.tenant.source()
     }
 
     /// The next page of the plan, accepted by it; `None` when the plan is drained.
     pub async fn next(&mut self, plan: &mut Plan) -> Result<Option<PlannedPage>, SyncError> {
         let Some((listing, page)) = self.fetch(plan).await? else { return Ok(None) };
-        let elements = raw::elements(page.incidents());
+        let elements = raw::elements(page.elements());
         // A list of versions is for the plan alone: what it stands for is read and counted afterwards.
         let is_stored = listing != Listing::Versions;
         self.incidents_seen += if is_stored { elements.len() } else { 0 };
@@ -176,18 +179,50 @@ impl<'a> PageFetcher<'a> {
 
     /// A page too large to be in memory with others is requested again when no other such page is.
     async fn page_once(&self, request: &Request) -> Result<Page, SyncError> {
-        match Box::pin(self.ask(request, None)).await {
-            Err(SyncError::BodyTooLarge { peer: Peer::Defender, .. }) => {
-                let permit = self.services.incidents.large_page_permit().await;
-                Box::pin(self.ask(request, Some(permit))).await
+        if let Listing::Incident(id) = request.listing {
+            return Box::pin(self.incident(id)).await;
+        }
+        match Box::pin(self.ask(Query::List(request), None)).await {
+            Err(SyncError::BodyTooLarge { peer: Peer::Defender | Peer::Graph, .. }) => {
+                let permit = self.services.api.large_page_permit().await;
+                Box::pin(self.ask(Query::List(request), Some(permit))).await
             }
             other => other,
         }
     }
 
+    /// One incident that no page can show with its alerts: alone, then its alerts page by page. Alerts that cannot be read cost
+    /// neither the incident nor the alerts before them.
+    async fn incident(&self, id: i64) -> Result<Page, SyncError> {
+        let mut incident = Box::pin(self.ask(Query::Incident(id), None)).await?;
+        let permit = self.services.api.large_page_permit().await;
+        let mut alerts: Vec<Page> = Vec::new();
+        loop {
+            let link = alerts.last().and_then(|page| page.next_link.clone());
+            if !alerts.is_empty() && link.is_none() {
+                break;
+            }
+            let query = Query::IncidentAlerts { id, link: link.as_deref() };
+            match Box::pin(self.ask(query, None)).await {
+                Ok(page) => alerts.push(page),
+                Err(error) if error.smaller_page_may_help() => {
+                    incident.alerts_failure = Some(error);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+            if alerts.len() > ALERT_PAGES_MAX {
+                let window = format!("of the alerts of incident {id}");
+                incident.alerts_failure = Some(SyncError::EndlessListing { window });
+                break;
+            }
+        }
+        Ok(incident.with_alerts(&alerts, Some(permit)))
+    }
+
     async fn ask(
         &self,
-        request: &Request,
+        query: Query<'_>,
         permit: Option<LargePagePermit>,
     ) -> Result<Page, SyncError> {
         failpoint::reach("token.wanted").await;
@@ -195,7 +230,7 @@ impl<'a> PageFetcher<'a> {
         failpoint::reach("token.held").await;
         self.services.await_turn(self.tenant, |wait| self.progress.waiting(wait)).await?;
         let asked_at = self.clock.now();
-        let page = self.services.incidents.page(self.tenant, &token, request, permit);
+        let page = self.services.api.page(self.tenant, &token, query, permit);
         let answer = Box::pin(page).await;
         let answer = answer.and_then(|answer| self.timely(answer, asked_at));
         failpoint::reach("page.fetched").await;
@@ -213,7 +248,7 @@ impl<'a> PageFetcher<'a> {
     fn timely(&self, mut answer: Page, asked_at: DateTime<Utc>) -> Result<Page, SyncError> {
         let server = answer.server_time;
         let database = self.clock.now();
-        if (server - database).abs() > self.services.incidents.clock_skew_max() {
+        if (server - database).abs() > self.services.api.clock_skew_max() {
             return Err(SyncError::ClockSkew { server, database });
         }
         answer.asked_at = Some(asked_at);
@@ -249,7 +284,8 @@ impl Services {
         tenant: &Tenant,
         waiting: impl Fn(std::time::Duration),
     ) -> Result<(), SyncError> {
-        let wait = self.store.reserve_call(tenant.id, &self.quota).await?;
+        let wait =
+            self.store.reserve_call(tenant.id, self.quotas.of(tenant.endpoints.source)).await?;
         if !wait.is_zero() {
             waiting(wait);
             metrics::counter!("incident_sync_quota_waits_total").increment(1);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::defender::ORDINARY_BYTES_MAX;
+use crate::api::ORDINARY_BYTES_MAX;
 use crate::entra::Tenant;
 use crate::error::SyncError;
 use crate::incident::decode;

@@ -142,12 +142,8 @@ mod tests {
 
     #[tokio::test]
     async fn only_transient_errors_are_retried_within_run() {
-        let api = |status, seconds: Option<u64>| SyncError::Api {
-            status,
-            code: String::new(),
-            target: String::new(),
-            retry_after: seconds.map(Duration::from_secs),
-            hint: String::new(),
+        let api = |status, seconds: Option<u64>| {
+            SyncError::of_status(status, seconds.map(Duration::from_secs))
         };
         assert_eq!(
             tries(SyncError::Transport { peer: Peer::Entra, what: String::new(), fault: None })

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use incident_sync::api::ApiClient;
 use incident_sync::context;
-use incident_sync::defender::DefenderClient;
 use incident_sync::http_client;
-use incident_sync::store::quota::Quota;
+use incident_sync::store::quota::{Quota, Quotas};
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::{Store, apply_migrations};
 use incident_sync::sync::engine::{SyncEngine, SyncSettings};
@@ -43,9 +43,9 @@ async fn engine(
     let client = http_client::client();
     let store = Store::open(database, connections, "troubled".to_owned(), false).await.unwrap();
     let store = store.with_patience(Duration::from_secs(3));
-    let quota = Quota::new(1_000_000, 1_000_000);
+    let quota = Quotas::equal(Quota::new(1_000_000, None));
     let services = Services {
-        incidents: DefenderClient::new(client.clone()).with_clock_skew_max(TimeDelta::MAX),
+        api: ApiClient::new(client.clone()).with_clock_skew_max(TimeDelta::MAX),
         retry_policy,
         ..context::services_of(client, store, quota, connections)
     };

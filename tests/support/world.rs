@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use incident_sync::api::ApiClient;
 use incident_sync::context;
-use incident_sync::defender::DefenderClient;
 use incident_sync::entra::Tenant;
 use incident_sync::entra::credential::{App, Credential};
 use incident_sync::http_client::{self, Deadlines};
-use incident_sync::store::quota::Quota;
+use incident_sync::store::quota::{Quota, Quotas};
 use incident_sync::store::runs::Outcome;
 use incident_sync::store::tenants::RemovedTenants;
 use incident_sync::store::{Store, apply_migrations};
@@ -19,7 +19,7 @@ use incident_sync::sync::progress::Progress;
 use incident_sync::sync::retry::RetryPolicy;
 use incident_sync::sync::schedule::Schedule;
 use incident_sync::sync::tenant_run::SyncMode;
-use incident_sync::tenant::{Endpoints, Retention, TenantId, TokenVersion};
+use incident_sync::tenant::{Endpoints, Retention, Source, TenantId, TokenVersion};
 use reqwest::{Client, Url};
 use simulator::{Clock, Encoding, Options, Simulator, TenantSpec, World as Service};
 use sqlx::PgPool;
@@ -145,20 +145,18 @@ impl World {
         });
         let url = simulator.url();
         let scope = format!("{url}.default");
-        let endpoints = Endpoints { authority: url.clone(), base_url: url, scope, token_version };
+        let endpoints = Endpoints {
+            source: Source::Defender,
+            authority: url.clone(),
+            base_url: url,
+            scope,
+            token_version,
+        };
         let mut tenants = Vec::new();
         for spec in specs {
             let (id, name) = (TenantId(spec.id), spec.name.clone());
             let (endpoints, app) = (endpoints.clone(), Arc::clone(&app));
-            tenants.push(Arc::new(Tenant {
-                id,
-                name,
-                labels: std::collections::BTreeMap::new(),
-                enabled: true,
-                endpoints,
-                app,
-                retention: Retention::default(),
-            }));
+            tenants.push(Arc::new(Tenant::with_defaults(id, &name, endpoints, app)));
             simulator.world().add_tenant(spec);
         }
         let lease_term = Duration::from_secs(60);
@@ -233,14 +231,7 @@ impl World {
         let store =
             Store::open(&self.database, CONNECTIONS, "on-time".to_owned(), false).await.unwrap();
         let (client, tenants) = (http_client::client(), self.elsewhere(url));
-        engine_of(
-            store,
-            CONNECTIONS,
-            &tenants,
-            CONCURRENCY,
-            client.clone(),
-            DefenderClient::new(client),
-        )
+        engine_of(store, CONNECTIONS, &tenants, CONCURRENCY, client.clone(), ApiClient::new(client))
     }
 
     fn elsewhere(&self, url: &Url) -> Vec<Arc<Tenant>> {
@@ -410,8 +401,8 @@ fn engine_with(
     client: Client,
 ) -> Arc<SyncEngine> {
     // Time stands still in these worlds, at another date than the database's.
-    let incidents = DefenderClient::new(client.clone()).with_clock_skew_max(TimeDelta::MAX);
-    engine_of(store, connections, tenants, concurrency, client, incidents)
+    let api = ApiClient::new(client.clone()).with_clock_skew_max(TimeDelta::MAX);
+    engine_of(store, connections, tenants, concurrency, client, api)
 }
 
 fn engine_of(
@@ -420,12 +411,12 @@ fn engine_of(
     tenants: &[Arc<Tenant>],
     concurrency: usize,
     client: Client,
-    incidents: DefenderClient,
+    api: ApiClient,
 ) -> Arc<SyncEngine> {
     let services = Services {
-        incidents,
+        api,
         retry_policy: RetryPolicy { first_pause: Duration::from_millis(1), retries: 3 },
-        ..context::services_of(client, store, Quota::new(PLENTY, PLENTY), connections)
+        ..context::services_of(client, store, Quotas::equal(Quota::new(PLENTY, None)), connections)
     };
     let settings = SyncSettings {
         are_all: true,

@@ -22,7 +22,7 @@ async fn quota_is_shared_by_instances_and_kept_on_restart() {
     let (other, _) = world.other_instance("other", 1).await;
     let tenant = TenantId(id(1));
     // Four immediately, then one every ten seconds.
-    let quota = Quota::new(10, 1_000);
+    let quota = Quota::new(10, Some(1_000));
     for store in [&world.store, &other, &world.store, &other] {
         assert_eq!(store.reserve_call(tenant, &quota).await.unwrap(), Duration::ZERO);
     }
@@ -41,7 +41,7 @@ async fn quota_is_shared_by_instances_and_kept_on_restart() {
 #[tokio::test]
 async fn hourly_quota_applies_below_the_minute_limit() {
     let world = World::of(1).await;
-    let quota = Quota::new(1_000_000, 10);
+    let quota = Quota::new(1_000_000, Some(10));
     for _ in 0..4 {
         assert_eq!(
             world.store.reserve_call(TenantId(id(1)), &quota).await.unwrap(),
@@ -62,7 +62,7 @@ async fn pause_applies_to_all_instances_and_after_kill() {
     let dies = world.engine.run_once(&ids, incident_sync::sync::tenant_run::SyncMode::Incremental);
     tokio::time::timeout(Duration::from_secs(3), dies).await.unwrap_err();
     let store = reopened(&world, false).await.unwrap();
-    let quota = Quota::new(50, 1_500);
+    let quota = Quota::new(50, Some(1_500));
     let wait = store.reserve_call(TenantId(id(1)), &quota).await.unwrap();
     assert!(wait > Duration::from_secs(10), "{wait:?}");
     assert_eq!(store.reserve_call(TenantId(id(2)), &quota).await.unwrap(), Duration::ZERO);

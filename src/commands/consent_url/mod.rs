@@ -114,7 +114,11 @@ impl ConsentRequest {
                 "[app] is not configured. Set client_id and a credential".to_owned(),
             )
         })?;
-        Ok(Self { app, endpoints: config.onboarding.endpoints(cloud), directory })
+        Ok(Self {
+            app,
+            endpoints: config.onboarding.endpoints(cloud, config.onboarding.source()),
+            directory,
+        })
     }
 
     /// The v2 form accepts application permissions only as `/.default`, and does not support `common`. Source:
@@ -145,7 +149,7 @@ mod tests {
 
     use super::*;
     use crate::entra::credential::Credential;
-    use crate::tenant::TokenVersion;
+    use crate::tenant::{Source, TokenVersion};
 
     const CUSTOMER: TenantId = TenantId(Uuid::from_u128(7));
 
@@ -160,9 +164,10 @@ mod tests {
             next: None,
         };
         let endpoints = Endpoints {
+            source: Source::Defender,
             authority: Url::parse(cloud.authority()).unwrap(),
-            base_url: Url::parse(cloud.base_url()).unwrap(),
-            scope: format!("{}/.default", cloud.base_url()),
+            base_url: Url::parse(cloud.base_url(Source::Defender)).unwrap(),
+            scope: format!("{}/.default", cloud.base_url(Source::Defender)),
             token_version: TokenVersion::V2,
         };
         let url = ConsentRequest { app: Arc::new(app), endpoints, directory }

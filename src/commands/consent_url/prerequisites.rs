@@ -68,8 +68,9 @@ pub(super) async fn check_connectivity(
 /// The registration of `[app]` exists in one national cloud only. GCC customers sign in to the commercial one.
 pub(super) fn check_cloud(config: &Config, args: &ConsentArgs) -> Result<(), Failure> {
     let cloud = args.cloud.as_deref().and_then(Cloud::from_name);
-    let own = config.onboarding.endpoints(None);
-    let other = config.onboarding.endpoints(cloud);
+    let source = config.onboarding.source();
+    let own = config.onboarding.endpoints(None, source);
+    let other = config.onboarding.endpoints(cloud, source);
     if own.authority.origin() == other.authority.origin() {
         return Ok(());
     }

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::callback::{ConsentAnswer, ConsentCallback};
 use super::prerequisites::check_unknown;
 use super::{ConsentArgs, ConsentRequest, tenant_file};
+use crate::api::{ApiClient, Query};
 use crate::commands::exit::Failure;
 use crate::config::Config;
-use crate::defender::DefenderClient;
 use crate::entra::claims::TokenCheck;
 use crate::entra::{Tenant, TokenCache};
 use crate::error::{Diagnosis, ErrorClass, Owner, SyncError};
@@ -161,7 +161,7 @@ async fn verify_consent(
 ) -> Result<TokenCheck, SyncError> {
     let client = http_client::client_on(&config.http_client, Deadlines::default());
     let tokens = &TokenCache::new(client.clone());
-    let incidents = &DefenderClient::new(client);
+    let incidents = &ApiClient::new(client);
     let once = || async move {
         let check = use_token(tenant, tokens, incidents).await;
         if check.is_err() {
@@ -181,9 +181,9 @@ async fn verify_consent(
 async fn use_token(
     tenant: &Tenant,
     tokens: &TokenCache,
-    incidents: &DefenderClient,
+    incidents: &ApiClient,
 ) -> Result<TokenCheck, SyncError> {
     let token = tokens.get(tenant).await?;
-    incidents.page(tenant, &token, &Request::probe(), None).await?;
+    incidents.page(tenant, &token, Query::List(&Request::probe()), None).await?;
     Ok(token.check())
 }

@@ -24,20 +24,19 @@ use crate::config;
 use crate::context::{self, OpenDatabase, SetupError};
 use crate::daemon::http::server;
 use crate::daemon::signals;
-use crate::defender::{CALLS_PER_HOUR, CALLS_PER_MINUTE};
 use crate::entra::Tenant;
 use crate::entra::credential::{App, Credential};
 use crate::http_client;
 use crate::postgres::{Embedded, EmbeddedSettings, Hold};
 use crate::store::Store;
-use crate::store::quota::Quota;
+use crate::store::quota::{Quota, Quotas};
 use crate::store::tenants::RemovedTenants;
 use crate::sync::engine::{SyncEngine, SyncSettings};
 use crate::sync::progress::Progress;
 use crate::sync::schedule::{self, Schedule};
 use crate::sync::tenant_run::SyncMode;
 use crate::telemetry;
-use crate::tenant::{Endpoints, TenantId, TokenVersion};
+use crate::tenant::{Endpoints, Source, TenantId, TokenVersion};
 use queries::{QUERIES, answer, print_totals};
 use simulate::{
     NAMES, THROTTLED, WITHOUT_CONSENT, change_incidents, name, start_simulator, tenant_id,
@@ -117,6 +116,7 @@ fn tenants(url: &Url) -> Vec<Arc<Tenant>> {
     });
     let endpoints = Endpoints {
         authority: url.clone(),
+        source: Source::Defender,
         base_url: url.clone(),
         scope: format!("{url}.default"),
         token_version: TokenVersion::V2,
@@ -140,10 +140,13 @@ async fn engine(
         .sync_tenants(&tenants, RemovedTenants::AllOthers)
         .await
         .map_err(SetupError::from)?;
-    let quota = Quota::new(CALLS_PER_MINUTE, CALLS_PER_HOUR);
+    let quotas = Quotas {
+        defender: Quota::documented(Source::Defender),
+        graph: Quota::documented(Source::Graph),
+    };
     let client = http_client::client();
     let services =
-        context::services_of(client, database.store.clone(), quota, DATABASE_CONNECTIONS);
+        context::services_of(client, database.store.clone(), quotas, DATABASE_CONNECTIONS);
     let schedule =
         Schedule::new(POLL, OPEN, RECONCILE).expect("the demonstration's cron lines are constants");
     let settings = SyncSettings {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::commands::exit::Failure;
 use crate::commands::output;
 use crate::daemon::signals;
-use crate::defender::CALLS_PER_MINUTE;
+use crate::tenant::Source;
 
 pub(super) const NAMES: [&str; 12] = [
     "contoso",
@@ -100,8 +100,11 @@ pub(super) async fn start_simulator(
         for at in 0..tenants {
             let name = name(at);
             let consent_missing = name == WITHOUT_CONSENT;
-            let calls_per_minute =
-                if name == THROTTLED { THROTTLED_CALLS_PER_MINUTE } else { CALLS_PER_MINUTE };
+            let calls_per_minute = if name == THROTTLED {
+                THROTTLED_CALLS_PER_MINUTE
+            } else {
+                Source::Defender.calls_per_minute()
+            };
             let behaviour = Behaviour { consent_missing, ..Behaviour::default() };
             world.add_tenant(TenantSpec {
                 incidents,

@@ -61,10 +61,19 @@ impl Section {
         range: RangeInclusive<u32>,
         default: u32,
     ) -> u32 {
-        let value = self.take(key);
+        let number = self.optional_number(key, range);
         self.add_default(key, default);
-        let number = match value {
-            None => return default,
+        number.unwrap_or(default)
+    }
+
+    /// The same without a default.
+    pub(in crate::config) fn optional_number(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<u32>,
+    ) -> Option<u32> {
+        let number = match self.take(key) {
+            None => return None,
             Some(ValueKind::I64(number)) => Some(number),
             Some(ValueKind::String(text)) if self.is_from_env(key) => text.trim().parse().ok(),
             Some(_) => None,
@@ -72,7 +81,7 @@ impl Section {
         let from = range.start();
         let to = range.end();
         match number.map(u32::try_from) {
-            Some(Ok(number)) if range.contains(&number) => return number,
+            Some(Ok(number)) if range.contains(&number) => return Some(number),
             Some(_) => {
                 self.error(key, format!("out of range; set a whole number from {from} to {to}"));
             }
@@ -81,7 +90,7 @@ impl Section {
                 format!("not a whole number; set one from {from} to {to}, without quotes"),
             ),
         }
-        default
+        None
     }
 
     /// A boolean. A value of the environment is text.

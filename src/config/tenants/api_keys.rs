@@ -1,14 +1,15 @@
-//! The keys of an API: cloud, addresses and token version.
+//! The keys of an API: source, cloud, addresses and token version.
 
 use url::Url;
 
 use crate::config::database::is_loopback_host;
 use crate::config::section::Section;
-use crate::tenant::{Cloud, Endpoints, TokenVersion};
+use crate::tenant::{Cloud, Endpoints, Source, TokenVersion};
 
 /// The keys of `[api]`, or those of one tenant.
 #[derive(Debug, Default)]
 pub(super) struct ApiKeys {
+    source: Option<Source>,
     cloud: Option<Cloud>,
     authority: Option<Url>,
     base_url: Option<Url>,
@@ -22,10 +23,11 @@ impl ApiKeys {
     }
 
     pub(super) fn read(section: &mut Section) -> Self {
-        let cloud = section.parsed("cloud", |name| {
-            Cloud::from_name(name)
-                .ok_or(format!("unknown cloud; valid: {}", Cloud::NAMES.join(", ")))
+        let source = section.parsed("source", |name| {
+            Source::from_name(name)
+                .ok_or(format!("unknown source; valid: {}", Source::NAMES.join(", ")))
         });
+        let cloud = section.parsed("cloud", parse_cloud);
         let token_version = section.parsed("token_version", |name| match name {
             "v1" => Ok(TokenVersion::V1),
             "v2" => Ok(TokenVersion::V2),
@@ -36,6 +38,7 @@ impl ApiKeys {
             scope => Ok(scope.to_owned()),
         });
         Self {
+            source: source.ok(),
             cloud: cloud.ok(),
             authority: section.parsed("authority", parse_endpoint).ok(),
             base_url: section.parsed("base_url", parse_endpoint).ok(),
@@ -44,18 +47,40 @@ impl ApiKeys {
         }
     }
 
-    /// A tenant's own keys override those of `[api]`; its own cloud overrides all addresses there.
-    pub(super) fn endpoints(self, common: &Self) -> Endpoints {
+    /// The source that the configuration asks for.
+    pub(super) fn source(&self, common: &Self) -> Source {
+        self.source.or(common.source).unwrap_or(Source::Defender)
+    }
+
+    /// A tenant's own keys override those of `[api]`; its own cloud overrides all addresses there. An address that belongs to
+    /// the other source is replaced by the default of this one.
+    pub(super) fn endpoints(&self, common: &Self, source: Source) -> Endpoints {
         let cloud = self.cloud.or(common.cloud).unwrap_or(Cloud::Commercial);
         let parse =
             |address: &str| Url::parse(address).expect("addresses of clouds are valid URLs");
         let inherited = self.cloud.is_none();
-        let authority = self.authority.or_else(|| common.authority.clone().filter(|_| inherited));
-        let base_url = self.base_url.or_else(|| common.base_url.clone().filter(|_| inherited));
-        let base_url = base_url.unwrap_or_else(|| parse(cloud.base_url()));
-        let scope = self.scope.or_else(|| common.scope.clone().filter(|_| inherited));
+        let common = Self {
+            authority: common.authority.clone().filter(|_| inherited),
+            base_url: common.base_url.clone().filter(|_| inherited),
+            scope: common.scope.clone().filter(|_| inherited),
+            ..*common
+        };
+        let fits_source = |host: &str| source_of_host(host).is_none_or(|found| found == source);
+        let base_url = self.base_url.clone().or(common.base_url);
+        let base_url = base_url
+            .filter(|url| fits_source(url.host_str().unwrap_or_default()))
+            .unwrap_or_else(|| parse(cloud.base_url(source)));
+        let scope = self.scope.clone().or(common.scope).filter(|scope| {
+            let url = Url::parse(scope).ok();
+            url.is_none_or(|url| fits_source(url.host_str().unwrap_or_default()))
+        });
         Endpoints {
-            authority: authority.unwrap_or_else(|| parse(cloud.authority())),
+            source,
+            authority: self
+                .authority
+                .clone()
+                .or(common.authority)
+                .unwrap_or_else(|| parse(cloud.authority())),
             scope: scope.unwrap_or_else(|| {
                 format!("{}/.default", audience(&base_url).trim_end_matches('/'))
             }),
@@ -63,6 +88,45 @@ impl ApiKeys {
             token_version: self.token_version.or(common.token_version).unwrap_or(TokenVersion::V2),
         }
     }
+
+    /// An address in the same table as the source, or below it, that belongs to the other source.
+    pub(super) fn check_hosts(&self, section: &mut Section, source: Source) {
+        let base_url = self.base_url.as_ref().map(ToString::to_string);
+        for (key, value) in [("base_url", base_url), ("scope", self.scope.clone())] {
+            let url = value.and_then(|value| Url::parse(&value).ok());
+            let found = url.and_then(|url| source_of_host(url.host_str()?));
+            if let Some(found) = found.filter(|found| *found != source) {
+                section.error(
+                    key,
+                    format!(
+                        "belongs to source \"{}\", but the source is \"{}\"; remove the key, or change source",
+                        found.as_str(),
+                        source.as_str()
+                    ),
+                );
+            }
+        }
+    }
+}
+
+fn parse_cloud(name: &str) -> Result<Cloud, String> {
+    if ["china", "21vianet", "mooncake"].contains(&name) {
+        return Err(
+            "Microsoft offers no incidents API in this cloud; its tenants cannot be synchronised"
+                .to_owned(),
+        );
+    }
+    Cloud::from_name(name).ok_or(format!("unknown cloud; valid: {}", Cloud::NAMES.join(", ")))
+}
+
+/// The source that a host of Microsoft serves; `None` for a gateway or a simulator.
+fn source_of_host(host: &str) -> Option<Source> {
+    let is_graph = ["graph.microsoft.com", "graph.microsoft.us", "dod-graph.microsoft.us"];
+    if is_graph.contains(&host) {
+        return Some(Source::Graph);
+    }
+    let is_defender = [".security.microsoft.com", ".security.microsoft.us"];
+    is_defender.iter().any(|end| host.ends_with(end)).then_some(Source::Defender)
 }
 
 /// The regional hosts of the worldwide cloud accept tokens for its common host. Source: `MicrosoftDocs/defender-docs`,
@@ -70,12 +134,13 @@ impl ApiKeys {
 fn audience(base_url: &Url) -> &str {
     let is_regional =
         base_url.host_str().is_some_and(|host| host.ends_with(".security.microsoft.com"));
-    if is_regional { Cloud::Commercial.base_url() } else { base_url.as_str() }
+    if is_regional { Cloud::Commercial.base_url(Source::Defender) } else { base_url.as_str() }
 }
 
 /// Adds the effective addresses to the settings where no key sets them.
 pub(super) fn show_endpoints(section: &mut Section, endpoints: &Endpoints, from: &str) {
-    let Endpoints { authority, base_url, scope, token_version } = endpoints;
+    let Endpoints { source, authority, base_url, scope, token_version } = endpoints;
+    section.add_derived("source", source.as_str(), from);
     section.add_derived("authority", authority, from);
     section.add_derived("base_url", base_url, from);
     section.add_derived("scope", scope, from);

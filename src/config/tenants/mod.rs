@@ -14,7 +14,7 @@ use super::section::{Parsed, Report, Section};
 use super::tenants_dir::TenantsDir;
 use crate::entra::Tenant;
 use crate::entra::credential::App;
-use crate::tenant::{Cloud, Endpoints};
+use crate::tenant::{Cloud, Endpoints, Source};
 use api_keys::{ApiKeys, check_authority, show_endpoints};
 use app_keys::AppKeys;
 pub(crate) use names::is_printable_name;
@@ -32,7 +32,9 @@ pub(super) fn read(
     let mut api = root.table("api");
     let api_keys = ApiKeys::read(&mut api);
     api.add_default("cloud", "commercial");
-    show_endpoints(&mut api, &ApiKeys::default().endpoints(&api_keys), "default");
+    let source = api_keys.source(&ApiKeys::default());
+    api_keys.check_hosts(&mut api, source);
+    show_endpoints(&mut api, &ApiKeys::default().endpoints(&api_keys, source), "default");
     report.close(api);
     let mut shared =
         Shared { app: app_keys.app(), app_keys, api: api_keys, retention, without_app: Vec::new() };
@@ -108,9 +110,14 @@ pub struct OnboardingDefaults {
 }
 
 impl OnboardingDefaults {
-    /// The addresses in this cloud; `None` is that of `[api]`.
-    pub fn endpoints(&self, cloud: Option<Cloud>) -> Endpoints {
-        ApiKeys::of_cloud(cloud).endpoints(&self.api)
+    /// The source of `[api]`.
+    pub fn source(&self) -> Source {
+        self.api.source(&ApiKeys::default())
+    }
+
+    /// The addresses of a source in this cloud; `None` is that of `[api]`.
+    pub fn endpoints(&self, cloud: Option<Cloud>, source: Source) -> Endpoints {
+        ApiKeys::of_cloud(cloud).endpoints(&self.api, source)
     }
 }
 
@@ -142,7 +149,10 @@ fn read_tenant(
     let own = AppKeys::read(&mut section, enabled.then_some(secrets), Some(label), report);
     let has_own_credential = !matches!(own.credential, Parsed::Absent);
     let app = own.app_for_tenant(shared, enabled, label, &mut section, report);
-    let endpoints = api.endpoints(&shared.api);
+    let source = api.source(&shared.api);
+    api.check_hosts(&mut section, source);
+    let endpoints = api.endpoints(&shared.api, source);
+    let other_endpoints = api.endpoints(&shared.api, source.other());
     if enabled && !has_own_credential && section.own_file().is_some() {
         check_authority(&mut section, &endpoints.authority, &shared.api);
     }
@@ -154,6 +164,7 @@ fn read_tenant(
         labels,
         enabled,
         endpoints,
+        other_endpoints,
         app: app?,
         retention,
     }))

@@ -1,7 +1,7 @@
 //! Tenants: application, addresses, retention, labels.
 
 use super::*;
-use crate::tenant::{Cloud, Retention, TokenVersion};
+use crate::tenant::{Cloud, Endpoints, Retention, Source, TokenVersion};
 
 #[test]
 fn retention_of_tenant_overrides_common_one() {
@@ -85,7 +85,10 @@ fn tenants_inherit_app_and_api() {
     assert_eq!(contoso.endpoints.scope, "https://api.security.microsoft.com/.default");
     assert_eq!(contoso.endpoints.token_version, TokenVersion::V1);
     assert_eq!(fabrikam.endpoints.scope, "http://127.0.0.1:8080/.default");
-    assert_eq!(wingtip.endpoints.base_url.as_str(), format!("{}/", Cloud::GccHigh.base_url()));
+    assert_eq!(
+        wingtip.endpoints.base_url.as_str(),
+        format!("{}/", Cloud::GccHigh.base_url(Source::Defender))
+    );
     assert_eq!(wingtip.labels["tier"], "gold");
 }
 
@@ -101,4 +104,76 @@ fn enabled_tenants_need_an_application() {
     let disabled =
         Etc::with(&format!("{CONTOSO}enabled = false\nclient_secret_file = 'gone'\n")).good();
     assert!(!disabled.tenants[0].enabled);
+}
+
+#[test]
+fn addresses_follow_source_and_cloud() {
+    let table = [
+        ("defender", "commercial", "https://api.security.microsoft.com"),
+        ("defender", "gcc", "https://api-gcc.security.microsoft.us"),
+        ("defender", "gcc-high", "https://api-gov.security.microsoft.us"),
+        ("defender", "dod", "https://api-gov.security.microsoft.us"),
+        ("graph", "commercial", "https://graph.microsoft.com"),
+        ("graph", "gcc", "https://graph.microsoft.com"),
+        ("graph", "gcc-high", "https://graph.microsoft.us"),
+        ("graph", "dod", "https://dod-graph.microsoft.us"),
+    ];
+    for (source, cloud, host) in table {
+        let common = format!("[api]\nsource = '{source}'\ncloud = '{cloud}'\n{APP}{CONTOSO}");
+        let own = format!("{APP}{CONTOSO}source = '{source}'\ncloud = '{cloud}'\n");
+        for text in [common, own] {
+            let config = Etc::with(&text).good();
+            let Endpoints { source: found, base_url, scope, .. } = &config.tenants[0].endpoints;
+            assert_eq!(found.as_str(), source);
+            assert_eq!(base_url.as_str(), format!("{host}/"));
+            assert_eq!(*scope, format!("{host}/.default"), "{source} {cloud}");
+        }
+    }
+}
+
+#[test]
+fn address_of_one_source_is_not_used_for_the_other() {
+    let regional = "https://api-eu.security.microsoft.com";
+    let text =
+        format!("[api]\nbase_url = '{regional}'\n{APP}{CONTOSO}source = 'graph'\n{FABRIKAM}");
+    let config = Etc::with(&text).good();
+    let [contoso, fabrikam] = &config.tenants[..] else { panic!("two tenants") };
+    assert_eq!(contoso.endpoints.base_url.as_str(), "https://graph.microsoft.com/");
+    assert_eq!(contoso.endpoints.scope, "https://graph.microsoft.com/.default");
+    assert_eq!(contoso.other_endpoints.base_url.as_str(), format!("{regional}/"));
+    assert_eq!(fabrikam.endpoints.base_url.as_str(), format!("{regional}/"));
+    assert_eq!(fabrikam.other_endpoints.base_url.as_str(), "https://graph.microsoft.com/");
+    // A gateway may serve both.
+    let gateway = format!(
+        "[api]\nbase_url = 'https://gateway.example.com'\n{APP}{CONTOSO}source = 'graph'\n"
+    );
+    let config = Etc::with(&gateway).good();
+    assert_eq!(config.tenants[0].endpoints.base_url.as_str(), "https://gateway.example.com/");
+}
+
+#[test]
+fn wrong_source_cloud_or_host_is_rejected() {
+    let error = |own: &str| Etc::with(&format!("{APP}{CONTOSO}{own}")).errors().join("\n");
+    assert!(
+        error("source = 'sentinel'\n").contains("source: unknown source; valid: defender, graph")
+    );
+    assert!(error("cloud = '21vianet'\n").contains("offers no incidents API in this cloud"));
+    let host = error("source = 'graph'\nbase_url = 'https://api.security.microsoft.com'\n");
+    assert!(host.contains("base_url: belongs to source \"defender\""), "{host}");
+    let scope = error("scope = 'https://graph.microsoft.com/.default'\n");
+    assert!(scope.contains("scope: belongs to source \"graph\""), "{scope}");
+}
+
+#[test]
+fn quota_has_defaults_by_source() {
+    let config = Etc::with(&format!("{APP}{CONTOSO}")).good();
+    let Sync { defender_calls, graph_calls, .. } = config.sync;
+    assert_eq!(defender_calls, CallLimits { per_minute: 50, per_hour: Some(1_500) });
+    assert_eq!(graph_calls, CallLimits { per_minute: 100, per_hour: None });
+    let lowered =
+        "[sync]\ncalls_per_minute = 20\ngraph_calls_per_minute = 30\ngraph_calls_per_hour = 600\n";
+    let Sync { defender_calls, graph_calls, .. } =
+        Etc::with(&format!("{lowered}{APP}{CONTOSO}")).good().sync;
+    assert_eq!(defender_calls, CallLimits { per_minute: 20, per_hour: Some(1_500) });
+    assert_eq!(graph_calls, CallLimits { per_minute: 30, per_hour: Some(600) });
 }

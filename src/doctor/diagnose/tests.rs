@@ -163,12 +163,7 @@ fn foreign_audience_fails_unless_api_accepts() {
         );
         row(&facts, Group::Tenants, "audience").result
     };
-    let refused = || {
-        let code = String::new();
-        let target = String::new();
-        let hint = String::new();
-        Err(SyncError::Api { status: 401, code, target, retry_after: None, hint })
-    };
+    let refused = || Err(SyncError::of_status(401, None));
     for good in
         ["https://api.security.microsoft.com", "https://api.security.microsoft.com/", AUDIENCES[0]]
     {

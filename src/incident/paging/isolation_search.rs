@@ -196,7 +196,8 @@ impl Plan {
         if self.search.probe.is_some() || reader.has_suspect() {
             return false;
         }
-        if !reader.is_list() && !(self.may_leave_out_one() && self.count_failure()) {
+        let is_one = !reader.is_list();
+        if is_one && (!self.may_leave_out_one() || !self.count_failure()) {
             return false;
         }
         if self.search.is_on() && reader.is_list() && reader.is_of_incidents() {

@@ -9,7 +9,7 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use super::retreat::{Ask, Retreat};
 use super::window_reader::Progress;
@@ -38,9 +38,6 @@ pub(super) struct KeysetReader {
     disordered_pages: usize,
     retreat: Option<Retreat>,
 }
-
-/// The smallest difference of two times that we tell apart, and the longest window of one instant.
-pub(super) const INSTANT: TimeDelta = TimeDelta::microseconds(1);
 
 impl KeysetReader {
     pub(super) fn new(window: Window) -> Self {

@@ -8,12 +8,12 @@ use std::collections::{HashMap, VecDeque};
 
 use chrono::{DateTime, Utc};
 
-use super::PageSummary;
-use super::keyset_reader::INSTANT;
 use super::window_reader::{Progress, RESCANS_MAX, SKIP_ROWS_MAX};
+use super::{INSTANT, PageSummary};
 use crate::error::SyncError;
 use crate::incident::gap::{Gap, GapReason};
 use crate::incident::raw::ListedVersion;
+use crate::tenant::Source;
 
 /// The next step.
 #[derive(Debug, Clone, Copy)]
@@ -186,8 +186,10 @@ impl Retreat {
 
     pub(super) fn one_served(&mut self, row: ListedVersion, page: &PageSummary) {
         let served = page.rows.iter().find(|served| served.id == row.id);
-        let other =
-            SyncError::ApiReply { what: "it is not the incident that was asked for".to_owned() };
+        let other = SyncError::ApiReply {
+            api: Source::Graph,
+            what: "it is not the incident that was asked for".to_owned(),
+        };
         let missing = served.is_none().then_some(&other);
         match page.alerts_failure.as_ref().or(missing) {
             Some(failure) => self.suspect(served.unwrap_or(&row).updated, failure.into()),

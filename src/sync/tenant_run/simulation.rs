@@ -539,7 +539,7 @@ impl World {
             3 => api(403, None),
             4 => SyncError::Timeout { peer },
             5 => SyncError::Transport { peer, what: String::new(), fault: None },
-            6 => SyncError::ApiReply { what: String::new() },
+            6 => SyncError::ApiReply { api: Source::Defender, what: String::new() },
             7 => SyncError::BodyTooLarge { peer: Peer::Defender, bytes_max: 0 },
             _ => api([408, 500, 502, 503][self.random.below(4)], None),
         }
@@ -660,8 +660,7 @@ impl World {
 }
 
 fn api(status: u16, seconds: Option<u64>) -> SyncError {
-    let (code, target, hint) = (String::new(), String::new(), String::new());
-    SyncError::Api { status, code, target, retry_after: seconds.map(Duration::from_secs), hint }
+    SyncError::of_status(status, seconds.map(Duration::from_secs))
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 
-use crate::defender::BODY_BYTES_MAX;
+use crate::api::BODY_BYTES_MAX;
 
 /// A row is at most one body of the API as a JSON string, in which each character may need a backslash, plus small columns.
 const LINE_BYTES_MAX: usize = 2 * BODY_BYTES_MAX + 1024 * 1024;

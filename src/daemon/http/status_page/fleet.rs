@@ -31,7 +31,7 @@ pub(super) fn body(engine: &SyncEngine, snapshot: &Snapshot, is_repeated: bool) 
         Some(fleet) => html! {
             (notices(fleet))
             (summary(fleet))
-            (table(fleet, &engine.services().quota))
+            (table(fleet, &engine.services().quotas.defender))
         },
         None => configured(engine),
     };

@@ -177,7 +177,8 @@ pub(super) fn run_poisoned(mut server: Server, source: Source, churn: usize) -> 
     requests
 }
 
+/// Where the list itself fails, nothing of that second is read alone: it stays in the gap.
 fn is_served(server: &Server, id: &i64) -> bool {
-    let alone = server.unexpandable.get(id);
-    !server.poison.contains(id) && alone.is_none_or(|alone| *alone == Alone::Served)
+    let is_read_alone = |alone: &Alone| *alone == Alone::Served && server.poison.is_empty();
+    !server.poison.contains(id) && server.unexpandable.get(id).is_none_or(is_read_alone)
 }
