@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Service;
 use super::fault::entra_error;
 use super::response::Answer;
+use super::source::Roles;
 
 /// The redirect URIs of the registration.
 const REGISTERED: [&str; 2] = ["https://portal.azure.com", "http://localhost/consent"];
@@ -80,17 +81,26 @@ fn page(
         "The redirect URI does not match the redirect URIs configured for the application.",
     ))?;
     let tenant = if directory == any {
-        // The admin of the first tenant without a consent signs in.
-        let lacks =
-            |id: &Uuid| service.world.with(*id, |tenant| tenant.spec.behaviour.consent_missing);
+        // The admin of the first tenant without a complete consent signs in.
+        let asked = service.world.registered();
+        let lacks = |id: &Uuid| {
+            service.world.with(*id, |tenant| {
+                tenant.spec.behaviour.consent_missing || tenant.consented.and(asked) != asked
+            })
+        };
         service.world.tenants().into_iter().find(lacks)
     } else {
         directory.parse().ok().filter(|id| service.world.has_tenant(*id))
     };
     let tenant = tenant.ok_or((90_002, "The tenant was not found."))?;
+    let asked = service.world.registered();
     let admin = service.world.with(tenant, |tenant| {
         let behaviour = &mut tenant.spec.behaviour;
-        behaviour.consent_missing &= behaviour.admin != Admin::Accepts;
+        if behaviour.admin == Admin::Accepts {
+            let before = if behaviour.consent_missing { Roles::NONE } else { tenant.consented };
+            tenant.consented = before.or(asked);
+            behaviour.consent_missing = false;
+        }
         behaviour.admin
     });
     let tenant = tenant.to_string();

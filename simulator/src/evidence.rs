@@ -65,7 +65,8 @@ pub(super) struct Scene<'a> {
 /// The entity with this number.
 pub(super) fn entity(turn: usize, scene: &Scene<'_>, random: &mut Random) -> Object {
     let mut fields = fields(turn % KINDS, scene, random);
-    if turn % 3 != 2 {
+    // Only these name a device, in the documented sample and in Graph.
+    if turn % 3 != 2 && matches!(turn % KINDS, 3 | 4 | 7) {
         fields.push(("deviceId", json!(scene.device_id)));
     }
     match scene.shape {
@@ -80,8 +81,7 @@ pub(super) fn entity(turn: usize, scene: &Scene<'_>, random: &mut Random) -> Obj
         Shape::Real => {
             let mut entity = Object::default();
             for (key, value) in fields {
-                // The documents have `MailBox`, real responses `Mailbox`.
-                entity.set(key, if value == "MailBox" { json!("Mailbox") } else { value });
+                entity.set(key, value);
             }
             entity
                 .with("evidenceCreationTime", time::format(scene.at))
@@ -174,7 +174,8 @@ fn mail(kind: usize, scene: &Scene<'_>, random: &mut Random) -> Fields {
     let recipient = format!("{}@{}", person(random), scene.domain);
     if kind == 5 {
         return vec![
-            ("entityType", json!("MailBox")),
+            // As real answers write it; the documents have `MailBox`.
+            ("entityType", json!("Mailbox")),
             ("userPrincipalName", json!(recipient)),
             ("mailboxDisplayName", json!(recipient.split('@').next())),
             ("mailboxAddress", json!(recipient)),

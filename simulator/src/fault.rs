@@ -1,16 +1,33 @@
-//! Scripted replies of the two endpoints, and the log of their calls.
+//! Scripted replies of the endpoints, and the log of their calls.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
+use super::source::Source;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
     /// Entra's token endpoints.
     Token,
-    /// The incidents API, list and single.
+    /// Defender's incidents API, list and single.
     Incidents,
+    /// Graph's incidents: list, single, and the alerts of one.
+    GraphIncidents,
+    /// Graph's list of all alerts, and a single one.
+    GraphAlerts,
+}
+
+impl Endpoint {
+    /// The API that it belongs to; Entra belongs to none.
+    pub fn source(self) -> Option<Source> {
+        match self {
+            Self::Token => None,
+            Self::Incidents => Some(Source::Defender),
+            Self::GraphIncidents | Self::GraphAlerts => Some(Source::Graph),
+        }
+    }
 }
 
 /// The reply to one request.
@@ -51,6 +68,12 @@ impl ScriptedReply {
         }
     }
 
+    /// A status with the error body of Graph.
+    pub fn graph(code: u16, error: &str) -> Self {
+        let body = graph_error(error, "Scripted by the simulator.", None);
+        Self::Status { code, body, headers: Vec::new() }
+    }
+
     /// 429 with `Retry-After`.
     pub fn throttled(seconds: u64) -> Self {
         Self::Status {
@@ -76,7 +99,7 @@ pub struct Call {
     pub endpoint: Endpoint,
     /// By the simulator's clock.
     pub at: DateTime<Utc>,
-    /// The decoded query string; the path for a single incident; empty for the token endpoints.
+    /// The decoded query string; for a single incident or alert the path first; empty for the token endpoints.
     pub query: String,
     /// The status of the response; 0 until it is sent.
     pub status: u16,
@@ -87,6 +110,22 @@ const TARGET: &str = "43f4cb08-8fac-4b65-9db1-745c2ae65f3a";
 
 pub(super) fn defender_error(code: &str, message: &str) -> String {
     json!({"error": {"code": code, "message": message, "target": TARGET}}).to_string()
+}
+
+/// What Graph calls a request that did not name itself, in its headers and errors.
+pub(super) const REQUEST_ID: &str = "65fe78a8-cade-409c-9e18-61374c132118";
+
+pub(super) fn graph_error(code: &str, message: &str, client_request_id: Option<&str>) -> String {
+    let inner = json!({
+        "date": "2025-01-11T19:43:26",
+        "request-id": REQUEST_ID,
+        "client-request-id": client_request_id.unwrap_or(REQUEST_ID),
+    });
+    let mut error = json!({"code": code, "message": message, "innerError": inner});
+    if code.is_empty() {
+        error["details"] = json!([]);
+    }
+    json!({"error": error}).to_string()
 }
 
 pub(super) fn entra_error(error: &str, aadsts: u32, text: &str, now: DateTime<Utc>) -> String {

@@ -96,7 +96,7 @@ impl Filter {
 }
 
 impl Operator {
-    fn parse(word: &str) -> Option<Self> {
+    pub(super) fn parse(word: &str) -> Option<Self> {
         match word {
             "ge" => Some(Self::Ge),
             "gt" => Some(Self::Gt),
@@ -107,7 +107,7 @@ impl Operator {
         }
     }
 
-    fn matches(self, value: DateTime<Utc>, literal: DateTime<Utc>) -> bool {
+    pub(super) fn matches(self, value: DateTime<Utc>, literal: DateTime<Utc>) -> bool {
         match self {
             Self::Ge => value >= literal,
             Self::Gt => value > literal,
@@ -185,7 +185,7 @@ fn on_text(field: &str, operator: Operator, literal: &str) -> Result<String, Str
 }
 
 /// Words, parentheses and strings. A string keeps its opening quote, not the closing one.
-fn split(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn split(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut rest = text.trim_start();
     while let Some(first) = rest.chars().next() {

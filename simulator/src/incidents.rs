@@ -10,6 +10,9 @@ use super::Service;
 use super::fault::Endpoint;
 use super::filter::Filter;
 use super::response::{Answer, unauthorized};
+use super::source::Source;
+use super::store::Incident;
+use super::tenant::{Poison, Tenant};
 use super::world::Issued;
 
 /// The maximum page size of the service, and its default.
@@ -51,17 +54,20 @@ pub(super) async fn single(
 }
 
 /// The tenant of a token, also of an expired or revoked one.
-fn bearer(service: &Service, headers: &HeaderMap) -> Option<Issued> {
+pub(super) fn bearer(service: &Service, headers: &HeaderMap) -> Option<Issued> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     service.world.issued(value.strip_prefix("Bearer ")?)
 }
 
 /// Looks the token up again, because it may have expired during a delayed request.
 fn admit(service: &Service, headers: &HeaderMap) -> Result<(), Answer> {
+    if let Some(status) = service.world.retired(Source::Defender) {
+        return Err(Answer::refusal(status, "Gone", "This API was retired."));
+    }
     let now = service.world.now();
     match bearer(service, headers) {
         Some(issued) if issued.revoked || issued.expires <= now => Err(unauthorized()),
-        Some(issued) if !issued.has_roles => Err(Answer::refusal(
+        Some(issued) if !issued.roles.defender => Err(Answer::refusal(
             403,
             "Forbidden",
             "The application does not have any of the required application permissions \
@@ -121,10 +127,17 @@ fn number(name: &str, value: &str) -> Result<usize, Answer> {
 /// Selects the page under the tenant's lock and assembles it outside. The list changes afterwards.
 fn page(service: &Service, tenant: Uuid, listing: &Listing) -> Answer {
     let rows = service.world.with(tenant, |tenant| {
-        let random = &mut tenant.author.random;
+        let mut random = std::mem::take(&mut tenant.author.random);
         let skip = if tenant.spec.behaviour.ignores_skip { 0 } else { listing.skip };
-        let rows = tenant.store.page(&listing.filter, tenant.spec.order, random, skip, listing.top);
-        rows.iter().all(|(id, _)| !tenant.poison.contains(id)).then_some(rows)
+        let (range, order) = (listing.filter.last_update_range(), tenant.spec.order);
+        let admits = |id, incident: &Incident| {
+            listing.filter.admits(incident) && tenant.shows(Source::Defender, id, incident)
+        };
+        let rows = tenant.store.page(range, admits, order, &mut random, skip, listing.top);
+        let rows: Vec<_> =
+            rows.into_iter().map(|(id, incident)| (id, incident.text.clone())).collect();
+        tenant.author.random = random;
+        rows.iter().all(|(id, _)| !is_poisoned(tenant, *id)).then_some(rows)
     });
     service.world.stir(tenant);
     let Some(rows) = rows else { return poisoned() };
@@ -142,6 +155,10 @@ fn page(service: &Service, tenant: Uuid, listing: &Listing) -> Answer {
     Answer::odata(body)
 }
 
+fn is_poisoned(tenant: &Tenant, id: i64) -> bool {
+    tenant.poison.get(&id) == Some(&Poison::Everything)
+}
+
 /// The service's reply when it cannot assemble a response.
 fn poisoned() -> Answer {
     Answer::refusal(500, "InternalServerError", "")
@@ -152,7 +169,8 @@ fn one(service: &Service, tenant: Uuid, id: &str) -> Answer {
     let text = service.world.with(tenant, |tenant| {
         let id = id.parse().ok()?;
         let incident = tenant.store.get(id)?;
-        Some((!tenant.poison.contains(&id)).then(|| incident.text.clone()))
+        let text = (!is_poisoned(tenant, id)).then(|| incident.text.clone());
+        tenant.shows(Source::Defender, id, incident).then_some(text)
     });
     let Some(text) = text else {
         return Answer::refusal(404, "ResourceNotFound", &format!("Incident {id} was not found"));
@@ -166,7 +184,7 @@ fn one(service: &Service, tenant: Uuid, id: &str) -> Answer {
 }
 
 /// The decoded query string.
-fn decoded(query: &str) -> String {
+pub(super) fn decoded(query: &str) -> String {
     let pairs = form_urlencoded::parse(query.as_bytes());
     pairs.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
 }

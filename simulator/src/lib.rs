@@ -1,5 +1,5 @@
-//! A simulator of Entra's token endpoint and consent pages and of the Defender incidents API: real HTTP, real state, and
-//! faults on demand.
+//! A simulator of Entra's token endpoint and consent pages, of the Defender incidents API and of the Graph security API
+//! over the same tenants: real HTTP, real state, and faults on demand.
 //!
 //! Tests, `demo`, `simulate` and the benchmark use it over a socket like Microsoft's services; only two URLs differ. Its
 //! responses follow the documents and published payloads.
@@ -10,6 +10,7 @@ mod consent;
 mod evidence;
 mod fault;
 mod filter;
+mod graph;
 mod identity;
 mod incident_generator;
 mod incidents;
@@ -19,6 +20,7 @@ mod quota;
 mod random;
 mod response;
 mod sample_data;
+mod source;
 mod store;
 mod tenant;
 #[cfg(test)]
@@ -44,6 +46,8 @@ use url::Url;
 pub use assertion::Issuer;
 pub use consent::Admin;
 pub use fault::{Call, Endpoint, ScriptedReply};
+pub use graph::{CeilingAnswer, GraphBehaviour, NextLink, SkipCeiling};
+pub use source::Source;
 pub use store::Order;
 pub use tenant::{Behaviour, TenantSpec};
 pub use world::World;
@@ -177,6 +181,7 @@ fn router(service: Service) -> Router {
         .route("/metadata/identity/oauth2/token", get(identity::token))
         .route("/api/incidents", get(incidents::list))
         .route("/api/incidents/{id}", get(incidents::single))
+        .merge(graph::routes())
         .fallback(unknown_path)
         .with_state(service)
 }

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 /// A seeded source of numbers, unsuitable for secrets.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Random(u64);
 
 impl Random {

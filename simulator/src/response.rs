@@ -13,7 +13,9 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use futures::stream;
 use uuid::Uuid;
 
-use super::fault::{Endpoint, ScriptedReply, defender_error};
+use super::fault::{Endpoint, ScriptedReply, defender_error, graph_error};
+use super::graph;
+use super::source::Source;
 use super::tenant::Tenant;
 use super::{Encoding, Service};
 
@@ -72,7 +74,7 @@ impl Service {
             let call = tenant.traffic.arrive(endpoint, now, query);
             (call, next_step(tenant, endpoint, now))
         });
-        let reply = next.unwrap_or_else(throttled);
+        let reply = next.unwrap_or_else(|seconds| throttled(endpoint, seconds));
         let (answer, delivery) = match reply {
             ScriptedReply::Pass => (normal(), Delivery::Whole),
             ScriptedReply::CutBody { after_bytes } => (normal(), Delivery::Cut(after_bytes)),
@@ -87,7 +89,11 @@ impl Service {
             }
             ScriptedReply::ExpireToken => {
                 self.world.revoke_tokens(tenant);
-                (unauthorized(), Delivery::Whole)
+                let refusal = match endpoint.source() {
+                    Some(Source::Graph) => graph::unauthorized(request),
+                    _ => unauthorized(),
+                };
+                (refusal, Delivery::Whole)
             }
             ScriptedReply::Hang => {
                 self.shutdown.cancelled().await;
@@ -163,21 +169,25 @@ fn next_step(
     endpoint: Endpoint,
     now: DateTime<Utc>,
 ) -> Result<ScriptedReply, i64> {
-    if endpoint == Endpoint::Incidents {
+    if let Some(source) = endpoint.source() {
         if tenant.spec.behaviour.hang {
             return Ok(ScriptedReply::Hang);
         }
-        tenant.traffic.admit(now)?;
+        tenant.traffic.admit(source, now)?;
     }
     let scripted = tenant.traffic.script(endpoint).pop_front();
     Ok(scripted.unwrap_or(ScriptedReply::Pass))
 }
 
-fn throttled(seconds: i64) -> ScriptedReply {
+fn throttled(endpoint: Endpoint, seconds: i64) -> ScriptedReply {
     let text = format!("You have sent too many requests. Try again in {seconds} seconds.");
+    let body = match endpoint.source() {
+        Some(Source::Graph) => graph_error("TooManyRequests", &text, None),
+        _ => defender_error("TooManyRequests", &text),
+    };
     ScriptedReply::Status {
         code: 429,
-        body: defender_error("TooManyRequests", &text),
+        body,
         headers: vec![("Retry-After".to_owned(), seconds.to_string())],
     }
 }

@@ -37,7 +37,7 @@ const fn story(
 /// Service source, detection source and prefix of the alert id.
 type Source = (&'static str, &'static str, &'static str);
 const ENDPOINT: Source = ("MicrosoftDefenderForEndpoint", "WindowsDefenderAtp", "da");
-const ANTIVIRUS: Source = ("MicrosoftDefenderATP", "WindowsDefenderAv", "da");
+const ANTIVIRUS: Source = ("MicrosoftDefenderForEndpoint", "WindowsDefenderAv", "da");
 const OFFICE: Source = ("MicrosoftDefenderForOffice365", "OfficeATP", "fa");
 const CLOUD_APPS: Source = ("MicrosoftCloudAppSecurity", "MCAS", "ca");
 const IDENTITY: Source = ("AADIdentityProtection", "AAD", "ad");

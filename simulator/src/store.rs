@@ -1,11 +1,12 @@
 //! One tenant's incidents in the service: the JSON text of each, and an index by time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::filter::Filter;
+use super::graph::{AlertIndex, Rendered};
 use super::json::Object;
 use super::random::{Random, mix};
 use super::time;
@@ -29,6 +30,15 @@ pub enum Order {
     Random,
 }
 
+/// The schema of an incident's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Defender's; Graph serves a conversion.
+    Defender,
+    /// Graph's; Defender does not show it.
+    Graph,
+}
+
 /// Properties of an incident, available without parsing its text.
 #[derive(Debug, Clone)]
 pub(super) struct Incident {
@@ -37,15 +47,27 @@ pub(super) struct Incident {
     pub(super) status: String,
     pub(super) assigned_to: Option<String>,
     pub(super) text: Bytes,
+    pub(super) form: Form,
+    /// As Graph serves it, without and with the names of new enum members; made when first asked for.
+    pub(super) rendered: [OnceLock<Arc<Rendered>>; 2],
 }
 
 impl Incident {
     /// Extracts the fields for filters from the text. Text that is not an object has the given time and no status.
     pub(super) fn new(updated: DateTime<Utc>, text: &str) -> Self {
+        Self::in_form(Form::Defender, "createdTime", updated, text)
+    }
+
+    /// An incident that only Graph shows.
+    pub(super) fn of_graph(updated: DateTime<Utc>, text: &str) -> Self {
+        Self::in_form(Form::Graph, "createdDateTime", updated, text)
+    }
+
+    fn in_form(form: Form, created: &str, updated: DateTime<Utc>, text: &str) -> Self {
         let object = Object::parse(text.as_bytes()).unwrap_or_default();
         Self {
             created: object
-                .get::<String>("createdTime")
+                .get::<String>(created)
                 .and_then(|text| time::parse(&text))
                 .unwrap_or(updated),
             updated,
@@ -53,6 +75,8 @@ impl Incident {
             assigned_to: object.get("assignedTo").unwrap_or_default(),
             // Copied, because a string keeps its capacity: twice the memory for fifty thousand incidents.
             text: Bytes::copy_from_slice(text.as_bytes()),
+            form,
+            rendered: Default::default(),
         }
     }
 }
@@ -62,11 +86,19 @@ impl Incident {
 pub(super) struct Store {
     incidents: BTreeMap<i64, Incident>,
     by_update: BTreeSet<(DateTime<Utc>, i64)>,
+    /// Kept from the first request for alerts on.
+    alerts: Option<AlertIndex>,
 }
 
 impl Store {
     /// Adds or replaces an incident.
     pub(super) fn put(&mut self, id: i64, incident: Incident) {
+        if let Some(alerts) = &mut self.alerts {
+            if let Some(old) = self.incidents.get(&id) {
+                alerts.remove(id, old);
+            }
+            alerts.add(id, &incident);
+        }
         self.by_update.insert((incident.updated, id));
         let updated = incident.updated;
         if let Some(old) = self.incidents.insert(id, incident)
@@ -97,16 +129,31 @@ impl Store {
         self.incidents.keys().next_back().copied().unwrap_or(0)
     }
 
-    /// Ids and texts of one page.
+    /// The index of all alerts, which is made now where there is none.
+    pub(super) fn alert_index(&mut self) -> &AlertIndex {
+        let incidents = &self.incidents;
+        self.alerts.get_or_insert_with(|| {
+            let mut alerts = AlertIndex::default();
+            incidents.iter().for_each(|(id, incident)| alerts.add(*id, incident));
+            alerts
+        })
+    }
+
+    /// Graph's texts are made again.
+    pub(super) fn forget_renderings(&mut self) {
+        self.incidents.values_mut().for_each(|incident| incident.rendered = Default::default());
+    }
+
+    /// The incidents of one page, out of those in the closed range of `lastUpdateTime` that are admitted.
     pub(super) fn page(
         &self,
-        filter: &Filter,
+        (from, to): (DateTime<Utc>, DateTime<Utc>),
+        admits: impl Fn(i64, &Incident) -> bool,
         order: Order,
         random: &mut Random,
         skip: usize,
         top: usize,
-    ) -> Vec<(i64, Bytes)> {
-        let (from, to) = filter.last_update_range();
+    ) -> Vec<(i64, &Incident)> {
         if from > to {
             return Vec::new();
         }
@@ -114,18 +161,15 @@ impl Store {
             .by_update
             .range((from, i64::MIN)..=(to, i64::MAX))
             .map(|(_, id)| (*id, &self.incidents[id]))
-            .filter(|(_, incident)| filter.admits(incident));
-        let cut = |rows: &mut dyn Iterator<Item = (i64, &Incident)>| {
-            rows.skip(skip).take(top).map(|(id, incident)| (id, incident.text.clone())).collect()
-        };
+            .filter(|(id, incident)| admits(*id, incident));
         // The index has the order of time, so a page only costs the entries before its end.
         match order {
-            Order::NewestFirst => cut(&mut matches.rev()),
-            Order::OldestFirst => cut(&mut { matches }),
+            Order::NewestFirst => matches.rev().skip(skip).take(top).collect(),
+            Order::OldestFirst => matches.skip(skip).take(top).collect(),
             _ => {
                 let mut rows: Vec<_> = matches.collect();
                 arrange(&mut rows, order, random);
-                cut(&mut rows.into_iter())
+                rows.into_iter().skip(skip).take(top).collect()
             }
         }
     }
@@ -156,9 +200,12 @@ mod tests {
     }
 
     fn ids(store: &Store, order: Order, random: &mut Random) -> Vec<i64> {
-        let pages =
-            [0, 20, 40].map(|skip| store.page(&Filter::everything(), order, random, skip, 20));
-        pages.concat().into_iter().map(|(id, _)| id).collect()
+        let range = (DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC);
+        let pages = [0, 20, 40].map(|skip| {
+            let page = store.page(range, |_, _| true, order, random, skip, 20);
+            page.into_iter().map(|(id, _)| id).collect::<Vec<_>>()
+        });
+        pages.concat()
     }
 
     #[test]

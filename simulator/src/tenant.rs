@@ -1,15 +1,17 @@
 //! One customer tenant of the service.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use super::consent::Admin;
+use super::graph::GraphBehaviour;
 use super::incident_generator::IncidentGenerator;
 use super::quota::Quota;
 use super::random::seed_of;
-use super::store::{Incident, Order, Store};
+use super::source::{Roles, Source};
+use super::store::{Form, Incident, Order, Store};
 use super::time;
 use super::traffic::Traffic;
 
@@ -31,10 +33,14 @@ pub struct TenantSpec {
     pub calls_per_minute: u32,
     /// The limit of calls in a sliding hour.
     pub calls_per_hour: u32,
+    /// The limit of Graph calls in a sliding minute, counted apart from Defender's.
+    pub graph_calls_per_minute: u32,
     /// The lifetime of a token.
     pub token_lifetime_s: u64,
     /// Its faults.
     pub behaviour: Behaviour,
+    /// What is special about its Graph API.
+    pub graph: GraphBehaviour,
 }
 
 impl TenantSpec {
@@ -49,8 +55,10 @@ impl TenantSpec {
             order: Order::NewestFirst,
             calls_per_minute: 50,
             calls_per_hour: 1500,
+            graph_calls_per_minute: 150,
             token_lifetime_s: 3599,
             behaviour: Behaviour::default(),
+            graph: GraphBehaviour::default(),
         }
     }
 }
@@ -74,6 +82,17 @@ pub struct Behaviour {
     pub ignores_skip: bool,
 }
 
+/// The responses that fail because of an incident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Poison {
+    /// All that would contain it.
+    Everything,
+    /// Those of Graph that would contain it with its alerts, or only its alerts.
+    Expansion,
+    /// The same, and Graph's list of all alerts if it would contain one of these.
+    Alerts,
+}
+
 /// The state of a tenant.
 #[derive(Debug)]
 pub(super) struct Tenant {
@@ -84,7 +103,11 @@ pub(super) struct Tenant {
     /// Random updates after each page.
     pub(super) churn: usize,
     /// Incidents for which the service fails.
-    pub(super) poison: BTreeSet<i64>,
+    pub(super) poison: BTreeMap<i64, Poison>,
+    /// Incidents that only one API lists.
+    pub(super) shown_only_by: BTreeMap<i64, Source>,
+    /// The permissions that its admin consented to.
+    pub(super) consented: Roles,
 }
 
 impl Tenant {
@@ -92,13 +115,24 @@ impl Tenant {
         let mut tenant = Self {
             author: IncidentGenerator::new(spec.id, &spec.name, spec.seed),
             store: Store::default(),
-            traffic: Traffic::new(Quota::new(spec.calls_per_minute, spec.calls_per_hour)),
+            traffic: Traffic::new(
+                Quota::new(spec.calls_per_minute, spec.calls_per_hour),
+                Quota::new(spec.graph_calls_per_minute, u32::MAX),
+            ),
             churn: 0,
-            poison: BTreeSet::new(),
+            poison: BTreeMap::new(),
+            shown_only_by: BTreeMap::new(),
+            consented: Roles::BOTH,
             spec,
         };
         tenant.seed(now);
         tenant
+    }
+
+    /// Whether this API lists the incident.
+    pub(super) fn shows(&self, source: Source, id: i64, incident: &Incident) -> bool {
+        (source == Source::Graph || incident.form == Form::Defender)
+            && self.shown_only_by.get(&id).is_none_or(|only| *only == source)
     }
 
     /// Ids increase with the time of creation, as in the service. Most incidents change for up to three days.

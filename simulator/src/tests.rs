@@ -9,17 +9,17 @@ use uuid::Uuid;
 
 use super::*;
 
-const TENANT: Uuid = Uuid::from_u128(0x00aa_0000_0000_0000_0000_0000_0000_0001);
+pub(crate) const TENANT: Uuid = Uuid::from_u128(0x00aa_0000_0000_0000_0000_0000_0000_0001);
 /// Of the default options.
-const SECRET: &str = "simulated-secret";
+pub(crate) const SECRET: &str = "simulated-secret";
 
-struct Client {
-    http: reqwest::Client,
-    url: Url,
-    token: String,
+pub(crate) struct Client {
+    pub(crate) http: reqwest::Client,
+    pub(crate) url: Url,
+    pub(crate) token: String,
 }
 
-async fn start(encoding: Encoding, spec: TenantSpec) -> Simulator {
+pub(crate) async fn start(encoding: Encoding, spec: TenantSpec) -> Simulator {
     let options = Options {
         clock: Clock::Manual(DateTime::from_timestamp(1_700_000_000, 0).unwrap()),
         encoding,
@@ -30,16 +30,16 @@ async fn start(encoding: Encoding, spec: TenantSpec) -> Simulator {
     simulator
 }
 
-fn spec(incidents: usize) -> TenantSpec {
+pub(crate) fn spec(incidents: usize) -> TenantSpec {
     TenantSpec { incidents, ..TenantSpec::new(TENANT, "Contoso") }
 }
 
-async fn json(response: Response) -> Value {
+pub(crate) async fn json(response: Response) -> Value {
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
 }
 
 impl Client {
-    async fn new(simulator: &Simulator) -> Self {
+    pub(crate) async fn new(simulator: &Simulator) -> Self {
         rustls::crypto::ring::default_provider().install_default().ok();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut client = Self { http, url: simulator.url(), token: String::new() };
@@ -50,7 +50,7 @@ impl Client {
         client
     }
 
-    async fn ask_token(&self, path: &str, secret: &str, resource: &str) -> Response {
+    pub(crate) async fn ask_token(&self, path: &str, secret: &str, resource: &str) -> Response {
         let form = [
             ("grant_type", "client_credentials"),
             ("client_id", &Options::default().client_id),
@@ -66,7 +66,7 @@ impl Client {
         self.http.get(url).bearer_auth(&self.token).send().await
     }
 
-    async fn status(&self, path: &str) -> u16 {
+    pub(crate) async fn status(&self, path: &str) -> u16 {
         self.get(path).await.unwrap().status().as_u16()
     }
 

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::Service;
 use super::fault::{Endpoint, entra_error};
 use super::response::Answer;
+use super::source::Roles;
 use super::world::Issued;
 
 /// The parameters of a token request.
@@ -190,8 +191,11 @@ fn issue(
     version: Version,
     now: DateTime<Utc>,
 ) -> Answer {
-    let (behaviour, lifetime) =
-        service.world.with(tenant, |tenant| (tenant.spec.behaviour, tenant.spec.token_lifetime_s));
+    let (behaviour, lifetime, consented) = service.world.with(tenant, |tenant| {
+        (tenant.spec.behaviour, tenant.spec.token_lifetime_s, tenant.consented)
+    });
+    let roles =
+        if behaviour.no_roles { Roles::NONE } else { consented.and(Roles::of_resource(resource)) };
     let expires = now + TimeDelta::seconds(lifetime.cast_signed());
     let tid = behaviour.wrong_tid.unwrap_or(tenant);
     let mut claims = json!({
@@ -199,7 +203,7 @@ fn issue(
         "iss": format!("https://sts.windows.net/{tid}/"),
         "tid": tid,
         "appid": service.client_id,
-        "roles": ["Incident.Read.All"],
+        "roles": roles.names(),
         "iat": now.timestamp(),
         "nbf": now.timestamp(),
         "exp": expires.timestamp(),
@@ -207,14 +211,14 @@ fn issue(
         // Two tokens of the same second differ, as Entra's do.
         "uti": Uuid::new_v4(),
     });
-    if behaviour.no_roles
+    if roles == Roles::NONE
         && let Some(claims) = claims.as_object_mut()
     {
         claims.remove("roles");
     }
     let token =
         if behaviour.opaque_token { format!("opaque-{}", Uuid::new_v4()) } else { jwt(&claims) };
-    let issued = Issued { tenant, expires, revoked: false, has_roles: !behaviour.no_roles };
+    let issued = Issued { tenant, expires, revoked: false, roles };
     service.world.remember(token.clone(), issued);
     let body = match version {
         Version::V1 => json!({

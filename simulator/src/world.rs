@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use super::Clock;
 use super::assertion::{self, Issuer, Jwt, Registered, RejectReason};
-use super::fault::{Call, Endpoint, ScriptedReply};
 use super::json::Object;
-use super::store::Incident;
-use super::tenant::{Behaviour, Tenant, TenantSpec};
+use super::source::{Roles, Source};
+use super::store::{Form, Incident};
+use super::tenant::{Behaviour, Poison, Tenant, TenantSpec};
 use super::time;
 
 /// The state of the simulated service. Clones are handles to the same world.
@@ -39,6 +39,10 @@ struct Inner {
     /// Each tenant has its own lock, because tenants of the service do not wait for each other.
     tenants: RwLock<HashMap<Uuid, Arc<Mutex<Tenant>>>>,
     tokens: Mutex<HashMap<String, Issued>>,
+    /// The permissions in the app registration, which a consent grants.
+    registered: Mutex<Roles>,
+    /// The status that a retired API answers with.
+    retired: Mutex<HashMap<Source, u16>>,
 }
 
 #[derive(Debug)]
@@ -54,7 +58,7 @@ pub(super) struct Issued {
     pub(super) tenant: Uuid,
     pub(super) expires: DateTime<Utc>,
     pub(super) revoked: bool,
-    pub(super) has_roles: bool,
+    pub(super) roles: Roles,
 }
 
 /// How long an expired token is kept, so that calls with it appear in their tenant's log.
@@ -76,6 +80,8 @@ impl World {
             assertions: Mutex::default(),
             tenants: RwLock::default(),
             tokens: Mutex::default(),
+            registered: Mutex::new(Roles::BOTH),
+            retired: Mutex::default(),
         }))
     }
 
@@ -122,7 +128,7 @@ impl World {
 
     /// Makes every response that would contain this incident a 500.
     pub fn poison(&self, tenant: Uuid, id: i64) {
-        self.with(tenant, |tenant| tenant.poison.insert(id));
+        self.with(tenant, |tenant| tenant.poison.insert(id, Poison::Everything));
     }
 
     /// Removes the faults of all incidents of the tenant.
@@ -238,10 +244,11 @@ impl World {
         texts.values().filter_map(|text| serde_json::from_str(text).ok()).collect()
     }
 
-    /// The current text of every incident.
+    /// The current text of every incident in Defender's schema.
     pub fn truth_raw(&self, tenant: Uuid) -> BTreeMap<i64, String> {
         let texts: Vec<_> = self.with(tenant, |tenant| {
-            tenant.store.iter().map(|(id, incident)| (id, incident.text.clone())).collect()
+            let kept = tenant.store.iter().filter(|(_, incident)| incident.form == Form::Defender);
+            kept.map(|(id, incident)| (id, incident.text.clone())).collect()
         });
         texts
             .into_iter()
@@ -256,36 +263,26 @@ impl World {
         })
     }
 
-    /// Scripts replies for the next requests to this endpoint, one each, after the ones scripted before.
-    pub fn script(&self, tenant: Uuid, endpoint: Endpoint, replies: Vec<ScriptedReply>) {
-        self.with(tenant, |tenant| {
-            tenant.traffic.script(endpoint).extend(replies);
-        });
+    /// Sets the permissions in the app registration, which every later consent grants.
+    pub fn set_registered(&self, sources: &[Source]) {
+        *lock(&self.0.registered) = Roles::of(sources);
     }
 
-    /// Makes random updates after each page, so that the list changes while a client reads it.
-    pub fn churn(&self, tenant: Uuid, updates_per_page: usize) {
-        self.with(tenant, |tenant| tenant.churn = updates_per_page);
+    pub(super) fn registered(&self) -> Roles {
+        *lock(&self.0.registered)
     }
 
-    /// Stops the random updates.
-    pub fn churn_stop(&self, tenant: Uuid) {
-        self.churn(tenant, 0);
+    /// Makes the API respond to every tenant with this status; `None` makes it work again.
+    pub fn retire(&self, source: Source, status: Option<u16>) {
+        let mut retired = lock(&self.0.retired);
+        match status {
+            Some(status) => retired.insert(source, status),
+            None => retired.remove(&source),
+        };
     }
 
-    /// The calls of a tenant so far, oldest first.
-    pub fn calls(&self, tenant: Uuid) -> Vec<Call> {
-        self.with(tenant, |tenant| tenant.traffic.calls())
-    }
-
-    /// Clears the log of a tenant's calls.
-    pub fn clear_calls(&self, tenant: Uuid) {
-        self.with(tenant, |tenant| tenant.traffic.clear_calls());
-    }
-
-    /// The number of calls rejected by the quota.
-    pub fn quota_violations(&self, tenant: Uuid) -> usize {
-        self.with(tenant, |tenant| tenant.traffic.quota_violations)
+    pub(super) fn retired(&self, source: Source) -> Option<u16> {
+        lock(&self.0.retired).get(&source).copied()
     }
 
     /// Makes the random updates after a page.

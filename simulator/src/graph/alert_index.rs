@@ -1,0 +1,74 @@
+//! All alerts of a tenant in the order of their last change.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use super::fields::elements;
+use super::filter::Range;
+use crate::json::Object;
+use crate::store::{Form, Incident};
+use crate::time;
+
+/// By time, incident and place in it: the alert's id.
+#[derive(Debug, Default)]
+pub(crate) struct AlertIndex(BTreeMap<(DateTime<Utc>, i64, usize), String>);
+
+/// Where an alert is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) incident: i64,
+    pub(super) alert: usize,
+    pub(super) updated: DateTime<Utc>,
+}
+
+impl AlertIndex {
+    pub(crate) fn add(&mut self, id: i64, incident: &Incident) {
+        self.0.extend(entries(id, incident));
+    }
+
+    pub(crate) fn remove(&mut self, id: i64, incident: &Incident) {
+        for (key, _) in entries(id, incident) {
+            self.0.remove(&key);
+        }
+    }
+
+    /// The alerts of a closed range of times, oldest first.
+    pub(super) fn range(&self, (from, to): Range) -> impl DoubleEndedIterator<Item = Place> {
+        let to = to.max(from);
+        let keys = self.0.range((from, i64::MIN, 0)..=(to, i64::MAX, usize::MAX));
+        keys.map(|((updated, incident, alert), _)| Place {
+            incident: *incident,
+            alert: *alert,
+            updated: *updated,
+        })
+    }
+
+    /// The alert of that id; the case of letters does not count.
+    pub(super) fn find(&self, alert_id: &str) -> Option<Place> {
+        let found = self.0.iter().find(|(_, id)| id.eq_ignore_ascii_case(alert_id));
+        found.map(|((updated, incident, alert), _)| Place {
+            incident: *incident,
+            alert: *alert,
+            updated: *updated,
+        })
+    }
+}
+
+type Entry = ((DateTime<Utc>, i64, usize), String);
+
+fn entries(id: i64, incident: &Incident) -> Vec<Entry> {
+    let (alert_id, updated) = match incident.form {
+        Form::Defender => ("alertId", "lastUpdatedTime"),
+        Form::Graph => ("id", "lastUpdateDateTime"),
+    };
+    let Some(object) = Object::parse(&incident.text) else { return Vec::new() };
+    let alerts = object.raw("alerts").and_then(elements).unwrap_or_default();
+    let objects = alerts.iter().enumerate().filter_map(|(place, alert)| {
+        let alert = Object::parse(alert.get().as_bytes())?;
+        let time = alert.get::<String>(updated).and_then(|text| time::parse(&text));
+        let key = (time.unwrap_or(incident.updated), id, place);
+        Some((key, alert.get(alert_id).unwrap_or_default()))
+    });
+    objects.collect()
+}
