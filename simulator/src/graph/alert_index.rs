@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::fields::elements;
+use super::fields::{View, elements};
 use super::filter::Range;
-use crate::json::Object;
 use crate::store::{Form, Incident};
 use crate::time;
 
@@ -62,10 +61,10 @@ fn entries(id: i64, incident: &Incident) -> Vec<Entry> {
         Form::Defender => ("alertId", "lastUpdatedTime"),
         Form::Graph => ("id", "lastUpdateDateTime"),
     };
-    let Some(object) = Object::parse(&incident.text) else { return Vec::new() };
+    let object = std::str::from_utf8(&incident.text).ok().and_then(View::parse).unwrap_or_default();
     let alerts = object.raw("alerts").and_then(elements).unwrap_or_default();
     let objects = alerts.iter().enumerate().filter_map(|(place, alert)| {
-        let alert = Object::parse(alert.get().as_bytes())?;
+        let alert = View::parse(alert.get())?;
         let time = alert.get::<String>(updated).and_then(|text| time::parse(&text));
         let key = (time.unwrap_or(incident.updated), id, place);
         Some((key, alert.get(alert_id).unwrap_or_default()))

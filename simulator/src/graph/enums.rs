@@ -1,5 +1,7 @@
 //! Enum values of the Defender API in Graph's spelling.
 
+use super::fields::text;
+
 /// Which spellings a request gets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spelling {
@@ -138,9 +140,7 @@ fn detection_source(value: &str) -> String {
 fn converted(json: Option<&str>, convert: impl Fn(&str) -> String) -> Option<String> {
     let json = json?;
     match serde_json::from_str::<String>(json) {
-        Ok(value) => Some(format!("\"{}\"", convert(&value)))
-            .filter(|text| serde_json::from_str::<&str>(text).is_ok())
-            .or_else(|| Some(json.to_owned())),
+        Ok(value) => Some(text(convert(&value))),
         Err(_) => Some(json.to_owned()),
     }
 }

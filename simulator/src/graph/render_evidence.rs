@@ -1,10 +1,9 @@
 //! Devices and entities of the Defender API as the typed evidence of Graph.
 
 use super::enums::{camel_case, plain};
-use super::fields::{Fields, array, elements, text};
+use super::fields::{Fields, View, array, elements, text};
 use super::new_evidence;
 use super::rendered::Variant;
-use crate::json::Object;
 
 /// What evidence takes from its alert.
 pub(super) struct Scene<'a> {
@@ -21,14 +20,15 @@ impl<'a> Scene<'a> {
     }
 
     /// Devices, then entities, then what only Graph knows.
-    pub(super) fn evidence(&self, alert: &Object, incident_id: &str, place: usize) -> String {
+    pub(super) fn evidence(&self, alert: &View<'_>, incident_id: &str, place: usize) -> String {
         let list = |key| alert.raw(key).and_then(elements).unwrap_or_default();
         let mut evidence = Vec::new();
-        for (key, of) in
-            [("devices", Self::device as fn(&Self, &Object) -> String), ("entities", Self::entity)]
-        {
+        for (key, of) in [
+            ("devices", Self::device as fn(&Self, &View<'_>) -> String),
+            ("entities", Self::entity),
+        ] {
             evidence.extend(list(key).iter().map(|json| {
-                let object = Object::parse(json.get().as_bytes());
+                let object = View::parse(json.get());
                 object.map_or_else(|| json.get().to_owned(), |object| of(self, &object))
             }));
         }
@@ -39,7 +39,7 @@ impl<'a> Scene<'a> {
     }
 
     /// What all types begin with. Where Defender has no value, Graph has one only if the two may differ.
-    fn base(&self, name: &str, entity: &Object, roles: &[&str]) -> Fields {
+    fn base(&self, name: &str, entity: &View<'_>, roles: &[&str]) -> Fields {
         let differs = self.variant.behaviour.differs;
         let is_device = name == "device";
         let spelling = self.variant.spelling();
@@ -60,7 +60,7 @@ impl<'a> Scene<'a> {
             .raw("tags", tags)
     }
 
-    fn device(&self, device: &Object) -> String {
+    fn device(&self, device: &View<'_>) -> String {
         let differs = self.variant.behaviour.differs;
         let name: Option<String> = device.get("deviceDnsName");
         let host = name.as_deref().and_then(|name| name.split('.').next()).filter(|_| differs);
@@ -89,7 +89,7 @@ impl<'a> Scene<'a> {
             .close()
     }
 
-    fn entity(&self, entity: &Object) -> String {
+    fn entity(&self, entity: &View<'_>) -> String {
         let raw = |key| entity.raw(key);
         let kind: String = entity.get("entityType").unwrap_or_default();
         match kind.as_str() {
@@ -133,9 +133,9 @@ impl<'a> Scene<'a> {
         }
     }
 
-    fn process(&self, entity: &Object) -> String {
+    fn process(&self, entity: &View<'_>) -> String {
         let raw = |key| entity.raw(key);
-        let nothing = Object::default();
+        let nothing = View::default();
         self.base("process", entity, &[])
             .raw("processId", raw("processId"))
             .raw("parentProcessId", raw("parentProcessId"))
@@ -150,7 +150,7 @@ impl<'a> Scene<'a> {
             .close()
     }
 
-    fn mailbox(&self, entity: &Object) -> String {
+    fn mailbox(&self, entity: &View<'_>) -> String {
         let nothing = self.variant.behaviour.differs.then_some("\"\"");
         self.base("mailbox", entity, &[])
             .raw("primaryAddress", entity.raw("mailboxAddress"))
@@ -160,7 +160,7 @@ impl<'a> Scene<'a> {
             .close()
     }
 
-    fn message(&self, entity: &Object) -> String {
+    fn message(&self, entity: &View<'_>) -> String {
         let sender = |address: Option<&str>| {
             Fields::new().raw("emailAddress", address).nulls(&["displayName", "domainName"]).close()
         };
@@ -183,7 +183,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Only a value belongs to a device.
-    fn registry(&self, entity: &Object) -> String {
+    fn registry(&self, entity: &View<'_>) -> String {
         let raw = |key| entity.raw(key);
         let has_value =
             ["registryValue", "registryValueType", "deviceId"].iter().any(|key| raw(key).is_some());
@@ -204,7 +204,7 @@ impl<'a> Scene<'a> {
     }
 
     /// A type without a documented counterpart keeps its properties.
-    fn other(&self, kind: &str, entity: &Object) -> String {
+    fn other(&self, kind: &str, entity: &View<'_>) -> String {
         let name = camel_case(kind);
         let name = if name.is_empty() { "alert" } else { &name };
         let rest = entity.iter().filter(|(key, _)| !BASE_KEYS.contains(key));
@@ -213,9 +213,9 @@ impl<'a> Scene<'a> {
     }
 }
 
-fn vm_metadata(device: &Object, differs: bool) -> Option<String> {
+fn vm_metadata(device: &View<'_>, differs: bool) -> Option<String> {
     let served = device.raw("vmMetadata")?;
-    let Some(metadata) = Object::parse(served.as_bytes()).filter(|_| differs) else {
+    let Some(metadata) = View::parse(served).filter(|_| differs) else {
         return Some(served.to_owned());
     };
     let fields = Fields::new()
@@ -225,7 +225,7 @@ fn vm_metadata(device: &Object, differs: bool) -> Option<String> {
     Some(fields.close())
 }
 
-fn account(entity: &Object) -> String {
+fn account(entity: &View<'_>) -> String {
     Fields::new()
         .raw("accountName", entity.raw("accountName"))
         .raw("domainName", entity.raw("domainName"))
@@ -238,7 +238,7 @@ fn account(entity: &Object) -> String {
         .close()
 }
 
-fn file(entity: &Object) -> String {
+fn file(entity: &View<'_>) -> String {
     Fields::new()
         .raw("sha1", entity.raw("sha1"))
         .raw("sha256", entity.raw("sha256"))

@@ -3,14 +3,13 @@
 use chrono::TimeDelta;
 
 use super::enums::{camel_case, plain, severity};
-use super::fields::{Fields, map_objects, text};
+use super::fields::{Fields, View, map_objects, text};
 use super::render_evidence::Scene;
 use super::rendered::Variant;
-use crate::json::Object;
 use crate::time;
 
 /// The incident without alerts and without its closing brace, in the order of the wire.
-pub(super) fn head(incident: &Object, variant: &Variant) -> String {
+pub(super) fn head(incident: &View<'_>, variant: &Variant) -> String {
     let id = digits(incident.raw("incidentId"));
     let seed = variant.seed(&id);
     let spelling = variant.spelling();
@@ -58,7 +57,7 @@ pub(super) fn head(incident: &Object, variant: &Variant) -> String {
 }
 
 /// In reality both APIs may link differently to the same page.
-fn portal_link(incident: &Object, id: &str, variant: &Variant) -> String {
+fn portal_link(incident: &View<'_>, id: &str, variant: &Variant) -> String {
     match incident.raw("incidentUri") {
         Some(uri) if !variant.behaviour.differs => uri.to_owned(),
         _ => text(format!(
@@ -68,7 +67,7 @@ fn portal_link(incident: &Object, id: &str, variant: &Variant) -> String {
     }
 }
 
-fn created(incident: &Object, variant: &Variant) -> Option<String> {
+fn created(incident: &View<'_>, variant: &Variant) -> Option<String> {
     let json = incident.raw("createdTime")?;
     let later = TimeDelta::seconds(variant.behaviour.created_later_s);
     let parsed = serde_json::from_str::<String>(json).ok().and_then(|text| time::parse(&text));
@@ -86,13 +85,13 @@ fn system_tags(seed: u64) -> &'static [&'static str] {
     }
 }
 
-fn description(incident: &Object, seed: u64) -> Option<String> {
+fn description(incident: &View<'_>, seed: u64) -> Option<String> {
     let name: String = incident.get("incidentName")?;
     seed.is_multiple_of(2)
         .then(|| text(format!("Microsoft Defender correlated alerts about: {name}")))
 }
 
-fn comments(incident: &Object, differs: bool) -> Option<String> {
+fn comments(incident: &View<'_>, differs: bool) -> Option<String> {
     map_objects(incident.raw("comments"), |comment| {
         let mut author = comment.raw("createdBy").map(str::to_owned);
         if differs && let Some(name) = comment.get::<String>("createdBy") {
@@ -140,13 +139,13 @@ pub(super) struct Parent<'a> {
 }
 
 impl<'a> Parent<'a> {
-    pub(super) fn new(incident: &Object, variant: &'a Variant) -> Self {
+    pub(super) fn new(incident: &View<'_>, variant: &'a Variant) -> Self {
         let id = digits(incident.raw("incidentId"));
         Self { link: portal_link(incident, &id, variant), id, variant }
     }
 
     /// The alert at that place of the incident.
-    pub(super) fn alert(&self, alert: &Object, place: usize) -> String {
+    pub(super) fn alert(&self, alert: &View<'_>, place: usize) -> String {
         let (variant, spelling) = (self.variant, self.variant.spelling());
         let mut id: String = alert.get("alertId").unwrap_or_default();
         let provider_id = (variant.behaviour.differs && id.is_char_boundary(2) && id.len() > 2)

@@ -1,13 +1,12 @@
 //! An incident as Graph serves it, ready to be put into an answer.
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::behaviour::GraphBehaviour;
 use super::enums::Spelling;
+use super::fields::View;
 use super::{fields, render_incident};
-use crate::json::Object;
 use crate::random::{mix, seed_of};
 use crate::store::{Form, Incident};
 
@@ -53,7 +52,7 @@ impl Rendered {
     }
 
     fn new(incident: &Incident, variant: &Variant) -> Self {
-        let Some(object) = Object::parse(&incident.text) else {
+        let Some(object) = std::str::from_utf8(&incident.text).ok().and_then(View::parse) else {
             let (head, whole) = (incident.text.clone(), Some(incident.text.clone()));
             return Self { head, alerts: Vec::new(), whole, is_object: false };
         };
@@ -63,7 +62,7 @@ impl Rendered {
         }
     }
 
-    fn as_served(object: &Object, text: &Bytes) -> Self {
+    fn as_served(object: &View<'_>, text: &Bytes) -> Self {
         let head = object.iter().filter(|(key, _)| *key != "alerts");
         let head = head.fold(fields::Fields::new(), |head, (key, json)| head.raw(key, Some(json)));
         let alerts = object.raw("alerts").and_then(fields::elements).unwrap_or_default();
@@ -72,10 +71,10 @@ impl Rendered {
         Self { head, alerts, whole: Some(text.clone()), is_object: true }
     }
 
-    fn converted(object: &Object, variant: &Variant) -> Self {
+    fn converted(object: &View<'_>, variant: &Variant) -> Self {
         let head = render_incident::head(object, variant);
-        let alerts = match object.get::<Box<RawValue>>("alerts") {
-            Some(json) => fields::elements(json.get()),
+        let alerts = match object.iter().find(|(key, _)| *key == "alerts") {
+            Some((_, json)) => fields::elements(json),
             None => Some(Vec::new()),
         };
         let Some(alerts) = alerts else {
@@ -86,7 +85,7 @@ impl Rendered {
         };
         let incident = render_incident::Parent::new(object, variant);
         let alerts = alerts.iter().enumerate().map(|(place, alert)| {
-            let text = match Object::parse(alert.get().as_bytes()) {
+            let text = match View::parse(alert.get()) {
                 Some(alert) => incident.alert(&alert, place),
                 None => alert.get().to_owned(),
             };

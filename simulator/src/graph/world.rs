@@ -71,6 +71,19 @@ impl World {
         }
     }
 
+    /// Renders every incident and indexes every alert now, so that a measurement does not find the first requests slow.
+    /// Takes some 17 KB an incident.
+    pub fn prepare_graph(&self, tenant: Uuid) {
+        self.with(tenant, |tenant| {
+            let (id, behaviour) = (tenant.spec.id, tenant.spec.graph);
+            let variant = Variant { tenant: id, behaviour, asks_for_new_members: true };
+            for (_, incident) in tenant.store.iter() {
+                Rendered::of(incident, &variant);
+            }
+            tenant.store.alert_index();
+        });
+    }
+
     /// The newest version of every incident that Graph shows and that is JSON, by id, with its alerts and with the names
     /// of new enum members.
     pub fn graph_truth(&self, tenant: Uuid) -> Vec<Value> {

@@ -190,6 +190,7 @@ async fn alert_list_shows_alerts_newer_than_incidents() {
 #[tokio::test]
 async fn graph_lists_move_while_they_churn() {
     let (simulator, client) = with_graph(20, GraphBehaviour::default()).await;
+    simulator.world().prepare_graph(TENANT);
     simulator.world().churn(TENANT, 3);
     let before = simulator.world().graph_truth(TENANT);
     assert_eq!(client.rows(&format!("{INCIDENTS}?$expand=alerts")).await.len(), 20);
