@@ -40,12 +40,6 @@ impl Object {
         serde_json::from_str(value.get()).ok()
     }
 
-    /// The key's value as JSON text; `None` if it is missing or null.
-    pub(super) fn raw(&self, key: &str) -> Option<&str> {
-        let (_, value) = self.0.iter().find(|(name, _)| name == key)?;
-        Some(value.get()).filter(|json| *json != "null")
-    }
-
     /// Keys and values, in their order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.get()))
