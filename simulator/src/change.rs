@@ -120,7 +120,7 @@ impl Tenant {
 
     pub(super) fn open(&self, id: i64) -> Option<Object> {
         let incident = self.store.get(id)?;
-        // What only Graph has is served as it was given.
+        // The text of an incident that only Graph has is not changed.
         Object::parse(&incident.text).filter(|_| incident.form == Form::Defender)
     }
 

@@ -174,7 +174,7 @@ fn mail(kind: usize, scene: &Scene<'_>, random: &mut Random) -> Fields {
     let recipient = format!("{}@{}", person(random), scene.domain);
     if kind == 5 {
         return vec![
-            // As real answers write it; the documents have `MailBox`.
+            // As in real responses; the documents have `MailBox`.
             ("entityType", json!("Mailbox")),
             ("userPrincipalName", json!(recipient)),
             ("mailboxDisplayName", json!(recipient.split('@').next())),

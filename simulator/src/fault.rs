@@ -20,7 +20,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// The API that it belongs to; Entra belongs to none.
+    /// The API of this endpoint; `None` for Entra.
     pub fn source(self) -> Option<Source> {
         match self {
             Self::Token => None,

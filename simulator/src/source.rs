@@ -1,6 +1,6 @@
-//! The two APIs and who may read them.
+//! The two APIs and their permissions.
 
-/// An API that shows the tenants' incidents.
+/// An API with the tenants' incidents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
     /// `/api/incidents`, of Microsoft 365 Defender.
@@ -41,15 +41,15 @@ impl Roles {
         Self { defender: self.defender || other.defender, graph: self.graph || other.graph }
     }
 
-    /// As the claim `roles` names them.
+    /// The values for the claim `roles`.
     pub(super) fn names(self) -> Vec<&'static str> {
         let names =
             [(self.defender, "Incident.Read.All"), (self.graph, "SecurityIncident.Read.All")];
         names.into_iter().filter(|(held, _)| *held).map(|(_, name)| name).collect()
     }
 
-    /// What a token for that resource may carry. Where both APIs are served by this one host, the resource names neither
-    /// and the token is good for both.
+    /// The roles that a token for this resource may contain: both if the resource is neither API, because this simulator
+    /// serves both under one host.
     pub(super) fn of_resource(resource: &str) -> Self {
         let host = resource.split("://").last().unwrap_or(resource);
         let host = host.split('/').next().unwrap_or(host);

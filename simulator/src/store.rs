@@ -35,7 +35,7 @@ pub enum Order {
 pub(super) enum Form {
     /// Defender's; Graph serves a conversion.
     Defender,
-    /// Graph's; Defender does not show it.
+    /// Graph's; Defender does not serve it.
     Graph,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Incident {
     pub(super) assigned_to: Option<String>,
     pub(super) text: Bytes,
     pub(super) form: Form,
-    /// As Graph serves it, without and with the names of new enum members; made when first asked for.
+    /// The text for Graph, without and with the names of new enum members; made at the first request.
     pub(super) rendered: [OnceLock<Arc<Rendered>>; 2],
 }
 
@@ -58,7 +58,7 @@ impl Incident {
         Self::in_form(Form::Defender, "createdTime", updated, text)
     }
 
-    /// An incident that only Graph shows.
+    /// An incident that only Graph serves.
     pub(super) fn of_graph(updated: DateTime<Utc>, text: &str) -> Self {
         Self::in_form(Form::Graph, "createdDateTime", updated, text)
     }
@@ -86,7 +86,7 @@ impl Incident {
 pub(super) struct Store {
     incidents: BTreeMap<i64, Incident>,
     by_update: BTreeSet<(DateTime<Utc>, i64)>,
-    /// Kept from the first request for alerts on.
+    /// Made at the first request for alerts.
     alerts: Option<AlertIndex>,
 }
 
@@ -129,7 +129,7 @@ impl Store {
         self.incidents.keys().next_back().copied().unwrap_or(0)
     }
 
-    /// The index of all alerts, which is made now where there is none.
+    /// The index of all alerts; makes it if there is none.
     pub(super) fn alert_index(&mut self) -> &AlertIndex {
         let incidents = &self.incidents;
         self.alerts.get_or_insert_with(|| {
@@ -139,12 +139,12 @@ impl Store {
         })
     }
 
-    /// Graph's texts are made again.
+    /// Discards Graph's texts, which are made again at the next request.
     pub(super) fn forget_renderings(&mut self) {
         self.incidents.values_mut().for_each(|incident| incident.rendered = Default::default());
     }
 
-    /// The incidents of one page, out of those in the closed range of `lastUpdateTime` that are admitted.
+    /// The incidents of one page, out of the admitted ones in the closed range of `lastUpdateTime`.
     pub(super) fn page(
         &self,
         (from, to): (DateTime<Utc>, DateTime<Utc>),

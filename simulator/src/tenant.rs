@@ -39,7 +39,7 @@ pub struct TenantSpec {
     pub token_lifetime_s: u64,
     /// Its faults.
     pub behaviour: Behaviour,
-    /// What is special about its Graph API.
+    /// The deviations of its Graph API.
     pub graph: GraphBehaviour,
 }
 

@@ -41,7 +41,7 @@ struct Inner {
     tokens: Mutex<HashMap<String, Issued>>,
     /// The permissions in the app registration, which a consent grants.
     registered: Mutex<Roles>,
-    /// The status that a retired API answers with.
+    /// The status of a retired API's responses.
     retired: Mutex<HashMap<Source, u16>>,
 }
 

@@ -9,11 +9,11 @@ use super::filter::Range;
 use crate::store::{Form, Incident};
 use crate::time;
 
-/// By time, incident and place in it: the alert's id.
+/// The alert's id by time, incident and position in it.
 #[derive(Debug, Default)]
 pub(crate) struct AlertIndex(BTreeMap<(DateTime<Utc>, i64, usize), String>);
 
-/// Where an alert is.
+/// The position of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) incident: i64,
@@ -43,7 +43,7 @@ impl AlertIndex {
         })
     }
 
-    /// The alert of that id; the case of letters does not count.
+    /// The alert with this id, in upper or lower case.
     pub(super) fn find(&self, alert_id: &str) -> Option<Place> {
         let found = self.0.iter().find(|(_, id)| id.eq_ignore_ascii_case(alert_id));
         found.map(|((updated, incident, alert), _)| Place {

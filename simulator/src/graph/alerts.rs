@@ -54,7 +54,7 @@ fn page(request: &Request<'_>, tenant: Uuid) -> Answer {
     }
 }
 
-/// `None` where an alert of the page spoils it. An order that is ignored leaves the newest first.
+/// `None` if an alert of the page is poisoned. An ignored order means newest first.
 fn rows(request: &Request<'_>, query: &Query, tenant: &mut Tenant) -> Result<Option<Page>, String> {
     let (variant, behaviour) = (request.variant(tenant), tenant.spec.graph);
     let (skip, top, may_link) = query.window(&behaviour)?;
@@ -81,7 +81,7 @@ fn rows(request: &Request<'_>, query: &Query, tenant: &mut Tenant) -> Result<Opt
     Ok(Some(Page { rows, count, may_link, behaviour }))
 }
 
-/// The text of an alert, where Graph shows its incident.
+/// The text of an alert; `None` if Graph does not serve its incident.
 fn alert<'a>(tenant: &'a Tenant, variant: &Variant, place: Place) -> Option<&'a [u8]> {
     let incident = tenant.store.get(place.incident)?;
     if !tenant.shows(Source::Graph, place.incident, incident) {

@@ -1,59 +1,59 @@
-//! How the Graph API of one tenant behaves.
+//! Configured deviations of one tenant's Graph API.
 
-/// What is special about a tenant's Graph API; the default is what the documents and the payloads seen in public say.
+/// Deviations of a tenant's Graph API. The default follows the documents and published payloads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GraphBehaviour {
-    /// What a full page says of the next one.
+    /// The link to the next page in a full page.
     pub next_link: NextLink,
-    /// Where `$skip` ends.
+    /// The limit of `$skip`; `None` for no limit.
     pub skip_ceiling: Option<SkipCeiling>,
-    /// `$orderby` changes nothing: the list comes in the order of the tenant.
+    /// Ignores `$orderby`: lists have the order of the tenant.
     pub ignores_order: bool,
-    /// Lists answer 206 with a `Warning`, and rows are missing.
+    /// Lists have status 206, a `Warning`, and only every other row.
     pub partial: bool,
-    /// New enum members are served as `unknownFutureValue` even where the request asks for their names.
+    /// New enum members are served as `unknownFutureValue` even if the request asks for their names.
     pub ignores_prefer: bool,
-    /// `$expand=alerts` embeds so many alerts and links to the rest.
+    /// The limit of alerts embedded by `$expand=alerts`, followed by a link to the others.
     pub embedded_alerts_max: Option<usize>,
-    /// Alert ids are in upper case, in Graph only.
+    /// Graph's alert ids are in upper case, Defender's are not.
     pub uppercase_alert_ids: bool,
-    /// Incidents were created so many seconds later, in Graph only.
+    /// Graph's time of creation is later than Defender's by this.
     pub created_later_s: i64,
-    /// Values that both APIs have differ as they can differ in reality: portal links, determinations of the other
-    /// vocabulary, display names for comments, values where Defender has none.
+    /// Values differ from Defender's as they can in the real APIs: portal links, determinations of the other vocabulary,
+    /// display names for comments, values that Defender lacks.
     pub differs: bool,
-    /// So many of a hundred incidents have evidence of types that Defender does not know.
+    /// The share of incidents with evidence of types that Defender lacks.
     pub new_evidence_percent: u8,
 }
 
-/// What a full page says of the next one.
+/// The link to the next page in a full page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum NextLink {
-    /// `@odata.nextLink` with `$skip`, whether there is more or not.
+    /// `@odata.nextLink` with `$skip`, even on the last page if it is full.
     #[default]
     Skip,
     /// The same with `$skiptoken`.
     SkipToken,
-    /// Nothing.
+    /// No link.
     Absent,
 }
 
-/// The end of what `$skip` reaches.
+/// The limit of `$skip`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SkipCeiling {
-    /// So many rows of a filter can be reached.
+    /// The number of rows of a filter that can be read.
     pub rows: usize,
-    /// What comes there.
+    /// The response at the limit.
     pub answer: CeilingAnswer,
 }
 
-/// How a list ends at the ceiling.
+/// The response to a request that reaches the ceiling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CeilingAnswer {
-    /// 400 for a `$skip` above it.
+    /// 400 if `$skip` exceeds it.
     BadRequest,
-    /// An empty page without a link for a `$skip` that reaches it.
+    /// An empty page without a link if `$skip` reaches it.
     EmptyPage,
-    /// The page is cut there, without a link.
+    /// A page cut at the ceiling, without a link.
     ShortPage,
 }

@@ -2,10 +2,10 @@
 
 use super::fields::text;
 
-/// Which spellings a request gets.
+/// The spellings for a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spelling {
-    /// Members that the first version of the schema did not have keep their names.
+    /// Members added after the first version of the schema keep their names.
     pub(super) keeps_new_members: bool,
     /// Determinations use the vocabulary of Graph's schema, not the one of the property pages.
     pub(super) by_schema: bool,
@@ -73,7 +73,7 @@ impl Spelling {
         converted(json, convert)
     }
 
-    /// A member that is not among the first ones is hidden unless the request knows how to read it.
+    /// A member added later is hidden unless the request asks for its name.
     fn known(
         self,
         json: Option<&str>,
@@ -98,7 +98,7 @@ pub(super) fn severity(json: Option<&str>) -> Option<String> {
     })
 }
 
-/// An enum that differs in the case of its first letter only.
+/// An enum that differs only in the case of its first letter.
 pub(super) fn plain(json: Option<&str>) -> Option<String> {
     converted(json, camel_case)
 }
@@ -136,7 +136,7 @@ fn detection_source(value: &str) -> String {
     member.to_owned()
 }
 
-/// Strings are converted; null and what is no string stay.
+/// Converts strings; null and other values are unchanged.
 fn converted(json: Option<&str>, convert: impl Fn(&str) -> String) -> Option<String> {
     let json = json?;
     match serde_json::from_str::<String>(json) {
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn new_members_are_hidden_without_the_header() {
+    fn new_enum_members_are_hidden_without_prefer() {
         let spelling = |keeps_new_members| Spelling { keeps_new_members, by_schema: false };
         let (known, new) = (Some("\"AADIdentityProtection\""), Some("\"MicrosoftSentinel\""));
         assert_eq!(
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exceptions_of_the_spelling_are_known() {
+    fn irregular_enum_spellings_are_converted() {
         let spelling = Spelling { keeps_new_members: true, by_schema: true };
         let determination = |text| spelling.determination(Some(text));
         assert_eq!(determination("\"NotAvailable\"").as_deref(), Some("\"unknown\""));

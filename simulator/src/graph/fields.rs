@@ -1,4 +1,4 @@
-//! Writes JSON objects from values that are JSON text already.
+//! Writes JSON objects from values that are JSON text.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,7 +17,7 @@ impl Fields {
         Self(text)
     }
 
-    /// A value that is JSON text; null where there is none.
+    /// A value that is JSON text; null for `None`.
     pub(super) fn raw(mut self, name: &str, json: Option<&str>) -> Self {
         if self.0.len() > 1 {
             self.0.push(',');
@@ -113,7 +113,7 @@ pub(super) fn elements(json: &str) -> Option<Vec<&RawValue>> {
     serde_json::from_str(json).ok()
 }
 
-/// The array with its objects rendered; what is no array or no object stays as it is.
+/// The array with its objects rendered; other elements and other values are unchanged.
 pub(super) fn map_objects(
     json: Option<&str>,
     render: impl Fn(&View<'_>) -> String,

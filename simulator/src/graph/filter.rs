@@ -1,16 +1,16 @@
-//! The part of `$filter` that Graph's incidents and alerts are known to understand.
+//! The part of `$filter` that Graph's incidents and alerts are known to support.
 //!
-//! The grammar is the one of the Defender API; times know `ge gt le lt eq`, everything else `eq` and `ne`.
+//! The grammar is the one of the Defender API; times support `ge gt le lt eq`, other fields `eq` and `ne`.
 
 use chrono::{DateTime, Utc};
 
 use crate::filter::{Operator, TimeField, split};
 use crate::time;
 
-/// The properties of incidents that a filter may name, times aside.
+/// The properties of incidents that a filter may contain, except times.
 pub(super) const OF_INCIDENTS: &[&str] =
     &["assignedTo", "classification", "determination", "severity", "status"];
-/// Those of alerts.
+/// The same of alerts.
 pub(super) const OF_ALERTS: &[&str] =
     &["assignedTo", "classification", "determination", "severity", "status", "serviceSource"];
 
@@ -28,12 +28,12 @@ pub(super) enum Filter {
 pub(super) type Range = (DateTime<Utc>, DateTime<Utc>);
 
 impl Filter {
-    /// The filter that lets everything through.
+    /// The filter without conditions.
     pub(super) fn everything() -> Self {
         Self::All(Vec::new())
     }
 
-    /// Reads a filter; the error is the sentence for the client.
+    /// Parses a filter. The error is the message for the client.
     pub(super) fn parse(text: &str, properties: &[&'static str]) -> Result<Self, String> {
         let mut words = Words { words: split(text)?.into_iter().peekable(), properties };
         let filter = words.any()?;
@@ -43,7 +43,7 @@ impl Filter {
         }
     }
 
-    /// Whether a row passes, by its times and its texts.
+    /// Whether a row with these times and texts matches.
     pub(super) fn admits(
         &self,
         times: &dyn Fn(TimeField) -> DateTime<Utc>,
@@ -145,7 +145,7 @@ fn on_text(property: &'static str, operator: &str, literal: &str) -> Result<Filt
         None if literal == "null" => None,
         None => return Err(format!("'{literal}' is not a quoted string.")),
     };
-    // Enum members begin with a small letter; the service refuses the others.
+    // Enum members begin with a lower-case letter; the service rejects others.
     let starts_large = literal.as_ref().is_some_and(|text| text.starts_with(char::is_uppercase));
     if starts_large && property != "assignedTo" {
         return Err(format!(
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn alternatives_null_and_ne_are_understood() {
+    fn filter_supports_alternatives_null_and_ne() {
         let open = "(status eq 'active' or status eq 'inProgress') and createdDateTime ge 1970-01-01T00:00:00Z";
         assert!(admits(open, Some("inProgress")));
         assert!(!admits(open, Some("resolved")));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_that_graph_refuses_are_refused() {
+    fn unsupported_filter_is_rejected() {
         for text in [
             "status eq 'Active'",
             "status gt 'active'",
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn both_bounds_of_a_window_narrow_the_range() {
+    fn both_window_bounds_narrow_the_range() {
         let (from, to) = ("2024-01-02T00:00:00.1234567Z", "2024-01-03T00:00:00Z");
         let text = format!("lastUpdateDateTime ge {from} and lastUpdateDateTime lt {to}");
         let filter = Filter::parse(&text, OF_INCIDENTS).unwrap();

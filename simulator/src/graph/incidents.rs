@@ -68,7 +68,7 @@ fn page(request: &Request<'_>, tenant: Uuid) -> Answer {
     }
 }
 
-/// `None` where an incident of the page spoils it.
+/// `None` if an incident of the page is poisoned.
 fn rows(request: &Request<'_>, query: &Query, tenant: &mut Tenant) -> Result<Option<Page>, String> {
     let (variant, behaviour) = (request.variant(tenant), tenant.spec.graph);
     let (skip, top, may_link) = query.window(&behaviour)?;
@@ -116,7 +116,7 @@ fn row(
     }
 }
 
-/// Times and the status are known without opening the text.
+/// Times and status are available without parsing the text.
 fn matches(filter: &Filter, incident: &Incident, variant: &Variant) -> bool {
     let times = |field| match field {
         TimeField::LastUpdate => incident.updated,
@@ -136,7 +136,7 @@ fn matches(filter: &Filter, incident: &Incident, variant: &Variant) -> bool {
     filter.admits(&times, &texts)
 }
 
-/// Whether the answer shows alerts decides what a poison spoils.
+/// The effect of a poison depends on whether the response contains alerts.
 fn find<T>(
     request: &Request<'_>,
     tenant: Uuid,
@@ -199,7 +199,7 @@ fn alerts_of(request: &Request<'_>, tenant: Uuid, id: &str) -> Answer {
     }
 }
 
-/// Alerts are opened only for filters that look into them.
+/// Parses alerts only for filters on their fields.
 pub(super) fn alert_matches(filter: &Filter, alert: &[u8]) -> bool {
     if *filter == Filter::everything() {
         return true;

@@ -1,4 +1,4 @@
-//! `/v1.0/security`: the Graph API over the same tenants that the Defender API shows.
+//! `/v1.0/security`: the Graph API over the same tenants as the Defender API.
 
 mod alert_index;
 mod alerts;
@@ -45,7 +45,7 @@ pub(super) fn routes() -> Router<Service> {
 
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("client-request-id");
 
-/// A request that is about to be answered.
+/// A request without a response.
 struct Request<'a> {
     service: &'a Service,
     headers: &'a HeaderMap,
@@ -57,8 +57,8 @@ impl<'a> Request<'a> {
         Self { service, headers, query: query.unwrap_or_default() }
     }
 
-    /// Answers with `normal` unless the caller may not ask, or a script says otherwise. The path stands in the log for
-    /// what is no list.
+    /// Responds with `normal`, except to a caller without permission or if a reply is scripted. The log has the path of
+    /// requests that are not for a list.
     async fn answer(
         &self,
         endpoint: Endpoint,
@@ -83,7 +83,7 @@ impl<'a> Request<'a> {
         self.service.serve(issued.tenant, endpoint, logged, self.headers, answer).await
     }
 
-    /// The token is looked up again, as a delayed request may outlive it.
+    /// Looks the token up again, because it may have expired during a delayed request.
     fn admit(&self, endpoint: Endpoint) -> Result<(), Answer> {
         if let Some(status) = self.service.world.retired(Source::Graph) {
             return Err(self.refusal(status, "Gone", "This API was retired."));
@@ -115,7 +115,7 @@ impl<'a> Request<'a> {
         Answer::new(status, graph_error(code, message, client_request_id(self.headers)))
     }
 
-    /// A query that Graph itself refuses: its code is empty.
+    /// The rejection of a query by Graph itself, whose code is empty.
     fn invalid(&self, reason: &str) -> Answer {
         let text = format!("The query specified in the URI is not valid. {reason}");
         self.refusal(400, "", &text)
@@ -125,12 +125,12 @@ impl<'a> Request<'a> {
         self.refusal(404, "NotFound", "The requested resource was not found.")
     }
 
-    /// What the service says when it cannot put an answer together.
+    /// The service's reply when it cannot assemble a response.
     fn poisoned(&self) -> Answer {
         self.refusal(500, "InternalServerError", "")
     }
 
-    /// The headers that a ticket needs.
+    /// Adds the headers that a support request needs.
     fn named(&self, mut answer: Answer) -> Answer {
         let client = client_request_id(self.headers).unwrap_or(REQUEST_ID);
         answer.headers.extend([
@@ -155,7 +155,7 @@ impl<'a> Request<'a> {
         self.service.base.as_str()
     }
 
-    /// A list answer around its rows.
+    /// The list response with these rows.
     fn page(&self, list: &List, query: &Query, page: Page) -> Answer {
         let context = match (query.expands, &query.select) {
             (true, _) => "security/incidents(alerts())".to_owned(),
@@ -169,7 +169,7 @@ impl<'a> Request<'a> {
         if let Some(count) = page.count {
             head = head.with("@odata.count", count);
         }
-        // A full page has a link, whether there is more or not.
+        // A full page has a link even if it is the last one.
         if page.may_link
             && page.rows.len() == query.top
             && let Some(link) = query.next_link(self.base(), list, page.behaviour.next_link)
@@ -208,7 +208,7 @@ impl<'a> Request<'a> {
         answer
     }
 
-    /// One row with its context in front.
+    /// One row after its context.
     fn entity(&self, context: &str, row: &[u8]) -> Answer {
         let head =
             format!(r#"{{"@odata.context":"{}v1.0/$metadata#{context}/$entity","#, self.base());
@@ -219,7 +219,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The rows of a list answer and what is said of them.
+/// The rows of a list response and their annotations.
 struct Page {
     rows: Vec<Vec<u8>>,
     count: Option<usize>,
@@ -244,7 +244,7 @@ fn json(body: Vec<u8>) -> Answer {
     }
 }
 
-/// 401 as Graph says it.
+/// Graph's 401.
 pub(super) fn unauthorized(request: &HeaderMap) -> Answer {
     let text = "Lifetime validation failed, the token is expired.";
     Answer::new(401, graph_error("InvalidAuthenticationToken", text, client_request_id(request)))

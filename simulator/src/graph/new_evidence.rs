@@ -1,11 +1,11 @@
-//! Evidence of types that the Defender API does not know.
+//! Evidence of types that the Defender API lacks.
 
 use serde_json::{Value, json};
 
 use super::fields::text;
 use super::rendered::Variant;
 
-/// For the share of incidents that the tenant asks for, two of the types in turn; nothing for the others.
+/// Two of the types in turn, for the configured share of incidents; nothing for the others.
 pub(super) fn of(variant: &Variant, incident_id: &str, created: Option<&str>) -> Vec<String> {
     let seed = variant.seed(incident_id);
     if seed % 100 >= u64::from(variant.behaviour.new_evidence_percent) {

@@ -7,9 +7,9 @@ use super::filter::{Filter, OF_ALERTS, OF_INCIDENTS};
 use crate::json::Object;
 use crate::store::Order;
 
-/// A list of Graph and what it takes.
+/// A list of Graph and its options.
 pub(super) struct List {
-    /// Below the host.
+    /// The path below the host.
     pub(super) path: String,
     top_default: usize,
     top_max: usize,
@@ -44,7 +44,7 @@ impl List {
     }
 }
 
-/// What a request asks for.
+/// The query options of a request.
 pub(super) struct Query {
     pub(super) filter: Filter,
     /// `None` leaves the order to the service.
@@ -54,14 +54,14 @@ pub(super) struct Query {
     pub(super) counts: bool,
     pub(super) expands: bool,
     pub(super) select: Option<Vec<String>>,
-    /// As they came, `$skip` and `$skiptoken` aside.
+    /// All received options except `$skip` and `$skiptoken`.
     options: Vec<(String, String)>,
 }
 
 const SKIP_TOKEN: &str = "page-";
 
 impl Query {
-    /// The error is the sentence for the client.
+    /// The error is the message for the client.
     pub(super) fn parse(text: &str, list: &List) -> Result<Self, String> {
         let mut query = Self {
             filter: Filter::everything(),
@@ -111,7 +111,7 @@ impl Query {
         Ok(())
     }
 
-    /// How many rows are skipped and taken, and whether a link may follow.
+    /// The numbers of rows to skip and to take, and whether a link may follow.
     pub(super) fn window(
         &self,
         behaviour: &GraphBehaviour,
@@ -131,7 +131,7 @@ impl Query {
         }
     }
 
-    /// The link to the next page: the same options and another place.
+    /// The link to the next page, with the same options and the next position.
     pub(super) fn next_link(&self, base: &str, list: &List, link: NextLink) -> Option<String> {
         let next = self.skip + self.top;
         let mut query = form_urlencoded::Serializer::new(String::new());

@@ -5,13 +5,13 @@ use super::fields::{Fields, View, array, elements, text};
 use super::new_evidence;
 use super::rendered::Variant;
 
-/// What evidence takes from its alert.
+/// The values that evidence takes from its alert.
 pub(super) struct Scene<'a> {
     variant: &'a Variant,
     alert_created: Option<&'a str>,
 }
 
-/// Keys of an entity that stand elsewhere in Graph.
+/// Keys of an entity that Graph has in another place.
 const BASE_KEYS: [&str; 4] = ["entityType", "evidenceCreationTime", "verdict", "remediationStatus"];
 
 impl<'a> Scene<'a> {
@@ -19,7 +19,7 @@ impl<'a> Scene<'a> {
         Self { variant, alert_created }
     }
 
-    /// Devices, then entities, then what only Graph knows.
+    /// Devices, then entities, then evidence that only Graph has.
     pub(super) fn evidence(&self, alert: &View<'_>, incident_id: &str, place: usize) -> String {
         let list = |key| alert.raw(key).and_then(elements).unwrap_or_default();
         let mut evidence = Vec::new();
@@ -38,7 +38,7 @@ impl<'a> Scene<'a> {
         array(&evidence)
     }
 
-    /// What all types begin with. Where Defender has no value, Graph has one only if the two may differ.
+    /// The first keys of all types. Graph has a value that Defender lacks only if the two may differ.
     fn base(&self, name: &str, entity: &View<'_>, roles: &[&str]) -> Fields {
         let differs = self.variant.behaviour.differs;
         let is_device = name == "device";
@@ -182,7 +182,7 @@ impl<'a> Scene<'a> {
             .close()
     }
 
-    /// Only a value belongs to a device.
+    /// Only registry values have a device.
     fn registry(&self, entity: &View<'_>) -> String {
         let raw = |key| entity.raw(key);
         let has_value =

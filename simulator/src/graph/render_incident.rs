@@ -1,4 +1,4 @@
-//! From an incident of the Defender API to the same incident of Graph: the inverse of what the product does.
+//! Converts an incident of the Defender API to Graph's schema, the inverse of the product's conversion.
 
 use chrono::TimeDelta;
 
@@ -8,7 +8,7 @@ use super::render_evidence::Scene;
 use super::rendered::Variant;
 use crate::time;
 
-/// The incident without alerts and without its closing brace, in the order of the wire.
+/// The incident without alerts and without its closing brace, in the order of real responses.
 pub(super) fn head(incident: &View<'_>, variant: &Variant) -> String {
     let id = digits(incident.raw("incidentId"));
     let seed = variant.seed(&id);
@@ -56,7 +56,7 @@ pub(super) fn head(incident: &View<'_>, variant: &Variant) -> String {
         .unclosed()
 }
 
-/// In reality both APIs may link differently to the same page.
+/// The real APIs may have different links to the same page.
 fn portal_link(incident: &View<'_>, id: &str, variant: &Variant) -> String {
     match incident.raw("incidentUri") {
         Some(uri) if !variant.behaviour.differs => uri.to_owned(),
@@ -105,7 +105,7 @@ fn comments(incident: &View<'_>, differs: bool) -> Option<String> {
     })
 }
 
-/// `j.doe@contoso.example` is called `J Doe`.
+/// `J Doe` for `j.doe@contoso.example`.
 fn display_name(principal: &str) -> String {
     let local = principal.split('@').next().unwrap_or(principal);
     let upper = |part: &str| {
@@ -117,12 +117,12 @@ fn display_name(principal: &str) -> String {
     local.split('.').map(upper).collect::<Vec<String>>().join(" ")
 }
 
-/// The id without quotes, whether the text has them or not.
+/// The id without quotes, if there are any.
 fn digits(json: Option<&str>) -> String {
     json.unwrap_or_default().trim_matches('"').to_owned()
 }
 
-/// Numbers become strings; all else stays.
+/// Numbers become strings; other values are unchanged.
 fn quoted(json: &str) -> String {
     if json.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
         format!("\"{json}\"")
@@ -131,7 +131,7 @@ fn quoted(json: &str) -> String {
     }
 }
 
-/// What alerts take from their incident.
+/// The values that alerts take from their incident.
 pub(super) struct Parent<'a> {
     id: String,
     link: String,
@@ -144,7 +144,7 @@ impl<'a> Parent<'a> {
         Self { link: portal_link(incident, &id, variant), id, variant }
     }
 
-    /// The alert at that place of the incident.
+    /// The alert at this position of the incident.
     pub(super) fn alert(&self, alert: &View<'_>, place: usize) -> String {
         let (variant, spelling) = (self.variant, self.variant.spelling());
         let mut id: String = alert.get("alertId").unwrap_or_default();

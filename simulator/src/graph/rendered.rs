@@ -1,4 +1,4 @@
-//! An incident as Graph serves it, ready to be put into an answer.
+//! An incident in Graph's schema, prepared for responses.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use super::{fields, render_incident};
 use crate::random::{mix, seed_of};
 use crate::store::{Form, Incident};
 
-/// What a rendering depends on, the incident aside.
+/// The properties of tenant and request that a rendering depends on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Variant {
     pub(super) tenant: Uuid,
@@ -27,7 +27,7 @@ impl Variant {
         }
     }
 
-    /// A number that belongs to this text of this tenant, for values that Defender does not have.
+    /// A number determined by tenant and text, for values that Defender lacks.
     pub(super) fn seed(&self, text: &str) -> u64 {
         text.bytes().fold(seed_of(self.tenant), |seed, byte| mix(seed ^ u64::from(byte)))
     }
@@ -36,16 +36,16 @@ impl Variant {
 /// The texts of one version of an incident.
 #[derive(Debug)]
 pub(crate) struct Rendered {
-    /// The incident without its alerts and without its closing brace; text that is no object as a whole.
+    /// The incident without its alerts and without its closing brace; the whole text if it is not an object.
     head: Bytes,
     alerts: Vec<Bytes>,
-    /// The incident with alerts, where they are not put together here.
+    /// The incident with alerts, if it cannot be assembled from `head` and `alerts`.
     whole: Option<Bytes>,
     is_object: bool,
 }
 
 impl Rendered {
-    /// The rendering of that variant, made once for each version of an incident.
+    /// The rendering of this variant, made once for each version of an incident.
     pub(super) fn of<'a>(incident: &'a Incident, variant: &Variant) -> &'a Self {
         let place = usize::from(variant.asks_for_new_members);
         incident.rendered[place].get_or_init(|| Self::new(incident, variant).into())
@@ -78,7 +78,7 @@ impl Rendered {
             None => Some(Vec::new()),
         };
         let Some(alerts) = alerts else {
-            // Alerts that are no array are served as they are.
+            // A value of `alerts` that is not an array is served unchanged.
             let whole = format!("{head},\"alerts\":{}}}", object.raw("alerts").unwrap_or("null"));
             let (head, whole) = (head.into(), Some(whole.into()));
             return Self { head, alerts: Vec::new(), whole, is_object: true };
@@ -107,7 +107,7 @@ impl Rendered {
         text
     }
 
-    /// The incident with its alerts, or with the first of them and a link to the others.
+    /// The incident with its alerts, or with the first ones and a link to the others.
     pub(super) fn expanded(&self, id: i64, alerts_max: Option<usize>, base: &str) -> Vec<u8> {
         if let Some(whole) = &self.whole {
             return whole.to_vec();

@@ -1,4 +1,4 @@
-//! What tests do to the Graph API of a tenant.
+//! Methods of tests for the Graph API of a tenant.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -14,7 +14,7 @@ use crate::time;
 use crate::world::World;
 
 impl World {
-    /// Changes how the tenant's Graph API behaves.
+    /// Sets the deviations of the tenant's Graph API.
     pub fn set_graph(&self, tenant: Uuid, behaviour: GraphBehaviour) {
         self.with(tenant, |tenant| {
             tenant.spec.graph = behaviour;
@@ -22,28 +22,28 @@ impl World {
         });
     }
 
-    /// The tenant's admin consents to the permission of that API; tokens that exist do not change.
+    /// Grants the permission of this API, as the tenant's admin does; issued tokens do not change.
     pub fn consent(&self, tenant: Uuid, source: Source) {
         self.with(tenant, |tenant| *tenant.consented.slot(source) = true);
     }
 
-    /// The tenant's admin withdraws the permission of that API; tokens that exist do not change.
+    /// Withdraws the permission of this API, as the tenant's admin does; issued tokens do not change.
     pub fn revoke(&self, tenant: Uuid, source: Source) {
         self.with(tenant, |tenant| *tenant.consented.slot(source) = false);
     }
 
-    /// From now on Graph answers 500 where the incident would be shown with its alerts, or its alerts alone in the list
-    /// of the incident's. Without them it is served.
+    /// Makes every Graph response a 500 if it would contain the incident with its alerts, or the list of its alerts. The
+    /// incident without alerts is served.
     pub fn poison_expansion(&self, tenant: Uuid, id: i64) {
         self.with(tenant, |tenant| tenant.poison.insert(id, Poison::Expansion));
     }
 
-    /// The same, and the list of all alerts answers 500 where it would show one of the incident's.
+    /// Like `poison_expansion`, and every page of all alerts is a 500 if it would contain one of the incident's.
     pub fn poison_alerts(&self, tenant: Uuid, id: i64) {
         self.with(tenant, |tenant| tenant.poison.insert(id, Poison::Alerts));
     }
 
-    /// One API alone shows the incident; `None` makes both show it again.
+    /// Makes only one API serve the incident; `None` makes both serve it again.
     pub fn show_only(&self, tenant: Uuid, id: i64, source: Option<Source>) {
         self.with(tenant, |tenant| match source {
             Some(source) => tenant.shown_only_by.insert(id, source),
@@ -51,14 +51,14 @@ impl World {
         });
     }
 
-    /// Adds or replaces an incident that only Graph shows, and whose text it serves as it is. A request without
+    /// Adds or replaces an incident that only Graph serves, with this text, valid or not. A request without
     /// `$expand=alerts` gets it without `alerts`.
     pub fn add_graph_raw(&self, tenant: Uuid, id: i64, updated: DateTime<Utc>, raw: &str) {
         let incident = Incident::of_graph(updated, raw);
         self.with(tenant, |tenant| tenant.store.put(id, incident));
     }
 
-    /// Serves the incidents of a list answer of Graph, each text as it stands there.
+    /// Adds the incidents of a documented list response of Graph, with unchanged texts.
     pub fn add_graph_sample(&self, tenant: Uuid, json: &str) {
         let list = Object::parse(json.as_bytes()).expect("a list answer is an object");
         for incident in list.objects("value") {
@@ -71,8 +71,8 @@ impl World {
         }
     }
 
-    /// Renders every incident and indexes every alert now, so that a measurement does not find the first requests slow.
-    /// Takes some 17 KB an incident.
+    /// Renders every incident and indexes every alert now, so that the first requests of a measurement are not slower.
+    /// Needs about 17 KB of memory for each incident.
     pub fn prepare_graph(&self, tenant: Uuid) {
         self.with(tenant, |tenant| {
             let (id, behaviour) = (tenant.spec.id, tenant.spec.graph);
@@ -84,7 +84,7 @@ impl World {
         });
     }
 
-    /// The newest version of every incident that Graph shows and that is JSON, by id, with its alerts and with the names
+    /// The current version of every incident that Graph serves and that is JSON, by id, with its alerts and with the names
     /// of new enum members.
     pub fn graph_truth(&self, tenant: Uuid) -> Vec<Value> {
         self.with(tenant, |tenant| {

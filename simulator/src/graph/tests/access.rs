@@ -1,9 +1,9 @@
-//! Who may read what, and when.
+//! Permissions, quotas and scripted replies.
 
 use super::*;
 
 #[tokio::test]
-async fn each_api_wants_its_own_role() {
+async fn each_api_requires_its_own_role() {
     let (simulator, client) = with_graph(1, GraphBehaviour::default()).await;
     simulator.world().revoke(TENANT, Source::Graph);
     assert_eq!(client.graph_status(INCIDENTS).await, 200, "the token is older");
@@ -46,7 +46,7 @@ async fn each_api_wants_its_own_role() {
 }
 
 #[tokio::test]
-async fn resource_of_another_api_gives_no_role() {
+async fn token_for_one_api_is_rejected_by_the_other() {
     let (simulator, client) = with_graph(1, GraphBehaviour::default()).await;
     for (host, statuses) in
         [("graph.microsoft.us", (403, 200)), ("api.security.microsoft.com", (200, 403))]
@@ -66,7 +66,7 @@ async fn resource_of_another_api_gives_no_role() {
 }
 
 #[tokio::test]
-async fn consent_grants_what_the_application_asks_for() {
+async fn consent_grants_only_registered_permissions() {
     let behaviour = Behaviour { consent_missing: true, ..Behaviour::default() };
     let simulator = start(Encoding::Identity, TenantSpec { behaviour, ..spec(1) }).await;
     let http = incident_sync::http_client::client();
@@ -92,7 +92,7 @@ async fn consent_grants_what_the_application_asks_for() {
 }
 
 #[tokio::test]
-async fn quotas_of_the_two_apis_are_apart() {
+async fn graph_and_defender_count_calls_separately() {
     let spec = TenantSpec { calls_per_minute: 1, graph_calls_per_minute: 2, ..spec(1) };
     let simulator = start(Encoding::Identity, spec).await;
     let client = Client::new(&simulator).await;
@@ -110,7 +110,7 @@ async fn quotas_of_the_two_apis_are_apart() {
 }
 
 #[tokio::test]
-async fn a_retired_api_refuses_every_tenant() {
+async fn retired_api_fails_while_the_other_works() {
     let (simulator, client) = with_graph(1, GraphBehaviour::default()).await;
     let statuses = async || (client.status("").await, client.graph_status(INCIDENTS).await);
     simulator.world().retire(Source::Defender, Some(410));
@@ -121,7 +121,7 @@ async fn a_retired_api_refuses_every_tenant() {
 }
 
 #[tokio::test]
-async fn one_api_can_lack_an_incident() {
+async fn incident_of_one_api_is_missing_in_the_other() {
     let (simulator, client) = with_graph(3, GraphBehaviour::default()).await;
     simulator.world().show_only(TENANT, 1, Some(Source::Defender));
     simulator.world().show_only(TENANT, 2, Some(Source::Graph));
@@ -136,7 +136,7 @@ async fn one_api_can_lack_an_incident() {
 }
 
 #[tokio::test]
-async fn scripts_and_hanging_concern_graph_too() {
+async fn graph_follows_scripts_and_hang() {
     let (simulator, client) = with_graph(1, GraphBehaviour::default()).await;
     let world = simulator.world();
     world.script(TENANT, Endpoint::GraphAlerts, vec![ScriptedReply::graph(503, "Busy")]);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn top_over_limit_gets_the_documented_refusal() {
+async fn top_over_limit_gets_documented_error() {
     let (_simulator, client) = with_graph(1, GraphBehaviour::default()).await;
     let sample = include_str!("../../../../tests/data/graph_error_top_limit_exceeded.json");
     let mut sample: Value = serde_json::from_str(sample).unwrap();
@@ -20,7 +20,7 @@ async fn top_over_limit_gets_the_documented_refusal() {
 }
 
 #[tokio::test]
-async fn full_pages_link_to_the_next() {
+async fn full_page_links_to_next_unless_disabled() {
     let (simulator, client) = with_graph(20, GraphBehaviour::default()).await;
     for next_link in [NextLink::Skip, NextLink::SkipToken] {
         let graph = GraphBehaviour { next_link, ..GraphBehaviour::default() };
@@ -47,7 +47,7 @@ async fn full_pages_link_to_the_next() {
 }
 
 #[tokio::test]
-async fn windows_statuses_and_counts_are_answered() {
+async fn list_follows_filter_count_and_select() {
     let (simulator, client) = with_graph(30, GraphBehaviour::default()).await;
     simulator.world().advance(Duration::from_secs(60));
     assert!(simulator.world().resolve(TENANT, 7));
@@ -70,7 +70,7 @@ async fn windows_statuses_and_counts_are_answered() {
 }
 
 #[tokio::test]
-async fn a_single_incident_and_its_alerts_are_served() {
+async fn single_incident_and_alert_match_the_list() {
     let (simulator, client) = with_graph(2, GraphBehaviour::default()).await;
     let alone = client.list(&format!("{INCIDENTS}/2")).await;
     assert_eq!((alone["id"].as_str(), &alone["alerts"]), (Some("2"), &Value::Null));
@@ -99,7 +99,7 @@ async fn a_single_incident_and_its_alerts_are_served() {
 }
 
 #[tokio::test]
-async fn skip_ceiling_ends_lists_in_three_ways() {
+async fn list_ends_at_skip_ceiling_as_configured() {
     let (simulator, client) = with_graph(30, GraphBehaviour::default()).await;
     let lengths = async |answer| {
         let skip_ceiling = Some(SkipCeiling { rows: 15, answer });
@@ -121,7 +121,7 @@ async fn skip_ceiling_ends_lists_in_three_ways() {
 }
 
 #[tokio::test]
-async fn ignored_order_leaves_the_tenants_order() {
+async fn ignored_orderby_keeps_tenant_order() {
     let graph = GraphBehaviour { ignores_order: true, ..GraphBehaviour::default() };
     let spec = TenantSpec { graph, order: Order::ByIdDescending, ..spec(20) };
     let simulator = start(Encoding::Identity, spec).await;
@@ -134,7 +134,7 @@ async fn ignored_order_leaves_the_tenants_order() {
 }
 
 #[tokio::test]
-async fn partial_answer_lacks_rows_and_warns() {
+async fn partial_list_lacks_rows_and_has_warning() {
     let graph = GraphBehaviour { partial: true, ..GraphBehaviour::default() };
     let (_simulator, client) = with_graph(10, graph).await;
     let response = client.graph(INCIDENTS).await;
@@ -144,7 +144,7 @@ async fn partial_answer_lacks_rows_and_warns() {
 }
 
 #[tokio::test]
-async fn expansion_poison_spares_what_shows_no_alerts() {
+async fn poisoned_alerts_fail_only_responses_with_them() {
     let (simulator, client) = with_graph(10, GraphBehaviour::default()).await;
     let status = async |path: &str| client.graph_status(&format!("v1.0/security/{path}")).await;
     let paths =
@@ -170,7 +170,7 @@ async fn expansion_poison_spares_what_shows_no_alerts() {
 }
 
 #[tokio::test]
-async fn alert_list_shows_alerts_newer_than_incidents() {
+async fn alert_list_has_alert_newer_than_its_incident() {
     let (simulator, client) = with_graph(30, GraphBehaviour::default()).await;
     let all = "v1.0/security/alerts_v2?$top=1000&$orderby=lastUpdateDateTime asc&$count=true";
     let page = client.list(all).await;
@@ -188,7 +188,7 @@ async fn alert_list_shows_alerts_newer_than_incidents() {
 }
 
 #[tokio::test]
-async fn graph_lists_move_while_they_churn() {
+async fn graph_list_changes_during_churn() {
     let (simulator, client) = with_graph(20, GraphBehaviour::default()).await;
     simulator.world().prepare_graph(TENANT);
     simulator.world().churn(TENANT, 3);

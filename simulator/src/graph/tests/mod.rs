@@ -1,4 +1,4 @@
-//! The Graph API as its clients see it.
+//! The Graph API over HTTP.
 
 mod access;
 mod lists;

@@ -1,9 +1,9 @@
-//! What the documents of Graph look like.
+//! Content of Graph's incidents and alerts.
 
 use super::*;
 
 #[tokio::test]
-async fn both_apis_show_the_same_incidents() {
+async fn graph_and_defender_serve_the_same_incidents() {
     let (simulator, client) = with_graph(120, GraphBehaviour::default()).await;
     let mut shown = BTreeMap::new();
     for skip in [0, 50, 100] {
@@ -49,7 +49,7 @@ async fn both_apis_show_the_same_incidents() {
     assert_eq!((shown.len(), alerts, entities), (120, 360, 1440));
 }
 
-/// What a reader recognises an entity by, wherever it stands; enums, times of the whole and Graph's own keys aside.
+/// All texts that identify an entity, at any depth; without enums, times and Graph's own keys.
 fn texts(entity: &Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     collect(entity, &mut found);
@@ -72,7 +72,7 @@ fn collect(value: &Value, found: &mut BTreeSet<String>) {
 }
 
 #[tokio::test]
-async fn rendered_keys_are_those_of_the_samples() {
+async fn rendered_keys_match_documented_samples() {
     let types = include_str!("../../../../tests/data/graph_docs_evidence_types.json");
     let types: Value = serde_json::from_str(types).unwrap();
     let types: BTreeMap<_, _> =
@@ -100,7 +100,7 @@ async fn rendered_keys_are_those_of_the_samples() {
 }
 
 #[tokio::test]
-async fn new_members_need_the_prefer_header() {
+async fn new_enum_members_require_prefer_header() {
     let (simulator, client) = with_graph(20, GraphBehaviour::default()).await;
     let url = client.url.join(&format!("{INCIDENTS}?$expand=alerts")).unwrap();
     let without = client.http.get(url).bearer_auth(&client.token).send().await.unwrap();
@@ -117,7 +117,7 @@ async fn new_members_need_the_prefer_header() {
 }
 
 #[tokio::test]
-async fn samples_are_served_as_they_stand() {
+async fn documented_graph_sample_is_served_unchanged() {
     for sample in [
         WIRE,
         include_str!("../../../../tests/data/graph_docs_list_incidents_example1.json"),
@@ -139,12 +139,12 @@ async fn samples_are_served_as_they_stand() {
             list(&sample, "value").iter().map(|row| list(row, "alerts").len()).sum();
         assert_eq!(client.rows(ALERTS).await.len(), alerts);
         assert!(simulator.world().truth(TENANT).is_empty());
-        assert_eq!(client.status("/81").await, 404, "Defender does not know them");
+        assert_eq!(client.status("/81").await, 404, "Defender lacks them");
     }
 }
 
 #[tokio::test]
-async fn broken_texts_reach_both_apis() {
+async fn invalid_incident_is_served_by_both_apis() {
     let (simulator, client) = with_graph(0, GraphBehaviour::default()).await;
     let now = simulator.world().now();
     simulator.world().add_raw(TENANT, 1, now, "{\"incidentId\": 1, oops");
@@ -167,7 +167,7 @@ async fn broken_texts_reach_both_apis() {
 }
 
 #[tokio::test]
-async fn identity_can_differ_in_graph_alone() {
+async fn graph_ids_and_times_differ_when_configured() {
     let (simulator, client) = with_graph(2, GraphBehaviour::default()).await;
     let before = client.list(&format!("{INCIDENTS}/1?$expand=alerts")).await;
     simulator.world().set_graph(
@@ -191,7 +191,7 @@ async fn identity_can_differ_in_graph_alone() {
 }
 
 #[tokio::test]
-async fn values_differ_only_where_asked_for() {
+async fn graph_values_differ_only_when_configured() {
     let (simulator, _client) = with_graph(40, GraphBehaviour::default()).await;
     let kinds = |percent, differs| {
         let behaviour =
