@@ -104,9 +104,8 @@ mod armed {
             match self {
                 Self::At(time) => times == time,
                 Self::Percent(percent) => {
-                    let number = (seed ^ times.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-                        .wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                    (number >> 32) % 100 < percent
+                    let seed = seed.rotate_left(32) ^ times;
+                    fastrand::Rng::with_seed(seed).u64(..100) < percent
                 }
             }
         }

@@ -127,7 +127,7 @@ fn number(name: &str, value: &str) -> Result<usize, Answer> {
 /// Selects the page under the tenant's lock and assembles it outside. The list changes afterwards.
 fn page(service: &Service, tenant: Uuid, listing: &Listing) -> Answer {
     let rows = service.world.with(tenant, |tenant| {
-        let mut random = std::mem::take(&mut tenant.author.random);
+        let mut random = tenant.author.random.clone();
         let skip = if tenant.spec.behaviour.ignores_skip { 0 } else { listing.skip };
         let (range, order) = (listing.filter.last_update_range(), tenant.spec.order);
         let admits = |id, incident: &Incident| {

@@ -1,28 +1,29 @@
-//! `SplitMix64`: the same numbers for the same seed on every platform.
+//! The same numbers for the same seed on every platform.
 
+use fastrand::Rng;
 use uuid::Uuid;
 
 /// A seeded source of numbers, unsuitable for secrets.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Random(u64);
+#[derive(Debug, Clone)]
+pub(super) struct Random(Rng);
 
 impl Random {
     pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Rng::with_seed(seed))
     }
 
     pub(super) fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0)
+        self.0.u64(..)
     }
 
     /// A number below `limit`; 0 if the limit is 0.
     pub(super) fn below(&mut self, limit: u64) -> u64 {
-        if limit == 0 { 0 } else { self.number() % limit }
+        if limit == 0 { 0 } else { self.0.u64(..limit) }
     }
 
+    /// An index of a list; 0 if the list is empty.
     pub(super) fn index(&mut self, length: usize) -> usize {
-        usize::try_from(self.below(length as u64)).expect("below a usize")
+        if length == 0 { 0 } else { self.0.usize(..length) }
     }
 
     pub(super) fn chance(&mut self, percent: u64) -> bool {
@@ -35,34 +36,21 @@ impl Random {
 
     /// `length` lower-case hexadecimal digits.
     pub(super) fn hex(&mut self, length: usize) -> String {
-        let mut digits = String::with_capacity(length + 16);
-        while digits.len() < length {
-            digits.push_str(&format!("{:016x}", self.number()));
-        }
-        digits.truncate(length);
-        digits
+        (0..length).map(|_| self.0.digit(16)).collect()
     }
 
     pub(super) fn uuid(&mut self) -> Uuid {
-        uuid::Builder::from_random_bytes(
-            (u128::from(self.number()) << 64 | u128::from(self.number())).to_be_bytes(),
-        )
-        .into_uuid()
+        uuid::Builder::from_random_bytes(self.0.u128(..).to_be_bytes()).into_uuid()
     }
 
     pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            let other = self.index(last + 1);
-            items.swap(last, other);
-        }
+        self.0.shuffle(items);
     }
 }
 
-/// The output function of `SplitMix64`, a good hash of one number.
+/// A good hash of one number.
 pub(super) fn mix(number: u64) -> u64 {
-    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
+    Rng::with_seed(number).u64(..)
 }
 
 /// Folds any identifier into a seed.

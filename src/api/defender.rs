@@ -51,10 +51,12 @@ pub(super) fn refusal(
 
 #[cfg(test)]
 mod tests {
+    use fastrand::Rng;
+
     use super::*;
     use crate::error::Owner;
     use crate::incident::window::Window;
-    use crate::mutate::{Json, Random, each_seed, garbled};
+    use crate::mutate::{Json, each_seed, garbled};
 
     #[test]
     fn request_url_encodes_filter_and_paging() {
@@ -108,8 +110,8 @@ mod tests {
             Json::of(include_str!("../../tests/data/defender_docs_error_resource_not_found.json"));
         let mut read = 0;
         each_seed(1_000, |seed| {
-            let mut random = Random::new(seed);
-            let status = 300 + u16::try_from(random.below(300)).unwrap();
+            let mut random = Rng::with_seed(seed);
+            let status = 300 + u16::try_from(random.usize(..300)).unwrap();
             let body = documented.mutated(&mut random).to_string();
             for body in [&body, &garbled(&body, &mut random)] {
                 let error = refusal(status, body, None, TokenCheck::Valid);

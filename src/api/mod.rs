@@ -263,8 +263,10 @@ fn read_page(
 
 #[cfg(test)]
 mod tests {
+    use fastrand::Rng;
+
     use super::*;
-    use crate::mutate::{Json, Random, each_seed, garbled};
+    use crate::mutate::{Json, each_seed, garbled};
 
     fn base() -> Url {
         "https://api.security.microsoft.com/".parse().unwrap()
@@ -300,7 +302,7 @@ mod tests {
             r#"{"value":[{"incidentId":1}],"@odata.nextLink":"/api/incidents?$skip=100"}"#,
         );
         each_seed(1_000, |seed| {
-            let mut random = Random::new(seed);
+            let mut random = Rng::with_seed(seed);
             let text = page.mutated(&mut random).to_string();
             let garbled = garbled(&text, &mut random);
             for text in [text, garbled] {

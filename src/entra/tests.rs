@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use secrecy::ExposeSecret;
 
 use super::claims::{self, TokenCheck};
@@ -12,7 +13,7 @@ use super::token_reply::{LIFETIME, read_error, read_reply};
 use super::{Tenant, Token, TokenCache};
 use crate::error::SyncError;
 use crate::http_client;
-use crate::mutate::{Json, Random, each_seed, garbled};
+use crate::mutate::{Json, each_seed, garbled};
 use crate::tenant::{Source, TenantId, TokenVersion};
 
 const TENANT: TenantId = TenantId(uuid::Uuid::from_u128(7));
@@ -111,7 +112,7 @@ fn any_token_reply_is_bounded_and_hides_token() {
     ));
     let mut read = 0;
     each_seed(1_000, |seed| {
-        let mut random = Random::new(seed);
+        let mut random = Rng::with_seed(seed);
         let body = reply.mutated(&mut random).to_string();
         for body in [&body, &garbled(&body, &mut random)] {
             match read_reply(body) {
@@ -136,7 +137,7 @@ fn any_token_without_our_tid_is_refused() {
     };
     let mut fine = 0;
     each_seed(1_000, |seed| {
-        let mut random = Random::new(seed);
+        let mut random = Rng::with_seed(seed);
         let body = claims.mutated(&mut random).to_string();
         for body in [&body, &garbled(&body, &mut random)] {
             let token = format!("{}.{}.c2ln", encode("{}"), encode(body));
@@ -158,8 +159,8 @@ fn any_refusal_is_short_and_printable() {
     let documented = Json::of(include_str!("../../tests/data/entra_token_error.json"));
     let mut read = 0;
     each_seed(1_000, |seed| {
-        let mut random = Random::new(seed);
-        let status = 300 + u16::try_from(random.below(300)).unwrap();
+        let mut random = Rng::with_seed(seed);
+        let status = 300 + u16::try_from(random.usize(..300)).unwrap();
         let body = documented.mutated(&mut random).to_string();
         for body in [&body, &garbled(&body, &mut random)] {
             let error = read_error(status, body, None);

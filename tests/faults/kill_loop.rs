@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SubsecRound, Utc};
+use fastrand::Rng;
 use incident_sync::failpoint::NAMES;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -27,18 +28,6 @@ const ORDERS: [Order; 7] = [
 ];
 const KILLS: u64 = 8;
 
-/// `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let number = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (number ^ (number >> 31)) % limit
-    }
-}
-
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -53,7 +42,7 @@ async fn killed_instances_lose_nothing_or_run_ahead() {
     let (server, pool) = site.open_database().await;
 
     let rest = CancellationToken::new();
-    let life = tokio::spawn(live(site.world().clone(), Random(seed), rest.clone()));
+    let life = tokio::spawn(live(site.world().clone(), Rng::with_seed(seed), rest.clone()));
     let mut instances = vec![run(&site, ""), run(&site, "")];
     until("the schema", async || {
         number(&pool, "SELECT count(*) FROM defender.sync_state").await == 7
@@ -62,21 +51,17 @@ async fn killed_instances_lose_nothing_or_run_ahead() {
     let pipeline = tokio::spawn(follow_the_feed(pool.clone(), rest.clone()));
     let sampler =
         tokio::spawn(Sampler::default().watch(pool.clone(), site.world().clone(), rest.clone()));
-    let mut random = Random(!seed);
+    let mut random = Rng::with_seed(!seed);
     let (mut in_a_run, mut at_failpoints, mut is_armed) = (0, 0, false);
     for kill in 1..=kills {
         await_progress(&pool).await;
-        tokio::time::sleep(Duration::from_millis(random.below(400))).await;
+        tokio::time::sleep(Duration::from_millis(random.u64(..400))).await;
         // The armed one is the last that was started; it has a little more time to meet its end by itself.
-        let mut killed = instances.swap_remove(if is_armed {
-            1
-        } else {
-            usize::try_from(random.below(2)).unwrap()
-        });
+        let mut killed = instances.swap_remove(if is_armed { 1 } else { random.usize(..2) });
         at_failpoints += u64::from(is_armed && died_by_itself(&mut killed).await);
         killed.dies();
         in_a_run += u64::from(let_leases_expire(&pool, &[instances[0].pid()]).await > 0);
-        if random.below(3) == 0 {
+        if random.u64(..3) == 0 {
             // As if the survivor had been frozen for longer than its leases last.
             let_leases_expire(&pool, &[]).await;
         }
@@ -148,9 +133,9 @@ fn run(site: &Installation, failpoint: &str) -> Running {
 
 /// One that an instance comes by within a second or so. A migration is made once; a renewal comes after twenty seconds, and
 /// leases are released on SIGTERM.
-fn choose_failpoint(random: &mut Random) -> String {
-    let name = NAMES[usize::try_from(random.below(NAMES.len() as u64 - 2)).unwrap()];
-    let time = if name.starts_with("migration") { 1 } else { 1 + random.below(6) };
+fn choose_failpoint(random: &mut Rng) -> String {
+    let name = NAMES[random.usize(..NAMES.len() - 2)];
+    let time = if name.starts_with("migration") { 1 } else { 1 + random.u64(..6) };
     format!("{name}=kill@{time}")
 }
 
@@ -165,19 +150,19 @@ async fn died_by_itself(armed: &mut Running) -> bool {
 }
 
 /// Incidents appear, change, merge and end, in ways that a poll must see.
-async fn live(world: World, mut random: Random, rest: CancellationToken) {
+async fn live(world: World, mut random: Rng, rest: CancellationToken) {
     let tenants = world.tenants();
     while !rest.is_cancelled() {
-        let tenant = tenants[usize::try_from(random.below(tenants.len() as u64)).unwrap()];
+        let tenant = tenants[random.usize(..tenants.len())];
         let (one, other) =
             (world.update_random(tenant).unwrap(), world.update_random(tenant).unwrap());
-        match random.below(10) {
+        match random.u64(..10) {
             0..3 => drop(world.create(tenant)),
             3 => assert!(world.resolve(tenant, one)),
             4 => drop(world.merge(tenant, one, other)),
             _ => {}
         }
-        tokio::time::sleep(Duration::from_millis(random.below(150))).await;
+        tokio::time::sleep(Duration::from_millis(random.u64(..150))).await;
     }
     for tenant in tenants {
         world.churn_stop(tenant);

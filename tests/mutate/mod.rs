@@ -3,42 +3,16 @@
 //! Everything follows from a seed. A failing one is printed; `FUZZ_SEED=<seed>` with the test's name runs it alone.
 //! `PROPTEST_CASES` says how many are tried.
 
-use std::hash::{BuildHasher, RandomState};
-
+use fastrand::Rng;
 use serde_json::Value;
-
-/// A small seeded source of numbers (`SplitMix64`).
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.number() % limit.max(1) as u64).expect("it is below a usize")
-    }
-
-    pub(crate) fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
-        choices[self.below(choices.len())]
-    }
-}
 
 /// Runs `check` with so many seeds, or as many as `PROPTEST_CASES` says, or with the one of `FUZZ_SEED` alone.
 pub(crate) fn each_seed(cases: u64, mut check: impl FnMut(u64)) {
     if let Some(seed) = variable("FUZZ_SEED") {
         return check(seed);
     }
-    let mut seeds = Random::new(RandomState::new().hash_one("seed"));
     for _ in 0..variable("PROPTEST_CASES").unwrap_or(cases) {
-        let told = Told(seeds.number());
+        let told = Told(fastrand::u64(..));
         check(told.0);
     }
 }
@@ -56,6 +30,10 @@ impl Drop for Told {
             eprintln!("failing seed: run this test again with FUZZ_SEED={}", self.0);
         }
     }
+}
+
+pub(crate) fn pick<'a>(random: &mut Rng, choices: &[&'a str]) -> &'a str {
+    choices[random.usize(..choices.len())]
 }
 
 /// JSON that may say what a parser's tree cannot: keys twice, numbers of any size, escapes that mean nothing.
@@ -175,30 +153,29 @@ const ODD_STRINGS: &[&str] = &[
 ];
 
 /// Something else in the place of a value.
-fn odd_value(random: &mut Random) -> Json {
-    match random.below(14) {
+fn odd_value(random: &mut Rng) -> Json {
+    match random.usize(..14) {
         0 => Json::Scalar("null".to_owned()),
-        1 => Json::Scalar(random.pick(&["true", "false"]).to_owned()),
-        2..=4 => Json::Scalar(random.pick(ODD_NUMBERS).to_owned()),
-        5 | 6 => Json::Scalar(format!("\"{}\"", random.pick(ODD_TIMES))),
+        1 => Json::Scalar(pick(random, &["true", "false"]).to_owned()),
+        2..=4 => Json::Scalar(pick(random, ODD_NUMBERS).to_owned()),
+        5 | 6 => Json::Scalar(format!("\"{}\"", pick(random, ODD_TIMES))),
         7 => Json::List(Vec::new()),
         8 => Json::Object(Vec::new()),
         9 => {
-            let key = format!("\"{}\"", random.pick(ODD_STRINGS));
-            Json::Object(vec![(key, Json::Scalar(random.pick(ODD_NUMBERS).to_owned()))])
+            let key = format!("\"{}\"", pick(random, ODD_STRINGS));
+            Json::Object(vec![(key, Json::Scalar(pick(random, ODD_NUMBERS).to_owned()))])
         }
         10 => {
-            let length = 1 + random.below(20_000);
-            let text: String =
-                (0..length).map(|_| char::from(b'a' + (random.number() % 26) as u8)).collect();
+            let length = 1 + random.usize(..20_000);
+            let text: String = (0..length).map(|_| random.lowercase()).collect();
             Json::Scalar(format!("\"{text}\""))
         }
         11 => {
-            let depth = 1 + random.below(400);
-            let (open, close) = if random.below(2) == 0 { ("[", "]") } else { (r#"{"a":"#, "}") };
+            let depth = 1 + random.usize(..400);
+            let (open, close) = if random.usize(..2) == 0 { ("[", "]") } else { (r#"{"a":"#, "}") };
             Json::Scalar(format!("{}1{}", open.repeat(depth), close.repeat(depth)))
         }
-        _ => Json::Scalar(format!("\"{}\"", random.pick(ODD_STRINGS))),
+        _ => Json::Scalar(format!("\"{}\"", pick(random, ODD_STRINGS))),
     }
 }
 
@@ -228,10 +205,10 @@ impl Json {
     }
 
     /// Any value inside, those near the top as likely as those far down.
-    fn anywhere(&mut self, random: &mut Random) -> &mut Self {
+    fn anywhere(&mut self, random: &mut Rng) -> &mut Self {
         let mut at = self;
-        while at.len() > 0 && random.below(5) > 0 {
-            let inside = random.below(at.len());
+        while at.len() > 0 && random.usize(..5) > 0 {
+            let inside = random.usize(..at.len());
             at = match at {
                 Self::Scalar(_) => unreachable!("a scalar holds nothing"),
                 Self::List(list) => &mut list[inside],
@@ -242,12 +219,12 @@ impl Json {
     }
 
     /// Breaks one thing.
-    pub(crate) fn mutate(&mut self, random: &mut Random) {
+    pub(crate) fn mutate(&mut self, random: &mut Rng) {
         let elsewhere = self.anywhere(random).clone();
         let place = self.anywhere(random);
-        let inside = random.below(place.len());
+        let inside = random.usize(..place.len().max(1));
         let is_empty = place.len() == 0;
-        match (place, random.below(8)) {
+        match (place, random.usize(..8)) {
             (place, 0 | 1) => *place = odd_value(random),
             (place, 2) => *place = elsewhere,
             (place, _) if is_empty => *place = odd_value(random),
@@ -258,10 +235,10 @@ impl Json {
             (Self::Object(object), 3) => drop(object.remove(inside)),
             (Self::Object(object), 4) => object.push((object[inside].0.clone(), odd_value(random))),
             (Self::Object(object), 5) => {
-                object[inside].0 = format!("\"{}\"", random.pick(ODD_STRINGS));
+                object[inside].0 = format!("\"{}\"", pick(random, ODD_STRINGS));
             }
             (Self::Object(object), 6) => {
-                let other = random.below(object.len());
+                let other = random.usize(..object.len());
                 object.swap(inside, other);
             }
             (Self::Object(object), _) => object[inside].1 = odd_value(random),
@@ -269,9 +246,9 @@ impl Json {
     }
 
     /// Breaks up to four things.
-    pub(crate) fn mutated(&self, random: &mut Random) -> Self {
+    pub(crate) fn mutated(&self, random: &mut Rng) -> Self {
         let mut broken = self.clone();
-        for _ in 0..1 + random.below(4) {
+        for _ in 0..1 + random.usize(..4) {
             broken.mutate(random);
         }
         broken
@@ -279,17 +256,17 @@ impl Json {
 }
 
 /// The text with a few bytes lost, changed or cut off; what is no UTF-8 any more is replaced, as for a body.
-pub(crate) fn garbled(text: &str, random: &mut Random) -> String {
+pub(crate) fn garbled(text: &str, random: &mut Rng) -> String {
     let mut bytes = text.as_bytes().to_vec();
-    for _ in 0..1 + random.below(3) {
-        let at = random.below(bytes.len());
-        match random.below(5) {
+    for _ in 0..1 + random.usize(..3) {
+        let at = random.usize(..bytes.len().max(1));
+        match random.usize(..5) {
             _ if bytes.is_empty() => {}
             0 => bytes.truncate(at),
             1 => drop(bytes.remove(at)),
-            2 => bytes.insert(at, (random.number() % 256) as u8),
+            2 => bytes.insert(at, random.u8(..)),
             3 => bytes.splice(at..at, "\u{feff}".bytes()).for_each(drop),
-            _ => bytes[at] = br#"{}[]",:\0e"#[random.below(10)],
+            _ => bytes[at] = br#"{}[]",:\0e"#[random.usize(..10)],
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()

@@ -4,6 +4,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use incident_sync::store::tenants::RemovedTenants;
 use incident_sync::store::{Store, apply_migrations};
 use nix::sys::signal::Signal;
@@ -11,7 +12,6 @@ use sqlx::postgres::{PgConnectOptions, PgListener};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
 
-use crate::mutate::Random;
 use crate::support::postgres::program;
 use crate::support::roles::{log_in, reader, rows, superuser};
 use crate::support::server::OwnServer;
@@ -126,24 +126,24 @@ async fn feed_does_not_skip_a_transaction_begun_later() {
 
 /// Commits most of its transactions; holds each for a while; takes some of it back.
 async fn write(options: PgConnectOptions, writer: u64) {
-    let mut random = Random::new(writer);
+    let mut random = Rng::with_seed(writer);
     let mut connection = connect(&options).await;
     for number in 0..TRANSACTIONS {
-        let tenant = if random.below(2) == 0 { 1 } else { 2 };
+        let tenant = if random.usize(..2) == 0 { 1 } else { 2 };
         let mut transaction = begin(&mut connection, tenant).await;
-        for row in 0..random.below(4) {
+        for row in 0..random.usize(..4) {
             change(&mut transaction, tenant, &format!("{writer}/{number}/{row}")).await;
-            tokio::time::sleep(Duration::from_micros(random.number() % 8000)).await;
+            tokio::time::sleep(Duration::from_micros(random.u64(..8_000))).await;
         }
         let mut part = transaction.begin().await.unwrap();
         change(&mut part, tenant, &format!("{writer}/{number}/part")).await;
-        if random.below(3) == 0 {
+        if random.usize(..3) == 0 {
             part.rollback().await.unwrap();
         } else {
             part.commit().await.unwrap();
         }
         change(&mut transaction, tenant, &format!("{writer}/{number}/last")).await;
-        if random.below(5) == 0 {
+        if random.usize(..5) == 0 {
             transaction.rollback().await.unwrap();
         } else {
             transaction.commit().await.unwrap();
@@ -156,10 +156,10 @@ async fn pipelines_miss_and_double_nothing_while_many_write() {
     let world = World::with(vec![spec(1, 0), spec(2, 0)]).await;
     let scoped = reader(&world, "feed", &[2]).await;
     let written = CancellationToken::new();
-    let follow = async |mut connection: PgConnection, mut random: Random| {
+    let follow = async |mut connection: PgConnection, mut random: Rng| {
         let mut pipeline = Pipeline::default();
         while !written.is_cancelled() {
-            pipeline.read(&mut connection, 1 + random.below(9)).await;
+            pipeline.read(&mut connection, 1 + random.usize(..9)).await;
         }
         (connection, pipeline)
     };
@@ -172,8 +172,11 @@ async fn pipelines_miss_and_double_nothing_while_many_write() {
         written.cancel();
     };
     let all = connect(&world.database).await;
-    let (_, all, some) =
-        tokio::join!(write_all, follow(all, Random::new(98)), follow(scoped, Random::new(99)));
+    let (_, all, some) = tokio::join!(
+        write_all,
+        follow(all, Rng::with_seed(98)),
+        follow(scoped, Rng::with_seed(99))
+    );
     let mut admin = connect(&world.database).await;
     for ((mut connection, mut pipeline), tenants) in [(all, "1, 2"), (some, "2")] {
         let tenants =

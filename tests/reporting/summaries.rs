@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use fastrand::Rng;
 use incident_sync::tenant::TenantId;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::task::JoinHandle;
 
-use crate::mutate::Random;
+use crate::mutate::pick;
 use crate::support::roles::{superuser, texts};
 use crate::support::world::{World, id, spec};
 
@@ -73,20 +74,20 @@ async fn connect(world: &World) -> PgConnection {
 async fn summaries_equal_views_through_random_changes() {
     let world = World::with((1..=4).map(|number| spec(number, 25)).collect()).await;
     let mut connection = connect(&world).await;
-    let mut random = Random::new(7);
+    let mut random = Rng::with_seed(7);
     for round in 0..10 {
         world.good_pass().await;
         for tenant in world.tenants() {
             let service = world.service();
             let (one, other) =
                 (service.update_random(tenant.id.0), service.update_random(tenant.id.0));
-            match (random.below(6), one, other) {
+            match (random.usize(..6), one, other) {
                 (0, _, _) => drop(service.create(tenant.id.0)),
                 (1 | 2, Some(one), _) => assert!(service.resolve(tenant.id.0, one)),
                 (3, Some(one), Some(other)) => drop(service.merge(tenant.id.0, one, other)),
                 _ => {}
             }
-            if random.below(2) == 0 {
+            if random.usize(..2) == 0 {
                 world.store.summarise(tenant.id).await.unwrap();
             }
         }
@@ -103,10 +104,10 @@ async fn summaries_equal_views_through_random_changes() {
 }
 
 /// As retention, a purge and a careless administrator do.
-async fn delete_something(world: &World, random: &mut Random) {
-    let tenant = id(1 + random.below(4) as u128);
-    let table = random.pick(&["incidents", "alerts", "evidence", "alert_devices"]);
-    let rights = match random.below(3) {
+async fn delete_something(world: &World, random: &mut Rng) {
+    let tenant = id(1 + random.usize(..4) as u128);
+    let table = pick(random, &["incidents", "alerts", "evidence", "alert_devices"]);
+    let rights = match random.usize(..3) {
         0 => format!(
             "SET LOCAL ROLE incident_sync_writer; SET LOCAL incident_sync.tenant_id = '{tenant}'; "
         ),

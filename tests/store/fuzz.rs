@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use fastrand::Rng;
 use incident_sync::incident::raw;
 use incident_sync::store::runs::Outcome;
 use serde_json::Value;
 use simulator::{Endpoint, ScriptedReply};
 
-use crate::mutate::{Json, Random, each_seed};
+use crate::mutate::{Json, each_seed};
 use crate::support::world::{World, id};
 
 const SAMPLE: &str = include_str!("../data/defender_docs_list_incidents.json");
@@ -27,7 +28,7 @@ fn good_incidents(world: &World) -> Vec<Value> {
 type Served = BTreeMap<i64, (DateTime<Utc>, String)>;
 
 /// A third as it should be, whose ids are answered too, and the rest broken.
-fn incidents(good: &[Value], random: &mut Random) -> (Served, Vec<i64>) {
+fn incidents(good: &[Value], random: &mut Rng) -> (Served, Vec<i64>) {
     let mut served = BTreeMap::new();
     let mut whole = Vec::new();
     let mut updated: DateTime<Utc> = "2026-11-01T00:00:00Z".parse().unwrap();
@@ -59,7 +60,7 @@ where
 
 async fn broken_incidents_are_stored_or_set_aside(seed: u64) {
     let world = World::of(20).await;
-    let (served, whole) = incidents(&good_incidents(&world), &mut Random::new(seed));
+    let (served, whole) = incidents(&good_incidents(&world), &mut Rng::with_seed(seed));
     for (key, (updated, text)) in &served {
         world.service().add_raw(id(1), *key, *updated, text);
     }

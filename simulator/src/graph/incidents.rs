@@ -74,7 +74,7 @@ fn rows(request: &Request<'_>, query: &Query, tenant: &mut Tenant) -> Result<Opt
     let (skip, top, may_link) = query.window(&behaviour)?;
     let skip = if tenant.spec.behaviour.ignores_skip { 0 } else { skip };
     let order = query.order.filter(|_| !behaviour.ignores_order).unwrap_or(tenant.spec.order);
-    let mut random = std::mem::take(&mut tenant.author.random);
+    let mut random = tenant.author.random.clone();
     let admits = |id, incident: &Incident| {
         tenant.shows(Source::Graph, id, incident) && matches(&query.filter, incident, &variant)
     };

@@ -1,7 +1,9 @@
 //! Files and environments of any content.
 
+use fastrand::Rng;
+
 use super::*;
-use crate::mutate::{Random, each_seed, garbled};
+use crate::mutate::{each_seed, garbled, pick};
 
 /// The sample with every setting active, a secret in every suitable place, and the files that it names.
 fn everything() -> (Etc, String) {
@@ -31,7 +33,7 @@ const SHOWN: [&str; 7] =
     ["name", "labels", "scope", "tenants_dir", "sslrootcert", "embedded_dir", "postgres_bin"];
 
 /// Breaks a few lines. None of the values is valid for every key.
-fn break_lines(text: &str, random: &mut Random) -> String {
+fn break_lines(text: &str, random: &mut Rng) -> String {
     const VALUES: [&str; 30] = [
         "''",
         "'x'",
@@ -65,11 +67,11 @@ fn break_lines(text: &str, random: &mut Random) -> String {
         "\"CANARY\\n\"",
     ];
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    for _ in 0..1 + random.below(4) {
-        let at = random.below(lines.len());
-        let other = random.below(lines.len());
+    for _ in 0..1 + random.usize(..4) {
+        let at = random.usize(..lines.len());
+        let other = random.usize(..lines.len());
         let key = lines[at].split('=').next().unwrap_or_default().to_owned();
-        match random.below(8) {
+        match random.usize(..8) {
             0 => drop(lines.remove(at)),
             1 => lines.insert(at, lines[other].clone()),
             2 => lines.swap(at, other),
@@ -82,7 +84,7 @@ fn break_lines(text: &str, random: &mut Random) -> String {
             5 => lines[at] = lines[at].replace(['"', '\''], ""),
             _ if lines[at].contains('=') => {
                 let content = if SHOWN.contains(&key.trim()) { "" } else { CANARY };
-                lines[at] = format!("{key}= {}", random.pick(&VALUES).replace("CANARY", content));
+                lines[at] = format!("{key}= {}", pick(random, &VALUES).replace("CANARY", content));
             }
             _ => {}
         }
@@ -97,7 +99,7 @@ fn any_file_is_valid_or_rejected_without_secrets() {
     let mut good = 0;
     let mut rejected = 0;
     each_seed(500, |seed| {
-        let mut random = Random::new(seed);
+        let mut random = Rng::with_seed(seed);
         fs::write(&path, break_lines(&text, &mut random)).unwrap();
         let output = match etc.load() {
             Ok(config) => {
@@ -136,11 +138,11 @@ fn any_environment_is_valid_or_rejected_safely() {
         }
     }
     each_seed(300, |seed| {
-        let mut random = Random::new(seed);
+        let mut random = Rng::with_seed(seed);
         let mut environment = Variables::new();
-        for _ in 0..1 + random.below(4) {
-            let key = names[random.below(names.len())].trim_start_matches("__").to_uppercase();
-            let key = if random.below(6) == 0 { garbled(&key, &mut random) } else { key };
+        for _ in 0..1 + random.usize(..4) {
+            let key = names[random.usize(..names.len())].trim_start_matches("__").to_uppercase();
+            let key = if random.usize(..6) == 0 { garbled(&key, &mut random) } else { key };
             let is_shown = SHOWN.iter().any(|shown| key.ends_with(&shown.to_uppercase()));
             let content = if is_shown { "shown" } else { CANARY };
             let values = [
@@ -156,7 +158,8 @@ fn any_environment_is_valid_or_rejected_safely() {
                 "\u{0}",
                 "\n",
             ];
-            environment.insert(format!("INCIDENT_SYNC__{key}"), random.pick(&values).to_owned());
+            environment
+                .insert(format!("INCIDENT_SYNC__{key}"), pick(&mut random, &values).to_owned());
         }
         let output =
             match load_with(Some(&etc.dir.path().join("incident-sync.toml")), None, &environment) {

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 
+use fastrand::Rng;
 use serde_json::value::RawValue;
 
 use super::{key, page_rows};
@@ -7,7 +8,7 @@ use crate::error::SyncError;
 use crate::incident::raw::{RawIncident, elements, newest_of_each};
 use crate::incident::rows::{CommentRow, EvidenceRow, PageRows};
 use crate::incident::text::page::split;
-use crate::mutate::{Json, Random, each_seed};
+use crate::mutate::{Json, each_seed};
 use crate::tenant::TenantId;
 
 const TENANT: TenantId = TenantId(uuid::Uuid::from_u128(1));
@@ -131,13 +132,13 @@ fn any_page_yields_one_row_or_rejection_each() {
     let document = Json::of(include_str!("../../../tests/data/defender_docs_list_incidents.json"));
     let mut stored = 0;
     each_seed(400, |seed| {
-        let mut random = Random::new(seed);
+        let mut random = Rng::with_seed(seed);
         let mut incidents = document.list("value").to_vec();
         for incident in &mut incidents[1..] {
             *incident = incident.mutated(&mut random);
         }
-        incidents.push(incidents[1 + random.below(2)].mutated(&mut random));
-        let at = random.below(incidents.len());
+        incidents.push(incidents[1 + random.usize(..2)].mutated(&mut random));
+        let at = random.usize(..incidents.len());
         incidents.swap(0, at);
         let texts: Vec<String> = incidents.iter().map(Json::to_string).collect();
         let elements = newest_of_each(elements(texts.iter().map(String::as_str)));

@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, Datelike, Utc};
+use fastrand::Rng;
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
@@ -9,7 +10,7 @@ use super::key::head;
 use super::lenient::{Lenient, time};
 use crate::incident::text::page::split;
 use crate::incident::text::storable::storable;
-use crate::mutate::{Json, ODD_TIMES, Random, each_seed, garbled};
+use crate::mutate::{Json, ODD_TIMES, each_seed, garbled};
 
 const FULL: &str = include_str!("../../../tests/data/defender_docs_list_incidents.json");
 
@@ -174,7 +175,7 @@ fn any_broken_page_is_refused_or_read() {
     let document = Json::of(FULL);
     let mut read = 0;
     each_seed(600, |seed| {
-        let mut random = Random::new(seed);
+        let mut random = Rng::with_seed(seed);
         let text = document.mutated(&mut random).to_string();
         read += read_any_page(&text);
         read_any_page(&garbled(&text, &mut random));

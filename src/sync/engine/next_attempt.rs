@@ -36,8 +36,7 @@ pub(crate) fn next_wait(
 /// Between 0 and 1, different for each tenant and attempt, so that tenants that failed together are not tried together.
 fn jitter(claim: &Claim) -> f64 {
     let (high, low) = claim.lease.tenant.0.as_u64_pair();
-    let mixed = (high ^ low ^ claim.lease.fence.unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    f64::from(u32::try_from(mixed >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+    fastrand::Rng::with_seed(high ^ low ^ claim.lease.fence.unsigned_abs()).f64()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use fastrand::Rng;
 
 use super::*;
 use crate::error::{Peer, Retry};
@@ -16,7 +17,7 @@ use crate::incident::paging::simulation::{
 };
 use crate::incident::paging::{Listing, PageSummary};
 use crate::incident::raw::ListedVersion;
-use crate::mutate::{Random, each_seed};
+use crate::mutate::each_seed;
 use crate::store::Lease;
 use crate::store::runs::Outcome;
 use crate::sync::engine::next_wait;
@@ -294,8 +295,8 @@ impl Weather {
         }
     }
 
-    fn of(random: &mut Random) -> Self {
-        let mut rate = |rates: &[usize]| rates[random.below(rates.len())];
+    fn of(random: &mut Rng) -> Self {
+        let mut rate = |rates: &[usize]| rates[random.usize(..rates.len())];
         Self {
             failing_requests: rate(&[0, 3, 20, 50]),
             failing_commits: rate(&[0, 5, 30]),
@@ -316,13 +317,13 @@ struct World {
     database: Database,
     instances: Vec<Instance>,
     weather: Weather,
-    random: Random,
+    random: Rng,
     runs: u64,
     last_failure: Option<SyncError>,
 }
 
 /// What goes wrong with Graph alone.
-fn graph_faults(server: &mut Server, weather: &mut Weather, random: &mut Random) {
+fn graph_faults(server: &mut Server, weather: &mut Weather, random: &mut Rng) {
     server.links = [Links::None, Links::FullPages, Links::ShortPages][random.below(3)];
     server.ceiling =
         [Ceiling::None, Ceiling::Refused, Ceiling::Empty, Ceiling::ShortPage][random.below(4)];
@@ -341,23 +342,26 @@ fn graph_faults(server: &mut Server, weather: &mut Weather, random: &mut Random)
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
+        let mut random = Rng::with_seed(seed);
         let mut weather = Weather::of(&mut random);
-        let order =
-            if random.below(12) == 0 { Order::Random } else { STABLE[random.below(STABLE.len())] };
-        let incidents = [3, 60, 130, 330][random.below(4)] + random.below(20) as i64;
-        let span = [1_000, 60 * MINUTE, 20 * 1_440 * MINUTE][random.below(3)];
-        let lag = [0, 2_000, OVERLAP / 2][random.below(3)];
-        let mut server = Server::new(order, random.number(), incidents, span, lag);
-        server.is_lag_uneven = random.below(2) == 0;
+        let order = if random.usize(..12) == 0 {
+            Order::Random
+        } else {
+            STABLE[random.usize(..STABLE.len())]
+        };
+        let incidents = [3, 60, 130, 330][random.usize(..4)] + random.usize(..20) as i64;
+        let span = [1_000, 60 * MINUTE, 20 * 1_440 * MINUTE][random.usize(..3)];
+        let lag = [0, 2_000, OVERLAP / 2][random.usize(..3)];
+        let mut server = Server::new(order, random.u64(..), incidents, span, lag);
+        server.is_lag_uneven = random.usize(..2) == 0;
         // An open-ended window cannot be read in no order or without deep skips, nor can a hole be left out of one.
         weather.refuses_upper_edge &= order != Order::Random && !weather.refuses_deep_skip;
-        if random.below(4) == 0 && !weather.refuses_upper_edge {
-            server.poison = (0..1 + random.below(2))
-                .map(|_| 1 + random.below(incidents as usize) as i64)
+        if random.usize(..4) == 0 && !weather.refuses_upper_edge {
+            server.poison = (0..1 + random.usize(..2))
+                .map(|_| 1 + random.usize(..incidents as usize) as i64)
                 .collect();
         }
-        let source = SOURCES[random.below(SOURCES.len())];
+        let source = SOURCES[random.usize(..SOURCES.len())];
         if source == Source::Graph {
             graph_faults(&mut server, &mut weather, &mut random);
         }
@@ -377,7 +381,7 @@ impl World {
     }
 
     fn chance(&mut self, percent: usize) -> bool {
-        self.random.below(100) < percent
+        self.random.usize(..100) < percent
     }
 
     fn now(&self) -> i64 {
@@ -386,15 +390,15 @@ impl World {
 
     /// One step of one instance.
     fn step(&mut self) {
-        let pass = [0, 1, 50, 1_000, 1_000, 5_000, 25_000][self.random.below(7)];
+        let pass = [0, 1, 50, 1_000, 1_000, 5_000, 25_000][self.random.usize(..7)];
         self.server.now += pass;
         if self.chance(self.weather.changes) {
-            let changes = 1 + self.random.below(3);
+            let changes = 1 + self.random.usize(..3);
             self.server.churn(changes);
         }
-        let at = self.random.below(INSTANCES);
+        let at = self.random.usize(..INSTANCES);
         if self.chance(self.weather.kills) {
-            let name = self.random.number();
+            let name = self.random.u64(..);
             self.instances[at] = Instance { name, sleeps_until: 0, run: None };
         }
         if self.instances[at].sleeps_until > self.now() {
@@ -402,7 +406,7 @@ impl World {
         }
         if self.chance(self.weather.pauses) {
             self.instances[at].sleeps_until =
-                self.now() + [10, 50, 61, 300][self.random.below(4)] * 1_000;
+                self.now() + [10, 50, 61, 300][self.random.usize(..4)] * 1_000;
         }
         self.go_on(at);
     }
@@ -445,11 +449,11 @@ impl World {
             (RunKind::Manual, SyncMode::Full),
             (
                 RunKind::Manual,
-                SyncMode::Since(time(self.random.below(self.server.now as usize) as i64)),
+                SyncMode::Since(time(self.random.usize(..self.server.now as usize) as i64)),
             ),
         ];
         let choices = [&kinds[..], &others[..]].concat();
-        let (kind, mode) = choices[self.random.below(choices.len())];
+        let (kind, mode) = choices[self.random.usize(..choices.len())];
         self.claim_for(at, kind, mode);
     }
 
@@ -530,9 +534,9 @@ impl World {
     }
 
     fn failure(&mut self) -> SyncError {
-        let peer = [Peer::Entra, Peer::Defender][self.random.below(2)];
-        let seconds = [0, 1, 29, 31, 3_600][self.random.below(5)];
-        match self.random.below(10) {
+        let peer = [Peer::Entra, Peer::Defender][self.random.usize(..2)];
+        let seconds = [0, 1, 29, 31, 3_600][self.random.usize(..5)];
+        match self.random.usize(..10) {
             0 => api(429, Some(seconds)),
             1 => api(503, Some(seconds)),
             2 => api(401, None),
@@ -541,7 +545,7 @@ impl World {
             5 => SyncError::Transport { peer, what: String::new(), fault: None },
             6 => SyncError::ApiReply { api: Source::Defender, what: String::new() },
             7 => SyncError::BodyTooLarge { peer: Peer::Defender, bytes_max: 0 },
-            _ => api([408, 500, 502, 503][self.random.below(4)], None),
+            _ => api([408, 500, 502, 503][self.random.usize(..4)], None),
         }
     }
 
@@ -631,7 +635,7 @@ impl World {
             }
             self.server.now = (self.server.now + 2 * LEASE_TERM).max(self.database.next_attempt);
             self.instances =
-                vec![Instance { name: self.random.number(), sleeps_until: 0, run: None }];
+                vec![Instance { name: self.random.u64(..), sleeps_until: 0, run: None }];
             let kind =
                 if self.database.gaps.is_empty() { RunKind::Poll } else { RunKind::Reconcile };
             self.claim_for(0, kind, SyncMode::Incremental);
