@@ -112,6 +112,12 @@ columns! {
         severity: Text<'a>,
         detection_source: Text<'a>,
         tags: Texts<'a>,
+        description: Text<'a>,
+        summary: Text<'a>,
+        resolving_comment: Text<'a>,
+        last_modified_by: Text<'a>,
+        priority_score: i64,
+        system_tags: Texts<'a>,
     }
 }
 
@@ -149,6 +155,12 @@ columns! {
         actor_name: Text<'a>,
         threat_family_name: Text<'a>,
         mitre_techniques: Texts<'a>,
+        alert_web_url: Text<'a>,
+        recommended_actions: Text<'a>,
+        product_name: Text<'a>,
+        alert_policy_id: Text<'a>,
+        categories: Texts<'a>,
+        system_tags: Texts<'a>,
     }
 }
 
@@ -213,5 +225,6 @@ columns! {
         registry_value_type: Text<'a>,
         registry_value: Text<'a>,
         device_id: Text<'a>,
+        roles: Texts<'a>,
     }
 }

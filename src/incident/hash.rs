@@ -42,6 +42,14 @@ pub fn evidence_hash(
     print.finish()
 }
 
+/// The key of an entity that its columns alone do not tell from others, with the text that does.
+pub fn evidence_hash_with(evidence: &EvidenceColumns<'_>, name: &str, text: &str) -> Hash {
+    let mut print = Fingerprint(Sha256::new());
+    print.columns(evidence);
+    print.text(name, Some(text));
+    print.finish()
+}
+
 fn shorten(digest: &[u8]) -> Hash {
     std::array::from_fn(|at| digest[at])
 }

@@ -6,7 +6,7 @@ use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
 /// Fields that say whose object it is, in the API's spelling and in that of our columns.
-const IDENTITIES: [&str; 8] = [
+const IDENTITIES: [&str; 13] = [
     "userPrincipalName",
     "user_principal_name",
     "userSid",
@@ -15,10 +15,27 @@ const IDENTITIES: [&str; 8] = [
     "aad_user_id",
     "mailboxAddress",
     "mailbox_address",
+    // Graph's
+    "azureAdUserId",
+    "upn",
+    "primaryAddress",
+    "mailboxPrimaryAddress",
+    "emailAddress",
 ];
 const ACCOUNTS: [&str; 2] = ["accountName", "account_name"];
 const DOMAINS: [&str; 2] = ["domainName", "domain_name"];
-const DISPLAY_NAMES: [&str; 2] = ["mailboxDisplayName", "mailbox_display_name"];
+const DISPLAY_NAMES: [&str; 3] = ["mailboxDisplayName", "mailbox_display_name", "displayName"];
+/// Fields in which a person may be called by a display name alone.
+const NAMED_BY_DISPLAY_NAME: [&str; 8] = [
+    "createdBy",
+    "createdByDisplayName",
+    "created_by",
+    "lastModifiedBy",
+    "last_modified_by",
+    "assignedTo",
+    "assigned_to",
+    "displayName",
+];
 
 /// What one entity says of a person.
 #[derive(Debug, Clone, Default, sqlx::FromRow)]
@@ -31,6 +48,8 @@ pub struct PersonIds {
     pub account: Option<String>,
     /// The domain of that account.
     pub domain: Option<String>,
+    /// The name that others see.
+    pub display_name: Option<String>,
 }
 
 /// A person and what stands in their place.
@@ -40,6 +59,8 @@ pub struct Person {
     names: BTreeSet<String>,
     /// Account and domain, in small letters: the account alone may be somebody else's, too.
     accounts: BTreeSet<(String, Option<String>)>,
+    /// Display names, in small letters. They mean the person only as the whole value of a few fields.
+    display_names: BTreeSet<String>,
     anywhere: Regex,
     placeholder: String,
 }
@@ -49,7 +70,10 @@ impl Person {
     pub fn new(upn: &str, known: &[PersonIds], placeholder: String) -> Self {
         let mut names = BTreeSet::from([upn.to_lowercase()]);
         let mut accounts = BTreeSet::new();
-        for PersonIds { sid, object_id, account, domain } in known {
+        let mut display_names = BTreeSet::new();
+        for PersonIds { sid, object_id, account, domain, display_name } in known {
+            let display_name = display_name.as_ref().filter(|name| !name.is_empty());
+            display_names.extend(display_name.map(|name| name.to_lowercase()));
             // Windows' own accounts have short identifiers, which everybody shares.
             let is_own =
                 |sid: &&String| sid.starts_with("S-1-5-21-") || sid.starts_with("S-1-12-1-");
@@ -78,7 +102,7 @@ impl Person {
         let anywhere =
             RegexBuilder::new(&pattern).case_insensitive(true).size_limit(64 << 20).build();
         let anywhere = anywhere.expect("escaped texts are a pattern");
-        Self { names, accounts, anywhere, placeholder }
+        Self { names, accounts, display_names, anywhere, placeholder }
     }
 
     /// Puts the placeholder wherever the value names the person; answers whether it did.
@@ -98,7 +122,8 @@ impl Person {
                 let own = self.own_fields(fields);
                 let mut any = false;
                 for (key, value) in fields.iter_mut() {
-                    if own.contains(&key.as_str()) && value.is_string() {
+                    let is_own = own.contains(&key.as_str()) || self.is_display_name(key, value);
+                    if is_own && value.is_string() {
                         *value = Value::String(self.placeholder.clone());
                         any = true;
                     } else {
@@ -109,6 +134,11 @@ impl Person {
             }
             Value::Null | Value::Bool(_) | Value::Number(_) => false,
         }
+    }
+
+    fn is_display_name(&self, key: &str, value: &Value) -> bool {
+        NAMED_BY_DISPLAY_NAME.contains(&key)
+            && value.as_str().is_some_and(|text| self.display_names.contains(&text.to_lowercase()))
     }
 
     /// Fields of an object whose text means the person only because of the others beside it.
@@ -202,6 +232,7 @@ mod tests {
                 object_id: text(ID),
                 account: text("ann"),
                 domain: text("CORP"),
+                display_name: text("Ann O"),
             },
             PersonIds {
                 sid: text("S-1-5-18"),
@@ -270,6 +301,26 @@ mod tests {
                 json!({"a": [{"user_sid": SID, "account_name": "a.o", "mailbox_display_name": "Ann O", "n": 1}]})
             ),
             json!({"a": [{"user_sid": "erased-1", "account_name": "erased-1", "mailbox_display_name": "erased-1", "n": 1}]})
+        );
+    }
+
+    #[test]
+    fn graph_fields_lose_the_person() {
+        assert_eq!(
+            erased(json!({
+                "last_modified_by": "Ann O", "description": "Ann O called", "summary": "by ann@example.com",
+                "comments": [{"createdByDisplayName": "ann o"}, {"createdByDisplayName": "Bob"}],
+                "userAccount": {"azureAdUserId": ID, "accountName": "a.o", "displayName": "Dr. Ann"},
+                "mailbox": {"primaryAddress": "ann@example.com", "displayName": "A."},
+                "extra": {"userAccount": {"displayName": "Ann O"}}
+            })),
+            json!({
+                "last_modified_by": "erased-1", "description": "Ann O called", "summary": "by erased-1",
+                "comments": [{"createdByDisplayName": "erased-1"}, {"createdByDisplayName": "Bob"}],
+                "userAccount": {"azureAdUserId": "erased-1", "accountName": "erased-1", "displayName": "erased-1"},
+                "mailbox": {"primaryAddress": "erased-1", "displayName": "erased-1"},
+                "extra": {"userAccount": {"displayName": "erased-1"}}
+            })
         );
     }
 

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use crate::incident::decode::key::{self, IncidentKey};
 use crate::incident::hash::{self, Hash};
 use crate::incident::text::storable::storable;
+use crate::tenant::Source;
 
 /// One incident of a page before it is decoded.
 #[derive(Debug)]
@@ -27,11 +28,15 @@ impl<'a> RawIncident<'a> {
     }
 }
 
-/// Looks at each incident of a page just enough to know which one and which version it is.
-pub fn elements<'a>(incidents: impl Iterator<Item = &'a str>) -> Vec<RawIncident<'a>> {
+/// Looks at each incident of a page just enough to know which one and which version it is. The alerts of a list of alerts
+/// are elements too; their ids are no numbers.
+pub fn elements<'a>(
+    source: Source,
+    incidents: impl Iterator<Item = &'a str>,
+) -> Vec<RawIncident<'a>> {
     let element = |raw: &'a str| {
         let text = storable(raw);
-        RawIncident { head: key::head(&text), hash: hash::content_hash(raw), text }
+        RawIncident { head: key::head(source, &text), hash: hash::content_hash(raw), text }
     };
     incidents.map(element).collect()
 }

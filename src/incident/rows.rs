@@ -11,10 +11,14 @@ use crate::incident::columns::{
 };
 use crate::incident::hash::{self, Hash};
 use crate::incident::raw::RawIncident;
+use crate::incident::tenant_check::NamedTenants;
+use crate::tenant::Source;
 
 /// The rows of one page, each table sorted by its key.
 #[derive(Debug, Default)]
 pub struct PageRows<'a> {
+    /// The API that served them. What the other one has in addition stays as it is stored.
+    pub source: Source,
     /// `incidents` and `incident_payloads`.
     pub incidents: Vec<IncidentRow<'a>>,
     /// `alerts`.
@@ -31,6 +35,8 @@ pub struct PageRows<'a> {
     pub rejected: Vec<RejectedRow<'a>>,
     /// Known keys whose value had another type and was left out.
     pub mistyped: Vec<&'static str>,
+    /// Alerts of a list of alerts that belong to no stored incident: they come with their incident.
+    pub waiting_alerts: usize,
 }
 
 /// An incident version.
@@ -115,6 +121,8 @@ pub struct DecodedIncident<'a> {
     pub row: IncidentRow<'a>,
     pub comments: Vec<CommentRow<'a>>,
     pub alerts: Vec<DecodedAlert<'a>>,
+    /// To be checked before a row is used.
+    pub named: NamedTenants<'a>,
     /// Known keys whose value had another type and was left out.
     pub mistyped: Vec<&'static str>,
 }
@@ -157,8 +165,12 @@ impl<'a> RejectedRow<'a> {
 }
 
 impl<'a> PageRows<'a> {
-    pub fn new(incidents: Vec<DecodedIncident<'a>>, rejected: Vec<RejectedRow<'a>>) -> Self {
-        let mut rows = Self { rejected, ..Self::default() };
+    pub fn new(
+        source: Source,
+        incidents: Vec<DecodedIncident<'a>>,
+        rejected: Vec<RejectedRow<'a>>,
+    ) -> Self {
+        let mut rows = Self { source, rejected, ..Self::default() };
         let mut alerts = Vec::new();
         for mut incident in incidents {
             rows.incidents.push(incident.row);
@@ -169,6 +181,49 @@ impl<'a> PageRows<'a> {
         rows.settle_alerts(alerts);
         rows.order();
         rows
+    }
+
+    /// Whether there is nothing to store.
+    pub fn is_empty(&self) -> bool {
+        self.incidents.is_empty() && self.alerts.is_empty() && self.rejected.is_empty()
+    }
+
+    /// The rows of alerts that were listed without their incidents.
+    pub fn of_alerts(
+        alerts: Vec<DecodedAlert<'a>>,
+        mistyped: Vec<&'static str>,
+        waiting_alerts: usize,
+    ) -> Self {
+        let mut rows = Self { source: Source::Graph, mistyped, waiting_alerts, ..Self::default() };
+        rows.settle_alerts(alerts);
+        rows.order();
+        rows
+    }
+
+    /// Ties alerts that were listed without their incidents to the stored version of each incident, and leaves out those
+    /// whose incident is not stored.
+    pub fn tie_to_incidents(&mut self, version: impl Fn(i64) -> Option<DateTime<Utc>>) {
+        let before = self.alerts.len();
+        self.alerts.retain_mut(|row| {
+            let stored = version(row.incident_id);
+            row.last_seen = stored.unwrap_or(row.last_seen);
+            stored.is_some()
+        });
+        self.waiting_alerts += before - self.alerts.len();
+        let kept: HashMap<&str, DateTime<Utc>> =
+            self.alerts.iter().map(|row| (row.alert_id.as_ref(), row.last_seen)).collect();
+        self.alert_devices.retain(|(alert_id, _)| kept.contains_key(alert_id.as_ref()));
+        self.evidence.retain(|row| kept.contains_key(row.alert_id.as_ref()));
+        let mut seen: HashMap<&str, DateTime<Utc>> = HashMap::new();
+        for (alert_id, device_id) in &self.alert_devices {
+            let newest = seen.entry(device_id.as_ref()).or_insert(kept[alert_id.as_ref()]);
+            *newest = kept[alert_id.as_ref()].max(*newest);
+        }
+        self.devices.retain_mut(|row| {
+            let last_seen = seen.get(row.device_id.as_ref());
+            row.last_seen = last_seen.copied().unwrap_or(row.last_seen);
+            last_seen.is_some()
+        });
     }
 
     /// An alert that is being moved may stand in two incidents of one page: its newest state wins, then the incident

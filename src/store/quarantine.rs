@@ -11,13 +11,14 @@ use crate::incident::decode::key;
 use crate::incident::hash::Hash;
 use crate::incident::raw::RawIncident;
 use crate::incident::rows::PageRows;
-use crate::tenant::TenantId;
+use crate::tenant::{Source, TenantId};
 
 impl Store {
-    /// At most `limit` elements of the quarantine after the given one, each with its id there.
+    /// At most `limit` elements of the quarantine from this source after the given one, each with its id there.
     pub async fn rejected(
         &self,
         lease: &Lease,
+        source: Source,
         after: i64,
         limit: i64,
     ) -> Result<Vec<(i64, RawIncident<'static>)>, SyncError> {
@@ -27,11 +28,12 @@ impl Store {
             .bind(lease.tenant.0)
             .bind(after)
             .bind(limit)
+            .bind(source.as_str())
             .fetch_all()
             .await?;
         let element = |(id, text, hash): (i64, String, Vec<u8>)| {
             let incident = RawIncident {
-                head: key::head(&text),
+                head: key::head(source, &text),
                 hash: hash.try_into().ok()?,
                 text: Cow::Owned(text),
             };

@@ -58,7 +58,7 @@ impl Encode<'_, Postgres> for JsonText<'_> {
     }
 }
 
-/// `defender.alert_record`: the row in the order of the type.
+/// `defender.alert_record_2`: the row in the order of the type.
 pub(super) struct AlertRecord<'r>(pub(super) &'r AlertRow<'r>);
 
 impl Encode<'_, Postgres> for AlertRecord<'_> {
@@ -74,7 +74,7 @@ impl Encode<'_, Postgres> for AlertRecord<'_> {
     }
 }
 
-/// `defender.evidence_record`: the row in the order of the type.
+/// `defender.evidence_record_2`: the row in the order of the type.
 pub(super) struct EvidenceRecord<'r>(pub(super) &'r EvidenceRow<'r>);
 
 impl Encode<'_, Postgres> for EvidenceRecord<'_> {
@@ -120,8 +120,8 @@ macro_rules! composite {
         }
     };
 }
-composite!(AlertRecord, "defender.alert_record");
-composite!(EvidenceRecord, "defender.evidence_record");
+composite!(AlertRecord, "defender.alert_record_2");
+composite!(EvidenceRecord, "defender.evidence_record_2");
 
 /// Binds one array for each column, in their order; arrays of arrays as text.
 pub(super) fn bind_columns<'q, 'r: 'q, C: Columns + 'r>(

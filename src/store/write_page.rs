@@ -55,7 +55,7 @@ impl Store {
             PagePosition::MidWindow => None,
             PagePosition::WindowEnd(watermark) => watermark,
         };
-        if rows.incidents.is_empty() && rows.rejected.is_empty() && watermark.is_none() {
+        if rows.is_empty() && watermark.is_none() {
             return Ok(WriteCounts { last_write: before, ..WriteCounts::default() });
         }
         // The commit at the end of a window makes all pages before it durable.

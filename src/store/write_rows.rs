@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 
 use super::Lease;
 use super::records::{AlertRecord, EvidenceRecord, JsonText, bind_columns};
-use crate::incident::rows::{AlertRow, DeviceRow, EvidenceRow, IncidentRow, PageRows};
+use crate::incident::rows::{EvidenceRow, PageRows};
 
 /// Writes all rows of a page and returns how many alerts were written.
 pub(super) async fn write_rows(
@@ -20,23 +20,25 @@ pub(super) async fn write_rows(
     let mut written = 0;
     if !rows.incidents.is_empty() {
         let ids = column(&rows.incidents, |row| row.incident_id);
-        write_incidents(connection, lease, &rows.incidents).await?;
+        write_incidents(connection, lease, rows).await?;
         sqlx::query(include_str!("sql/delete_decoded.sql"))
             .bind(tenant)
             .bind(&ids)
             .execute(&mut *connection)
             .await?;
-        let mut alerts = write_alerts(connection, lease, &rows.alerts).await?;
+        write_comments(connection, lease, rows, &ids).await?;
+    }
+    if !rows.alerts.is_empty() {
+        let mut alerts = write_alerts(connection, lease, rows).await?;
         written = alerts.inserted.len() + alerts.updated.len();
         // Devices and evidence of a new alert are inserted without looking for stored ones, which is twice as fast. This fails
         // if only the alert was deleted by hand; the page is then stored one incident at a time, as updates.
-        if rows.incidents.len() == 1 {
+        if rows.incidents.len() <= 1 {
             alerts.updated.extend(alerts.inserted.drain());
         }
         write_alert_devices(connection, lease, rows, &alerts).await?;
-        write_devices(connection, lease, &rows.devices).await?;
-        write_evidence(connection, lease, &rows.evidence, &alerts).await?;
-        write_comments(connection, lease, rows, &ids).await?;
+        write_devices(connection, lease, rows).await?;
+        write_evidence(connection, lease, rows, &alerts).await?;
     }
     if !rows.rejected.is_empty() {
         sqlx::query(include_str!("sql/insert_rejected.sql"))
@@ -45,6 +47,7 @@ pub(super) async fn write_rows(
             .bind(column(&rows.rejected, |row| row.reason.as_str()))
             .bind(column(&rows.rejected, |row| row.payload))
             .bind(column(&rows.rejected, |row| row.content_hash))
+            .bind(rows.source.as_str())
             .execute(connection)
             .await?;
     }
@@ -58,18 +61,23 @@ fn column<'r, R, T>(rows: &'r [R], pick: impl Fn(&'r R) -> T) -> Vec<T> {
 async fn write_incidents(
     connection: &mut PgConnection,
     lease: &Lease,
-    rows: &[IncidentRow<'_>],
+    page: &PageRows<'_>,
 ) -> Result<(), sqlx::Error> {
+    let rows = page.incidents.as_slice();
     let query = sqlx::query(include_str!("sql/upsert_incidents.sql"))
         .bind(lease.tenant.0)
         .bind(column(rows, |row| row.incident_id))
         .bind(column(rows, |row| row.last_update_time));
-    bind_columns(query, rows.iter().map(|row| &row.columns)).execute(&mut *connection).await?;
+    bind_columns(query, rows.iter().map(|row| &row.columns))
+        .bind(page.source.as_str())
+        .execute(&mut *connection)
+        .await?;
     sqlx::query(include_str!("sql/upsert_payloads.sql"))
         .bind(lease.tenant.0)
         .bind(column(rows, |row| row.incident_id))
         .bind(column(rows, |row| row.content_hash))
         .bind(column(rows, |row| JsonText(row.payload)))
+        .bind(page.source.as_str())
         .execute(connection)
         .await?;
     Ok(())
@@ -85,11 +93,12 @@ struct AlertsWritten {
 async fn write_alerts(
     connection: &mut PgConnection,
     lease: &Lease,
-    rows: &[AlertRow<'_>],
+    rows: &PageRows<'_>,
 ) -> Result<AlertsWritten, sqlx::Error> {
     let accepted = sqlx::query_as::<_, (String, bool)>(include_str!("sql/upsert_alerts.sql"))
         .bind(lease.tenant.0)
-        .bind(column(rows, AlertRecord))
+        .bind(column(&rows.alerts, AlertRecord))
+        .bind(rows.source.as_str())
         .fetch_all(connection)
         .await?;
     let (inserted, updated): (Vec<_>, Vec<_>) =
@@ -144,24 +153,28 @@ fn sorted(ids: &HashSet<String>) -> Vec<&str> {
 async fn write_devices(
     connection: &mut PgConnection,
     lease: &Lease,
-    rows: &[DeviceRow<'_>],
+    page: &PageRows<'_>,
 ) -> Result<(), sqlx::Error> {
+    let rows = page.devices.as_slice();
     let query = sqlx::query(include_str!("sql/upsert_devices.sql"))
         .bind(lease.tenant.0)
         .bind(column(rows, |row| row.device_id.as_ref()))
         .bind(column(rows, |row| row.last_seen));
-    bind_columns(query, rows.iter().map(|row| &row.columns)).execute(connection).await?;
+    bind_columns(query, rows.iter().map(|row| &row.columns))
+        .bind(page.source.as_str())
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
 async fn write_evidence(
     connection: &mut PgConnection,
     lease: &Lease,
-    rows: &[EvidenceRow<'_>],
+    rows: &PageRows<'_>,
     alerts: &AlertsWritten,
 ) -> Result<(), sqlx::Error> {
     let of_alerts = |chosen: &HashSet<String>| -> Vec<&EvidenceRow<'_>> {
-        rows.iter().filter(|row| chosen.contains(row.alert_id.as_ref())).collect()
+        rows.evidence.iter().filter(|row| chosen.contains(row.alert_id.as_ref())).collect()
     };
     let new = of_alerts(&alerts.inserted);
     if !new.is_empty() {
@@ -187,6 +200,7 @@ async fn write_evidence(
     upsert
         .bind(lease.tenant.0)
         .bind(column(&listed, |row| EvidenceRecord(row)))
+        .bind(rows.source.as_str())
         .execute(connection)
         .await?;
     Ok(())

@@ -119,7 +119,7 @@ impl<'a> PageFetcher<'a> {
     /// The next page of the plan, accepted by it; `None` when the plan is drained.
     pub async fn next(&mut self, plan: &mut Plan) -> Result<Option<PlannedPage>, SyncError> {
         let Some((listing, page)) = self.fetch(plan).await? else { return Ok(None) };
-        let elements = raw::elements(page.elements());
+        let elements = raw::elements(self.source(), page.elements());
         // A list of versions is for the plan alone: what it stands for is read and counted afterwards.
         let is_stored = listing != Listing::Versions;
         self.incidents_seen += if is_stored { elements.len() } else { 0 };

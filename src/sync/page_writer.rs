@@ -118,7 +118,7 @@ impl PageWriter<'_> {
         elements: &[RawIncident<'_>],
         position: PagePosition,
     ) -> Result<(), SyncError> {
-        let rows = decode::page_rows(self.tenant.id, elements)?;
+        let rows = decode::page_rows(self.tenant.id, self.tenant.source(), elements)?;
         self.write_rows(rows, position).await
     }
 
@@ -128,7 +128,11 @@ impl PageWriter<'_> {
         error: &SyncError,
     ) -> Result<(), SyncError> {
         let rejected = vec![RejectedRow::new(element, error.to_string())];
-        self.write_rows(PageRows { rejected, ..PageRows::default() }, PagePosition::MidWindow).await
+        self.write_rows(
+            PageRows { rejected, source: self.tenant.source(), ..PageRows::default() },
+            PagePosition::MidWindow,
+        )
+        .await
     }
 
     async fn write_rows(

@@ -78,6 +78,13 @@ async fn store(connection: &mut PgConnection, tenant: Uuid, versions: &[Version]
             .bind(vec![version.severity])
             .bind(nothing())
             .bind(nothing())
+            .bind(nothing())
+            .bind(nothing())
+            .bind(nothing())
+            .bind(nothing())
+            .bind(vec![None::<i64>])
+            .bind(nothing())
+            .bind("defender")
             .execute(&mut *connection)
             .await
             .unwrap();

@@ -14,7 +14,7 @@ use crate::support::world::{World, id, spec};
 const LAST_FENCE: i64 = (1 << 62) - 1;
 
 /// Values of `sync_state` that are out of bounds, and whether the tenant can be claimed all the same.
-const STATES: [(&str, &str, bool); 21] = [
+const STATES: [(&str, &str, bool); 23] = [
     ("watermark", "'infinity'", false),
     ("watermark", "'-infinity'", false),
     ("watermark", "'290000-01-01'", false),
@@ -36,6 +36,8 @@ const STATES: [(&str, &str, bool); 21] = [
     ("hour_quota_at", "'infinity'", true),
     ("no_calls_before", "'infinity'", false),
     ("found_late", "-1", true),
+    ("alerts_watermark", "'infinity'", true),
+    ("source", "'other'", true),
 ];
 
 /// Values elsewhere that `status` and the status page read of all tenants.

@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use fastrand::Rng;
 use incident_sync::incident::raw;
 use incident_sync::store::runs::Outcome;
+use incident_sync::tenant::Source;
 use serde_json::Value;
 use simulator::{Endpoint, ScriptedReply};
 
@@ -76,7 +77,7 @@ async fn broken_incidents_are_stored_or_set_aside(seed: u64) {
     .collect();
     let ids: HashSet<i64> =
         stored(&world, "SELECT incident_id FROM defender.incidents").await.into_iter().collect();
-    for element in raw::elements(served.values().map(|(_, text)| text.as_str())) {
+    for element in raw::elements(Source::Defender, served.values().map(|(_, text)| text.as_str())) {
         // Two broken ones may have come to the same id; then the newer one stands.
         let is_there = known.contains(&element.hash[..])
             || element.head.incident_id.is_some_and(|id| ids.contains(&id));

@@ -4,6 +4,7 @@ mod bad_rows;
 mod content;
 mod database_faults;
 mod fuzz;
+mod graph_rows;
 mod outages;
 mod purge;
 mod retention;

@@ -16,6 +16,7 @@ use crate::incident::rows::{
     AlertRow, CommentRow, DecodedAlert, DecodedIncident, DeviceRow, EvidenceRow, IncidentRow,
     is_key,
 };
+use crate::incident::tenant_check::NamedTenants;
 use crate::incident::text::{growth, without_content};
 
 /// Decodes an incident; fails with the reason to set it aside.
@@ -43,7 +44,9 @@ pub(super) fn decode<'a>(element: &'a RawIncident<'_>) -> Result<DecodedIncident
     let comments = comments.map(|comment| CommentRow::new(incident_id, comment.columns)).collect();
     let alerts = incident.alerts.unwrap_or_default().into_iter();
     let alerts = alerts.filter_map(|alert| alert.decoded(&row, &mut mistyped)).collect();
-    Ok(DecodedIncident { row, comments, alerts, mistyped })
+    let links = row.columns.incident_uri.clone().into_iter().collect();
+    let named = NamedTenants { links, ids: Vec::new() };
+    Ok(DecodedIncident { row, comments, alerts, named, mistyped })
 }
 
 /// Parses an incident from its storable text.

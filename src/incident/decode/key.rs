@@ -7,20 +7,26 @@ use chrono::{DateTime, Utc};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::lenient::{Key, Lenient};
+use crate::incident::tenant_check::NamedTenants;
+use crate::tenant::Source;
 
 /// The two fields that the reading plan needs, from an incident that is not decoded further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IncidentKey {
-    /// `incidentId`.
+    /// `incidentId`; of Graph `id`.
     pub incident_id: Option<i64>,
-    /// `lastUpdateTime`.
+    /// `lastUpdateTime`; of Graph `lastUpdateDateTime`.
     pub last_update_time: Option<DateTime<Utc>>,
 }
 
 /// Reads the head of an incident from its storable text; both fields are `None` where the text is no object. Stops at
 /// the second field, which stands near the front of every text that was seen: nine tenths of the text are not read.
-pub fn head(text: &str) -> IncidentKey {
-    struct HeadVisitor<'h>(&'h mut IncidentKey);
+pub fn head(source: Source, text: &str) -> IncidentKey {
+    let names = match source {
+        Source::Defender => ("incidentId", "lastUpdateTime"),
+        Source::Graph => ("id", "lastUpdateDateTime"),
+    };
+    struct HeadVisitor<'h>(&'h mut IncidentKey, (&'static str, &'static str));
     impl<'de> Visitor<'de> for HeadVisitor<'_> {
         type Value = ();
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,14 +34,12 @@ pub fn head(text: &str) -> IncidentKey {
         }
         fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
             while let Some(key) = object.next_key::<Key<'de>>()? {
-                match key.0.as_ref() {
-                    "incidentId" => {
-                        self.0.incident_id = object.next_value::<Lenient<_>>()?.value();
-                    }
-                    "lastUpdateTime" => {
-                        self.0.last_update_time = object.next_value::<Lenient<_>>()?.value();
-                    }
-                    _ => drop(object.next_value::<IgnoredAny>()?),
+                if key.0 == self.1.0 {
+                    self.0.incident_id = object.next_value::<Lenient<_>>()?.value();
+                } else if key.0 == self.1.1 {
+                    self.0.last_update_time = object.next_value::<Lenient<_>>()?.value();
+                } else {
+                    let _: IgnoredAny = object.next_value()?;
                 }
                 if self.0.incident_id.is_some() && self.0.last_update_time.is_some() {
                     break;
@@ -46,33 +50,39 @@ pub fn head(text: &str) -> IncidentKey {
     }
     let mut head = IncidentKey { incident_id: None, last_update_time: None };
     // Stopping early leaves text behind, which the parser calls an error; what was read is read.
-    drop(serde_json::Deserializer::from_str(text).deserialize_map(HeadVisitor(&mut head)));
+    drop(serde_json::Deserializer::from_str(text).deserialize_map(HeadVisitor(&mut head, names)));
     head
 }
 
-/// Every `incidentUri` of an incident that could not be decoded; none where the text is no object.
-pub fn incident_uris(text: &str) -> Vec<String> {
-    struct UriVisitor<'u>(&'u mut Vec<String>);
-    impl<'de> Visitor<'de> for UriVisitor<'_> {
+/// Whatever names the tenant of an incident that could not be decoded; nothing where the text is no object.
+pub fn named_tenants(source: Source, text: &str) -> NamedTenants<'static> {
+    struct NameVisitor<'u>(Source, &'u mut NamedTenants<'static>);
+    impl<'de> Visitor<'de> for NameVisitor<'_> {
         type Value = ();
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an incident")
         }
         fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
             while let Some(key) = object.next_key::<Key<'de>>()? {
-                match key.0.as_ref() {
-                    "incidentUri" => {
-                        let uri = object.next_value::<Lenient<Cow<'_, str>>>()?.value();
-                        self.0.extend(uri.map(Cow::into_owned));
+                let names = match (self.0, key.0.as_ref()) {
+                    (Source::Defender, "incidentUri") | (Source::Graph, "incidentWebUrl") => {
+                        &mut self.1.links
                     }
-                    _ => drop(object.next_value::<IgnoredAny>()?),
-                }
+                    (Source::Graph, "tenantId") => &mut self.1.ids,
+                    _ => {
+                        let _: IgnoredAny = object.next_value()?;
+                        continue;
+                    }
+                };
+                let name = object.next_value::<Lenient<Cow<'_, str>>>()?.value();
+                names.extend(name.map(|name| Cow::Owned(name.into_owned())));
             }
             Ok(())
         }
     }
-    let mut uris = Vec::new();
+    let mut named = NamedTenants::default();
+    let visitor = NameVisitor(source, &mut named);
     // What was read before the text turned out to be broken is read.
-    drop(serde_json::Deserializer::from_str(text).deserialize_map(UriVisitor(&mut uris)));
-    uris
+    drop(serde_json::Deserializer::from_str(text).deserialize_map(visitor));
+    named
 }

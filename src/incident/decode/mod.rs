@@ -3,10 +3,10 @@
 use crate::error::SyncError;
 use crate::incident::raw::RawIncident;
 use crate::incident::rows::{PageRows, RejectedRow};
-use crate::incident::tenant_check::check_tenant;
-use crate::tenant::TenantId;
+use crate::tenant::{Source, TenantId};
 
 mod defender;
+mod graph;
 pub mod key;
 mod lenient;
 
@@ -14,27 +14,51 @@ mod lenient;
 /// answer is then suspect.
 pub fn page_rows<'a>(
     tenant: TenantId,
+    source: Source,
     elements: &'a [RawIncident<'_>],
 ) -> Result<PageRows<'a>, SyncError> {
     let mut incidents = Vec::with_capacity(elements.len());
     let mut rejected = Vec::new();
     for element in elements {
-        match defender::decode(element) {
+        let decoded = match source {
+            Source::Defender => defender::decode(element),
+            Source::Graph => graph::decode(element),
+        };
+        match decoded {
             Ok(incident) => {
-                let row = &incident.row;
-                check_tenant(tenant, row.incident_id, row.columns.incident_uri.as_deref())?;
+                incident.named.check(tenant, incident.row.incident_id)?;
                 incidents.push(incident);
             }
             Err(reason) => {
                 // The quarantine is the tenant's as well.
-                for uri in key::incident_uris(&element.text) {
-                    check_tenant(tenant, element.head.incident_id.unwrap_or_default(), Some(&uri))?;
-                }
+                let incident_id = element.head.incident_id.unwrap_or_default();
+                key::named_tenants(source, &element.text).check(tenant, incident_id)?;
                 rejected.push(RejectedRow::new(element, reason));
             }
         }
     }
-    Ok(PageRows::new(incidents, rejected))
+    Ok(PageRows::new(source, incidents, rejected))
+}
+
+/// Decodes alerts that Graph listed without their incidents (`alerts_v2`). Each still has to be tied to a version of its
+/// incident. What does not decode comes with its incident, so it is counted only.
+pub fn alert_rows<'a>(
+    tenant: TenantId,
+    elements: &'a [RawIncident<'_>],
+) -> Result<PageRows<'a>, SyncError> {
+    let (mut alerts, mut mistyped, mut waiting) = (Vec::new(), Vec::new(), 0);
+    for element in elements {
+        let Ok(mut listed) = graph::decode_alert(element) else {
+            mistyped.push("alert");
+            continue;
+        };
+        let incident_id = listed.alert.as_ref().map_or(0, |alert| alert.row.incident_id);
+        listed.named.check(tenant, incident_id)?;
+        mistyped.append(&mut listed.mistyped);
+        waiting += usize::from(listed.alert.is_none());
+        alerts.extend(listed.alert);
+    }
+    Ok(PageRows::of_alerts(alerts, mistyped, waiting))
 }
 
 #[cfg(test)]

@@ -9,14 +9,15 @@ use crate::incident::raw::{RawIncident, elements, newest_of_each};
 use crate::incident::rows::{CommentRow, EvidenceRow, PageRows};
 use crate::incident::text::page::split;
 use crate::mutate::{Json, each_seed};
-use crate::tenant::TenantId;
+use crate::tenant::{Source, TenantId};
 
 const TENANT: TenantId = TenantId(uuid::Uuid::from_u128(1));
 
 fn rows_of(text: &str, check: impl FnOnce(&PageRows<'_>)) {
     let page = split(text).unwrap();
-    let elements = newest_of_each(elements(page.incidents.iter().map(|raw| raw.get())));
-    check(&page_rows(TENANT, &elements).unwrap());
+    let elements =
+        newest_of_each(elements(Source::Defender, page.incidents.iter().map(|raw| raw.get())));
+    check(&page_rows(TENANT, Source::Defender, &elements).unwrap());
 }
 
 fn incident(id: i64, updated: &str, alerts: &str) -> String {
@@ -141,8 +142,8 @@ fn any_page_yields_one_row_or_rejection_each() {
         let at = random.usize(..incidents.len());
         incidents.swap(0, at);
         let texts: Vec<String> = incidents.iter().map(Json::to_string).collect();
-        let elements = newest_of_each(elements(texts.iter().map(String::as_str)));
-        let rows = match page_rows(TENANT, &elements) {
+        let elements = newest_of_each(elements(Source::Defender, texts.iter().map(String::as_str)));
+        let rows = match page_rows(TENANT, Source::Defender, &elements) {
             Err(SyncError::ForeignIncident { .. }) => return,
             rows => rows.expect("nothing else fails a page"),
         };
@@ -159,7 +160,7 @@ fn any_page_yields_one_row_or_rejection_each() {
 
 /// Whether a newer text with the same id took this one's place.
 fn shown_twice(elements: &[RawIncident<'_>], text: &str) -> bool {
-    let head = key::head(text);
+    let head = key::head(Source::Defender, text);
     elements
         .iter()
         .any(|element| element.text != text && element.head.incident_id == head.incident_id)
@@ -199,8 +200,8 @@ fn incident_of_another_tenant_fails_the_page() {
             r#"{{"value":[{{"incidentId":4,"lastUpdateTime":"2026-01-01T00:00:00Z","incidentUri":"{uri}"}}]}}"#
         );
         let page = split(&text).unwrap();
-        let elements = elements(page.incidents.iter().map(|raw| raw.get()));
-        page_rows(TENANT, &elements).map(|rows| rows.incidents.len())
+        let elements = elements(Source::Defender, page.incidents.iter().map(|raw| raw.get()));
+        page_rows(TENANT, Source::Defender, &elements).map(|rows| rows.incidents.len())
     };
     for link in [
         "https://security.microsoft.com/incidents/4?tid=TENANT",

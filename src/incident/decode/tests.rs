@@ -11,6 +11,7 @@ use super::lenient::{Lenient, time};
 use crate::incident::text::page::split;
 use crate::incident::text::storable::storable;
 use crate::mutate::{Json, ODD_TIMES, each_seed, garbled};
+use crate::tenant::Source;
 
 const FULL: &str = include_str!("../../../tests/data/defender_docs_list_incidents.json");
 
@@ -150,7 +151,7 @@ fn key_and_version_are_read_from_any_position() {
         r#"{"x":[{"incidentId":9}],"lastUpdateTime":"2026-01-01T00:00:00Z","incidentId":3}"#,
     )
     .unwrap();
-    let head = head(raw.get());
+    let head = head(Source::Defender, raw.get());
     assert_eq!(head.incident_id, Some(3));
     assert!(head.last_update_time.is_some());
 }
@@ -164,7 +165,7 @@ fn read_any_page(text: &str) -> usize {
             serde_json::from_str::<&RawValue>(&storable).expect("what was JSON stays JSON");
         assert_eq!(parsed.get(), storable);
         assert_eq!(self::storable(&storable), storable, "it is storable at once");
-        head(&storable);
+        head(Source::Defender, &storable);
         drop(parse(&storable));
     }
     page.incidents.len()

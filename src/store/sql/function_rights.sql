@@ -9,6 +9,7 @@ WITH granted (name, grantees) AS (
         ('diagnoses_for_customers', ARRAY['incident_sync_tenant_reader']),
         ('forget_readers', ARRAY['incident_sync_writer']),
         ('is_acknowledged', ARRAY['incident_sync_writer']),
+        ('is_respelled', ARRAY['incident_sync_writer']),
         ('my_tenants', ARRAY['incident_sync_tenant_reader']),
         ('next_change_id', ARRAY['incident_sync_writer']),
         ('severity_of_rank', ARRAY['incident_sync_writer', 'incident_sync_reader', 'incident_sync_tenant_reader']),

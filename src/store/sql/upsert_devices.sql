@@ -1,4 +1,5 @@
 -- upsert_devices
+-- Graph has no os_processor: it keeps its value.
 INSERT INTO defender.devices AS d (tenant_id, device_id, aad_device_id, device_dns_name, os_platform, version, os_processor, os_build, health_status,
     risk_score, rbac_group_id, rbac_group_name, first_seen, tags, defender_av_status, onboarding_status,
     vm_metadata, last_seen)
@@ -16,7 +17,7 @@ ON CONFLICT (tenant_id, device_id) DO UPDATE SET
     device_dns_name = excluded.device_dns_name,
     os_platform = excluded.os_platform,
     version = excluded.version,
-    os_processor = excluded.os_processor,
+    os_processor = CASE WHEN $19 = 'graph' THEN d.os_processor ELSE excluded.os_processor END,
     os_build = excluded.os_build,
     health_status = excluded.health_status,
     risk_score = excluded.risk_score,
@@ -34,6 +35,6 @@ WHERE d.last_seen <= excluded.last_seen
         d.risk_score, d.rbac_group_id, d.rbac_group_name, d.first_seen, d.tags, d.defender_av_status,
         d.onboarding_status, d.vm_metadata)
     IS DISTINCT FROM (excluded.aad_device_id, excluded.device_dns_name, excluded.os_platform, excluded.version,
-        excluded.os_processor, excluded.os_build, excluded.health_status, excluded.risk_score,
-        excluded.rbac_group_id, excluded.rbac_group_name, excluded.first_seen, excluded.tags,
+        CASE WHEN $19 = 'graph' THEN d.os_processor ELSE excluded.os_processor END, excluded.os_build,
+        excluded.health_status, excluded.risk_score, excluded.rbac_group_id, excluded.rbac_group_name, excluded.first_seen, excluded.tags,
         excluded.defender_av_status, excluded.onboarding_status, excluded.vm_metadata)

@@ -81,9 +81,10 @@ impl TenantRun<'_, '_> {
         let retry_policy = self.services.retry_policy;
         let never = CancellationToken::new();
         let anywhere = ReadScope { from: None, to: None, lookback: Duration::ZERO, status: None };
+        let source = self.tenant.source();
         let mut after = 0;
         loop {
-            let read = || store.rejected(lease, after, REJECTED_AT_ONCE);
+            let read = || store.rejected(lease, source, after, REJECTED_AT_ONCE);
             let batch = with_retries(retry_policy, &never, read).await?;
             let Some((last, _)) = batch.last() else { return Ok(()) };
             after = *last;

@@ -324,18 +324,18 @@ struct World {
 
 /// What goes wrong with Graph alone.
 fn graph_faults(server: &mut Server, weather: &mut Weather, random: &mut Rng) {
-    server.links = [Links::None, Links::FullPages, Links::ShortPages][random.below(3)];
+    server.links = [Links::None, Links::FullPages, Links::ShortPages][random.usize(..3)];
     server.ceiling =
-        [Ceiling::None, Ceiling::Refused, Ceiling::Empty, Ceiling::ShortPage][random.below(4)];
-    server.ignores_order = random.below(6) == 0;
+        [Ceiling::None, Ceiling::Refused, Ceiling::Empty, Ceiling::ShortPage][random.usize(..4)];
+    server.ignores_order = random.usize(..6) == 0;
     weather.refuses_upper_edge &= !server.ignores_order;
     // A window that cannot be bounded has no place for a gap.
-    for _ in 0..[0, 0, 1, 3][random.below(4)] {
+    for _ in 0..[0, 0, 1, 3][random.usize(..4)] {
         let alone = match weather.refuses_upper_edge {
             true => Alone::Served,
-            false => [Alone::Served, Alone::WithoutAlerts, Alone::Fails][random.below(3)],
+            false => [Alone::Served, Alone::WithoutAlerts, Alone::Fails][random.usize(..3)],
         };
-        let id = 1 + random.below(server.updated.len()) as i64;
+        let id = 1 + random.usize(..server.updated.len()) as i64;
         server.unexpandable.insert(id, alone);
     }
 }

@@ -212,7 +212,7 @@ impl Comparison<'_> {
     }
 
     async fn compare_alerts(&mut self, current: &[RawIncident<'_>]) -> Result<(), SyncError> {
-        let rows = decode::page_rows(self.tenant.id, current)?;
+        let rows = decode::page_rows(self.tenant.id, self.tenant.source(), current)?;
         let ids: Vec<&str> = rows.alerts.iter().map(|row| row.alert_id.as_ref()).collect();
         if ids.is_empty() {
             return Ok(());
