@@ -98,7 +98,7 @@ pub fn start_metrics() -> Option<PrometheusHandle> {
     metrics::describe_counter!("incident_sync_runs_total", "Tenant runs by outcome and kind");
     metrics::describe_counter!(
         "incident_sync_api_calls_total",
-        "Calls to the Defender API by HTTP status"
+        "Calls to the incidents APIs by source and HTTP status"
     );
     metrics::describe_counter!("incident_sync_token_requests_total", "Token requests by result");
     metrics::describe_counter!("incident_sync_incidents_written_total", "Incident versions stored");

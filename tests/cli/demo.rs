@@ -79,7 +79,7 @@ async fn demo_shows_new_rows_and_ends_on_ctrl_c() {
 
     let done = demo.ends_on(Signal::SIGINT);
     assert_eq!(done.code(), Some(0), "{}", done.stderr);
-    assert!(done.stdout.ends_with("stopped\n"), "{}", done.stdout);
+    assert!(done.stdout.ends_with("Stopped.\n"), "{}", done.stdout);
     assert_eq!(servers_below(folder.path()), [0; 0]);
 }
 

@@ -559,7 +559,7 @@ async fn each_tenant_is_reported_by_failed_step() {
     let mut text = std::fs::read_to_string(site.config()).unwrap();
     text = text.replace(
         "name = \"tenant-6\"",
-        "name = \"tenant-6\"\nscope = \"https://graph.microsoft.com/.default\"",
+        "name = \"tenant-6\"\nscope = \"https://management.azure.com/.default\"",
     );
     std::fs::write(site.config(), text).unwrap();
     site.world().script(
@@ -596,7 +596,7 @@ async fn each_tenant_is_reported_by_failed_step() {
         (2, "tid", "operator", "another tenant"),
         (3, "roles", "customer_admin", "Incident.Read.All"),
         (5, "call", "nobody", "retrying"),
-        (6, "audience", "operator", "graph.microsoft.com"),
+        (6, "audience", "operator", "management.azure.com"),
     ] {
         let row = row(tenant, step);
         assert_eq!(row["who_must_act"], who, "{row:#}");

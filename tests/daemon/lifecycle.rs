@@ -20,7 +20,7 @@ const METRICS: [&str; 12] = [
     "incident_sync_tenant_freshness_seconds{tenant=\"tenant-1\"}",
     "incident_sync_tenant_up{tenant=\"tenant-2\"} 1",
     "incident_sync_runs_total{outcome=\"ok\"",
-    "incident_sync_api_calls_total{status=\"200\"",
+    "incident_sync_api_calls_total{source=\"defender\",status=\"200\"",
     "incident_sync_incidents_written_total{tenant=\"tenant-1\"}",
     "incident_sync_rejected_total{tenant=\"tenant-1\"} 0",
     "incident_sync_run_duration_seconds_bucket{le=\"0.05\"}",
