@@ -133,6 +133,8 @@ fn edges(data_type: &str) -> &'static [&'static str] {
             "4611686018427387903",
             "4611686018427387904",
         ],
+        // The source of a tenant.
+        "text" => &["NULL", "''", "'defender'", "'graph'", "'Graph'"],
         other => panic!("no edges of {other}"),
     }
 }
