@@ -45,7 +45,7 @@ mod armed {
 
     static RULES: LazyLock<Rules> = LazyLock::new(|| {
         let text = std::env::var("INCIDENT_SYNC_FAILPOINTS").unwrap_or_default();
-        // A test whose failpoint is misspelt must not pass.
+        // A test whose failpoint is misspelt must fail.
         parse(&text)
             .unwrap_or_else(|part| panic!("INCIDENT_SYNC_FAILPOINTS: invalid part {part:?}"))
     });
@@ -62,7 +62,7 @@ mod armed {
     }
 
     async fn act(action: Action, name: &'static str) {
-        tracing::warn!(failpoint = name, "failpoint reached");
+        tracing::warn!(failpoint = name, "Failpoint reached");
         match action {
             Action::Kill => drop(kill(Pid::this(), Signal::SIGKILL)),
             Action::Panic => panic!("failpoint {name}"),

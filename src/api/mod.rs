@@ -21,11 +21,10 @@ mod graph;
 
 /// A page that inflates beyond this is an error, not an out-of-memory.
 pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Four times the usual size of a page of a hundred incidents. Many of these may be in memory at once.
+/// Four times the usual size of a page of a hundred incidents. Many of these may be in memory at the same time.
 pub const ORDINARY_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// The API's clock and the database's may differ by so much. Time synchronisation keeps both within seconds; a day leaves room
-/// for a machine that takes local time for UTC, and is far less than the first windows of a backfill, which a wrong clock could
-/// pass over.
+/// The API's clock and the database's may differ by this much. NTP keeps both within seconds; a day leaves room for a machine
+/// that takes local time for UTC, and is far less than the first windows of a backfill, which a wrong clock could skip.
 const CLOCK_SKEW_MAX: TimeDelta = TimeDelta::days(1);
 
 /// A list as it came, split into its elements: incidents, or alerts.

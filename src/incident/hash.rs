@@ -42,7 +42,7 @@ pub fn evidence_hash(
     print.finish()
 }
 
-/// The key of an entity that its columns alone do not tell from others, with the text that does.
+/// The key of an entity that its columns alone do not distinguish from others, with the text that does.
 pub fn evidence_hash_with(evidence: &EvidenceColumns<'_>, name: &str, text: &str) -> Hash {
     let mut print = Fingerprint(Sha256::new());
     print.columns(evidence);

@@ -55,9 +55,9 @@ pub struct PersonIds {
 /// A person and what stands in their place.
 #[derive(Debug)]
 pub struct Person {
-    /// Names that are nobody else's, in small letters.
+    /// Names that identify one person, in small letters.
     names: BTreeSet<String>,
-    /// Account and domain, in small letters: the account alone may be somebody else's, too.
+    /// Account and domain, in small letters: another person may have the same account name.
     accounts: BTreeSet<(String, Option<String>)>,
     /// Display names, in small letters. They mean the person only as the whole value of a few fields.
     display_names: BTreeSet<String>,

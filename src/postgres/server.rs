@@ -255,7 +255,7 @@ impl Server {
                 let _ = kill(pid, Signal::SIGINT);
             }
             let status = child.wait();
-            tracing::debug!(?status, "the embedded PostgreSQL exited");
+            tracing::debug!(?status, "Embedded Postgres exited");
             exited_sender.send_replace(true);
         })?;
         let pid = started.await.map_err(io::Error::other).flatten()?;
@@ -317,7 +317,7 @@ impl Server {
             if timeout(limit, exited.wait_for(|exited| *exited)).await.is_ok() {
                 return;
             }
-            tracing::warn!(%signal, "the embedded PostgreSQL did not exit in time");
+            tracing::warn!(%signal, "Embedded Postgres did not exit in time");
         }
     }
 }

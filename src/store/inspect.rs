@@ -59,7 +59,7 @@ pub struct SchemaState {
     pub known: i64,
     /// How many of those that this version knows are missing.
     pub pending: usize,
-    /// Versions that know no newer migration than before this one cannot go on.
+    /// Versions whose newest migration is older than this one cannot run.
     pub oldest_supported: i64,
     /// The statements that give our roles back what they need and lack; not looked for while migrations are missing.
     pub missing_rights: Vec<String>,
@@ -73,12 +73,12 @@ pub struct SchemaState {
     pub readers: Vec<ReaderLimits>,
 }
 
-/// Connects once, without a pool that would hide why it cannot. What is told holds neither password nor data: nothing was
+/// Connects once, without a pool that would hide why it cannot. The message holds neither password nor data: nothing was
 /// asked yet.
 pub async fn connect_once(options: &PgConnectOptions) -> Result<(), SyncError> {
     let step = "connecting";
     let failed = |what: String, fault: Option<ConnectionFault>| {
-        let what = visible(&what).chars().take(LONGEST_TOLD).collect();
+        let what = visible(&what).chars().take(MESSAGE_CHARS_MAX).collect();
         SyncError::Database { step, sqlstate: None, what, fault }
     };
     match tokio::time::timeout(CONNECT_DEADLINE, PgConnection::connect_with(&ours(options))).await {
@@ -105,8 +105,8 @@ pub async fn connect_once(options: &PgConnectOptions) -> Result<(), SyncError> {
     }
 }
 
-/// Whoever answers there may send anything.
-const LONGEST_TOLD: usize = 300;
+/// The peer may send anything.
+const MESSAGE_CHARS_MAX: usize = 300;
 
 impl Store {
     /// Looks at the database.

@@ -130,7 +130,7 @@ fn decoded(rows: &[PgRow]) -> Vec<Claim> {
                 let class = diagnosis.class.as_str();
                 let owner = diagnosis.owner.as_str();
                 let advice = &*diagnosis.advice;
-                tracing::error!(tenant.id = %tenant, error = %error, class, owner, advice, "a tenant was not claimed");
+                tracing::error!(tenant.id = %tenant, error = %error, class, owner, advice, "Cannot claim a tenant");
             }
         }
     }

@@ -54,7 +54,7 @@ impl Store {
         }
         if ours < oldest_supported {
             let what = format!(
-                "a newer version has changed it (migration {applied}) so that this one cannot go on; install the newest version"
+                "a newer version has changed it (migration {applied}) and this version is too old for it; install the newest version"
             );
             return Err(SyncError::Schema { what });
         }

@@ -96,7 +96,7 @@ pub(super) async fn restore_function_rights(
     for statement in ours_of(function_rights(&mut transaction).await?) {
         tracing::warn!(
             owner = "operator",
-            "restoring the privileges of the migrations: {statement}"
+            "Restoring the privileges of the migrations: {statement}"
         );
         sqlx::query(AssertSqlSafe(statement)).persistent(false).execute(&mut *transaction).await?;
     }

@@ -308,6 +308,6 @@ pub async fn record_pause(store: &Store, tenant: &Tenant, error: &SyncError) {
     metrics::counter!("incident_sync_throttled_seconds_total", "tenant" => tenant.name.clone())
         .increment(pause.as_secs());
     if let Err(error) = store.hold_calls(tenant.id, pause).await {
-        tracing::warn!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "a pause was not stored; only this process observes it");
+        tracing::warn!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "Cannot store a pause; only this process observes it");
     }
 }

@@ -153,7 +153,7 @@ impl PageWriter<'_> {
             .await?;
         self.last_write = written.last_write;
         if !rows.mistyped.is_empty() {
-            tracing::debug!(tenant.id = %self.tenant.id, fields = ?rows.mistyped, "fields of an unexpected type");
+            tracing::debug!(tenant.id = %self.tenant.id, fields = ?rows.mistyped, "Fields of an unexpected type");
         }
         self.counts.incidents_written += written.incidents;
         self.counts.alerts_written += written.alerts;

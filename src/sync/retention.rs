@@ -22,7 +22,7 @@ pub async fn apply(services: &Services, tenant: &Tenant, lease: &Lease, stop: &C
     tracing::error!(
         tenant.id = %tenant.id, tenant.name = tenant.name, class = diagnosis.class.as_str(), owner = diagnosis.owner.as_str(),
         advice = &*diagnosis.advice, error = %error,
-        "rows older than [retention] were not deleted; the next reconciliation tries again"
+        "Cannot delete rows older than [retention]; the next reconciliation retries"
     );
 }
 
@@ -47,7 +47,7 @@ async fn delete(
     if incidents > 0 {
         metrics::counter!("incident_sync_retention_deleted_total", "tenant" => tenant.name.clone())
             .increment(incidents);
-        tracing::info!(tenant.id = %tenant.id, tenant.name = tenant.name, incidents, "deleted old closed incidents");
+        tracing::info!(tenant.id = %tenant.id, tenant.name = tenant.name, incidents, "Deleted old closed incidents");
     }
     Ok(())
 }

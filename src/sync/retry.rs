@@ -69,7 +69,7 @@ where
     let log = |error: &SyncError, _| {
         if !std::mem::replace(&mut is_logged, true) {
             let diagnosis = error.diagnosis();
-            tracing::warn!(error = %error, class = diagnosis.class.as_str(), owner = diagnosis.owner.as_str(), advice = &*diagnosis.advice, "{what} waits for the database");
+            tracing::warn!(error = %error, class = diagnosis.class.as_str(), owner = diagnosis.owner.as_str(), advice = &*diagnosis.advice, "{what}: waiting for the database");
         }
     };
     let backoff = ConstantBuilder::default().with_delay(Duration::from_secs(2)).without_max_times();

@@ -44,7 +44,7 @@ async fn sync_prints_result_and_exits_by_outcome() {
     assert!(!events(&some_failed.stderr).is_empty(), "the log is on standard error");
 
     let text = site.run(&["sync", "--tenant", "tenant-1"]);
-    assert!(text.stderr.contains("tenant run done") && !text.stdout.contains("tenant run done"));
+    assert!(text.stderr.contains("Tenant run done") && !text.stdout.contains("Tenant run done"));
     let table = text.success();
     assert!(table.contains("tenant-1") && !table.contains("tenant-2"), "{table}");
     let by_id = site.run(&["sync", "--tenant", &id(1).to_string().to_uppercase(), "--json"]);

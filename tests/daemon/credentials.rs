@@ -206,14 +206,14 @@ async fn swapped_certificate_is_used_once_its_key_matches() {
     until("the first rows", async || stored(&pool, 1).await == 5).await;
     register(&site, "second");
     put("second");
-    daemon.logs("credential files cannot be used; keeping the previous credential").await;
+    daemon.logs("Credential files cannot be used; keeping the previous credential").await;
     expire_tokens(&site, 1);
     site.world().create(id(1));
     until("the old pair is still used", async || stored(&pool, 1).await == 6).await;
     site.world().remove_certificates();
     register(&site, "second");
     write_secret(&site.path("secret.key.pem"), &data("second.key.pem"));
-    daemon.logs("credential files changed; using the new credential").await;
+    daemon.logs("Credential files changed; using the new credential").await;
     expire_tokens(&site, 1);
     site.world().create(id(1));
     until("the new pair is used", async || stored(&pool, 1).await == 7).await;
@@ -306,7 +306,7 @@ async fn hanging_credential_file_delays_no_tenant() {
         }
         expire_tokens(&site, 2);
     }
-    let unusable = "credential files cannot be used; keeping the previous credential";
+    let unusable = "Credential files cannot be used; keeping the previous credential";
     let event = daemon.logs(unusable).await;
     let error = event["error"].as_str().unwrap();
     assert!(
@@ -343,7 +343,7 @@ async fn unusable_credential_file_is_shown_until_fixed() {
     )
     .unwrap();
     let event =
-        daemon.logs("credential files cannot be used; keeping the previous credential").await;
+        daemon.logs("Credential files cannot be used; keeping the previous credential").await;
     let error = event["error"].as_str().unwrap();
     let folder = site.folder.path().display();
     let expected = format!(

@@ -139,7 +139,7 @@ async fn instance_frozen_in_transaction_loses_its_tenant() {
     let mut command = site.command(&["run", "--log-format", "json"]);
     command.env("INCIDENT_SYNC_FAILPOINTS", "page.uncommitted=pause@2");
     let first = Running::start(command, site.folder.path());
-    first.logs("failpoint reached").await;
+    first.logs("Failpoint reached").await;
     first.signal(Signal::SIGSTOP);
     let froze_at = database_clock(&pool).await;
     let_time_pass(&pool).await;
@@ -162,7 +162,7 @@ fn runs(instance: &Running) -> Vec<serde_json::Value> {
     let events = events(&instance.stderr()).into_iter();
     events
         .filter(|event| {
-            event["message"].as_str().is_some_and(|text| text.starts_with("tenant run done"))
+            event["message"].as_str().is_some_and(|text| text.starts_with("Tenant run done"))
         })
         .collect()
 }

@@ -23,7 +23,7 @@ async fn json_log_has_one_summary_line_per_run() {
     let runs = |log: &str| {
         let done = events(log)
             .into_iter()
-            .filter(|event| event["message"].as_str().unwrap().starts_with("tenant run done"));
+            .filter(|event| event["message"].as_str().unwrap().starts_with("Tenant run done"));
         done.collect::<Vec<Value>>()
     };
     let of = |log: &str, tenant: u128| {

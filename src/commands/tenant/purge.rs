@@ -71,7 +71,7 @@ async fn purge_with(
     if !args.yes && !confirmed(&tenant)? {
         return Err(Failure::Configuration("not confirmed: nothing was deleted".to_owned()));
     }
-    let log = |table: &str, count| tracing::info!(tenant.id = %id, table, count, "deleting");
+    let log = |table: &str, count| tracing::info!(tenant.id = %id, table, count, "Deleting");
     let counts = store.purge(id, &actor(), log).await.map_err(SetupError::from)?;
     Ok((tenant, counts))
 }

@@ -177,7 +177,7 @@ impl Credential {
                     credential,
                     tenant.name = owner,
                     kind = self.kind(),
-                    "credential files changed; using the new credential"
+                    "Credential files changed; using the new credential"
                 );
             }
             Err(problem) => {
@@ -190,7 +190,7 @@ impl Credential {
                         tenant.name = owner,
                         kind = self.kind(),
                         error = problem,
-                        "credential files cannot be used; keeping the previous credential"
+                        "Credential files cannot be used; keeping the previous credential"
                     );
                     loaded.problem = Some(problem);
                 }

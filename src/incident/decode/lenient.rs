@@ -141,7 +141,7 @@ pub(super) fn time(text: &str) -> Option<DateTime<Utc>> {
         Err(_) => Utc
             .from_utc_datetime(&NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok()?),
     };
-    // A leap second would become the next second in Postgres, later than it was served, and then look changed for ever.
+    // A leap second would become the next second in Postgres, later than it was served, and then always look changed.
     let parsed = parsed.with_nanosecond(parsed.nanosecond().min(999_999_999))?;
     (2..=9999).contains(&parsed.year()).then(|| parsed.trunc_subsecs(6))
 }

@@ -164,7 +164,7 @@ fn read_any_page(text: &str) -> usize {
         let parsed =
             serde_json::from_str::<&RawValue>(&storable).expect("what was JSON stays JSON");
         assert_eq!(parsed.get(), storable);
-        assert_eq!(self::storable(&storable), storable, "it is storable at once");
+        assert_eq!(self::storable(&storable), storable, "it is storable as it is");
         head(Source::Defender, &storable);
         drop(parse(&storable));
     }

@@ -1,4 +1,4 @@
-//! The search for what the API cannot serve: one incident that makes every page that shows it fail with 5xx, for ever, or
+//! The search for what the API cannot serve: one incident that makes every page that shows it fail with 5xx permanently, or
 //! pages that are larger than we take.
 //!
 //! A page that failed is asked for again with fewer rows. If that fails too, a request that can surely be served
@@ -19,7 +19,7 @@ use crate::tenant::Source;
 
 /// After this many failures in a row the probe tests again for an outage.
 const FAILURES_PER_PROBE: usize = 8;
-/// So many rows of one second that fail one after the other are no poison but an outage.
+/// This many consecutive failing rows of one second are an outage, not unservable incidents.
 const FAILED_ROWS_MAX: usize = 8;
 /// Requests for the pieces of one second; the rest of the second stays in the gap.
 const ROW_BY_ROW_PAGES_MAX: usize = 100;

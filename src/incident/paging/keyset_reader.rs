@@ -107,7 +107,7 @@ impl KeysetReader {
         self.retreat.as_mut().and_then(Retreat::take_gap)
     }
 
-    /// Whether the page shows all that the window holds, as far as its length tells.
+    /// Whether the page shows all that the window holds, judging by its length.
     pub(super) fn fits(&self, page: &PageSummary) -> bool {
         let asked = match self.ask() {
             Ask::Page(top) => top,

@@ -26,7 +26,7 @@ use request::page_rows;
 pub use request::{Listing, PageSummary, Request};
 use window_reader::{Progress, WindowReader};
 
-/// The smallest difference of two times that we tell apart: the length of a window of one instant.
+/// The smallest difference of two times that we distinguish: the length of a window of one instant.
 const INSTANT: TimeDelta = TimeDelta::microseconds(1);
 /// A window's upper edge stays this far behind the server's clock: its index may lag, and `Date` has whole seconds.
 const CONSISTENCY_LAG: TimeDelta = TimeDelta::seconds(5);

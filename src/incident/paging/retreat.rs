@@ -34,7 +34,7 @@ pub(super) enum Ask {
 pub(super) struct Retreat {
     /// Listed and not read, the oldest first.
     unread: VecDeque<ListedVersion>,
-    /// Where the list goes on; `None` once it reached the end of the window.
+    /// Where the list continues; `None` once it reached the end of the window.
     end: Option<DateTime<Utc>>,
     /// Whether there is a list to read from.
     is_listed: bool,

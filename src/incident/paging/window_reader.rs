@@ -124,7 +124,7 @@ impl WindowReader {
         }
     }
 
-    /// Whether the page shows all that the window holds, as far as its length tells.
+    /// Whether the page shows all that the window holds, judging by its length.
     pub(super) fn fits(&self, page: &PageSummary) -> bool {
         page.rows.len() < self.asked_rows() && page.next_link.is_none()
     }

@@ -53,7 +53,7 @@ impl SyncEngine {
         while runs.join_next().await.is_some() {}
         failpoint::reach("release").await;
         if let Err(error) = self.services.store.release_leases().await {
-            tracing::warn!(error = %error, "leases were not released; they expire by themselves");
+            tracing::warn!(error = %error, "Cannot release the leases; they expire");
         }
         ended
     }
@@ -73,9 +73,9 @@ impl SyncEngine {
         match self.bounded(store.renewal_period(), renew).await {
             Ok(Ok(renewed)) => self.lease_deadlines.extend(renewed, asked),
             Ok(Err(error)) => {
-                tracing::warn!(error = %error, "leases were not renewed; runs end when they expire");
+                tracing::warn!(error = %error, "Cannot renew the leases; runs end when they expire");
             }
-            Err(_) => tracing::warn!("leases were not renewed in time; runs end when they expire"),
+            Err(_) => tracing::warn!("Timed out renewing the leases; runs end when they expire"),
         }
     }
 
@@ -134,9 +134,9 @@ impl SyncEngine {
         let owner = diagnosis.owner.as_str();
         let advice = &*diagnosis.advice;
         if diagnosis.owner == Owner::Nobody {
-            tracing::warn!(error = %error, class, owner, advice, "no tenant could be claimed");
+            tracing::warn!(error = %error, class, owner, advice, "Cannot claim tenants");
         } else {
-            tracing::error!(error = %error, class, owner, advice, "no tenant could be claimed");
+            tracing::error!(error = %error, class, owner, advice, "Cannot claim tenants");
         }
     }
 

@@ -161,7 +161,7 @@ impl SyncEngine {
             let advice = &*diagnosis.advice;
             tracing::error!(
                 tenant.id = %tenant, tenant.name = name, error = %error, class, owner, advice,
-                "a tenant's state is out of bounds; other tenants are not affected"
+                "The state of a tenant is out of bounds; other tenants are not affected"
             );
         }
         *reported = found.into_iter().collect();

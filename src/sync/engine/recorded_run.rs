@@ -58,7 +58,7 @@ impl SyncEngine {
             Ok(()) if report.counts.incidents_written > 0 => self.notify_listeners().await,
             Ok(()) => {}
             Err(error) => {
-                tracing::error!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "the end of the run was not recorded");
+                tracing::error!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "Cannot record the end of the run");
             }
         }
         drop(work);

@@ -44,7 +44,7 @@ impl TenantResult {
         if counts.found_late > 0 {
             tracing::error!(
                 tenant.id = %tenant.id, tenant.name = name, found_late = counts.found_late, owner = "operator",
-                "polls had missed incidents behind the watermark; they are stored now. The API lists changes later than sync.overlap covers: increase it"
+                "Stored incidents that polls had missed. The API lists changes later than sync.overlap covers: increase it"
             );
         }
         let (class, owner, advice) = diagnosis.as_ref().map_or(("", "", ""), |diagnosis| {
@@ -59,7 +59,7 @@ impl TenantResult {
                 incidents_written = counts.incidents_written, alerts_written = counts.alerts_written,
                 rejected = counts.rejected, throttled = counts.throttled, watermark = %OptionalTime(report.watermark),
                 duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), $($extra)*
-                "tenant run done: {} {} {}", tenant.name, claim.kind.as_str(), outcome.as_str()
+                "Tenant run done: {} {} {}", tenant.name, claim.kind.as_str(), outcome.as_str()
             )
         };
     }

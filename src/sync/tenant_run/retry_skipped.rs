@@ -66,7 +66,7 @@ impl TenantRun<'_, '_> {
             tenant.id = %self.tenant.id, tenant.name = self.tenant.name, window_from = %gap.from, window_to = %gap.to,
             class = gap.reason.class, owner = Owner::Operator.as_str(), error = gap.reason.message,
             advice = "Open a ticket with Microsoft and give tenant, window and tracking id; the window is read again every hour",
-            "the API fails to serve a part of the list; the rest is read"
+            "The API fails to serve a part of the list; reading the rest"
         );
         with_retries(self.services.retry_policy, &never, || {
             store.record_gap(&self.claim.lease, gap)

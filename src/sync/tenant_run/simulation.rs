@@ -1,5 +1,5 @@
 //! Several instances share one tenant while everything goes wrong: the real plan, scopes, rule of the watermark, verdicts
-//! and waits, over a model of the API, of the tables and of the lease, in the order that a seed tells.
+//! and waits, over a model of the API, of the tables and of the lease, in an order that a seed determines.
 //!
 //! A failing seed is printed; `FUZZ_SEED=<seed> cargo test --lib no_fault_schedule` runs it again. More of them:
 //! `PROPTEST_CASES=100000 cargo test --lib no_fault_schedule`.
@@ -97,7 +97,7 @@ struct Run {
     pages: usize,
     reached: Option<DateTime<Utc>>,
     gaps: Vec<Gap>,
-    /// Holes known when the job began.
+    /// Gaps known when the job began.
     known_gaps: usize,
     write: Option<Write>,
     fetched: Option<Fetched>,
@@ -201,7 +201,7 @@ impl Run {
         match self.fetched.take()? {
             Fetched::Failed(error) if self.job.gap.is_some() && error.smaller_page_may_help() => {
                 self.gaps.extend(self.job.gap.take());
-                // An outage: the other holes stay as they are.
+                // An outage: the other gaps stay as they are.
                 self.gaps.extend(self.jobs.iter().filter_map(|job| job.gap.clone()));
                 self.jobs.retain(|job| job.gap.is_none());
                 self.next_job()
@@ -354,10 +354,10 @@ impl World {
         let lag = [0, 2_000, OVERLAP / 2][random.usize(..3)];
         let mut server = Server::new(order, random.u64(..), incidents, span, lag);
         server.is_lag_uneven = random.usize(..2) == 0;
-        // An open-ended window cannot be read in no order or without deep skips, nor can a hole be left out of one.
+        // An open-ended window cannot be read in no order or without deep skips, nor can a gap be left out of one.
         weather.refuses_upper_edge &= order != Order::Random && !weather.refuses_deep_skip;
         if random.usize(..4) == 0 && !weather.refuses_upper_edge {
-            server.poison = (0..1 + random.usize(..2))
+            server.unservable = (0..1 + random.usize(..2))
                 .map(|_| 1 + random.usize(..incidents as usize) as i64)
                 .collect();
         }
@@ -390,8 +390,8 @@ impl World {
 
     /// One step of one instance.
     fn step(&mut self) {
-        let pass = [0, 1, 50, 1_000, 1_000, 5_000, 25_000][self.random.usize(..7)];
-        self.server.now += pass;
+        let elapsed = [0, 1, 50, 1_000, 1_000, 5_000, 25_000][self.random.usize(..7)];
+        self.server.now += elapsed;
         if self.chance(self.weather.changes) {
             let changes = 1 + self.random.usize(..3);
             self.server.churn(changes);
@@ -467,7 +467,7 @@ impl World {
         (database.owner, database.expires, database.holder) =
             (Some(owner), now + LEASE_TERM, self.runs);
         database.fence += 1;
-        // A person's run may come before the first synchronisation, a scheduled one may not.
+        // A person's run may come before the first sync, a scheduled one may not.
         let kind = if database.is_backfilled || kind == RunKind::Manual {
             kind
         } else {
@@ -598,7 +598,7 @@ impl World {
     }
 
     /// The watermark goes forward only, and every version that is current and older than it is stored or lies in a known
-    /// hole. What the API may list late is looked for in the overlap.
+    /// gap. What the API may list late is looked for in the overlap.
     fn check_watermark(&self, before: Option<DateTime<Utc>>) {
         let database = &self.database;
         assert!(database.watermark > before, "the watermark went back");
@@ -622,7 +622,7 @@ impl World {
     /// Nothing goes wrong any more: how many runs does it take until the tables hold what the API has?
     fn settle(&mut self) -> usize {
         self.weather = self.weather.calm();
-        self.server.poison.clear();
+        self.server.unservable.clear();
         self.server.unexpandable.clear();
         self.server.now += OVERLAP;
         for runs in 0..60 {
@@ -689,7 +689,7 @@ fn run_after_overlap_start_keeps_the_watermark() {
     let moves = |world: &mut World, mode| {
         (world.database.owner, world.server.now) = (None, world.server.now + MINUTE);
         world.claim_for(0, RunKind::Manual, mode);
-        let run = world.instances[0].run.take().expect("nobody else has the tenant");
+        let run = world.instances[0].run.take().expect("no other instance has the tenant");
         run.options.moves_watermark(&run.claim, run.job.scope)
     };
     for mode in [

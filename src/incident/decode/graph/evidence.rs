@@ -64,7 +64,7 @@ fn parse<'a, T: FromJson<'a>>(raw: &'a RawValue) -> Lenient<T> {
     serde_json::from_str(raw.get()).unwrap_or(Lenient::Mistyped)
 }
 
-/// An entity before its alert's entities are told apart.
+/// An entity before equal ones of its alert get different hashes.
 #[derive(Debug)]
 pub(super) struct Entity<'a> {
     columns: EvidenceColumns<'a>,

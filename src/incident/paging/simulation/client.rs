@@ -52,7 +52,7 @@ impl Client {
     }
 
     /// Answers whether everything was read.
-    pub(super) fn pass(&mut self, server: &mut Server, churn: usize) -> bool {
+    pub(super) fn poll(&mut self, server: &mut Server, churn: usize) -> bool {
         let from = self.watermark.map(|watermark| poll_from(watermark, OVERLAP));
         self.read(server, churn, ReadScope { from, ..EVERYTHING })
     }
@@ -84,7 +84,7 @@ impl Client {
         true
     }
 
-    /// Tries the holes again.
+    /// Tries the gaps again.
     pub(super) fn fill(&mut self, server: &mut Server) {
         for gap in std::mem::take(&mut self.gaps) {
             let mut plan = Plan::of_gap(&gap, self.source);
@@ -92,7 +92,7 @@ impl Client {
                 match self.page(server, &request) {
                     Some(page) => {
                         self.store(&request, &page);
-                        plan.accept(&page).expect("the hole can be read");
+                        plan.accept(&page).expect("the gap can be read");
                     }
                     None => assert!(plan.failed(&FAILURE), "an outage?"),
                 }
@@ -105,7 +105,7 @@ impl Client {
         self.gaps.iter().any(|gap| gap.from <= time && time < gap.to)
     }
 
-    /// The promise of a watermark: every version that is current and older than it is stored or lies in a known hole.
+    /// The promise of a watermark: every version that is current and older than it is stored or lies in a known gap.
     fn check(&self, server: &Server) {
         for (id, updated) in &server.updated {
             if Some(time(*updated)) < self.watermark && !self.is_in_a_gap(time(*updated)) {
@@ -122,27 +122,27 @@ impl Client {
 pub(super) fn run(server: &mut Server, source: Source, churn: usize) {
     let mut client = Client::of(source);
     for _ in 0..6 {
-        assert!(client.pass(server, churn), "an outage?");
+        assert!(client.poll(server, churn), "an outage?");
         server.churn(30);
         server.now += 300_000;
     }
     server.now += 60_000;
-    assert!(client.pass(server, 0), "an outage?");
+    assert!(client.poll(server, 0), "an outage?");
     let truth: BTreeMap<_, _> =
         server.updated.iter().map(|(id, updated)| (*id, time(*updated))).collect();
     assert_eq!(client.stored, truth, "something was lost");
 }
 
-/// Reads a list with poison in it until a calm run has read everything; answers the requests that this took.
-pub(super) fn run_poisoned(mut server: Server, source: Source, churn: usize) -> usize {
+/// Reads a list with unservable incidents until a quiet run has read everything; answers the requests that this took.
+pub(super) fn run_with_unservable(mut server: Server, source: Source, churn: usize) -> usize {
     let mut client = Client::of(source);
     for _ in 0..4 {
-        client.pass(&mut server, churn);
+        client.poll(&mut server, churn);
         server.churn(30);
         server.now += 300_000;
     }
     server.now += 60_000;
-    let tries = (1..=9).find(|_| client.pass(&mut server, 0));
+    let tries = (1..=9).find(|_| client.poll(&mut server, 0));
     assert!(tries.is_some(), "the rest of the list is never read");
     let requests = server.requests;
     let truth: BTreeMap<_, _> =
@@ -154,10 +154,10 @@ pub(super) fn run_poisoned(mut server: Server, source: Source, churn: usize) -> 
         assert_eq!(
             client.stored.get(id),
             Some(updated),
-            "incident {id} is missing beside the poison"
+            "incident {id} is missing beside the unservable one"
         );
     }
-    // What moved in the very second of a poison while that was read, or is in no order, is found when it is tried again.
+    // What moved in the very second of an unservable incident while that was read, or is in no order, is found when it is tried again.
     for _ in 0..60 {
         client.fill(&mut server);
     }
@@ -166,19 +166,19 @@ pub(super) fn run_poisoned(mut server: Server, source: Source, churn: usize) -> 
         assert_eq!(
             client.stored.get(id),
             Some(updated),
-            "incident {id} is missing in the second of a poison"
+            "incident {id} is missing in the second of an unservable one"
         );
     }
-    server.poison.clear();
+    server.unservable.clear();
     server.unexpandable.clear();
     client.fill(&mut server);
-    assert!(client.gaps.is_empty(), "a healed hole stays");
+    assert!(client.gaps.is_empty(), "a gap stays after the API serves it");
     assert_eq!(client.stored, truth, "something was lost");
     requests
 }
 
 /// Where the list itself fails, nothing of that second is read alone: it stays in the gap.
 fn is_served(server: &Server, id: &i64) -> bool {
-    let is_read_alone = |alone: &Alone| *alone == Alone::Served && server.poison.is_empty();
-    !server.poison.contains(id) && server.unexpandable.get(id).is_none_or(is_read_alone)
+    let is_read_alone = |alone: &Alone| *alone == Alone::Served && server.unservable.is_empty();
+    !server.unservable.contains(id) && server.unexpandable.get(id).is_none_or(is_read_alone)
 }

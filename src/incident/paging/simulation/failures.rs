@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::*;
-use super::client::{Client, EVERYTHING, run_poisoned};
+use super::client::{Client, EVERYTHING, run_with_unservable};
 use super::{FAILURE, Order, SOURCES, STABLE, Server};
 use crate::incident::gap::GapReason;
 
@@ -16,13 +16,13 @@ proptest! {
         order in prop::sample::select([STABLE.to_vec(), vec![Order::Random]].concat()),
         seed: u64,
         incidents in 1..1_200_i64,
-        poison in prop::collection::vec(0..1_200_i64, 1..4),
+        unservable in prop::collection::vec(0..1_200_i64, 1..4),
         churn in 0..6_usize,
     ) {
         let churn = if order == Order::Random { churn.min(1) } else { churn };
         let mut server = Server::new(order, seed, incidents, 20 * 86_400_000, 0);
-        server.poison = poison.iter().map(|at| 1 + at % incidents).collect();
-        run_poisoned(server, source, churn);
+        server.unservable = unservable.iter().map(|at| 1 + at % incidents).collect();
+        run_with_unservable(server, source, churn);
     }
 }
 
@@ -33,9 +33,9 @@ fn isolating_unservable_incident_costs_few_requests() {
     {
         for at in [0, 137, 299, 598, 599] {
             let mut server = Server::new(order, 3, 600, 20 * 86_400_000, 0);
-            server.poison = [at + 1].into();
+            server.unservable = [at + 1].into();
             let mut client = Client::of(source);
-            assert!(client.pass(&mut server, 0));
+            assert!(client.poll(&mut server, 0));
             assert_eq!((client.stored.len(), client.gaps.len()), (599, 1));
             assert!(
                 server.requests < 80,
@@ -43,16 +43,16 @@ fn isolating_unservable_incident_costs_few_requests() {
                 server.requests
             );
             let before = server.requests;
-            assert!(client.pass(&mut server, 0));
+            assert!(client.poll(&mut server, 0));
             assert!(
                 server.requests <= before + 2,
-                "{source:?} {order:?} {at}: a hole is searched for anew"
+                "{source:?} {order:?} {at}: a known gap is searched for again"
             );
             let before = server.requests;
             assert!(client.read(&mut server, 0, EVERYTHING));
             assert!(
                 server.requests <= before + 25,
-                "{source:?} {order:?} {at}: a hole is searched for anew"
+                "{source:?} {order:?} {at}: a known gap is searched for again"
             );
         }
     }
@@ -66,7 +66,7 @@ fn outage_at_any_request_leaves_no_gap() {
     {
         for at in 0..75 {
             let mut server = Server::new(order, 5, 900, 20 * 86_400_000, 0);
-            server.poison.insert(450);
+            server.unservable.insert(450);
             let mut client = Client::of(source);
             let mut plan = Plan::new(EVERYTHING, &[], source);
             let mut failures = 0;
@@ -88,7 +88,7 @@ fn outage_at_any_request_leaves_no_gap() {
             assert_eq!(
                 client.gaps,
                 [],
-                "{source:?} {order:?}: an outage after {at} requests is no hole"
+                "{source:?} {order:?}: an outage after {at} requests is no gap"
             );
         }
     }
@@ -98,9 +98,9 @@ fn outage_at_any_request_leaves_no_gap() {
 fn gap_carries_class_and_message_of_its_failure() {
     for source in SOURCES {
         let mut server = Server::new(Order::ById, 5, 600, 20 * 86_400_000, 0);
-        server.poison.insert(450);
+        server.unservable.insert(450);
         let mut client = Client::of(source);
-        assert!(client.pass(&mut server, 0));
+        assert!(client.poll(&mut server, 0));
         let reasons: Vec<&GapReason> = client.gaps.iter().map(|gap| &gap.reason).collect();
         assert_eq!(reasons, [&GapReason::from(&FAILURE)]);
         client.fill(&mut server);
@@ -113,11 +113,11 @@ fn gap_carries_class_and_message_of_its_failure() {
 fn many_gaps_count_as_outage_for_one_run() {
     for source in SOURCES {
         let mut server = Server::new(Order::ById, 5, 900, 20 * 86_400_000, 0);
-        server.poison = (1..=8).map(|at| at * 100).collect();
+        server.unservable = (1..=8).map(|at| at * 100).collect();
         let mut client = Client::of(source);
-        assert!(!client.pass(&mut server, 0), "eight gaps are too many for one run");
+        assert!(!client.poll(&mut server, 0), "eight gaps are too many for one run");
         assert_eq!(client.gaps.len(), 5);
-        assert!(client.pass(&mut server, 0));
+        assert!(client.poll(&mut server, 0));
         assert_eq!((client.gaps.len(), client.stored.len()), (8, 892));
     }
 }
@@ -128,9 +128,9 @@ fn unservable_rows_in_one_second_hide_no_others() {
         SOURCES.into_iter().flat_map(|source| STABLE.map(|order| (source, order)))
     {
         let mut server = Server::new(order, 7, 260, 1, 0);
-        server.poison = [20, 137, 138, 260].into();
+        server.unservable = [20, 137, 138, 260].into();
         let mut client = Client::of(source);
-        assert!(client.pass(&mut server, 0));
+        assert!(client.poll(&mut server, 0));
         assert_eq!((client.gaps.len(), client.stored.len()), (1, 256), "{source:?} {order:?}");
     }
 }

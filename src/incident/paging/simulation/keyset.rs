@@ -78,7 +78,7 @@ fn equal_times_across_a_page_edge_are_read() {
     for order in ANY_ORDER {
         let mut server = server_with(order, &[(1_000, 48), (2_000, 9), (3_000, 41), (4_000, 7)]);
         let mut client = Client::of(Source::Graph);
-        assert!(client.pass(&mut server, 0));
+        assert!(client.poll(&mut server, 0));
         assert_eq!(client.stored.len(), 105, "{order:?}");
         // The opening page has no lower edge, and few times prove no order: a page with them is read twice.
         assert!(server.requests <= 8, "{order:?}: {} requests", server.requests);
@@ -139,7 +139,7 @@ fn full_page_of_one_instant_is_swept() {
                 let mut server = server_with(order, &[(1_000, 30), (2_000, 430), (3_000, 80)]);
                 (server.ceiling, server.links) = (ceiling, links);
                 let mut client = Client::of(Source::Graph);
-                assert!(client.pass(&mut server, 0));
+                assert!(client.poll(&mut server, 0));
                 assert_eq!(client.stored.len(), 540, "{order:?} {ceiling:?}");
             }
         }
@@ -172,7 +172,7 @@ fn link_on_every_full_page_costs_nothing() {
         let mut server = Server::new(Order::ById, 3, 5_000, 20 * 86_400_000, 0);
         server.links = links;
         let mut client = Client::of(Source::Graph);
-        assert!(client.pass(&mut server, 0));
+        assert!(client.poll(&mut server, 0));
         assert_eq!(client.stored.len(), 5_000);
         server.requests
     };
@@ -210,11 +210,11 @@ fn ignored_order_is_read_by_cutting() {
             let mut server = Server::new(order, 11, 900, 20 * 86_400_000, 0);
             (server.ignores_order, server.links) = (true, links);
             let mut client = Client::of(Source::Graph);
-            assert!(client.pass(&mut server, 0));
+            assert!(client.poll(&mut server, 0));
             assert_eq!(client.stored.len(), 900, "{order:?}");
             assert!(server.requests < 120, "{order:?}: {} requests", server.requests);
             let before = server.requests;
-            assert!(client.pass(&mut server, 0));
+            assert!(client.poll(&mut server, 0));
             assert_eq!(server.requests - before, 1, "a page that fits needs no order");
         }
     }

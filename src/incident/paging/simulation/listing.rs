@@ -43,7 +43,7 @@ proptest! {
 fn crowded_instant_in_random_order_is_read_whole() {
     let mut server = Server::new(Order::Random, 7, 260, 1, 0);
     let mut client = Client::of(Source::Defender);
-    client.pass(&mut server, 0);
+    client.poll(&mut server, 0);
     assert_eq!(client.stored.len(), 260);
 }
 
@@ -52,7 +52,7 @@ fn paging_without_faults_costs_few_extra_requests() {
     for order in STABLE {
         let mut server = Server::new(order, 3, 10_000, 20 * 86_400_000, 0);
         let mut client = Client::of(Source::Defender);
-        client.pass(&mut server, 0);
+        client.poll(&mut server, 0);
         let needed = 10_000 / page_rows(Source::Defender) + 1;
         assert!(
             server.requests * 100 <= needed * 105,
@@ -66,9 +66,9 @@ fn paging_without_faults_costs_few_extra_requests() {
 fn poll_without_changes_is_one_request() {
     let mut server = Server::new(Order::NewestFirst, 5, 400, 20 * 86_400_000, 0);
     let mut client = Client::of(Source::Defender);
-    client.pass(&mut server, 0);
+    client.poll(&mut server, 0);
     let before = server.requests;
-    client.pass(&mut server, 0);
+    client.poll(&mut server, 0);
     assert_eq!(server.requests - before, 1);
 }
 
@@ -145,7 +145,7 @@ fn next_link_is_followed_to_its_end() {
         alerts_failure: None,
     };
     plan.accept(&page(vec![row(1)], Some("a"))).unwrap();
-    // The opening page told of more: the window is read from its start, now bounded.
+    // The opening page showed that there is more: the window is read from its start, now bounded.
     assert_eq!(plan.request().unwrap().link, None);
     plan.accept(&page(vec![row(1)], Some("b"))).unwrap();
     assert_eq!(plan.request().unwrap().link.as_deref(), Some("b"));

@@ -68,7 +68,7 @@ const CEILING_ROWS: usize = 500;
 pub(crate) struct Server {
     pub(crate) updated: BTreeMap<i64, i64>,
     /// A page that would show one of these fails.
-    pub(crate) poison: BTreeSet<i64>,
+    pub(crate) unservable: BTreeSet<i64>,
     /// A page of incidents that would show one of these fails, a list of versions does not.
     pub(crate) unexpandable: BTreeMap<i64, Alone>,
     pub(crate) links: Links,
@@ -89,7 +89,7 @@ pub(crate) fn time(milliseconds: i64) -> DateTime<Utc> {
         .expect("the test's times are in range")
 }
 
-/// Which stays the same for ever, to keep things simple.
+/// It stays the same, to keep things simple.
 fn status_of(id: i64) -> &'static str {
     ["Active", "InProgress", "Resolved"][id.rem_euclid(3) as usize]
 }
@@ -108,10 +108,10 @@ fn mix(mut value: u64) -> u64 {
 
 impl Server {
     pub(crate) fn new(order: Order, seed: u64, incidents: i64, span: i64, lag: i64) -> Self {
-        let (updated, poison) = (BTreeMap::new(), BTreeSet::new());
+        let (updated, unservable) = (BTreeMap::new(), BTreeSet::new());
         let mut server = Self {
             updated,
-            poison,
+            unservable,
             unexpandable: BTreeMap::new(),
             links: Links::None,
             ceiling: Ceiling::None,
@@ -160,7 +160,7 @@ impl Server {
         let rows: Vec<_> = listed.iter().copied().skip(request.skip).take(request.top).collect();
         let fails = |id: &i64| {
             let is_expanded = request.listing == Listing::Incidents;
-            self.poison.contains(id) || is_expanded && self.unexpandable.contains_key(id)
+            self.unservable.contains(id) || is_expanded && self.unexpandable.contains_key(id)
         };
         if self.is_down || rows.iter().any(|(id, _)| fails(id)) {
             return None;
@@ -182,7 +182,7 @@ impl Server {
     fn one(&self, id: i64) -> Option<PageSummary> {
         let alone = self.unexpandable.get(&id).copied().unwrap_or(Alone::Served);
         let updated = *self.updated.get(&id)?;
-        let fails = self.is_down || self.poison.contains(&id) || alone == Alone::Fails;
+        let fails = self.is_down || self.unservable.contains(&id) || alone == Alone::Fails;
         let alerts_failure = (alone == Alone::WithoutAlerts).then_some(FAILURE);
         let page = PageSummary { alerts_failure, ..self.summary(vec![(id, updated)], None) };
         (!fails).then_some(page)

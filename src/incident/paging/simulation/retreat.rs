@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::*;
-use super::client::{Client, EVERYTHING, run_poisoned};
+use super::client::{Client, EVERYTHING, run_with_unservable};
 use super::keyset::{ANY_ORDER, server_with};
 use super::{Alone, FAILURE, Links, Order, Server, time};
 
@@ -32,14 +32,14 @@ proptest! {
         seed: u64,
         incidents in 1..700_i64,
         faults in prop::collection::vec((0..700_i64, prop::sample::select(ALONE.to_vec())), 1..5),
-        poison in prop::option::weighted(0.2, 0..700_i64),
+        unservable in prop::option::weighted(0.2, 0..700_i64),
         churn in 0..3_usize,
     ) {
         let mut server = Server::new(order, seed, incidents, span, 0);
         (server.links, server.ignores_order) = (links, ignores_order);
         server.unexpandable = faults.iter().map(|(at, alone)| (1 + at % incidents, *alone)).collect();
-        server.poison = poison.iter().map(|at| 1 + at % incidents).collect();
-        run_poisoned(server, Source::Graph, match (ignores_order, order) {
+        server.unservable = unservable.iter().map(|at| 1 + at % incidents).collect();
+        run_with_unservable(server, Source::Graph, match (ignores_order, order) {
             (_, Order::Random) if span == 20 => 0,
             (true, _) => churn.min(1),
             (false, _) => churn,
@@ -54,7 +54,7 @@ fn unexpandable_incident_is_read_alone() {
             let mut server = Server::new(order, 3, 600, 20 * 86_400_000, 0);
             server.unexpandable.insert(at, Alone::Served);
             let mut client = Client::of(Source::Graph);
-            assert!(client.pass(&mut server, 0));
+            assert!(client.poll(&mut server, 0));
             assert_eq!((client.stored.len(), edges(&client.gaps)), (600, vec![]), "{order:?} {at}");
             assert!(server.requests < 45, "{order:?} {at}: {} requests", server.requests);
         }
@@ -80,7 +80,7 @@ fn page_that_fails_shrinks_to_one_row() {
     }
     assert_eq!(failed[0], 50);
     assert!(failed[1..].iter().all(|top| *top <= 26), "{failed:?}");
-    assert_eq!(alone, [Listing::Incident(300)], "the poison alone is read alone");
+    assert_eq!(alone, [Listing::Incident(300)], "only the unservable incident is read alone");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn tenant_without_any_expansion_is_read_whole() {
     let mut server = Server::new(Order::ById, 3, 600, 20 * 86_400_000, 0);
     server.unexpandable = (1..=600).map(|id| (id, Alone::Served)).collect();
     let mut client = Client::of(Source::Graph);
-    assert!(client.pass(&mut server, 0));
+    assert!(client.poll(&mut server, 0));
     assert_eq!((client.stored.len(), edges(&client.gaps)), (600, vec![]));
     assert!(server.requests < 690, "{} requests for 600 incidents", server.requests);
 }
@@ -102,7 +102,7 @@ fn gap_is_about_one_incident_and_its_instant() {
                 server_with(order, &[(1_000, 70), (2_000, 3), (2_001, 2), (3_000, 70)]);
             server.unexpandable.insert(72, alone);
             let mut client = Client::of(Source::Graph);
-            assert!(client.pass(&mut server, 0));
+            assert!(client.poll(&mut server, 0));
             assert_eq!(edges(&client.gaps), [gap_of(2_000)], "{order:?} {alone:?}");
             assert_eq!(client.stored.len(), 144, "{order:?} {alone:?}");
             assert!(!client.stored.contains_key(&72));
@@ -121,7 +121,7 @@ fn poison_in_a_swept_instant_is_read_alone() {
         let mut server = server_with(order, &[(1_000, 30), (2_000, 180), (3_000, 80)]);
         server.unexpandable = [(100, Alone::Served), (200, Alone::Fails)].into();
         let mut client = Client::of(Source::Graph);
-        assert!(client.pass(&mut server, 0));
+        assert!(client.poll(&mut server, 0));
         assert_eq!(edges(&client.gaps), [gap_of(2_000)], "{order:?}");
         assert_eq!(client.stored.len(), 289, "{order:?}");
     }
@@ -136,7 +136,7 @@ fn pieces_prove_nothing_where_order_is_ignored() {
         let newest = *server.updated.iter().max_by_key(|(_, updated)| **updated).unwrap().0;
         server.unexpandable.insert(newest, Alone::Served);
         let mut client = Client::of(Source::Graph);
-        assert!(client.pass(&mut server, 0));
+        assert!(client.poll(&mut server, 0));
         assert_eq!((client.stored.len(), edges(&client.gaps)), (300, vec![]), "{order:?}");
     }
 }

@@ -89,7 +89,7 @@ const VALUE: &str = r##""@odata.type":"#microsoft.graph.security.registryValueEv
 fn entities_that_differ_in_extra_only_are_two_rows() {
     let pairs = [
         (VALUE, r##""registryValueName":"a""##, r##""registryValueName":"b""##),
-        // The state of a device does not identify it, but is all that tells these two apart.
+        // The state of a device does not identify it, but is all that distinguishes these two.
         (
             r##""@odata.type":"#microsoft.graph.security.deviceEvidence","mdeDeviceId":null"##,
             r##""lastIpAddress":"192.0.2.1""##,
