@@ -42,7 +42,7 @@ alerts:
 examples *ARGS:
     examples/try {{ARGS}}
 
-# Measure synchronisation.
+# Measure sync.
 bench:
     cargo bench --bench sync
 

@@ -1,6 +1,6 @@
 //! How the real binary bears many tenants for a long time: the first half of it in calm, the second half with a tenth of
 //! the tenants broken in ten ways. Default settings, but for a poll each minute. Ends with status 1 where memory,
-//! descriptors or connections pass their limits, or the daemon does not end as it should.
+//! descriptors or connections exceed their limits, or the daemon does not end as it should.
 //!
 //! `cargo bench --bench soak -- --minutes 15 --tenants 1000`
 
@@ -212,8 +212,8 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // After the end there is nothing to kill.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -377,11 +377,11 @@ impl Seen {
                 (seen.memory.first().unwrap_or(&0.0), seen.memory.last().unwrap_or(&0.0));
             format!("{first:.0}, {:.0}, {last:.0}", seen.peak)
         });
-        row("descriptors: begin, highest, end", &|seen| told(&seen.descriptors));
+        row("descriptors: begin, highest, end", &|seen| joined(&seen.descriptors));
         row("status page of all tenants, ms: p50, p99", &|seen| {
             format!("{:.0}, {:.0}", percentile(&seen.pages, 50), percentile(&seen.pages, 99))
         });
-        row("connections to Postgres: begin, highest, end", &|seen| told(&seen.connections));
+        row("connections to Postgres: begin, highest, end", &|seen| joined(&seen.connections));
     }
 
     /// What went beyond its limit.
@@ -398,8 +398,8 @@ impl Seen {
         if grown(calm, self) {
             faults.push(format!(
                 "descriptors grow: {} in calm, {} later",
-                told(&calm.descriptors),
-                told(&self.descriptors)
+                joined(&calm.descriptors),
+                joined(&self.descriptors)
             ));
         }
         for seen in [calm, self] {
@@ -410,14 +410,14 @@ impl Seen {
                 ));
             }
             if seen.connections.iter().any(|connections| *connections > DATABASE_CONNECTIONS) {
-                faults.push(format!("connections to Postgres: {}", told(&seen.connections)));
+                faults.push(format!("connections to Postgres: {}", joined(&seen.connections)));
             }
         }
         faults
     }
 }
 
-fn told(numbers: &[usize]) -> String {
+fn joined(numbers: &[usize]) -> String {
     let [first, .., last] = numbers else { return "-".to_owned() };
     format!("{first}, {}, {last}", numbers.iter().max().unwrap_or(last))
 }

@@ -1,7 +1,7 @@
-//! How long the real binary takes to synchronise simulated tenants into a real Postgres with fsync on:
-//! a first load, a pass that finds nothing changed, and one that finds 1 % changed.
+//! How long the real binary takes to sync simulated tenants into a real Postgres with fsync on:
+//! a first load, a run that finds nothing changed, and one that finds 1 % changed.
 //!
-//! `cargo bench --bench sync -- [TENANTS] [INCIDENTS]`, 50 x 1,000 unless told otherwise.
+//! `cargo bench --bench sync -- [TENANTS] [INCIDENTS]`, 50 x 1,000 by default.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ async fn bench(tenants: usize, incidents: usize) {
 
     println!("{tenants} tenants x {incidents} incidents\n");
     println!(
-        "| pass | seconds | incidents/s | rows/s | CPU s (incident-sync + Postgres) | peak RSS MB | WAL MB | calls |"
+        "| run | seconds | incidents/s | rows/s | CPU s (incident-sync + Postgres) | peak RSS MB | WAL MB | calls |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     let measure = async |name: &str| measure(name, &config, &settings.dir, &pool).await;

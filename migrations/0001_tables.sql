@@ -1,4 +1,4 @@
--- The tables with the data of Microsoft 365 Defender and with the state of the synchronisation.
+-- The tables with the data of Microsoft 365 Defender and with the state of the sync.
 --
 -- Every key begins with tenant_id so that the database can be partitioned or distributed by tenant.
 -- There are no foreign keys: a trigger for each of the 600,000 evidence rows of a first sync costs more than it proves,
@@ -40,7 +40,7 @@ COMMENT ON TABLE defender.tenants IS 'Customer tenants that are or were in the c
 COMMENT ON COLUMN defender.tenants.tenant_id IS 'The customer''s Entra tenant';
 COMMENT ON COLUMN defender.tenants.name IS 'The operator''s name for the customer, from the configuration';
 COMMENT ON COLUMN defender.tenants.labels IS 'Labels from the configuration; visible to readers of the tenant';
-COMMENT ON COLUMN defender.tenants.enabled IS 'Whether the tenant is synchronised';
+COMMENT ON COLUMN defender.tenants.enabled IS 'Whether the tenant is synced';
 COMMENT ON COLUMN defender.tenants.first_seen_at IS 'When the tenant was first in the configuration';
 COMMENT ON COLUMN defender.tenants.removed_at IS 'When the tenant left the configuration; its data stays until it is purged';
 COMMENT ON COLUMN defender.tenants.internal_labels IS 'Labels from the configuration whose keys begin with internal., without that prefix; hidden from customer-scoped readers';
@@ -453,7 +453,7 @@ ALTER TABLE defender.rejected_payloads
     ALTER COLUMN reason SET STATISTICS 0,
     ALTER COLUMN payload SET STATISTICS 0;
 
--- The state of the synchronisation has bounds, so that one bad row affects one tenant. Statements about all tenants
+-- The state of the sync has bounds, so that one bad row affects one tenant. Statements about all tenants
 -- subtract its times, add one to its fences and counters, and decode the result: an infinite time or a fence at the end of
 -- its type would make each of them fail. Times have a year of four digits; fences and counters leave room for the next one.
 -- The times of the quotas may also be '-infinity', which stands for "no call yet"; they are compared and never decoded.

@@ -61,11 +61,11 @@ FROM defender.tenants t
 LEFT JOIN defender.sync_state s USING (tenant_id)
 LEFT JOIN defender.diagnoses() d ON d.tenant_id = t.tenant_id
 WHERE t.removed_at IS NULL;
-COMMENT ON VIEW reporting.tenant_freshness IS 'One row per tenant: age of its data, state of the synchronisation and who must act. Show it on every dashboard';
+COMMENT ON VIEW reporting.tenant_freshness IS 'One row per tenant: age of its data, state of the sync and who must act. Show it on every dashboard';
 COMMENT ON COLUMN reporting.tenant_freshness.tenant_id IS 'The customer''s Entra tenant. Tenants that left the configuration are in no view';
 COMMENT ON COLUMN reporting.tenant_freshness.tenant_name IS 'The operator''s name for the customer';
 COMMENT ON COLUMN reporting.tenant_freshness.labels IS 'Labels of the tenant from the configuration';
-COMMENT ON COLUMN reporting.tenant_freshness.enabled IS 'Whether the tenant is synchronised';
+COMMENT ON COLUMN reporting.tenant_freshness.enabled IS 'Whether the tenant is synced';
 COMMENT ON COLUMN reporting.tenant_freshness.data_as_of IS 'Every incident version with an earlier lastUpdateTime is stored';
 COMMENT ON COLUMN reporting.tenant_freshness.last_success_at IS 'When the last complete run started; everything up to then is stored';
 COMMENT ON COLUMN reporting.tenant_freshness.lag_seconds IS 'Seconds since last_success_at; NULL before the first success';

@@ -64,7 +64,9 @@ mod armed {
     async fn act(action: Action, name: &'static str) {
         tracing::warn!(failpoint = name, "Failpoint reached");
         match action {
-            Action::Kill => drop(kill(Pid::this(), Signal::SIGKILL)),
+            Action::Kill => {
+                let _ = kill(Pid::this(), Signal::SIGKILL);
+            }
             Action::Panic => panic!("failpoint {name}"),
             Action::Pause => std::future::pending().await,
         }

@@ -466,7 +466,7 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn every_metric_is_documented_and_no_other_is_used() {
+fn documents_name_every_metric_and_no_other() {
     let source = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
     let recorded: BTreeSet<&str> = metrics_in(&source)
         .into_iter()
@@ -488,7 +488,7 @@ fn every_metric_is_documented_and_no_other_is_used() {
 
 const EVENTS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "$level"];
 
-/// The names of the fields of each event, or span, that a source tells.
+/// The names of the fields of each event or span in a source file.
 fn fields_in(source: &str, macros: &[&str]) -> BTreeSet<String> {
     let mut fields = BTreeSet::new();
     for rest in source.split("tracing::").skip(1) {

@@ -53,9 +53,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon: synchronize every enabled tenant on schedule.
+    /// Run the daemon: sync every enabled tenant on schedule.
     Run(run::RunArgs),
-    /// Synchronize every tenant once, now.
+    /// Sync every tenant once, now.
     Sync(sync::SyncArgs),
     /// Compare the database with the API without writing. Exit status 1 if they differ.
     Verify(verify::VerifyArgs),

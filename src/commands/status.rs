@@ -70,7 +70,7 @@ fn table(tenants: &[TenantStatus]) -> String {
         "open",
         "rejected",
         "late",
-        "holes",
+        "gaps",
         "failures",
         "who must act",
         "what",

@@ -69,7 +69,7 @@ fn table(drifts: &[Drift]) -> String {
         "extra",
         "alerts",
         "rejected",
-        "holes",
+        "gaps",
         "who must act",
         "what",
     ]);

@@ -100,7 +100,7 @@ impl Reloader {
         set_rejected_files_gauge(&config.tenants_dir_errors);
         reloader.log_new_errors(
             &config.tenants_dir_errors,
-            "Ignoring an invalid file in tenants_dir; its tenant is not synchronized until the file is valid",
+            "Ignoring an invalid file in tenants_dir; its tenant is not synced until the file is valid",
         );
         reloader
     }

@@ -13,7 +13,7 @@ const NOTIFY_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The text that `systemctl status` shows.
 pub(crate) fn status_line(tenants: &[Arc<Tenant>]) -> String {
-    format!("Synchronizing {} tenants", tenants.iter().filter(|tenant| tenant.enabled).count())
+    format!("Syncing {} tenants", tenants.iter().filter(|tenant| tenant.enabled).count())
 }
 
 /// Feeds the watchdog of systemd, which restarts the service when the runtime hangs or the dispatcher makes no progress.

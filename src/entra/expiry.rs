@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn expiry_stages_are_30_7_1_and_0_days() {
+    fn expiry_stage_follows_days_left() {
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let at = |days: f64| {
             #[expect(clippy::cast_possible_truncation, reason = "a few days in seconds")]

@@ -20,7 +20,7 @@ const TENANT: TenantId = TenantId(uuid::Uuid::from_u128(7));
 const CANARY: &str = "canary-token-77c1";
 
 #[tokio::test]
-async fn token_is_used_until_its_end_when_renewal_fails() {
+async fn token_is_used_until_expiry_if_renewal_fails() {
     use crate::entra::credential::App;
     use crate::tenant::Endpoints;
     use simulator::{Endpoint, Options, ScriptedReply, Simulator, TenantSpec};

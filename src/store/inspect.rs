@@ -83,7 +83,7 @@ pub async fn connect_once(options: &PgConnectOptions) -> Result<(), SyncError> {
     };
     match tokio::time::timeout(CONNECT_DEADLINE, PgConnection::connect_with(&ours(options))).await {
         Ok(Ok(connection)) => {
-            drop(connection.close().await);
+            let _ = connection.close().await;
             Ok(())
         }
         Ok(Err(sqlx::Error::Io(error))) => {

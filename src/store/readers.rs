@@ -15,7 +15,6 @@ const DEPENDENT_PRIVILEGES: &str = "2BP01";
 /// A tenant that the database knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
 pub struct KnownTenant {
-    #[serde(rename = "id")]
     pub tenant_id: Uuid,
     /// Its name in the configuration.
     pub name: String,

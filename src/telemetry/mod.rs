@@ -95,37 +95,55 @@ pub fn start_metrics() -> Option<PrometheusHandle> {
             upkeep.run_upkeep();
         }
     });
-    metrics::describe_counter!("incident_sync_runs_total", "Tenant runs by outcome and kind");
-    metrics::describe_counter!(
-        "incident_sync_api_calls_total",
-        "Calls to the incidents APIs by source and HTTP status"
-    );
-    metrics::describe_counter!("incident_sync_token_requests_total", "Token requests by result");
-    metrics::describe_counter!("incident_sync_incidents_written_total", "Incident versions stored");
-    metrics::describe_counter!("incident_sync_rejected_total", "Incidents put into quarantine");
-    metrics::describe_counter!(
-        "incident_sync_throttled_seconds_total",
-        "Seconds of pause that the API requested"
-    );
-    metrics::describe_counter!(
-        "incident_sync_quota_waits_total",
-        "Waits for the configured call quota"
-    );
-    metrics::describe_gauge!(
-        "incident_sync_credential_refused",
-        "1 while Entra refuses an application's credential"
-    );
-    metrics::describe_gauge!(
-        "incident_sync_credential_in_use",
-        "1 for the credential that last obtained a token"
-    );
-    metrics::describe_gauge!(
-        "incident_sync_credential_expiry_timestamp_seconds",
-        "When an application's credential expires, in seconds since 1970"
-    );
-    metrics::describe_histogram!(RUN_DURATION, "Duration of tenant runs");
-    // Otherwise the counter would not exist before the first run ends.
+    describe_metrics();
+    // Otherwise these would not exist before their first event.
     metrics::counter!("incident_sync_runs_total", "outcome" => "ok", "kind" => "poll").absolute(0);
+    for result in ["ok", "error"] {
+        metrics::counter!("incident_sync_token_requests_total", "result" => result).absolute(0);
+    }
+    metrics::counter!("incident_sync_quota_waits_total").absolute(0);
+    metrics::gauge!("incident_sync_config_reload_failed").set(0.0);
+    metrics::gauge!("incident_sync_config_files_refused").set(0.0);
     metrics::gauge!("incident_sync_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Some(handle)
 }
+
+fn describe_metrics() {
+    for (name, help) in COUNTERS {
+        metrics::describe_counter!(name, help);
+    }
+    for (name, help) in GAUGES {
+        metrics::describe_gauge!(name, help);
+    }
+    metrics::describe_histogram!(RUN_DURATION, "Duration of tenant runs");
+}
+
+const COUNTERS: [(&str, &str); 8] = [
+    ("incident_sync_runs_total", "Tenant runs by outcome and kind"),
+    (
+        "incident_sync_api_calls_total",
+        "Calls to the Defender API and to Microsoft Graph by HTTP status",
+    ),
+    ("incident_sync_token_requests_total", "Token requests by result"),
+    ("incident_sync_incidents_written_total", "Incident versions stored"),
+    ("incident_sync_rejected_total", "Incidents put into quarantine"),
+    ("incident_sync_retention_deleted_total", "Closed incidents that retention deleted"),
+    ("incident_sync_throttled_seconds_total", "Seconds of pause that the API requested"),
+    ("incident_sync_quota_waits_total", "Waits for the configured call quota"),
+];
+
+const GAUGES: [(&str, &str); 7] = [
+    ("incident_sync_credential_refused", "1 while Entra refuses the credential"),
+    ("incident_sync_credential_in_use", "1 for the credential that last obtained a token"),
+    (
+        "incident_sync_credential_expiry_timestamp_seconds",
+        "When the credential expires, in seconds since 1970",
+    ),
+    (
+        "incident_sync_credential_files_unusable",
+        "1 while the files of the credential are unreadable or inconsistent",
+    ),
+    ("incident_sync_config_reload_failed", "1 if the last reload was rejected"),
+    ("incident_sync_config_files_refused", "Invalid files of tenants_dir, which are ignored"),
+    ("incident_sync_build_info", "1, with the version as a label"),
+];

@@ -609,7 +609,7 @@ async fn config_check_and_show_work_offline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn full_disk_fails_output_and_closed_pipe_does_not() {
+async fn full_disk_fails_output_closed_pipe_does_not() {
     let site = Installation::with(vec![spec(1, 1)]).await;
     let shell = |line: &str| {
         let mut command = std::process::Command::new("sh");

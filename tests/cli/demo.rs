@@ -55,7 +55,7 @@ async fn demo_once_prints_table_and_answers_repeatedly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn demo_shows_new_rows_and_ends_on_ctrl_c() {
+async fn demo_shows_new_rows_until_ctrl_c() {
     let folder = open_folder("is-service-");
     let demo = Running::start(demo(folder.path(), &["--incidents", "40"]), folder.path());
     // Ten healthy tenants and the throttled one, whose history fits into its quota.

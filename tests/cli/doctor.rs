@@ -479,7 +479,9 @@ async fn no_postgres(reply: &'static [u8], certificate: Option<&'static str>) ->
             }
             socket.write_all(reply).await.unwrap();
             match certificate {
-                Some(certificate) => drop(acceptor(certificate).accept(socket).await),
+                Some(certificate) => {
+                    let _ = acceptor(certificate).accept(socket).await;
+                }
                 None => open.push(socket),
             }
         }

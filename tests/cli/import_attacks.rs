@@ -117,7 +117,7 @@ fn write(folder: &Path, table: &str, text: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn forged_state_is_bounded_and_stops_no_other_tenant() {
+async fn forged_state_is_bounded_and_affects_one_tenant() {
     let exported = Exported::new().await;
     for (at, (column, value)) in FORGED.into_iter().enumerate() {
         let folder = exported.copy(&format!("forged-{at}"));

@@ -222,7 +222,7 @@ async fn swapped_certificate_is_used_once_its_key_matches() {
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
 
-/// Under the application's own `client_id`, where Entra would not tell it from that of `[app]` either.
+/// Under the application's own `client_id`, where Entra could not distinguish it from that of `[app]` either.
 #[tokio::test(flavor = "multi_thread")]
 async fn own_credential_of_tenant_is_watched_separately() {
     let site = site_by("client_secret_file = \"secret\"", 3).await;

@@ -61,7 +61,7 @@ async fn watchdog_is_not_fed_when_the_dispatcher_hangs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watchdog_is_fed_while_the_database_does_not_answer() {
+async fn watchdog_is_fed_while_database_is_down() {
     let site = Installation::with(vec![spec(1, 20)]).await;
     let (embedded, pool) = site.open_database().await;
     site.configure(&Settings {

@@ -243,7 +243,7 @@ async fn duplicate_tenant_file_changes_nothing() {
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
     let daemon = site.start_daemon();
     daemon
-        .logs("Ignoring an invalid file in tenants_dir; its tenant is not synchronized until the file is valid")
+        .logs("Ignoring an invalid file in tenants_dir; its tenant is not synced until the file is valid")
         .await;
     let calls = site.world().calls(id(1)).len();
     std::fs::remove_file(dir.join("adatum.toml")).unwrap();

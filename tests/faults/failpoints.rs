@@ -110,11 +110,11 @@ async fn let_time_pass(pool: &PgPool) {
     let query =
         "UPDATE defender.sync_state SET lease_expires_at = clock_timestamp() - interval '1 ms', next_attempt_at = now()
         WHERE next_attempt_at > now() OR lease_expires_at > now()";
-    drop(sqlx::query(query).execute(pool).await);
+    let _ = sqlx::query(query).execute(pool).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn panic_in_a_tenant_task_fails_that_run_only() {
+async fn panic_in_tenant_task_fails_only_that_run() {
     let specs: Vec<TenantSpec> = (1..=10).map(|tenant| spec(tenant, INCIDENTS)).collect();
     let site = Installation::with(specs).await;
     let rules: Vec<String> = OF_A_RUN.iter().map(|name| format!("{name}=panic@3")).collect();
@@ -129,7 +129,7 @@ async fn panic_in_a_tenant_task_fails_that_run_only() {
         sqlx::query_scalar::<_, String>(runs).fetch_all(&pool).await.unwrap()
     };
     eventually("every history, after as many panics as there are failpoints", async || {
-        drop(sqlx::query(no_pause).execute(&pool).await);
+        let _ = sqlx::query(no_pause).execute(&pool).await;
         (number(&pool, all).await == 10 && reached(&daemon).len() == OF_A_RUN.len()).then_some(())
     })
     .await;

@@ -410,7 +410,7 @@ async fn writable_tenant_file_is_refused_alone() {
     set_mode(&file, 0o666);
     let daemon = site.start_daemon();
     let event = daemon
-        .logs("Ignoring an invalid file in tenants_dir; its tenant is not synchronized until the file is valid")
+        .logs("Ignoring an invalid file in tenants_dir; its tenant is not synced until the file is valid")
         .await;
     let cure = format!("chmod go-w {}", file.display());
     assert!(event["error"].as_str().unwrap().contains(&cure), "{event}");
@@ -426,7 +426,7 @@ async fn writable_tenant_file_is_refused_alone() {
         let message =
             "Ignoring an invalid file in tenants_dir; its tenant keeps its previous settings";
         let event = daemon.logs(message).await;
-        assert!(event["error"].as_str().unwrap().contains("belongs to user 65534"), "{event}");
+        assert!(event["error"].as_str().unwrap().contains("is owned by user 65534"), "{event}");
         site.world().create(id(2));
         until("a tenant that ran is still read", async || stored(&pool, 2).await == 4).await;
     }

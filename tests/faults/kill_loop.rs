@@ -201,7 +201,7 @@ async fn let_leases_expire(pool: &PgPool, spared: &[Pid]) -> u64 {
     sqlx::query(query).bind(spared).execute(pool).await.unwrap().rows_affected()
 }
 
-/// One clean poll makes the tables equal to what the service holds, and no change was told twice.
+/// One clean poll makes the tables equal to what the service holds, and no change is recorded twice.
 async fn assert_at_rest(site: &Installation, pool: &PgPool) {
     // Past the lag that polls keep behind the service's clock.
     site.world().advance(Duration::from_secs(60));

@@ -15,7 +15,7 @@ use crate::support::roles::{TABLES, log_in, refused, role, rows, superuser, text
 use crate::support::world::{World, id, spec};
 
 pub(crate) async fn run(options: &PgConnectOptions, statements: &str) {
-    // A database cannot be made in a transaction, which several statements at once are.
+    // A database cannot be made in a transaction, and several statements in one query are one.
     let mut connection = PgConnection::connect_with(options).await.unwrap();
     for statement in statements.split("; ") {
         rows(&mut connection, statement).await.unwrap();
@@ -23,7 +23,7 @@ pub(crate) async fn run(options: &PgConnectOptions, statements: &str) {
     connection.close().await.unwrap();
 }
 
-/// What the message tells a superuser to run.
+/// The statements in the message for a superuser.
 fn named_statements(message: &str) -> String {
     message.split("run once: ").nth(1).unwrap_or_else(|| panic!("{message}")).to_owned()
 }
@@ -85,7 +85,7 @@ async fn serve(world: &mut World) {
 #[tokio::test]
 async fn sync_and_grant_reader_work_without_superuser() {
     let (world, owner) = owned_by_a_user().await;
-    world.good_pass().await;
+    world.successful_run().await;
     world.assert_settled().await;
     let admin = PgConnectOptions::clone(&world.database).username("incident_sync");
 
@@ -115,7 +115,7 @@ async fn daemon_works_as_member_of_three_roles() {
     superuser(&world, &format!("CREATE ROLE {daemon} LOGIN; GRANT {groups} TO {daemon}")).await;
     world.database = world.database.clone().username(&daemon);
     serve(&mut world).await;
-    world.good_pass().await;
+    world.successful_run().await;
     world.assert_settled().await;
     assert_eq!(world.store.pending_migrations().await.unwrap(), 0);
     assert_eq!(world.store.tenant_status().await.unwrap().len(), 2);
@@ -141,7 +141,7 @@ fn tool(name: &str, database: &PgConnectOptions, arguments: &[&str]) -> Output {
 #[tokio::test]
 async fn dump_by_owner_is_complete_or_fails() {
     let (world, owner) = owned_by_a_user().await;
-    world.good_pass().await;
+    world.successful_run().await;
     let admin = PgConnectOptions::clone(&world.database).username("incident_sync");
     let grants = format!(
         "INSERT INTO defender.reader_tenants VALUES ('{owner}', '{}', '{owner}'::regrole)",

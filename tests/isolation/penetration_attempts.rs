@@ -169,7 +169,7 @@ async fn reader_passes_no_privilege_on() {
         "REVOKE ALL ON defender.alerts FROM incident_sync_reader, incident_sync_writer".to_owned(),
         "REVOKE incident_sync_tenant_reader FROM incident_sync_tenant_reader".to_owned(),
     ] {
-        drop(rows(&mut reader, &statement).await);
+        let _ = rows(&mut reader, &statement).await;
         assert_eq!(texts(&mut admin, privileges).await, before, "{statement}");
     }
     let mut outsider = log_in(&world.database, &outsider).await;
@@ -229,7 +229,7 @@ async fn shared_views_show_the_caller_own_rows_only() {
 async fn documented_hardening_keeps_readers_and_sync() {
     const PAGE: &str = include_str!("../../docs/operations/security.md");
     let world = World::of(5).await;
-    world.good_pass().await;
+    world.successful_run().await;
     for name in ["contoso_bi", "fabrikam_bi"] {
         drop(reader(&world, name, &[1]).await);
     }
@@ -246,7 +246,7 @@ async fn documented_hardening_keeps_readers_and_sync() {
         rows(&mut admin, &block).await.unwrap_or_else(|error| panic!("{block}: {error}"));
     }
     world.service().create(id(1));
-    world.good_pass().await;
+    world.successful_run().await;
     world.assert_truth().await;
     let mut reader = log_in(&world.database, &role(&world, "contoso_bi")).await;
     rows(&mut reader, "SET default_transaction_read_only = off").await.unwrap();

@@ -83,7 +83,7 @@ async fn runs_are_recorded_while_notify_queue_is_full() {
     world.store = Store::open(&options, 4, "notifying".to_owned(), false).await.unwrap();
     world.notify();
     proxy.stage(Fault::RefuseNotify);
-    world.good_pass().await;
+    world.successful_run().await;
     assert!(proxy.struck() > 0, "a NOTIFY was refused");
     assert_eq!(
         world.number("SELECT count(*) FROM defender.sync_runs WHERE outcome = 'ok'").await,
@@ -96,7 +96,7 @@ async fn runs_are_recorded_while_notify_queue_is_full() {
         world.service().create(id(tenant));
     }
     world.later();
-    world.good_pass().await;
+    world.successful_run().await;
     assert!(proxy.struck() > refused, "NOTIFY is tried again");
     assert_ne!(world.state(id(1), "last_success_at").await, before, "the data grows no older");
     let warnings = canary::warnings("NOTIFY incident_sync_changes failed");
@@ -279,7 +279,7 @@ async fn operator_texts_are_hidden_from_readers() {
         Endpoint::Token,
         vec![ScriptedReply::entra(401, "invalid_client", 7_000_215); 9],
     );
-    world.pass().await;
+    world.run().await;
     assert!(
         world
             .store

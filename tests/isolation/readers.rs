@@ -19,7 +19,7 @@ fn scoped(tenant: u128) -> ReaderAccess {
 /// Two tenants with incidents.
 async fn world_of_two() -> World {
     let world = World::with(vec![spec(1, 3), spec(2, 3)]).await;
-    world.good_pass().await;
+    world.successful_run().await;
     world
 }
 
@@ -56,7 +56,7 @@ fn cure(refusal: &str) -> &str {
 /// A world of a user without superuser who may make readers, and the superuser's store beside it.
 async fn world_of_two_grantors() -> (World, PgConnectOptions, Store) {
     let (world, owner) = owned_by_a_user().await;
-    world.good_pass().await;
+    world.successful_run().await;
     let admin = world.database.clone().username("incident_sync");
     let groups = "incident_sync_reader, incident_sync_tenant_reader";
     run(
@@ -231,7 +231,7 @@ async fn set_role_holds_in_parallel_workers() {
 }
 
 #[tokio::test]
-async fn set_role_of_dropped_or_renamed_role_shows_nothing() {
+async fn set_role_of_renamed_role_shows_nothing() {
     let (world, one, two) = world_with_readers().await;
     let login = role(&world, "tool");
     superuser(&world, &format!("CREATE ROLE {login} LOGIN; GRANT {one}, {two} TO {login}")).await;

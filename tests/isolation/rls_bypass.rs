@@ -293,7 +293,7 @@ async fn plans_and_statistics_show_no_foreign_value() {
         rows_or_error(&mut other, "SELECT string_agg(query, '') FROM pg_stat_activity").await;
     assert!(for_superusers.contains(&id(2).to_string()), "the question works");
 
-    // An expectation that depends on whether others have a value would tell who guesses.
+    // An expectation that depends on whether others have a value would confirm guesses.
     let unknown = expected_rows(&mut reader, "title = 'nowhere'").await;
     assert_eq!(
         expected_rows(&mut reader, &format!("title = 'secret of {}'", id(3))).await,
@@ -315,7 +315,7 @@ async fn plans_and_statistics_show_no_foreign_value() {
     }
 }
 
-/// Words that mean the same for every tenant, and keys: statistics on them tell nothing.
+/// Words that mean the same for every tenant, and keys: statistics on them reveal nothing.
 const COLLECTED: [&str; 26] = [
     "alert_id",
     "category",
@@ -356,6 +356,6 @@ async fn reader_locks_do_not_block_start_or_writes() {
     reader.lock().await.unwrap();
     let started = incident_sync::store::Store::open(&world.database, 2, "blocked".to_owned(), true);
     started.await.unwrap();
-    world.good_pass().await;
+    world.successful_run().await;
     world.assert_truth().await;
 }

@@ -319,7 +319,7 @@ async fn runs_of_kind(world: &World, kind: &str) {
 #[tokio::test]
 async fn page_with_foreign_incident_is_never_stored() {
     let world = World::of(5).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let before = world.tuples().await;
     let uri = format!("https://security.microsoft.com/incidents/9?tid={}", id(2));
     let good = r#"{"incidentId":901,"lastUpdateTime":"2026-11-22T10:00:00Z","status":"Active"}"#;
@@ -348,7 +348,7 @@ async fn page_with_foreign_incident_is_never_stored() {
                 vec![ScriptedReply::Body(page.clone())],
             );
             match asked {
-                Some(asked) => drop(world.pass_for(asked).await),
+                Some(asked) => drop(world.run_in_mode(asked).await),
                 None => runs_of_kind(&world, kind).await,
             }
             let recorded: (String, String, i64) = sqlx::query_as(

@@ -77,7 +77,7 @@ async fn called(options: &PgConnectOptions) -> Vec<String> {
 
 /// Everything that a daemon and an operator do.
 async fn work(world: &World) {
-    world.good_pass().await;
+    world.successful_run().await;
     for tenant in world.tenants() {
         world.store.summarise(tenant.id).await.unwrap();
         assert!(world.store.park(tenant.id, "a test", Some("a reason")).await.unwrap());
@@ -111,7 +111,7 @@ async fn played_through(schemas: &[&str], grant: &str) {
         plant(&mut stranger, schema).await;
     }
 
-    world.good_pass().await;
+    world.successful_run().await;
     world.store.summarise(world.tenants()[0].id).await.unwrap();
     assert_eq!(
         called(&world.database).await,
@@ -120,7 +120,7 @@ async fn played_through(schemas: &[&str], grant: &str) {
     );
     work(&world).await;
     world.later();
-    world.good_pass().await;
+    world.successful_run().await;
 
     assert_eq!(called(&world.database).await, Vec::<String>::new(), "code of the stranger ran");
     let sees = "SELECT DISTINCT tenant_id::text FROM reporting.incidents";
@@ -292,7 +292,7 @@ async fn transactions_ignore_the_session_search_path() {
     (world.store, world.engine) = world.other_instance("among twins", 2).await;
     work(&world).await;
     world.later();
-    world.good_pass().await;
+    world.successful_run().await;
     let name = role(&world, "granted");
     assert!(world.store.grant_reader(&name, &ReaderAccess::Tenants(vec![id(1)])).await.unwrap());
     assert_eq!(world.store.find_tenants(&["tenant-1".to_owned()]).await.unwrap().len(), 1);
@@ -308,7 +308,7 @@ async fn transactions_ignore_the_session_search_path() {
 #[tokio::test]
 async fn functions_and_views_ignore_caller_search_path() {
     let world = World::with(vec![spec(1, 12)]).await;
-    world.good_pass().await;
+    world.successful_run().await;
     superuser(&world, TWINS).await;
     let mut session = PgConnection::connect_with(&among_twins(&world)).await.unwrap();
     let begin = format!(
@@ -393,7 +393,7 @@ async fn migrate_restores_function_privileges() {
     one.and(two).unwrap();
     assert_eq!(texts(&mut admin, public).await, Vec::<String>::new());
     assert_eq!(world.store.function_rights().await.unwrap(), Vec::<String>::new());
-    world.good_pass().await;
+    world.successful_run().await;
 }
 
 #[tokio::test]

@@ -12,8 +12,8 @@ pub(crate) fn each_seed(cases: u64, mut check: impl FnMut(u64)) {
         return check(seed);
     }
     for _ in 0..variable("PROPTEST_CASES").unwrap_or(cases) {
-        let told = Told(fastrand::u64(..));
-        check(told.0);
+        let seed = PrintedSeed(fastrand::u64(..));
+        check(seed.0);
     }
 }
 
@@ -21,10 +21,10 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("the variable is a number"))
 }
 
-/// Tells the seed when its check fails.
-struct Told(u64);
+/// Prints the seed when its check fails.
+struct PrintedSeed(u64);
 
-impl Drop for Told {
+impl Drop for PrintedSeed {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("failing seed: run this test again with FUZZ_SEED={}", self.0);
@@ -78,7 +78,7 @@ impl std::fmt::Display for Json {
     }
 }
 
-/// Times as nobody should write them.
+/// Malformed and unusual times.
 pub(crate) const ODD_TIMES: &[&str] = &[
     "0001-01-01T00:00:00Z",
     "0000-01-01T00:00:00Z",

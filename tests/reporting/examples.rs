@@ -45,7 +45,7 @@ fn query(panel: &Value) -> (&str, &str) {
 #[tokio::test]
 async fn every_dashboard_panel_answers_each_reader_kind() {
     let world = World::with(vec![spec(1, 150), spec(2, 150)]).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let mut admin = PgConnection::connect_with(&world.database).await.unwrap();
     let role = format!("grafana_{}", world.database.get_database().unwrap());
     let make = format!(

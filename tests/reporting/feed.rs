@@ -275,7 +275,7 @@ async fn notify_is_sent_for_new_changes_if_configured() {
     let mut world = World::of(5).await;
     let mut listener = PgListener::connect_with(world.pool()).await.unwrap();
     listener.listen("incident_sync_changes").await.unwrap();
-    world.good_pass().await;
+    world.successful_run().await;
     superuser(&world, "NOTIFY incident_sync_changes, 'of the test'").await;
     assert_eq!(
         listener.recv().await.unwrap().payload(),
@@ -284,19 +284,19 @@ async fn notify_is_sent_for_new_changes_if_configured() {
     );
 
     world.notify();
-    world.good_pass().await;
+    world.successful_run().await;
     superuser(&world, "NOTIFY incident_sync_changes, 'nothing was new'").await;
     assert_eq!(listener.recv().await.unwrap().payload(), "nothing was new");
     world.service().create(id(1));
     world.later();
-    world.good_pass().await;
+    world.successful_run().await;
     assert_eq!(listener.recv().await.unwrap().payload(), "");
 }
 
 #[tokio::test]
 async fn feed_shows_each_reader_its_own_tenants() {
     let world = World::with(vec![spec(1, 3), spec(2, 4)]).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let mut scoped = reader(&world, "feed", &[1]).await;
     Pipeline::default().reads_until(&mut scoped, 3).await;
     superuser(&world, "CREATE ROLE feed_all LOGIN IN ROLE incident_sync_reader").await;

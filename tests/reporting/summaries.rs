@@ -76,7 +76,7 @@ async fn summaries_equal_views_through_random_changes() {
     let mut connection = connect(&world).await;
     let mut random = Rng::with_seed(7);
     for round in 0..10 {
-        world.good_pass().await;
+        world.successful_run().await;
         for tenant in world.tenants() {
             let service = world.service();
             let (one, other) =
@@ -142,9 +142,9 @@ async fn uncommitted(connection: &mut PgConnection) -> sqlx::Transaction<'_, sql
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn summary_waits_for_open_change_and_sees_later_one() {
+async fn summary_waits_for_open_change() {
     let world = World::of(5).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let (mut admin, mut writer) = (connect(&world).await, connect(&world).await);
     for is_known in [false, true] {
         if !is_known {
@@ -178,7 +178,7 @@ async fn summary_waits_for_open_change_and_sees_later_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn change_during_summary_write_is_noticed() {
     let world = World::of(5).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let (mut admin, mut blocker, mut writer) =
         (connect(&world).await, connect(&world).await, connect(&world).await);
     let mut half_way = blocker.begin().await.unwrap();
@@ -203,7 +203,7 @@ async fn change_during_summary_write_is_noticed() {
 #[tokio::test]
 async fn summaries_written_quickly_without_statistics() {
     let world = World::with(vec![spec(1, 100)]).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let mut connection = connect(&world).await;
     let analysed = "SELECT relname::text FROM pg_stat_user_tables WHERE last_analyze IS NOT NULL OR last_autoanalyze IS NOT NULL";
     assert_eq!(texts(&mut connection, analysed).await, Vec::<String>::new());
@@ -215,7 +215,7 @@ async fn summaries_written_quickly_without_statistics() {
 #[tokio::test]
 async fn summary_days_continue_without_changes() {
     let world = World::of(20).await;
-    world.good_pass().await;
+    world.successful_run().await;
     superuser(&world, "UPDATE defender.incidents SET created_time = created_time - interval '9 days', resolved_at = resolved_at - interval '9 days'")
         .await;
     world.store.summarise(TenantId(id(1))).await.unwrap();
@@ -234,7 +234,7 @@ async fn summary_days_continue_without_changes() {
 #[tokio::test]
 async fn refresh_skips_current_leased_and_partial_tenants() {
     let world = World::with((1..=3).map(|number| spec(number, 5)).collect()).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let mut connection = connect(&world).await;
     assert_eq!(currents(&mut connection).await, Vec::<String>::new());
     // One is worked on, and one has not all of its history yet.

@@ -10,7 +10,7 @@ use crate::support::postgres;
 use crate::support::world::{World, id};
 
 /// The milestones of each incident as its rows in `incident_changes` show them. What was so at first sight was so at the
-/// latest when the incident was first synchronised, and not after its newest version.
+/// latest when the incident was first synced, and not after its newest version.
 const MILESTONES_FROM_CHANGES: &str = "
     WITH history AS (
         SELECT tenant_id, incident_id,
@@ -131,7 +131,7 @@ async fn stories(connection: &mut PgConnection) {
         Version { updated: "01 14:00", status: "Resolved", ..reopened },
         Version { updated: "02 12:00", ..reopened },
         Version { updated: "03 12:00", status: "Resolved", ..reopened },
-        // Resolved before the first synchronisation.
+        // Resolved before the first sync.
         Version { updated: "01 06:00", status: "Resolved", ..version(3, "High", "01 00:00") },
         // Without alerts; assigned to automation only.
         Version { assigned_to: Some("Automation"), ..version(4, "Low", "02 09:00") },
@@ -359,7 +359,7 @@ async fn milestones_equal_the_recorded_changes() {
 #[tokio::test]
 async fn every_documented_query_returns_rows() {
     let world = World::of(60).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let analysts = include_str!("../../docs/data/analysts.md");
     let feed = include_str!("../../docs/data/change-feed.md");
     let blocks = [analysts, feed].into_iter().flat_map(|page| page.split("```sql\n").skip(1));
@@ -385,9 +385,9 @@ async fn every_documented_query_returns_rows() {
 }
 
 #[tokio::test]
-async fn status_page_and_view_count_the_same_open_incidents() {
+async fn status_page_and_view_agree_on_open_incidents() {
     let world = World::of(40).await;
-    world.good_pass().await;
+    world.successful_run().await;
     for statement in [
         // Resolved once; its newest version has no status.
         "UPDATE defender.incidents SET status = 'Resolved' WHERE incident_id = 1",

@@ -85,7 +85,7 @@ async fn set(world: &World, table: &str, column: &str, value: &str) {
 /// Two tenants with one run each.
 async fn world() -> World {
     let world = World::with(vec![spec(1, 5), spec(2, 5)]).await;
-    world.good_pass().await;
+    world.successful_run().await;
     world
 }
 
@@ -189,7 +189,7 @@ async fn constraints_view_and_claims_have_the_same_bounds() {
 }
 
 #[tokio::test]
-async fn value_out_of_bounds_is_shown_for_its_tenant_only() {
+async fn value_out_of_bounds_affects_one_tenant() {
     let world = world().await;
     without_constraints(&world).await;
     execute(&world, "CREATE TABLE before AS TABLE defender.sync_state").await;
@@ -294,7 +294,7 @@ async fn schema_refuses_each_value_out_of_bounds() {
 }
 
 #[tokio::test]
-async fn fence_at_its_limit_can_be_seized_parked_and_purged() {
+async fn tenant_with_fence_at_limit_can_be_purged() {
     let world = world().await;
     let tenant = TenantId(id(1));
     for fence in [LAST_FENCE, i64::MAX, -5] {
@@ -318,7 +318,7 @@ async fn fence_at_its_limit_can_be_seized_parked_and_purged() {
 }
 
 #[tokio::test]
-async fn lease_of_a_purge_lasts_and_can_be_decoded() {
+async fn purge_lease_lasts_and_is_decodable() {
     let world = world().await;
     let tenant = TenantId(id(1));
     // It stops in the middle: the table with the most rows cannot be emptied.
@@ -339,7 +339,7 @@ async fn run_ends_with_counters_at_their_limit() {
         format!("UPDATE defender.sync_state SET consecutive_failures = 1000000, found_late = {LAST_FENCE}"),
     )
     .await;
-    assert_eq!(world.pass().await[0].outcome, Outcome::Parked);
+    assert_eq!(world.run().await[0].outcome, Outcome::Parked);
     let ended = "SELECT count(*) FROM defender.sync_state WHERE consecutive_failures = 1000000 AND lease_owner IS NULL
         AND error_class IS NOT NULL";
     assert_eq!(world.number(ended).await, 1);

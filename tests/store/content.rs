@@ -23,7 +23,7 @@ async fn rows(world: &World, query: &str) -> Value {
 async fn documented_incidents_are_stored_field_by_field() {
     let world = World::of(0).await;
     world.service().add_documented_sample(id(1), SAMPLE);
-    world.good_pass().await;
+    world.successful_run().await;
     let incidents =
         "SELECT incident_id, incident_name, created_time, last_update_time, assigned_to, classification, determination,
         status, severity, tags, redirect_incident_id, incident_uri FROM defender.incidents ORDER BY 1";
@@ -135,11 +135,11 @@ async fn pass_over(page: &[String]) -> World {
         let updated = "2026-11-20T10:00:00Z".parse().unwrap();
         world.service().add_raw(id(1), i64::try_from(at).unwrap() + 1, updated, incident);
     }
-    let results = world.pass().await;
+    let results = world.run().await;
     assert_eq!(results[0].outcome, Outcome::Ok, "{:?}", results[0].report.failure);
     let before = world.tuples().await;
-    world.good_pass().await;
-    assert_eq!(world.tuples().await, before, "a pass without news wrote something");
+    world.successful_run().await;
+    assert_eq!(world.tuples().await, before, "a run without changes wrote something");
     world
 }
 
@@ -212,7 +212,7 @@ async fn unstorable_incident_is_quarantined_page_is_stored() {
         updated.parse().unwrap(),
         &format!(r#"{{"incidentId":2,"lastUpdateTime":"{updated}"}}"#),
     );
-    world.good_pass().await;
+    world.successful_run().await;
     assert_eq!(
         world.number("SELECT count(*) FROM defender.rejected_payloads WHERE incident_id = 2").await,
         0
@@ -230,7 +230,7 @@ async fn incident_twice_in_one_page_is_stored_once() {
         Endpoint::Incidents,
         vec![ScriptedReply::Body(format!("{{\"value\":[{newer},{older}]}}"))],
     );
-    world.good_pass().await;
+    world.successful_run().await;
     assert_eq!(
         rows(&world, "SELECT status FROM defender.incidents").await,
         json!([{ "status": "Resolved" }])
@@ -252,7 +252,7 @@ async fn older_version_never_replaces_a_newer_one() {
         [(5, "Active", two), (7, "Resolved", r#"{"alertId":"a"}"#), (6, "InProgress", two)]
     {
         world.service().script(id(1), Endpoint::Incidents, version(second, status, alerts));
-        world.good_pass().await;
+        world.successful_run().await;
     }
     assert_eq!(
         rows(&world, "SELECT status FROM defender.incidents").await,
@@ -277,7 +277,7 @@ async fn dropped_evidence_and_devices_are_removed() {
     let after = r#""devices":[{"mdatpDeviceId":"d2"}],"entities":[{"url":"u1","verdict":"Malicious"},{"url":"u3"}]"#;
     for (second, alert) in [(1, before), (2, after)] {
         world.service().script(id(1), Endpoint::Incidents, version(second, alert));
-        world.good_pass().await;
+        world.successful_run().await;
     }
     let evidence = rows(&world, "SELECT url, verdict FROM defender.evidence ORDER BY 1").await;
     assert_eq!(evidence, json!([{ "url": "u1", "verdict": "Malicious" }, { "url": "u3" }]));
@@ -298,14 +298,14 @@ async fn foreign_incident_parks_tenant_and_stores_nothing() {
         raw(2, &format!(r#","incidentUri":"{uri}""#))
     );
     world.service().script(id(1), Endpoint::Incidents, vec![ScriptedReply::Body(page)]);
-    let results = world.pass().await;
+    let results = world.run().await;
     assert_eq!(results[0].outcome, Outcome::Parked);
     assert_eq!(results[0].diagnosis.as_ref().unwrap().class.as_str(), "security");
     assert_eq!(world.number("SELECT count(*) FROM defender.incidents").await, 0);
 }
 
 #[tokio::test]
-async fn large_pages_are_read_one_at_a_time_and_whole() {
+async fn large_pages_are_read_whole_one_by_one() {
     let world = World::with((1..=4).map(|at| spec(at, 0)).collect()).await;
     let long = "x".repeat(60_000);
     for tenant in 1..=4 {
@@ -317,7 +317,7 @@ async fn large_pages_are_read_one_at_a_time_and_whole() {
             world.service().add_raw(id(tenant), incident, updated.parse().unwrap(), &text);
         }
     }
-    tokio::time::timeout(std::time::Duration::from_secs(50), world.good_pass())
+    tokio::time::timeout(std::time::Duration::from_secs(50), world.successful_run())
         .await
         .expect("no page waits endlessly");
     world.assert_truth().await;

@@ -101,7 +101,7 @@ async fn cut_at_any_commit_loses_and_doubles_nothing() {
             }
             commits += 1;
         }
-        // Claim, holes, turn, known versions, page and the end at least.
+        // Claim, gaps, turn, known versions, page and the end at least.
         assert!(commits >= 6, "{commits}");
         proxy.stage(Fault::None);
     }
@@ -238,7 +238,7 @@ async fn transaction_pooler_works_before_postgres() {
 #[tokio::test]
 async fn quarantine_run_retries_after_a_database_failure() {
     let world = World::of(1).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let quick = RetryPolicy { first_pause: Duration::from_millis(1), retries: 3 };
     let engine = engine(&world, &world.database, 4, quick).await;
     let mut lock = world.pool().begin().await.unwrap();

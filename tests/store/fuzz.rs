@@ -1,4 +1,4 @@
-//! What decode accepts, Postgres stores: pages of broken incidents through a real pass. `tests/mutate/mod.rs` says how a
+//! What decode accepts, Postgres stores: pages of broken incidents through a real run. `tests/mutate/mod.rs` says how a
 //! failing seed is run again.
 
 use std::collections::{BTreeMap, HashSet};
@@ -65,7 +65,7 @@ async fn broken_incidents_are_stored_or_set_aside(seed: u64) {
     for (key, (updated, text)) in &served {
         world.service().add_raw(id(1), *key, *updated, text);
     }
-    let results = world.pass().await;
+    let results = world.run().await;
     assert_eq!(results[0].outcome, Outcome::Ok, "{:?}", results[0].report.failure);
 
     let known: HashSet<Vec<u8>> = stored(
@@ -95,8 +95,8 @@ async fn broken_incidents_are_stored_or_set_aside(seed: u64) {
 
     let before = world.tuples().await;
     world.later();
-    world.good_pass().await;
-    assert_eq!(world.tuples().await, before, "a pass without news wrote something");
+    world.successful_run().await;
+    assert_eq!(world.tuples().await, before, "a run without changes wrote something");
 }
 
 #[test]
@@ -111,9 +111,9 @@ async fn error_with_nul_character_is_recorded() {
     let body = r#"{"error":{"code":"Bad\u0000Request","target":"\u0000"}}"#.to_owned();
     let refused = ScriptedReply::Status { code: 400, body, headers: Vec::new() };
     world.service().script(id(1), Endpoint::Incidents, vec![refused]);
-    assert_eq!(world.pass().await[0].outcome, Outcome::Failed);
+    assert_eq!(world.run().await[0].outcome, Outcome::Failed);
     let recorded = "SELECT count(*) FROM defender.sync_runs WHERE error_class = 'bad_request'";
     assert_eq!(world.number(recorded).await, 1);
-    world.good_pass().await;
+    world.successful_run().await;
     world.assert_truth().await;
 }

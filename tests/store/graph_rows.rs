@@ -134,7 +134,7 @@ async fn change_of_source_changes_and_erases_nothing() {
 }
 
 #[tokio::test]
-async fn fresh_tenant_has_the_same_rows_from_either_source() {
+async fn new_tenant_has_same_rows_from_either_source() {
     let (defender, graph) = (Writer::new().await, Writer::new().await);
     defender.write(Source::Defender, &of_defender()).await;
     graph.write(Source::Graph, &of_graph()).await;
@@ -167,7 +167,7 @@ fn with(mut page: Value, changes: &[(&str, Value)]) -> Value {
 }
 
 #[tokio::test]
-async fn change_of_spelling_is_recorded_within_one_source_only() {
+async fn spelling_change_is_recorded_within_one_source() {
     let pairs = [
         ("determination", "CompromisedUser", "compromisedAccount"),
         ("determination", "Clean", "notMalicious"),
@@ -333,13 +333,13 @@ async fn import_restores_the_source() {
 #[tokio::test]
 async fn run_record_names_the_source_of_the_tenant() {
     let world = World::of(1).await;
-    world.good_pass().await;
+    world.successful_run().await;
     sqlx::query("UPDATE defender.sync_state SET source = 'graph'")
         .execute(world.pool())
         .await
         .unwrap();
     world.later();
-    world.good_pass().await;
+    world.successful_run().await;
     let sources: Vec<String> =
         sqlx::query_scalar("SELECT source FROM defender.sync_runs ORDER BY run_id")
             .fetch_all(world.pool())

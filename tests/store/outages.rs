@@ -142,7 +142,7 @@ async fn frozen_connections_are_replaced() {
 async fn failover_drops_connections_to_old_primary() {
     let server = OwnServer::with(&[]).await;
     let world = world_on(server.options(), &[40]).await;
-    world.good_pass().await;
+    world.successful_run().await;
     live_on(&world);
     // Settings of the login role hold for new sessions, and for as long as these last.
     server.execute("ALTER ROLE incident_sync SET default_transaction_read_only = on").await;
@@ -162,7 +162,7 @@ async fn deadlock_and_serialization_failure_are_retried() {
         OwnServer::with(&["default_transaction_isolation=serializable", "deadlock_timeout=300ms"])
             .await;
     let world = world_on(server.options(), &[50]).await;
-    world.good_pass().await;
+    world.successful_run().await;
     world.service().update(id(1), 10);
     world.service().update(id(1), 20);
     world.later();
@@ -187,7 +187,7 @@ async fn deadlock_and_serialization_failure_are_retried() {
         lock(&mut other, 10).await.unwrap();
         sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
     };
-    let (results, ()) = tokio::join!(world.pass(), opposite);
+    let (results, ()) = tokio::join!(world.run(), opposite);
     assert_eq!(results[0].outcome, Outcome::Ok, "{:?}", results[0].report.failure);
     world.assert_truth().await;
 

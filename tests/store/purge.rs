@@ -56,18 +56,18 @@ async fn repeated_purge_keeps_audit_and_other_tenants() {
             // The abort below finds a purge that has deleted one batch.
             std::thread::sleep(Duration::from_millis(50));
         };
-        drop(store.purge(tenant, "test", on_batch).await);
+        let _ = store.purge(tenant, "test", on_batch).await;
     });
     first_batch.recv().await.unwrap();
     interrupted.abort();
-    drop(interrupted.await);
+    let _ = interrupted.await;
     let half = rows_of(&mut admin, id(3)).await;
     assert!(
         half["tenants"] == 1 && half["sync_state"] == 1 && half["alert_devices"] == 0,
         "{half:?}"
     );
     let watermark = world.state(id(3), "watermark").await;
-    assert_eq!(watermark, None, "were it synchronised again, then from the beginning");
+    assert_eq!(watermark, None, "a new sync would read from the beginning");
 
     let counts = world.store.purge(tenant, "test", |_, _| ()).await.unwrap();
     assert!(
@@ -88,7 +88,7 @@ async fn repeated_purge_keeps_audit_and_other_tenants() {
 #[tokio::test(flavor = "multi_thread")]
 async fn summaries_written_during_purge_are_removed() {
     let world = World::with(vec![spec(1, 100)]).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let tenant = TenantId(id(1));
     world.store.summarise(tenant).await.unwrap();
     let mut admin = PgConnection::connect_with(&world.database).await.unwrap();
@@ -126,10 +126,10 @@ async fn running_sync_writes_nothing_after_seizure() {
         assert_eq!(lease.tenant, TenantId(id(1)));
         world.number(stored).await
     };
-    let (results, then) = tokio::join!(world.pass(), take_lease);
+    let (results, then) = tokio::join!(world.run(), take_lease);
     assert_eq!(results[0].outcome, Outcome::Stopped);
     assert_eq!(world.number(stored).await, then);
-    assert!(world.pass().await.is_empty(), "nor does another run begin");
+    assert!(world.run().await.is_empty(), "nor does another run begin");
 }
 
 #[tokio::test]
@@ -151,18 +151,18 @@ async fn running_sync_stops_when_parked_and_later_resumes() {
         assert!(world.store.park(tenant, "ann@host", None).await.unwrap());
         world.number(stored).await
     };
-    let (results, then) = tokio::join!(world.pass(), park);
+    let (results, then) = tokio::join!(world.run(), park);
     assert_eq!(results[0].outcome, Outcome::Stopped);
     assert_eq!(world.number(stored).await, then);
     assert_eq!(world.state(id(1), "error_message").await.as_deref(), Some("parked by ann@host"));
     world.clear_parking().await;
-    assert!(world.pass().await.is_empty(), "neither a reload nor a command starts another run");
+    assert!(world.run().await.is_empty(), "neither a reload nor a command starts another run");
     assert!(world.store.claim_due(&[id(1)], 1).await.unwrap().is_empty(), "nor does the schedule");
     assert_eq!(world.number(until_resumed).await, 0);
 
     assert!(world.store.resume(tenant, "ann@host").await.unwrap());
     assert_eq!(world.state(id(1), "error_class").await, None);
-    world.good_pass().await;
+    world.successful_run().await;
     world.assert_settled().await;
     assert!(!world.store.resume(tenant, "ann@host").await.unwrap(), "it is parked no more");
 }
@@ -171,7 +171,7 @@ async fn running_sync_stops_when_parked_and_later_resumes() {
 async fn resumed_tenant_is_due_and_keeps_its_error() {
     let without_consent = Behaviour { consent_missing: true, ..Behaviour::default() };
     let world = World::with(vec![TenantSpec { behaviour: without_consent, ..spec(1, 9) }]).await;
-    assert_eq!(world.pass().await[0].outcome, Outcome::Parked);
+    assert_eq!(world.run().await[0].outcome, Outcome::Parked);
     assert!(world.store.claim_due(&[id(1)], 1).await.unwrap().is_empty());
     assert!(world.store.resume(TenantId(id(1)), "ann@host").await.unwrap());
     assert_eq!(world.state(id(1), "error_class").await.as_deref(), Some("consent_missing"));
@@ -181,7 +181,7 @@ async fn resumed_tenant_is_due_and_keeps_its_error() {
 #[tokio::test]
 async fn erasure_after_lost_lease_changes_nothing() {
     let world = World::of(5).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let tenant = TenantId(id(1));
     let (first, _) = world.other_instance("first", 1).await;
     let (second, _) = world.other_instance("second", 1).await;
@@ -229,11 +229,11 @@ async fn running_sync_restores_nothing_after_purge() {
         }
         world.store.purge(TenantId(id(1)), "test", |_, _| ()).await.unwrap()
     };
-    let (results, counts) = tokio::join!(world.pass(), purge);
+    let (results, counts) = tokio::join!(world.run(), purge);
     assert!(counts["incidents"] > 0);
     let outcomes: Vec<Outcome> = results.iter().map(|result| result.outcome).collect();
     assert_eq!(outcomes, [Outcome::Stopped, Outcome::Ok]);
     let mut admin = PgConnection::connect_with(&world.database).await.unwrap();
     assert_only_the_audit_is_left(&rows_of(&mut admin, id(1)).await);
-    assert_eq!(world.pass().await.len(), 1, "and no other run of it begins");
+    assert_eq!(world.run().await.len(), 1, "and no other run of it begins");
 }

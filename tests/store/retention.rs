@@ -75,7 +75,7 @@ async fn some(world: &World, tenant: Uuid, condition: &str) -> Vec<i64> {
 #[tokio::test]
 async fn reconciliation_deletes_only_old_closed_incidents() {
     let mut world = World::with(vec![spec(1, 120), spec(2, 120)]).await;
-    world.good_pass().await;
+    world.successful_run().await;
     world.keep(0, Retention { incidents: Some(DAY * 400), runs: DAY * 10 });
     sqlx::raw_sql(AGE).execute(world.pool()).await.unwrap();
     let kept =
@@ -116,7 +116,7 @@ async fn reconciliation_deletes_only_old_closed_incidents() {
 #[tokio::test]
 async fn retention_after_lost_lease_deletes_nothing() {
     let world = World::of(120).await;
-    world.good_pass().await;
+    world.successful_run().await;
     sqlx::raw_sql(AGE).execute(world.pool()).await.unwrap();
     let claim = world.store.claim_named(&[id(1)], 1).await.unwrap().remove(0);
     let fence = async |by: i64| {

@@ -23,7 +23,7 @@ async fn assert_lines(connection: &mut PgConnection, name: &str, query: &'static
 }
 
 #[tokio::test]
-async fn schema_matches_snapshots() {
+async fn schema_of_new_database_matches_snapshots() {
     let mut connection = PgConnection::connect_with(&postgres::database().await).await.unwrap();
     for (name, query) in [
         ("tables", TABLES),

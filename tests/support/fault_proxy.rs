@@ -52,9 +52,9 @@ pub(crate) enum Fault {
     Drip(usize, Duration),
     /// After so many bytes this way, over all connections, the one that carries the last of them breaks; once.
     Cut(Way, usize),
-    /// So many COMMITs pass. The connection of the next one breaks before the server has it; once.
+    /// This many COMMITs pass. The connection of the next one breaks before the server has it; once.
     CutBeforeCommit(usize),
-    /// So many COMMITs pass. The next one is done by the server, and its connection breaks before the answer is back; once.
+    /// This many COMMITs pass. The next one is done by the server, and its connection breaks before the answer is back; once.
     CutAfterCommit(usize),
     /// The server refuses each NOTIFY, as when its queue is full.
     RefuseNotify,
@@ -117,7 +117,7 @@ async fn serve(mut listener: TcpListener, address: SocketAddr, wire: Arc<Wire>) 
     loop {
         if *fault.borrow_and_update() == Fault::Refuse {
             drop(listener);
-            drop(fault.wait_for(|fault| *fault != Fault::Refuse).await);
+            let _ = fault.wait_for(|fault| *fault != Fault::Refuse).await;
             listener = TcpListener::bind(address).await.unwrap();
         }
         tokio::select! {
@@ -227,7 +227,7 @@ async fn pump(
 
 impl Wire {
     async fn thawed(&self) {
-        drop(self.fault.subscribe().wait_for(|fault| *fault != Fault::Freeze).await);
+        let _ = self.fault.subscribe().wait_for(|fault| *fault != Fault::Freeze).await;
     }
 
     /// Whether it is this COMMIT that the fault strikes.

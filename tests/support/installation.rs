@@ -218,7 +218,7 @@ impl Drop for Installation {
     }
 }
 
-/// Files below a folder that tell a secret: logs, output, and the private server's data, journal and configuration. Those
+/// Files below a folder that contain a secret: logs, output, and the private server's data, journal and configuration. Those
 /// that tests put it into are left out. Data is partly random, so a token must show more of its beginning there.
 pub(crate) fn files_with_secrets(folder: &Path) -> String {
     let mut search = Command::new("grep");
@@ -395,8 +395,8 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // After the end there is nothing to kill.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -67,7 +67,9 @@ impl Peer {
             while let Ok((socket, _)) = listener.accept().await {
                 let (script, log) = (Arc::clone(&script), Arc::clone(&log));
                 // A client that goes away in the middle is none of the peer's business.
-                tokio::spawn(async move { drop(converse(socket, &*script, &log).await) });
+                tokio::spawn(async move {
+                    let _ = converse(socket, &*script, &log).await;
+                });
             }
         });
         Self { url, seen, server }
@@ -122,7 +124,9 @@ async fn converse(
             },
             Step::Reset => return socket.set_zero_linger(),
             // Ends when the client gives up.
-            Step::Silence => drop(socket.read(&mut [0]).await?),
+            Step::Silence => {
+                let _ = socket.read(&mut [0]).await?;
+            }
         }
     }
     socket.shutdown().await

@@ -20,7 +20,7 @@ fn remove_abandoned() {
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
         let lock = std::fs::File::open(entry.path().join("pg/lock"));
         if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
-            drop(std::fs::remove_dir_all(entry.path()));
+            let _ = std::fs::remove_dir_all(entry.path());
         }
     }
 }

@@ -10,7 +10,7 @@ use super::tenants::id;
 /// The proxy's password.
 pub(crate) const PASSWORD: &str = "canary5f2d77c0-proxy";
 
-/// A proxy that answers CONNECT with this status, and with 200 connects; it remembers what it was told in clear.
+/// A proxy that answers CONNECT with this status, and with 200 connects; it keeps what it received unencrypted.
 pub(crate) async fn connect_proxy(status: &'static str) -> (String, Arc<Mutex<String>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -30,11 +30,11 @@ pub(crate) async fn connect_proxy(status: &'static str) -> (String, Arc<Mutex<St
                 let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
                 let answer =
                     if status == "200 OK" { "HTTP/1.1 200 OK\r\n\r\n".to_owned() } else { answer };
-                drop(client.write_all(answer.as_bytes()).await);
+                let _ = client.write_all(answer.as_bytes()).await;
                 if status == "200 OK" {
                     let target = head.split(' ').nth(1).unwrap();
                     let mut target = tokio::net::TcpStream::connect(target).await.unwrap();
-                    drop(copy_bidirectional(&mut client, &mut target).await);
+                    let _ = copy_bidirectional(&mut client, &mut target).await;
                 }
             });
         }

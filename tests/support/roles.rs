@@ -73,7 +73,7 @@ pub(crate) async fn texts(connection: &mut PgConnection, query: &str) -> Vec<Str
 /// every text has the tenant's id.
 pub(crate) async fn crowded() -> World {
     let world = World::with(vec![spec(1, 0), spec(2, 0), spec(3, 12)]).await;
-    world.good_pass().await;
+    world.successful_run().await;
     world.store.summarise(world.tenants()[2].id).await.unwrap();
     let mut admin = world.pool().acquire().await.unwrap();
     let gaps = format!(

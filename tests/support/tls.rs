@@ -30,7 +30,7 @@ pub(crate) async fn serve(certificate: &str) -> (u16, Arc<Mutex<String>>) {
             while let Ok(count @ 1..) = socket.read(&mut bytes).await {
                 log.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
                 let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
-                drop(socket.write_all(answer).await);
+                let _ = socket.write_all(answer).await;
             }
         }
     });
@@ -62,7 +62,7 @@ pub(crate) async fn behind_tls(site: &Installation) -> String {
             tokio::spawn(async move {
                 let Ok(mut client) = acceptor.accept(socket).await else { return };
                 let mut server = tokio::net::TcpStream::connect(simulator).await.unwrap();
-                drop(copy_bidirectional(&mut client, &mut server).await);
+                let _ = copy_bidirectional(&mut client, &mut server).await;
             });
         }
     });

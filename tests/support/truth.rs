@@ -123,7 +123,7 @@ pub(crate) async fn stored(pool: &PgPool, tenant: Uuid) -> Tables {
     };
     let text = |row: &Row, key: &str| row[key].as_str().unwrap().to_owned();
     let mut tables = Tables::default();
-    // What the API does not tell but we derive, some of it a while later, is for the tests of `reporting`.
+    // What we derive from the API, some of it a while later, is for the tests of `reporting`.
     let ours = "- '{first_synced_at,changed_at,acknowledged_at,acknowledged_at_is_exact,resolved_at,resolved_at_is_exact,\
         reopened_count,is_merged,alert_count,device_count,user_count}'::text[]";
     for row in rows("incidents", ours).await {

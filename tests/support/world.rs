@@ -259,11 +259,11 @@ impl World {
     }
 
     /// Every tenant once.
-    pub(crate) async fn pass(&self) -> Vec<TenantResult> {
-        self.pass_for(SyncMode::Incremental).await
+    pub(crate) async fn run(&self) -> Vec<TenantResult> {
+        self.run_in_mode(SyncMode::Incremental).await
     }
 
-    pub(crate) async fn pass_for(&self, asked: SyncMode) -> Vec<TenantResult> {
+    pub(crate) async fn run_in_mode(&self, asked: SyncMode) -> Vec<TenantResult> {
         let ids: Vec<Uuid> = self.tenants.iter().map(|tenant| tenant.id.0).collect();
         self.engine.run_once(&ids, asked).await.unwrap()
     }
@@ -274,9 +274,9 @@ impl World {
         self.store.clear_parking(&ids).await.unwrap();
     }
 
-    /// Every tenant once, which must go well.
-    pub(crate) async fn good_pass(&self) {
-        for result in self.pass().await {
+    /// Every tenant once, which must succeed.
+    pub(crate) async fn successful_run(&self) {
+        for result in self.run().await {
             assert_eq!(
                 result.outcome,
                 Outcome::Ok,
@@ -304,13 +304,13 @@ impl World {
         }
     }
 
-    /// The tables hold what the service knows, and another pass writes no tuple to any data table.
+    /// The tables hold what the service knows, and another run writes no tuple to any data table.
     pub(crate) async fn assert_settled(&self) {
         self.assert_truth().await;
         let before = self.tuples().await;
         self.later();
-        self.good_pass().await;
-        assert_eq!(self.tuples().await, before, "a pass without news wrote something");
+        self.successful_run().await;
+        assert_eq!(self.tuples().await, before, "a run without changes wrote something");
     }
 
     /// A fingerprint of every tuple of the data tables: where it is and who wrote it.

@@ -85,7 +85,7 @@ fn token_requests(world: &World) -> (usize, usize) {
 
 /// No tenant gets a token, and each that requested one fails with this text.
 async fn fails_with(world: &World, expected: &str) {
-    let results = world.pass().await;
+    let results = world.run().await;
     let failures: Vec<String> =
         results.iter().map(|result| format!("{:?}", result.report.failure)).collect();
     let requested: Vec<_> =
@@ -106,7 +106,7 @@ async fn certificate_gets_tokens_with_both_algorithms() {
         world.clear_parking().await;
         // As a reload does.
         world.engine.services().tokens.probe_refused();
-        world.good_pass().await;
+        world.successful_run().await;
         world.assert_truth().await;
     }
     let world =
@@ -122,7 +122,7 @@ async fn wrong_clock_costs_one_token_request() {
         World::with_credentials(many(1), certificate("first", Algorithm::Ps256), None).await;
     register(&world, "first");
     world.service().advance(std::time::Duration::from_secs(400 * 86_400));
-    world.good_pass().await;
+    world.successful_run().await;
     assert_eq!(token_requests(&world), (2, 1));
 }
 
@@ -150,7 +150,7 @@ async fn federated_token_is_read_for_each_request() {
     }
     std::fs::write(folder.path().join("token"), valid()).unwrap();
     world.clear_parking().await;
-    world.good_pass().await;
+    world.successful_run().await;
     world.assert_truth().await;
 }
 
@@ -164,7 +164,7 @@ async fn one_identity_assertion_serves_all_tenants() {
     world.service().assign_identity(IDENTITY);
     world.use_credentials(identity(&world, IDENTITY).into(), None);
     world.clear_parking().await;
-    world.good_pass().await;
+    world.successful_run().await;
     assert_eq!(world.service().identity_requests(), asked + 1);
 }
 
@@ -186,7 +186,7 @@ async fn next_credential_is_used_when_first_is_refused() {
         world.use_credentials(first.into(), Some(certificate("second", Algorithm::Ps256).into()));
         let (before, good_before) = token_requests(&world);
         world.clear_parking().await;
-        world.good_pass().await;
+        world.successful_run().await;
         let (asked, good) = token_requests(&world);
         let refused = asked - before - (good - good_before);
         assert_eq!(good - good_before, 50, "{kind}");
@@ -198,13 +198,13 @@ async fn next_credential_is_used_when_first_is_refused() {
 async fn expired_secret_is_replaced_without_failed_run() {
     let next = secret("canary5f2d77c0-next");
     let world = World::with_credentials(many(3), secret(SECRET), Some(next)).await;
-    world.good_pass().await;
+    world.successful_run().await;
     world.service().expire_client_secret("canary5f2d77c0-next");
     world.service().advance(std::time::Duration::from_secs(4_000));
     for tenant in world.tenants() {
         world.engine.services().tokens.forget(tenant).await;
     }
-    world.good_pass().await;
+    world.successful_run().await;
     world.assert_truth().await;
 }
 
@@ -229,7 +229,7 @@ async fn broken_credential_costs_few_token_requests() {
         world.clear_parking().await;
         for round in 0..3 {
             world.clear_parking().await;
-            for result in world.pass().await {
+            for result in world.run().await {
                 let diagnosis = result.diagnosis.expect("no tenant gets a token");
                 assert_eq!(
                     (diagnosis.class.as_str(), diagnosis.owner.as_str()),
@@ -242,7 +242,7 @@ async fn broken_credential_costs_few_token_requests() {
             }
         }
         let asked = token_requests(&world).0 - before;
-        println!("{kind}: {asked} requests for 50 tenants in 3 passes");
+        println!("{kind}: {asked} requests for 50 tenants in 3 runs");
         assert!(asked >= 2 && asked <= credentials * (IN_FLIGHT + 2), "{kind}: {asked} requests");
     }
     std::fs::write(
@@ -259,7 +259,7 @@ async fn broken_credential_costs_few_token_requests() {
     let token = issuer.token(EXCHANGE, now, now + TimeDelta::hours(1));
     std::fs::write(folder.path().join("token"), token).unwrap();
     world.clear_parking().await;
-    world.good_pass().await;
+    world.successful_run().await;
     assert_eq!(world.state(id(50), "parked_reason").await, None);
 }
 
@@ -299,7 +299,7 @@ async fn failing_identity_service_is_called_once_for_all() {
             identity_service(vec![(status, String::new()), (200, good.clone())]).await;
         world.use_credentials(identity_at(url), None);
         world.clear_parking().await;
-        for result in world.pass().await {
+        for result in world.run().await {
             let diagnosis = result.diagnosis.expect("no tenant gets a token");
             assert_eq!(
                 (diagnosis.class.as_str(), diagnosis.owner.as_str()),
@@ -314,7 +314,7 @@ async fn failing_identity_service_is_called_once_for_all() {
         assert_eq!(asked.lock().unwrap().len(), 1, "{status}");
         // As after a minute.
         world.engine.services().tokens.probe_refused();
-        world.good_pass().await;
+        world.successful_run().await;
         assert_eq!(asked.lock().unwrap().len(), 2, "{status}");
     }
     let (url, asked) = identity_service(vec![(400, String::new())]).await;

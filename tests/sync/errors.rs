@@ -43,7 +43,7 @@ async fn each_broken_tenant_has_its_own_diagnosis() {
         spec(5, 20),
     ])
     .await;
-    let results = world.pass().await;
+    let results = world.run().await;
     assert_eq!(judged(&results[0]), (Outcome::Parked, "security", "operator"));
     assert_eq!(api_calls(&world, 1), 0, "no call with a token of another tenant");
     assert_eq!(judged(&results[1]), (Outcome::Parked, "missing_role", "customer_admin"));
@@ -58,7 +58,7 @@ async fn each_broken_tenant_has_its_own_diagnosis() {
 
     // The customer consents: the next attempt succeeds and the state shows it.
     world.service().set_behaviour(id(3), Behaviour::default());
-    let results = world.pass().await;
+    let results = world.run().await;
     assert_eq!(results[2].outcome, Outcome::Ok);
     assert_eq!(world.state(id(3), "parked_reason").await, None);
 }
@@ -66,7 +66,7 @@ async fn each_broken_tenant_has_its_own_diagnosis() {
 #[tokio::test]
 async fn v1_token_endpoint_works_with_string_numbers() {
     let world = World::with_version(vec![spec(1, 20)], TokenVersion::V1).await;
-    world.good_pass().await;
+    world.successful_run().await;
     world.assert_settled().await;
     assert_eq!(token_calls(&world, 1), 1, "a token is asked for once in its lifetime");
 }
@@ -79,7 +79,7 @@ async fn token_expired_between_pages_is_replaced() {
         Endpoint::Incidents,
         vec![ScriptedReply::Pass, ScriptedReply::Pass, ScriptedReply::ExpireToken],
     );
-    world.good_pass().await;
+    world.successful_run().await;
     assert_eq!(token_calls(&world, 1), 2);
     world.assert_settled().await;
 }
@@ -90,7 +90,7 @@ async fn token_refused_twice_fails_the_run() {
     let refusals =
         std::iter::repeat_with(|| ScriptedReply::defender(401, "Unauthorized")).take(9).collect();
     world.service().script(id(1), Endpoint::Incidents, refusals);
-    let results = world.pass().await;
+    let results = world.run().await;
     assert_eq!(judged(&results[0]), (Outcome::Failed, "unauthorized", "nobody"));
     assert_eq!((token_calls(&world, 1), api_calls(&world, 1)), (2, 2));
 }
@@ -112,7 +112,7 @@ async fn short_pause_is_waited_out_within_the_run() {
         Endpoint::Incidents,
         vec![ScriptedReply::Pass, ScriptedReply::throttled(1)],
     );
-    world.good_pass().await;
+    world.successful_run().await;
     assert_eq!(world.number("SELECT sum(throttled)::bigint FROM defender.sync_runs").await, 1);
     world.assert_settled().await;
 }
@@ -133,7 +133,7 @@ async fn long_pause_ends_the_run_and_is_stored() {
         [(ScriptedReply::throttled(900), 895, 1_000), (with_date, 490, 560), (without, 55, 70)]
     {
         world.service().script(id(1), Endpoint::Incidents, vec![reply]);
-        let results = world.pass().await;
+        let results = world.run().await;
         assert_eq!(judged(&results[0]), (Outcome::Throttled, "throttled", "nobody"));
         let pause = seconds_until_next_attempt(&world).await;
         assert!((at_least..=at_most).contains(&pause), "{pause} is not in {at_least}..={at_most}");
@@ -147,7 +147,7 @@ async fn long_pause_ends_the_run_and_is_stored() {
         .await
         .unwrap();
     }
-    world.good_pass().await;
+    world.successful_run().await;
     world.assert_settled().await;
 }
 
@@ -160,11 +160,11 @@ async fn repeated_500_is_retried_then_backs_off() {
             .collect()
     };
     world.service().script(id(1), Endpoint::Incidents, storm(2));
-    world.good_pass().await;
+    world.successful_run().await;
     assert_eq!(api_calls(&world, 1), 3);
     for failures in 1..=3_u32 {
         world.service().script(id(1), Endpoint::Incidents, storm(7));
-        let results = world.pass().await;
+        let results = world.run().await;
         assert_eq!(judged(&results[0]), (Outcome::Failed, "upstream", "nobody"));
         let pause = seconds_until_next_attempt(&world).await;
         let base = 60 * (1 << (failures - 1));
@@ -174,7 +174,7 @@ async fn repeated_500_is_retried_then_backs_off() {
         );
         assert_eq!(world.state(id(1), "consecutive_failures").await, Some(failures.to_string()));
     }
-    world.good_pass().await;
+    world.successful_run().await;
     assert_eq!(world.state(id(1), "consecutive_failures").await.as_deref(), Some("0"));
     assert_eq!(world.state(id(1), "error_class").await, None);
     world.assert_settled().await;
@@ -192,7 +192,7 @@ async fn broken_bodies_are_read_again() {
         ScriptedReply::CutBody { after_bytes: 30_000 },
     ];
     world.service().script(id(1), Endpoint::Incidents, replies);
-    world.good_pass().await;
+    world.successful_run().await;
     world.assert_settled().await;
 }
 
@@ -202,7 +202,7 @@ async fn invalid_page_fails_the_run_and_stores_nothing() {
     let html =
         std::iter::repeat_with(|| ScriptedReply::Body("<html>".to_owned())).take(4).collect();
     world.service().script(id(1), Endpoint::Incidents, html);
-    let results = world.pass().await;
+    let results = world.run().await;
     assert_eq!(judged(&results[0]), (Outcome::Failed, "bad_reply", "nobody"));
     assert_eq!(world.number("SELECT count(*) FROM defender.incidents").await, 0);
 }
@@ -226,7 +226,7 @@ async fn redirects_and_foreign_links_are_not_followed() {
     );
     let link = format!(r#"{{"value":[],"@odata.nextLink":"{foreign}"}}"#);
     world.service().script(id(3), Endpoint::Incidents, vec![ScriptedReply::Body(link)]);
-    for result in world.pass().await {
+    for result in world.run().await {
         assert_eq!(
             judged(&result),
             (Outcome::Parked, "security", "operator"),
@@ -287,7 +287,7 @@ async fn hanging_tenants_delay_no_other_tenant() {
 #[tokio::test]
 async fn removed_tenant_keeps_its_data() {
     let world = World::with(vec![spec(1, 5), spec(2, 5)]).await;
-    world.good_pass().await;
+    world.successful_run().await;
     world.store.sync_tenants(&world.tenants()[..1], RemovedTenants::AllOthers).await.unwrap();
     let removed: Option<DateTime<Utc>> =
         sqlx::query_scalar("SELECT removed_at FROM defender.tenants WHERE tenant_id = $1")
@@ -316,8 +316,8 @@ async fn database_holds_no_secret_or_token() {
         Endpoint::Incidents,
         vec![ScriptedReply::defender(400, "BadRequest"), ScriptedReply::defender(403, "Forbidden")],
     );
-    world.pass().await;
-    world.pass().await;
+    world.run().await;
+    world.run().await;
     let tables: Vec<String> = sqlx::query_scalar(
         "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'defender'",
     )

@@ -18,11 +18,15 @@ use crate::support::truth;
 use crate::support::world::{World, id, spec};
 
 /// The tables hold everything but this incident.
-async fn assert_all_but(world: &World, tenant: Uuid, poison: i64) {
+async fn assert_all_but(world: &World, tenant: Uuid, unservable: i64) {
     let mut served = world.service().truth(tenant);
-    served.retain(|incident: &Value| incident["incidentId"] != poison);
+    served.retain(|incident: &Value| incident["incidentId"] != unservable);
     let stored = truth::stored(world.pool(), tenant).await;
-    truth::assert_same(&stored, &truth::expected(&served), &format!("{tenant} without {poison}"));
+    truth::assert_same(
+        &stored,
+        &truth::expected(&served),
+        &format!("{tenant} without {unservable}"),
+    );
 }
 
 fn assert_good(results: &[TenantResult]) {
@@ -63,7 +67,7 @@ async fn unservable_incident_in_backfill_leaves_one_gap() {
     for (tenant, place) in (1..).zip(places) {
         world.service().poison(id(tenant), place);
     }
-    let first = world.pass().await;
+    let first = world.run().await;
     assert_good(&first);
     for (tenant, place) in (1..).zip(places) {
         assert_all_but(&world, id(tenant), place).await;
@@ -85,7 +89,7 @@ async fn unservable_incident_in_backfill_leaves_one_gap() {
 
     // A gap is tried again, not searched for again.
     world.later();
-    let second = world.pass().await;
+    let second = world.run().await;
     assert_good(&second);
     assert!(
         second.iter().all(|result| calls(result) <= 6),
@@ -97,7 +101,7 @@ async fn unservable_incident_in_backfill_leaves_one_gap() {
     for tenant in 1..=3 {
         world.service().heal(id(tenant));
     }
-    assert_good(&world.pass().await);
+    assert_good(&world.run().await);
     assert_eq!(states(&world).await, [("ok", 0); 4]);
     assert_eq!(world.number("SELECT sum(found_late)::bigint FROM defender.sync_state").await, 0);
     world.assert_settled().await;
@@ -106,7 +110,7 @@ async fn unservable_incident_in_backfill_leaves_one_gap() {
 #[tokio::test]
 async fn unservable_incident_in_poll_leaves_one_gap() {
     let world = World::with((1..=3).map(|at| spec(at, 40)).collect()).await;
-    world.good_pass().await;
+    world.successful_run().await;
     world.later();
     let places = [10, 11, 12];
     for incident in places {
@@ -119,7 +123,7 @@ async fn unservable_incident_in_poll_leaves_one_gap() {
         world.service().poison(id(tenant), place);
     }
     for _ in 0..2 {
-        assert_good(&world.pass().await);
+        assert_good(&world.run().await);
         assert_eq!(states(&world).await, [("incomplete", 1); 3]);
         let stored = "SELECT count(*) FROM defender.incidents WHERE incident_id IN (10, 11, 12)
             AND last_update_time >= '2026-11-23T12:00:00Z'";
@@ -128,7 +132,7 @@ async fn unservable_incident_in_poll_leaves_one_gap() {
     for tenant in 1..=3 {
         world.service().heal(id(tenant));
     }
-    assert_good(&world.pass().await);
+    assert_good(&world.run().await);
     assert_eq!(gaps(&world).await, 0);
     world.assert_settled().await;
 }
@@ -155,7 +159,7 @@ async fn daemon_until(world: &World, query: &'static str) {
 #[tokio::test]
 async fn open_run_finds_and_closes_a_gap() {
     let world = World::of(60).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let open = world
         .number("SELECT max(incident_id) FROM defender.incidents WHERE status = 'Active'")
         .await;
@@ -207,7 +211,7 @@ async fn open_run_finds_and_closes_a_gap() {
 }
 
 #[tokio::test]
-async fn api_outage_leaves_no_gap_and_costs_few_calls() {
+async fn api_outage_leaves_no_gap_and_few_calls() {
     let world = World::with((1..=4).map(|at| spec(at, 600)).collect()).await;
     for (tenant, pages) in (1..).zip([0, 1, 3, 7]) {
         let outage = std::iter::repeat_with(|| ScriptedReply::defender(502, "")).take(60);
@@ -215,7 +219,7 @@ async fn api_outage_leaves_no_gap_and_costs_few_calls() {
             std::iter::repeat_with(|| ScriptedReply::Pass).take(pages).chain(outage).collect();
         world.service().script(id(tenant), Endpoint::Incidents, script);
     }
-    for (result, pages) in world.pass().await.iter().zip([0, 1, 3, 7]) {
+    for (result, pages) in world.run().await.iter().zip([0, 1, 3, 7]) {
         let diagnosis = result.diagnosis.as_ref().expect("the run failed");
         assert_eq!((result.outcome, diagnosis.class.as_str()), (Outcome::Failed, "upstream"));
         assert_eq!(
@@ -231,7 +235,7 @@ async fn api_outage_leaves_no_gap_and_costs_few_calls() {
 async fn unservable_incident_in_random_order_hides_no_other() {
     let world = World::with(vec![TenantSpec { order: Order::Random, ..spec(1, 250) }]).await;
     world.service().poison(id(1), 120);
-    assert_good(&world.pass().await);
+    assert_good(&world.run().await);
     assert_all_but(&world, id(1), 120).await;
     assert_eq!(states(&world).await, [("incomplete", 1)]);
 }
@@ -239,7 +243,7 @@ async fn unservable_incident_in_random_order_hides_no_other() {
 #[tokio::test]
 async fn verify_distinguishes_a_gap_from_drift() {
     let world = World::of(60).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let stop = CancellationToken::new();
     let span = VerifyRange {
         since: None,
@@ -262,12 +266,12 @@ async fn verify_distinguishes_a_gap_from_drift() {
             drift.missing.is_empty() && drift.older.is_empty() && drift.extra.is_empty(),
             "{drift:?}"
         );
-        for result in world.pass_for(SyncMode::Full).await {
+        for result in world.run_in_mode(SyncMode::Full).await {
             assert_eq!(result.outcome, Outcome::Ok);
         }
     }
     world.service().heal(id(1));
-    world.good_pass().await;
+    world.successful_run().await;
     assert!(compare().await.is_clean());
 }
 
@@ -283,7 +287,7 @@ async fn oversized_pages_are_read_in_smaller_ones() {
         );
         world.service().add_raw(id(1), 1_000 + number, time.parse().unwrap(), &raw);
     }
-    assert_good(&world.pass().await);
+    assert_good(&world.run().await);
     let whole = "SELECT count(*) FROM defender.incident_payloads WHERE length(payload->>'padding') = 12 * 1024 * 1024";
     assert_eq!(world.number(whole).await, 6);
     assert_eq!(

@@ -101,7 +101,7 @@ async fn first_reply_from_next_year_loses_no_history() {
 }
 
 #[tokio::test]
-async fn absurd_date_is_a_bad_reply_and_stores_nothing() {
+async fn absurd_date_is_bad_reply_and_stores_nothing() {
     let (empty, full) = (r#"{"value":[]}"#.to_owned(), page([1], None));
     let dates: [(&str, Clock, String); 4] = [
         ("9999", year_9999, empty.clone()),
@@ -200,7 +200,7 @@ async fn future_watermark_is_shown_and_read_again() {
             "{who}: {what}"
         );
     }
-    world.good_pass().await;
+    world.successful_run().await;
     assert_eq!((incidents(&world).await, watermarks_ahead(&world).await), (7, 0));
     let status = world.store.tenant_status().await.unwrap().remove(0).standing;
     assert_eq!(State::of(&status), State::Ok);
@@ -208,7 +208,7 @@ async fn future_watermark_is_shown_and_read_again() {
 }
 
 #[tokio::test]
-async fn token_unfit_for_a_header_is_a_bad_reply() {
+async fn token_unfit_for_header_is_bad_reply() {
     let world = World::of(0).await;
     for text in [
         r"a\r\nX-Injected: 1",
@@ -240,7 +240,7 @@ async fn token_unfit_for_a_header_is_a_bad_reply() {
 }
 
 #[tokio::test]
-async fn token_of_another_tenant_is_refused_with_any_roles() {
+async fn token_of_other_tenant_is_always_refused() {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let world = World::of(0).await;

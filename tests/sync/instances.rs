@@ -17,7 +17,7 @@ async fn reopened(world: &World, migrate: bool) -> Result<Store, SyncError> {
 }
 
 #[tokio::test]
-async fn quota_is_shared_by_instances_and_kept_on_restart() {
+async fn quota_is_shared_and_survives_restart() {
     let world = World::of(1).await;
     let (other, _) = world.other_instance("other", 1).await;
     let tenant = TenantId(id(1));
@@ -55,7 +55,7 @@ async fn hourly_quota_applies_below_the_minute_limit() {
 #[tokio::test]
 async fn pause_applies_to_all_instances_and_after_kill() {
     let world = World::with(vec![spec(1, 5), spec(2, 5)]).await;
-    world.good_pass().await;
+    world.successful_run().await;
     world.service().script(id(1), Endpoint::Incidents, vec![ScriptedReply::throttled(20)]);
     // The instance that received the pause dies while it waits.
     let ids = [id(1)];
@@ -116,7 +116,7 @@ async fn older_version_runs_on_newer_schema_or_stops() {
     sqlx::query(newer).execute(world.pool()).await.unwrap();
     apply_migrations(&world.database).await.unwrap();
     drop(reopened(&world, true).await.unwrap());
-    world.good_pass().await;
+    world.successful_run().await;
     world.assert_truth().await;
 
     // The newer version's schema is now one that this one cannot work with; it runs while that happens.
@@ -153,7 +153,7 @@ async fn newer_version_refuses_an_older_schema() {
 #[tokio::test]
 async fn lost_lease_deletes_nothing_of_quarantine() {
     let world = World::of(1).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let hash = [7_u8; 16];
     sqlx::query(
         "INSERT INTO defender.rejected_payloads (tenant_id, incident_id, reason, payload, content_hash)

@@ -127,7 +127,7 @@ async fn service_that_ignores_skip_is_read_whole() {
     let specs =
         specs.map(|(order, number)| TenantSpec { order, behaviour, ..spec(number, 350) }).collect();
     let world = World::with(specs).await;
-    world.good_pass().await;
+    world.successful_run().await;
     world.assert_settled().await;
 }
 
@@ -387,7 +387,7 @@ async fn reply_without_a_token_is_not_used() {
 }
 
 #[tokio::test]
-async fn token_lifetime_is_read_in_any_form_and_bounded() {
+async fn token_lifetime_of_any_form_is_bounded() {
     let forms =
         ["3599", "\"3599\"", "0", "-1", "\"\"", "null", "{}", "1e12", "3599.5", "true", "\"soon\""];
     let cases = forms.map(|form| {

@@ -28,7 +28,7 @@ async fn tamper(world: &World, statement: &'static str) {
 #[tokio::test]
 async fn verify_reports_each_drift_and_writes_nothing() {
     let world = World::of(250).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let clean = verify(&world).await.remove(0);
     assert!(clean.is_clean(), "{clean:?}");
     assert!(clean.compared > 200, "{clean:?}");
@@ -82,7 +82,7 @@ async fn verify_reports_each_drift_and_writes_nothing() {
     // The repair of docs/operations/runbooks/incidents-missing.md.
     tamper(&world, "DELETE FROM defender.incident_payloads WHERE incident_id IN (50, 60)").await;
     tamper(&world, "DELETE FROM defender.incidents WHERE incident_id = 99999").await;
-    for result in world.pass_for(SyncMode::Full).await {
+    for result in world.run_in_mode(SyncMode::Full).await {
         assert_eq!(result.outcome, Outcome::Ok);
     }
     let repaired = verify(&world).await.remove(0);
@@ -95,7 +95,7 @@ async fn verify_raises_no_alarm_while_incidents_live() {
     let orders = [Order::NewestFirst, Order::OldestFirst, Order::ById, Order::Random];
     let specs = (1..).zip(orders).map(|(at, order)| TenantSpec { order, ..spec(at, 450) });
     let world = World::with(specs.collect()).await;
-    world.good_pass().await;
+    world.successful_run().await;
     for tenant in world.tenants() {
         world.service().churn(tenant.id.0, 3);
     }
@@ -108,9 +108,9 @@ async fn verify_raises_no_alarm_while_incidents_live() {
 #[tokio::test]
 async fn reconciliation_counts_late_incidents() {
     let world = World::of(80).await;
-    world.good_pass().await;
+    world.successful_run().await;
     world.later();
-    world.good_pass().await;
+    world.successful_run().await;
     assert_eq!(world.state(id(1), "found_late").await.unwrap(), "0");
     // As if the API had listed it only after the polls had passed by.
     let recent = "last_update_time BETWEEN timestamptz '2026-11-17'
@@ -143,7 +143,7 @@ async fn decodable_payloads_leave_the_quarantine() {
     let world = World::of(30).await;
     let raw = r#"{"incidentId":"no number","lastUpdateTime":"2026-11-20T00:00:00Z"}"#;
     world.service().add_raw(id(1), 5_000, "2026-11-20T00:00:00Z".parse().unwrap(), raw);
-    world.good_pass().await;
+    world.successful_run().await;
     assert_eq!(world.number("SELECT count(*) FROM defender.rejected_payloads").await, 1);
     // An older version refused these: good ones of two incidents, of one of which a later version is stored.
     tamper(
@@ -155,7 +155,7 @@ async fn decodable_payloads_leave_the_quarantine() {
     .await;
     tamper(&world, "DELETE FROM defender.incidents WHERE incident_id = 7").await;
     tamper(&world, "DELETE FROM defender.incident_payloads WHERE incident_id = 7").await;
-    let results = world.pass_for(SyncMode::Quarantine).await;
+    let results = world.run_in_mode(SyncMode::Quarantine).await;
     let counts = &results[0].report.counts;
     assert_eq!(results[0].outcome, Outcome::Ok, "{:?}", results[0].report.failure);
     assert_eq!((counts.api_calls, counts.incidents_seen, counts.incidents_written), (0, 3, 1));
@@ -168,6 +168,6 @@ async fn decodable_payloads_leave_the_quarantine() {
     assert!(left.contains("incidentId"), "{left}");
     assert_eq!(world.number("SELECT count(*) FROM defender.rejected_payloads").await, 1);
     world.later();
-    world.good_pass().await;
+    world.successful_run().await;
     assert_eq!(world.number("SELECT count(*) FROM defender.rejected_payloads").await, 1);
 }

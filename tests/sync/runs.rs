@@ -22,7 +22,7 @@ use crate::support::world::{World, id, spec};
 #[tokio::test]
 async fn first_run_stores_all_and_second_writes_nothing() {
     let world = World::of(350).await;
-    world.good_pass().await;
+    world.successful_run().await;
     world.assert_settled().await;
 }
 
@@ -37,7 +37,7 @@ async fn tenants_changing_while_paged_lose_nothing() {
         world.service().churn(tenant.id.0, 3);
     }
     for _ in 0..3 {
-        world.good_pass().await;
+        world.successful_run().await;
         assert_eq!(world.number(STALE_BELOW_WATERMARK).await, 0);
         world.service().advance(Duration::from_secs(300));
     }
@@ -45,7 +45,7 @@ async fn tenants_changing_while_paged_lose_nothing() {
         world.service().churn_stop(tenant.id.0);
     }
     world.later();
-    world.good_pass().await;
+    world.successful_run().await;
     world.assert_settled().await;
 }
 
@@ -59,7 +59,7 @@ const STALE_BELOW_WATERMARK: &str = "SELECT count(*) FROM defender.incidents i L
 #[tokio::test]
 async fn list_in_random_order_loses_nothing() {
     let world = World::with(vec![TenantSpec { order: Order::Random, ..spec(1, 450) }]).await;
-    world.good_pass().await;
+    world.successful_run().await;
     world.assert_settled().await;
 }
 
@@ -70,7 +70,7 @@ async fn failed_page_keeps_watermark_for_the_next_run() {
         std::iter::repeat_with(|| ScriptedReply::defender(500, "InternalServerError")).take(40);
     let replies = std::iter::repeat_with(|| ScriptedReply::Pass).take(6).chain(storm).collect();
     world.service().script(id(1), Endpoint::Incidents, replies);
-    let results = world.pass().await;
+    let results = world.run().await;
     assert_eq!(results[0].outcome, Outcome::Failed);
     let watermark =
         world.state(id(1), "watermark").await.expect("whole windows were stored before the storm");
@@ -82,7 +82,7 @@ async fn failed_page_keeps_watermark_for_the_next_run() {
     world.service().script(id(1), Endpoint::Incidents, vec![]);
     world.service().clear_calls(id(1));
     for _ in 0..40 {
-        if world.pass().await[0].outcome == Outcome::Ok {
+        if world.run().await[0].outcome == Outcome::Ok {
             break;
         }
     }
@@ -131,7 +131,7 @@ async fn short_run(world: &World, mode: SyncMode) -> (bool, bool) {
 }
 
 #[tokio::test]
-async fn run_is_cut_short_only_where_next_can_resume() {
+async fn run_is_cut_only_where_next_resumes() {
     let world = World::of(900).await;
     assert_eq!(
         short_run(&world, SyncMode::Incremental).await,
@@ -152,7 +152,7 @@ async fn success_time_is_the_start_of_its_run() {
         Endpoint::Incidents,
         vec![ScriptedReply::Delay(Duration::from_millis(400))],
     );
-    world.good_pass().await;
+    world.successful_run().await;
     let late = "SELECT count(*) FROM defender.sync_state s JOIN defender.sync_runs r USING (tenant_id)
         WHERE s.last_success_at = r.started_at AND r.finished_at > r.started_at + interval '300 ms'";
     assert_eq!(world.number(late).await, 1);
@@ -161,17 +161,17 @@ async fn success_time_is_the_start_of_its_run() {
 #[tokio::test]
 async fn tables_follow_incidents_as_they_change() {
     let world = World::with((1..=4).map(|at| spec(at, 60)).collect()).await;
-    world.good_pass().await;
+    world.successful_run().await;
     for _ in 0..5 {
         for tenant in world.tenants() {
             world.service().live(tenant.id.0, 20);
         }
         world.service().advance(Duration::from_secs(300));
-        world.good_pass().await;
+        world.successful_run().await;
     }
     // Alerts that changed without their incident are found by a reading of everything.
     world.later();
-    for result in world.pass_for(SyncMode::Full).await {
+    for result in world.run_in_mode(SyncMode::Full).await {
         assert_eq!(result.outcome, Outcome::Ok);
     }
     world.assert_settled().await;
@@ -180,14 +180,14 @@ async fn tables_follow_incidents_as_they_change() {
 #[tokio::test]
 async fn merged_incident_keeps_row_and_moves_alerts() {
     let world = World::of(5).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let alerts_before =
         world.number("SELECT count(*) FROM defender.alerts WHERE incident_id = 2").await;
     assert!(alerts_before > 0);
     world.later();
     assert!(world.service().merge(id(1), 2, 3));
     world.later();
-    world.good_pass().await;
+    world.successful_run().await;
     assert_eq!(world.number("SELECT count(*) FROM defender.alerts WHERE incident_id = 2").await, 0);
     assert_eq!(
         world
@@ -204,7 +204,7 @@ async fn merged_incident_keeps_row_and_moves_alerts() {
 #[tokio::test]
 async fn alert_moves_to_another_incident_and_back() {
     let world = World::of(5).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let alert: String =
         sqlx::query_scalar("SELECT min(alert_id) FROM defender.alerts WHERE incident_id = 1")
             .fetch_one(world.pool())
@@ -214,7 +214,7 @@ async fn alert_moves_to_another_incident_and_back() {
         world.later();
         assert!(world.service().move_alert(id(1), &alert, from, to));
         world.later();
-        world.good_pass().await;
+        world.successful_run().await;
         let now: i64 =
             sqlx::query_scalar("SELECT incident_id FROM defender.alerts WHERE alert_id = $1")
                 .bind(&alert)
@@ -229,14 +229,14 @@ async fn alert_moves_to_another_incident_and_back() {
 #[tokio::test]
 async fn open_run_finds_alert_changed_without_incident() {
     let world = World::of(20).await;
-    world.good_pass().await;
+    world.successful_run().await;
     let open: i64 = world
         .number("SELECT min(incident_id) FROM defender.incidents WHERE status = 'Active'")
         .await;
     world.later();
     assert!(world.service().touch_alert_only(id(1), open));
     world.later();
-    world.good_pass().await;
+    world.successful_run().await;
     sqlx::query("UPDATE defender.sync_state SET poll_due_at = now() + interval '1 hour', open_due_at = now()")
         .execute(world.pool())
         .await
@@ -256,9 +256,9 @@ async fn open_run_finds_alert_changed_without_incident() {
 }
 
 #[tokio::test]
-async fn changes_are_recorded_once_with_old_and_new_value() {
+async fn changes_are_recorded_once_with_both_values() {
     let world = World::of(3).await;
-    world.good_pass().await;
+    world.successful_run().await;
     assert_eq!(
         world
             .number("SELECT count(*) FROM defender.incident_changes WHERE field = 'created'")
@@ -273,7 +273,7 @@ async fn changes_are_recorded_once_with_old_and_new_value() {
     world.later();
     assert!(world.service().resolve(id(1), 1));
     world.later();
-    world.good_pass().await;
+    world.successful_run().await;
     let change =
         "SELECT count(*) FROM defender.incident_changes WHERE incident_id = 1 AND field = 'status'
         AND old_value = 'Active' AND new_value = 'Resolved' AND changed_at > '2026-11-23'";
@@ -288,7 +288,7 @@ async fn equal_ids_of_two_tenants_stay_apart() {
         TenantSpec { seed: 9, ..spec(2, 40) },
     ])
     .await;
-    world.good_pass().await;
+    world.successful_run().await;
     let shared = "SELECT count(*) FROM defender.alerts a JOIN defender.alerts b USING (alert_id) WHERE a.tenant_id < b.tenant_id";
     assert!(world.number(shared).await > 0, "the simulator's tenants share alert ids");
     world.assert_settled().await;

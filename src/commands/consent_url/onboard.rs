@@ -102,7 +102,7 @@ async fn report_daemon_state(config: &Config, tenant: &Tenant, path: &Path) {
         match server::has_tenant(listen, tenant.id).await {
             None => {
                 return eprintln!(
-                    "No service answers on {listen}. The tenant is synchronized after the next start."
+                    "No service answers on {listen}. The tenant is synced after the next start."
                 );
             }
             Some(true) => return eprintln!("The running service has picked up the tenant."),

@@ -50,7 +50,7 @@ const RECONCILE: &str = "0 */10 * * * *";
 
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Synchronize once, print the summary and three queries with their results, then exit.
+    /// Sync once, print the summary and three queries with their results, then exit.
     #[arg(long)]
     once: bool,
     /// The number of simulated incidents for each tenant.
@@ -175,7 +175,7 @@ async fn run_all_once(
         .map_err(SetupError::from)?;
     bars.clear();
     output::print_line(format_args!(
-        "Synchronized {} simulated tenants in {:.1} s. {WITHOUT_CONSENT} has not consented and",
+        "Synced {} simulated tenants in {:.1} s. {WITHOUT_CONSENT} has not consented and",
         results.len(),
         started.elapsed().as_secs_f64()
     ))?;

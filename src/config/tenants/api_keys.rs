@@ -112,7 +112,7 @@ impl ApiKeys {
 fn parse_cloud(name: &str) -> Result<Cloud, String> {
     if ["china", "21vianet", "mooncake"].contains(&name) {
         return Err(
-            "Microsoft offers no incidents API in this cloud; its tenants cannot be synchronised"
+            "Microsoft offers no incidents API in this cloud; its tenants cannot be synced"
                 .to_owned(),
         );
     }

@@ -71,7 +71,7 @@ fn secret_is_in_no_debug_output_or_warning() {
 }
 
 #[tokio::test]
-async fn credential_of_each_kind_is_read_with_its_expiry() {
+async fn each_credential_kind_is_read_with_expiry() {
     let certificate = format!(
         "client_certificate_file = '{CRED}/first.crt.pem'\nclient_private_key_file = 'first.key'"
     );

@@ -28,7 +28,7 @@ fn environment_error_names_the_variable() {
 }
 
 #[test]
-fn environment_overrides_file() {
+fn environment_value_replaces_file_value() {
     let etc = Etc::with(&format!("{APP}[sync]\nconcurrency = 4\n{CONTOSO}"))
         .set("INCIDENT_SYNC__SYNC__CONCURRENCY", "32")
         .set("INCIDENT_SYNC__SYNC__OVERLAP", "1m")

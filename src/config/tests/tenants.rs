@@ -132,7 +132,7 @@ fn addresses_follow_source_and_cloud() {
 }
 
 #[test]
-fn address_of_one_source_is_not_used_for_the_other() {
+fn address_of_one_source_is_unused_by_other() {
     let regional = "https://api-eu.security.microsoft.com";
     let text =
         format!("[api]\nbase_url = '{regional}'\n{APP}{CONTOSO}source = 'graph'\n{FABRIKAM}");

@@ -50,7 +50,7 @@ pub fn head(source: Source, text: &str) -> IncidentKey {
     }
     let mut head = IncidentKey { incident_id: None, last_update_time: None };
     // Stopping early leaves text behind, which the parser calls an error; what was read is read.
-    drop(serde_json::Deserializer::from_str(text).deserialize_map(HeadVisitor(&mut head, names)));
+    let _ = serde_json::Deserializer::from_str(text).deserialize_map(HeadVisitor(&mut head, names));
     head
 }
 
@@ -83,6 +83,6 @@ pub fn named_tenants(source: Source, text: &str) -> NamedTenants<'static> {
     let mut named = NamedTenants::default();
     let visitor = NameVisitor(source, &mut named);
     // What was read before the text turned out to be broken is read.
-    drop(serde_json::Deserializer::from_str(text).deserialize_map(visitor));
+    let _ = serde_json::Deserializer::from_str(text).deserialize_map(visitor);
     named
 }

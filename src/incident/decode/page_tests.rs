@@ -57,7 +57,7 @@ fn moved_alert_stays_with_newest_incident() {
 }
 
 #[test]
-fn device_named_twice_in_an_alert_is_one_row() {
+fn device_listed_twice_in_alert_is_one_row() {
     let alert = r#"{"alertId":"a","devices":[{"mdatpDeviceId":"d","riskScore":"Low"},{"mdatpDeviceId":"d"},{"version":"1"}]}"#;
     rows_of(&format!("{{\"value\":[{}]}}", incident(1, "2026-01-01T00:00:00Z", alert)), |rows| {
         assert_eq!((rows.devices.len(), rows.alert_devices.len()), (1, 1));

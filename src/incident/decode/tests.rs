@@ -54,7 +54,7 @@ fn body_without_incident_list_is_an_error() {
 }
 
 #[test]
-fn broken_incident_leaves_its_neighbours_readable() {
+fn broken_incident_leaves_others_readable() {
     let page = split(r#"{"value":[{"incidentId":1},"\ud800",{"incidentId":2}]}"#).unwrap();
     assert_eq!(page.incidents.len(), 3);
     assert!(parse(&storable(page.incidents[1].get())).is_err());
@@ -100,7 +100,7 @@ fn nesting_beyond_serde_limit_is_decoded() {
 }
 
 #[test]
-fn times_are_cut_down_and_impossible_ones_are_none() {
+fn times_are_truncated_and_invalid_ones_none() {
     let cases = [
         ("2020-09-06T14:46:57Z", Some("2020-09-06T14:46:57Z")),
         ("2020-09-06T14:46:57.29Z", Some("2020-09-06T14:46:57.29Z")),
@@ -166,7 +166,7 @@ fn read_any_page(text: &str) -> usize {
         assert_eq!(parsed.get(), storable);
         assert_eq!(self::storable(&storable), storable, "it is storable as it is");
         head(Source::Defender, &storable);
-        drop(parse(&storable));
+        let _ = parse(&storable);
     }
     page.incidents.len()
 }

@@ -668,7 +668,7 @@ fn api(status: u16, seconds: Option<u64>) -> SyncError {
 }
 
 #[test]
-fn no_fault_schedule_loses_rows_or_runs_ahead() {
+fn any_fault_schedule_keeps_rows_and_watermark() {
     let (mut schedules, mut runs, mut most) = (0, 0, 0);
     each_seed(2_000, |seed| {
         let mut world = World::new(seed);

@@ -105,7 +105,7 @@ impl Comparison<'_> {
     ) -> Result<(), SyncError> {
         let store = &self.services.store;
         let Some(watermark) = store.watermark(self.tenant.id).await? else {
-            self.drift.failure = Some("nothing was synchronised yet".to_owned());
+            self.drift.failure = Some("not synced yet".to_owned());
             return Ok(());
         };
         let edge = poll_from(watermark, span.overlap);

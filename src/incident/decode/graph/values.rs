@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn null_and_empty_text_stay() {
+    fn null_empty_and_unknown_values_are_kept() {
         let (mut column, mut mistyped) = (None, Vec::new());
         convert(&mut column, Severity, "severity", &mut mistyped);
         assert_eq!((column, mistyped.len()), (None, 0));

@@ -49,7 +49,7 @@ fn endless_list_ends_with_an_error() {
 }
 
 #[test]
-fn next_links_that_skip_rows_end_with_an_error() {
+fn next_link_that_skips_rows_is_an_error() {
     let row = |id: i64| ListedVersion { id, updated: Some(time(id)) };
     let mut plan =
         Plan::new(ReadScope { from: Some(time(0)), ..EVERYTHING }, &[], Source::Defender);

@@ -48,7 +48,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn nothing_is_lost_whatever_the_links(
+    fn any_next_links_lose_no_incident(
         links in prop::sample::select(vec![Links::None, Links::FullPages, Links::ShortPages]),
         ceiling in prop::sample::select(CEILINGS.to_vec()),
         order in prop::sample::select(ANY_ORDER.to_vec()),
@@ -132,7 +132,7 @@ fn kill_after_any_page_costs_one_page() {
 }
 
 #[test]
-fn full_page_of_one_instant_is_swept() {
+fn full_page_of_one_instant_is_fully_read() {
     for order in ANY_ORDER {
         for ceiling in CEILINGS {
             for links in [Links::None, Links::FullPages] {
@@ -181,7 +181,7 @@ fn link_on_every_full_page_costs_nothing() {
 }
 
 #[test]
-fn short_page_with_a_link_is_not_the_end() {
+fn short_page_with_link_does_not_end_list() {
     let mut plan = plan_from(0);
     let first = page((1..=10).map(|id| row(id, id * 10)).collect(), Some("next"));
     assert_eq!(plan.accept(&first).unwrap(), Some(time(100)));
@@ -192,7 +192,7 @@ fn short_page_with_a_link_is_not_the_end() {
 }
 
 #[test]
-fn links_that_lead_nowhere_are_unstable() {
+fn next_link_without_new_rows_is_an_error() {
     for rows in [vec![], vec![row(1, 10)]] {
         let mut plan = plan_from(0);
         let error = (0..300).find_map(|_| {
@@ -221,7 +221,7 @@ fn ignored_order_is_read_by_cutting() {
 }
 
 #[test]
-fn rows_below_the_edge_are_disorder() {
+fn rows_below_lower_edge_count_as_disorder() {
     let mut plan = plan_from(1_000);
     let rows = || (1..=50).map(|id| row(id, 960 + id)).collect();
     plan.accept(&page(rows(), None)).unwrap();
@@ -243,7 +243,7 @@ fn one_disordered_page_is_read_again() {
 }
 
 #[test]
-fn full_page_without_times_is_not_passed() {
+fn full_page_without_times_is_not_skipped() {
     let mut plan = plan_from(0);
     let untimed = |id| ListedVersion { id, updated: None };
     let rows: Vec<_> = std::iter::once(row(1, 0)).chain((2..=50).map(untimed)).collect();
@@ -293,7 +293,7 @@ fn refused_order_is_read_by_cutting() {
 }
 
 #[test]
-fn rows_made_up_for_each_page_are_endless() {
+fn endless_new_rows_end_with_an_error() {
     let mut plan = plan_from(0);
     let error = (0..30_000).find_map(|at| {
         let rows = (0..50).map(|id| row(at * 50 + id, at * 50 + id)).collect();

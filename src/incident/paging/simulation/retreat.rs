@@ -24,7 +24,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn all_but_what_fails_alone_is_read(
+    fn all_but_unservable_incidents_are_read(
         order in prop::sample::select(ANY_ORDER.to_vec()),
         links in prop::sample::select(vec![Links::None, Links::FullPages, Links::ShortPages]),
         ignores_order: bool,
@@ -94,7 +94,7 @@ fn tenant_without_any_expansion_is_read_whole() {
 }
 
 #[test]
-fn gap_is_about_one_incident_and_its_instant() {
+fn gap_covers_one_incident_and_its_instant() {
     for alone in [Alone::WithoutAlerts, Alone::Fails] {
         for order in ANY_ORDER {
             // Neighbours before, behind and at the very time of the incident that fails.
@@ -116,7 +116,7 @@ fn gap_is_about_one_incident_and_its_instant() {
 }
 
 #[test]
-fn poison_in_a_swept_instant_is_read_alone() {
+fn failing_row_of_full_instant_is_read_alone() {
     for order in ANY_ORDER {
         let mut server = server_with(order, &[(1_000, 30), (2_000, 180), (3_000, 80)]);
         server.unexpandable = [(100, Alone::Served), (200, Alone::Fails)].into();
@@ -128,7 +128,7 @@ fn poison_in_a_swept_instant_is_read_alone() {
 }
 
 #[test]
-fn pieces_prove_nothing_where_order_is_ignored() {
+fn unexpandable_rows_are_read_where_order_is_ignored() {
     for order in ANY_ORDER {
         let mut server = Server::new(order, 5, 300, 20 * 86_400_000, 0);
         server.ignores_order = true;
@@ -189,7 +189,7 @@ fn many_incidents_without_alerts_are_an_outage() {
 }
 
 #[test]
-fn row_without_id_is_never_passed_in_a_retreat() {
+fn retreat_never_skips_row_without_id() {
     let mut plan = Plan::new(ReadScope { from: Some(time(0)), ..EVERYTHING }, &[], Source::Graph);
     assert!(plan.failed(&FAILURE));
     assert_eq!(plan.request().unwrap().listing, Listing::Versions);

@@ -86,7 +86,7 @@ fn comment_has_one_key_in_both_sources() {
 const VALUE: &str = r##""@odata.type":"#microsoft.graph.security.registryValueEvidence","registryHive":"H","registryKey":"K","registryValue":"V""##;
 
 #[test]
-fn entities_that_differ_in_extra_only_are_two_rows() {
+fn entities_differing_only_in_extra_are_two_rows() {
     let pairs = [
         (VALUE, r##""registryValueName":"a""##, r##""registryValueName":"b""##),
         // The state of a device does not identify it, but is all that distinguishes these two.
@@ -117,7 +117,7 @@ fn entities_that_differ_in_extra_only_are_two_rows() {
 }
 
 #[test]
-fn state_of_an_entity_stays_out_of_its_key() {
+fn entity_state_is_not_part_of_key() {
     let pod = |state: &str, device: &str| {
         format!(
             r##"{{"@odata.type":"#microsoft.graph.security.hostLogonSessionEvidence","sessionId":"s",{state},

@@ -76,7 +76,7 @@ fn evidence_by_type(rows: &PageRows<'_>) -> BTreeMap<String, (Vec<String>, Json)
 }
 
 #[test]
-fn value_that_finds_its_column_filled_stays_in_extra() {
+fn second_value_of_filled_column_stays_in_extra() {
     let mailbox = r##"{"@odata.type":"#microsoft.graph.security.mailboxEvidence","upn":"a@b.example",
         "userAccount":{"userPrincipalName":"c@d.example","userSid":"s"}}"##;
     rows_of(&page_of_evidence(mailbox), TENANT, |rows| {
@@ -224,7 +224,7 @@ fn listed_alert_of_another_tenant_fails_the_page() {
 }
 
 #[test]
-fn any_broken_incident_costs_its_neighbours_nothing() {
+fn any_broken_incident_leaves_others_unchanged() {
     let document = Broken::of(WIRE);
     let types: Json = serde_json::from_str(TYPES).unwrap();
     let evidence = types["evidence"].to_string();

@@ -251,7 +251,7 @@ fn wire_alert_fills_the_new_columns() {
 }
 
 #[test]
-fn wire_evidence_without_a_device_id_is_evidence() {
+fn wire_device_without_id_stays_evidence() {
     rows_of(WIRE, TENANT, |rows| {
         assert_eq!(rows.devices.len(), 1);
         assert!(rows.alert_devices.iter().all(|(alert, _)| alert.starts_with("da")));

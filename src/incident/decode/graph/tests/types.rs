@@ -77,7 +77,7 @@ fn as_stored(leaf: &str) -> String {
 }
 
 #[test]
-fn all_types_of_evidence_land_with_nothing_lost() {
+fn every_evidence_type_is_stored_without_loss() {
     let types: Json = serde_json::from_str(TYPES).unwrap();
     let types = types["evidence"].as_array().unwrap();
     let names =
@@ -110,7 +110,7 @@ fn all_types_of_evidence_land_with_nothing_lost() {
 }
 
 #[test]
-fn types_of_the_future_are_kept() {
+fn unknown_evidence_types_are_kept() {
     for (name, entity_type) in [
         ("#microsoft.graph.security.quantumEvidence", "Quantum"),
         ("#microsoft.graph.security.alertEvidence", "Unknown"),
