@@ -65,7 +65,6 @@ impl Source {
         }
     }
 
-    /// The other one.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
@@ -145,11 +144,9 @@ pub enum TokenVersion {
 /// Microsoft's national clouds, each a set of endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cloud {
-    /// The worldwide cloud.
     Commercial,
     /// US government community cloud: commercial login, `.us` API.
     Gcc,
-    /// GCC High.
     GccHigh,
     /// US Department of Defense: GCC High's hosts, another portal.
     Dod,

@@ -9,7 +9,6 @@ pub enum Failure {
     /// A tenant failed, which the command has printed.
     #[error("a tenant failed")]
     Tenant,
-    /// No daemon answers.
     #[error("{0}")]
     NotHealthy(String),
     /// A customer was not onboarded, or the result could not be written.
@@ -18,13 +17,13 @@ pub enum Failure {
     /// Usage, configuration or environment.
     #[error("{0}")]
     Configuration(String),
-    /// The database.
+    /// The database is unreachable, refuses access or fails.
     #[error("{0}")]
     Database(String),
 }
 
 impl Failure {
-    /// The exit status.
+    /// Part of the contract: listed in docs/reference/cli.md.
     pub fn status(&self) -> u8 {
         match self {
             Self::Tenant | Self::NotHealthy(_) | Self::NotDone(_) => 1,

@@ -32,7 +32,7 @@ pub fn write_result(result: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
-/// An empty table.
+/// A table with these columns and the borders of all commands.
 pub fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> Table {
     let terminal = Term::stdout().size_checked();
     let width = terminal.map_or(TABLE_WIDTH, |(_, columns)| columns.min(TABLE_WIDTH));

@@ -41,9 +41,8 @@ const URL_PARAMETERS: &[&str] = &[
 /// Where the incidents are stored.
 #[derive(Debug, Clone)]
 pub struct Database {
-    /// The server.
     pub server: DatabaseServer,
-    /// Limit for this process.
+    /// Connections of this process; every instance opens as many.
     pub max_connections: u32,
     /// Whether a run that stored something sends `NOTIFY incident_sync_changes`.
     pub notify: bool,

@@ -50,7 +50,7 @@ use toml_file::find_file;
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A valid configuration.
+/// The validated content of the main file, `tenants_dir` and the environment.
 #[derive(Debug)]
 pub struct Config {
     /// The main file; `None` for the built-in defaults.

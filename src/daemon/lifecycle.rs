@@ -140,7 +140,6 @@ async fn serve(
     Ok(())
 }
 
-/// How the dispatcher ended.
 type DispatcherEnd = Result<Result<(), SyncError>, JoinError>;
 
 /// A dispatcher that panicked has not released its leases, and its tenants would wait until they expire.

@@ -52,7 +52,6 @@ struct NextAttempt {
     pause: Duration,
 }
 
-/// What to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReloadScope {
     /// Everything, on request.
@@ -62,7 +61,6 @@ enum ReloadScope {
 }
 
 enum ReloadOutcome {
-    /// Applied completely.
     Complete,
     /// Applied except for invalid files.
     Partial,

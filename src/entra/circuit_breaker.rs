@@ -36,7 +36,6 @@ struct Refusals {
     /// A credential with another fingerprint may be accepted.
     fingerprint: Fingerprint,
     tenants: HashSet<TenantId>,
-    /// Of the last refusal.
     error: SyncError,
     /// `None` allows a probe immediately.
     last_probe: Option<Instant>,

@@ -44,7 +44,7 @@ impl CredentialExpiry {
         WARNINGS.into_iter().find(|days| left <= TimeDelta::days(*days))
     }
 
-    /// A sentence for people.
+    /// The text in `check`, `status`, the log and the status page.
     pub fn describe(&self, now: DateTime<Utc>) -> String {
         let Self { credential_id, kind, .. } = self;
         let end = match self.expires {

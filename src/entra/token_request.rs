@@ -44,7 +44,6 @@ impl Token {
     }
 }
 
-/// Sends token requests.
 #[derive(Debug)]
 pub(super) struct TokenRequests {
     client: Client,

@@ -43,7 +43,6 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
-    /// Each class once.
     pub const ALL: [Self; 30] = [
         Self::AppDisabled,
         Self::BadReply,

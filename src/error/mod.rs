@@ -23,11 +23,9 @@ pub(crate) use text::{is_invisible, panic_message, shown, visible};
 /// The service at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// The token endpoint.
+    /// The token endpoint of Microsoft Entra.
     Entra,
-    /// The Defender API.
     Defender,
-    /// Microsoft Graph.
     Graph,
     /// The managed identity service of the machine.
     ManagedIdentity,
@@ -70,7 +68,6 @@ pub enum SyncError {
     /// Entra answered with an error.
     #[error("Entra answered {status} {error} AADSTS{code} (trace id {trace_id})", code = codes.first().copied().unwrap_or(0))]
     Entra {
-        /// HTTP status.
         status: u16,
         /// The OAuth `error` word.
         error: String,
@@ -84,7 +81,6 @@ pub enum SyncError {
     /// The managed identity endpoint of this machine refused an assertion.
     #[error("the managed identity endpoint of this machine answered {status} {what}")]
     ManagedIdentity {
-        /// HTTP status.
         status: u16,
         /// Its `error` word.
         what: String,
@@ -95,7 +91,6 @@ pub enum SyncError {
     /// The proxy opened no tunnel.
     #[error("the proxy refused to connect to {peer}{}", if *wants_password { ": it requires a user name and a password (407)" } else { "" })]
     Proxy {
-        /// The destination.
         peer: Peer,
         /// Whether it answered 407.
         wants_password: bool,
@@ -113,7 +108,6 @@ pub enum SyncError {
     #[error("{} answered {status} {code} (tracking id {target}){}", Peer::from(*api), missing_role(*api, *status, *token))]
     Api {
         api: Source,
-        /// HTTP status.
         status: u16,
         /// The API's error word, empty if the body contains none.
         code: String,
@@ -143,11 +137,7 @@ pub enum SyncError {
     BodyTooLarge { peer: Peer, bytes_max: usize },
     /// A redirect, which is never followed.
     #[error("{peer} redirected with status {status}; redirects are refused")]
-    Redirected {
-        peer: Peer,
-        /// HTTP status.
-        status: u16,
-    },
+    Redirected { peer: Peer, status: u16 },
     /// No response, or an incomplete one.
     #[error("no complete answer from {peer}: {what}")]
     Transport {
@@ -157,7 +147,6 @@ pub enum SyncError {
         /// The fault of the connection, if its type is known.
         fault: Option<ConnectionFault>,
     },
-    /// No response in time.
     #[error("{peer} did not answer within the deadline")]
     Timeout { peer: Peer },
     /// A next link to a host other than the configured one.
@@ -228,7 +217,6 @@ pub enum SyncError {
     /// The process is shutting down.
     #[error("stopped")]
     Stopped,
-    /// A task panicked.
     #[error("a task of incident-sync panicked: {what}")]
     Panicked { what: String },
 }

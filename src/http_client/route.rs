@@ -17,7 +17,6 @@ pub enum ProxyChoice {
     None,
     /// The proxy of `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`.
     Environment,
-    /// The configured proxy.
     At {
         /// Its URL may contain the password.
         proxy: Box<Proxy>,

@@ -22,7 +22,6 @@ pub enum Value<'v> {
     Text(Option<&'v str>),
     /// A `text[]`.
     Texts(Option<&'v [Cow<'v, str>]>),
-    /// A whole number.
     Number(Option<i64>),
     /// A `timestamptz`.
     Time(Option<Time>),

@@ -18,7 +18,6 @@ pub struct Gap {
 /// The failure behind a gap, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GapReason {
-    /// Its error class.
     pub class: String,
     /// The error in a sentence, with the tracking id that Microsoft needs.
     pub message: String,

@@ -39,53 +39,43 @@ pub struct PageRows<'a> {
     pub waiting_alerts: usize,
 }
 
-/// An incident version.
 #[derive(Debug)]
 pub struct IncidentRow<'a> {
-    /// Its key.
     pub incident_id: i64,
-    /// Which version it is.
+    /// Identifies the version; the API has no version number.
     pub last_update_time: DateTime<Utc>,
-    /// The other columns.
     pub columns: IncidentColumns<'a>,
     /// Hash of the text as served.
     pub content_hash: Hash,
-    /// The text.
     pub payload: &'a str,
 }
 
 /// An alert and the incident version that listed it.
 #[derive(Debug)]
 pub struct AlertRow<'a> {
-    /// Its key.
     pub alert_id: Cow<'a, str>,
     /// The incident that listed it.
     pub incident_id: i64,
     /// That incident's `lastUpdateTime`.
     pub last_seen: DateTime<Utc>,
-    /// The other columns.
     pub columns: AlertColumns<'a>,
 }
 
 /// A device's state and the incident version that carried it.
 #[derive(Debug)]
 pub struct DeviceRow<'a> {
-    /// Its key.
     pub device_id: Cow<'a, str>,
     /// `lastUpdateTime` of the incident version.
     pub last_seen: DateTime<Utc>,
-    /// The other columns.
     pub columns: DeviceColumns<'a>,
 }
 
 /// An entity of an alert.
 #[derive(Debug)]
 pub struct EvidenceRow<'a> {
-    /// The alert.
     pub alert_id: Cow<'a, str>,
     /// Stands in for the id that the API does not give.
     pub evidence_hash: Hash,
-    /// Its columns.
     pub columns: EvidenceColumns<'a>,
     /// The keys that we do not know, as a JSON object.
     pub extra: Option<String>,
@@ -94,11 +84,9 @@ pub struct EvidenceRow<'a> {
 /// A comment of an incident.
 #[derive(Debug)]
 pub struct CommentRow<'a> {
-    /// The incident.
     pub incident_id: i64,
     /// Stands in for an id.
     pub comment_hash: Hash,
-    /// Its columns.
     pub columns: CommentColumns<'a>,
 }
 
@@ -107,9 +95,7 @@ pub struct CommentRow<'a> {
 pub struct RejectedRow<'a> {
     /// Its id, if that much could be read.
     pub incident_id: Option<i64>,
-    /// Why.
     pub reason: String,
-    /// The text.
     pub payload: &'a str,
     /// Hash of the text as served.
     pub content_hash: Hash,

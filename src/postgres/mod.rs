@@ -59,10 +59,7 @@ pub enum EmbeddedError {
         "no PostgreSQL server programs (initdb, postgres) in {searched}. Install them with `apt-get install postgresql` \
          (Debian, Ubuntu), or set database.postgres_bin to their directory, or database.url to an existing server"
     )]
-    NoPrograms {
-        /// The directories.
-        searched: String,
-    },
+    NoPrograms { searched: String },
     /// Only programs of an unsupported version were found.
     #[error(
         "PostgreSQL {wanted} is required, but only {found} was found. Install it, or set database.postgres_bin to its \
@@ -79,7 +76,6 @@ pub enum EmbeddedError {
         user: String,
         /// The directory of the server.
         dir: PathBuf,
-        /// The inaccessible directory.
         parent: PathBuf,
     },
     /// The kernel's limit on socket addresses.
@@ -115,12 +111,7 @@ pub enum EmbeddedError {
     #[error(
         "an earlier PostgreSQL (pid {pid}) still runs on {dir}. Stop it with `kill -QUIT {pid}`"
     )]
-    Predecessor {
-        /// Of the server.
-        pid: i32,
-        /// The data directory.
-        dir: PathBuf,
-    },
+    Predecessor { pid: i32, dir: PathBuf },
     /// A command that needs existing data found none.
     #[error(
         "there is no database in {dir} yet. Start the service (systemctl start incident-sync), or run this command as root \

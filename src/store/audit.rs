@@ -8,7 +8,6 @@ use sqlx::types::Json;
 
 use crate::tenant::TenantId;
 
-/// Rows by table.
 pub type RowCounts = BTreeMap<String, u64>;
 
 /// Adds an entry, which stays after a purge.

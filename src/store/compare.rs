@@ -14,13 +14,11 @@ pub struct StoredAlert {
     pub alert_id: String,
     /// The incident that listed it last.
     pub incident_id: i64,
-    /// Its own version.
     pub last_updated_time: Option<DateTime<Utc>>,
     /// The version of the incident that listed it last.
     pub last_seen: DateTime<Utc>,
     /// Number of its rows of evidence.
     pub evidence: i64,
-    /// Number of its devices.
     pub devices: i64,
 }
 

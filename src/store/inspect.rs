@@ -13,7 +13,7 @@ use crate::error::{ConnectionFault, SyncError, visible};
 pub struct Inspection {
     /// The server's version as a number, such as 150014.
     pub version: i32,
-    /// The same in words.
+    /// As the server writes it, such as `18.1 (Debian 18.1-1)`.
     pub version_name: String,
     /// The database's encoding.
     pub encoding: String,
@@ -23,7 +23,7 @@ pub struct Inspection {
     pub read_only_by: Option<String>,
     /// The database's name.
     pub name: String,
-    /// Who we are there.
+    /// The role of the session, which may differ from that of the URL.
     pub user: String,
     /// The roles that transactions take on.
     pub roles: Vec<Role>,
@@ -37,12 +37,10 @@ pub struct Inspection {
     pub schema: Option<Result<SchemaState, SyncError>>,
 }
 
-/// A role of ours.
+/// A role that the migrations create.
 #[derive(Debug, Clone)]
 pub struct Role {
-    /// Its name.
     pub name: String,
-    /// Whether it is there.
     pub exists: bool,
     /// Whether our user may take it on.
     pub is_ours: bool,
@@ -53,7 +51,6 @@ pub struct Role {
 /// How far a schema is, and which rights were taken away from it.
 #[derive(Debug, Clone, Default)]
 pub struct SchemaState {
-    /// The newest migration applied.
     pub applied: i64,
     /// The newest that this version knows.
     pub known: i64,
@@ -109,7 +106,7 @@ pub async fn connect_once(options: &PgConnectOptions) -> Result<(), SyncError> {
 const MESSAGE_CHARS_MAX: usize = 300;
 
 impl Store {
-    /// Looks at the database.
+    /// Reads version, roles, schema and rights, for `check`.
     pub async fn inspect(&self) -> Result<Inspection, SyncError> {
         let look = async |connection: &mut PgConnection| {
             let server: (i32, String, String, bool, bool, String, String, String, bool) =

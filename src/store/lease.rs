@@ -55,9 +55,7 @@ pub enum RunKind {
     Open,
     /// The last days again, for what polls missed.
     Reconcile,
-    /// The first sync.
     Backfill,
-    /// A person requested it.
     Manual,
 }
 

@@ -141,7 +141,6 @@ impl Store {
         self.statement("reaching the database", DbRole::Reader, ping).execute().await
     }
 
-    /// Closes the pool.
     pub async fn close(&self) {
         self.pool.close().await;
     }

@@ -25,7 +25,6 @@ pub struct KnownTenant {
 pub enum ReaderAccess {
     /// Every tenant, including future ones.
     All,
-    /// These only.
     Tenants(Vec<Uuid>),
 }
 

@@ -10,7 +10,6 @@ use super::lease::RunKind;
 use super::{DbRole, Lease, Store};
 use crate::error::{Diagnosis, ErrorClass, Retry, SyncError};
 
-/// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -81,17 +80,12 @@ impl Outcome {
 /// What a run did, whatever its outcome.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
-    /// Requests to the API.
     pub api_calls: usize,
     /// Responses with status 429.
     pub throttled: usize,
-    /// Incidents in the responses.
     pub incidents_seen: usize,
-    /// Incident versions stored.
     pub incidents_written: usize,
-    /// Alert rows stored.
     pub alerts_written: usize,
-    /// Incidents quarantined.
     pub rejected: usize,
     /// Incident versions that an earlier poll missed.
     pub found_late: usize,
@@ -137,14 +131,11 @@ pub struct RunRecord {
     pub due: Due,
 }
 
-/// New due times.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Due {
     /// For polls and backfills.
     pub poll: Option<DateTime<Utc>>,
-    /// For open incidents.
     pub open: Option<DateTime<Utc>>,
-    /// For reconciliation.
     pub reconcile: Option<DateTime<Utc>>,
 }
 

@@ -30,7 +30,6 @@ impl Store {
 }
 
 impl Statement<'_> {
-    /// Adds the next parameter.
     pub(super) fn bind<'t, T: Encode<'t, Postgres> + Type<Postgres>>(self, value: T) -> Self {
         Self { query: self.query.bind(value), ..self }
     }
@@ -56,7 +55,6 @@ impl Statement<'_> {
         decoded.map_err(|error| database_error(step, &error))
     }
 
-    /// The first row.
     pub(super) async fn fetch_optional<T: for<'r> FromRow<'r, PgRow>>(
         self,
     ) -> Result<Option<T>, SyncError> {

@@ -105,7 +105,6 @@ pub struct Freshness {
     pub found_late: i64,
     /// Ranges that the API fails to serve.
     pub gaps: i64,
-    /// Incidents in quarantine.
     pub rejected: i64,
 }
 
@@ -115,7 +114,6 @@ pub struct Standing {
     pub tenant_id: Uuid,
     /// The operator's name for it.
     pub name: String,
-    /// Whether it is read.
     pub enabled: bool,
     /// When it left the configuration.
     pub removed_at: Option<DateTime<Utc>>,
@@ -127,13 +125,11 @@ pub struct Standing {
     pub consecutive_failures: Option<i32>,
     /// No request before this time.
     pub next_attempt_at: Option<DateTime<Utc>>,
-    /// Why it is parked.
     pub parked_reason: Option<String>,
     /// Class of the last error.
     pub error_class: Option<String>,
     /// Advice and text of the last error.
     pub error_message: Option<String>,
-    /// Who can fix it.
     pub who_must_act: Option<String>,
     /// Seconds since the last success.
     pub freshness_seconds: Option<f64>,
@@ -144,7 +140,6 @@ pub struct Standing {
     pub last_kind: Option<String>,
     pub last_outcome: Option<String>,
     pub last_finished_at: Option<DateTime<Utc>>,
-    /// Incidents in quarantine.
     pub rejected: i64,
     /// Incident versions that polls missed and a later run stored.
     pub found_late: Option<i64>,
@@ -193,7 +188,6 @@ pub struct TenantStatus {
     pub last_attempt_at: Option<DateTime<Utc>>,
     /// The instance that reads it now.
     pub lease_owner: Option<String>,
-    /// Incidents stored.
     pub incidents: i64,
     /// Of these neither resolved nor merged, as in `reporting.open_incidents`.
     pub open_incidents: i64,
@@ -222,32 +216,24 @@ pub struct FleetTenant {
     pub line: QuotaUse,
     /// Open incidents of high severity.
     pub open_high: i64,
-    /// Of medium severity.
     pub open_medium: i64,
-    /// Of low severity.
     pub open_low: i64,
     /// Informational ones, and those of an unknown severity.
     pub open_other: i64,
 }
 
-/// A finished run.
 #[derive(Debug, Clone, FromRow)]
 pub struct RecentRun {
     pub kind: String,
     pub started_at: DateTime<Utc>,
     pub finished_at: DateTime<Utc>,
     pub outcome: String,
-    /// Requests to the API.
     pub api_calls: i32,
     /// Responses with status 429.
     pub throttled: i32,
-    /// Incidents in the responses.
     pub incidents_seen: i32,
-    /// Incident versions stored.
     pub incidents_written: i32,
-    /// Incidents quarantined.
     pub rejected: i32,
-    /// Its error.
     pub error_message: Option<String>,
     /// Whether everything up to its start was stored at its end.
     pub is_complete: bool,

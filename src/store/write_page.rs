@@ -20,14 +20,10 @@ pub enum PagePosition {
     WindowEnd(Option<DateTime<Utc>>),
 }
 
-/// What a page changed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct WriteCounts {
-    /// Incident versions.
     pub incidents: usize,
-    /// Alert rows.
     pub alerts: usize,
-    /// Elements quarantined.
     pub rejected: usize,
     /// Shows later whether the page is still stored.
     pub last_write: Option<LastWrite>,

@@ -56,7 +56,6 @@ const OVERDUE_AT_FIRST: f64 = 3600.0;
 pub enum State {
     /// It waits for an action.
     Parked,
-    /// Its last run failed.
     Failing,
     /// It is configured, but no daemon has read that yet.
     NeverRun,
@@ -68,9 +67,7 @@ pub enum State {
     FirstSync,
     /// No action is needed.
     Ok,
-    /// It is disabled.
     Disabled,
-    /// It left the configuration.
     Removed,
 }
 

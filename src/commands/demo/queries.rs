@@ -7,7 +7,6 @@ use sqlx::PgPool;
 use crate::commands::exit::Failure;
 use crate::commands::output;
 
-/// Question and statement.
 pub(super) const QUERIES: [(&str, &str); 3] = [
     (
         "Open incidents by tenant and severity",

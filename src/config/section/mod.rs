@@ -61,7 +61,7 @@ pub(super) struct Section {
     values: BTreeMap<String, Value>,
     /// The variable of each key that the environment sets.
     from_env: BTreeMap<String, String>,
-    /// The valid keys.
+    /// The valid keys, for suggestions when another one is set.
     known: BTreeSet<&'static str>,
     errors: Vec<ConfigError>,
     /// Without the path of the table, which may not be known yet.

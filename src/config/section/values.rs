@@ -121,7 +121,6 @@ impl Section {
         span
     }
 
-    /// An optional time span.
     pub(in crate::config) fn span(
         &mut self,
         key: &'static str,

@@ -17,7 +17,7 @@ pub(super) struct UsedNames {
 /// Where a tenant is configured.
 #[derive(Clone)]
 struct TenantLocation {
-    /// For the operator.
+    /// The place in messages, such as `tenants[3] (Contoso)`.
     label: String,
     own_file: Option<String>,
 }

@@ -11,7 +11,6 @@ use super::Credential;
 pub struct App {
     /// Application (client) id.
     pub client_id: String,
-    /// The first credential.
     pub credential: Arc<Credential>,
     /// Used when Entra refuses the first one.
     pub next: Option<Arc<Credential>>,
@@ -37,7 +36,6 @@ impl App {
 /// Identifies a credential across reloads, independent of the content of its files.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CredentialId {
-    /// Of the application.
     pub client_id: String,
     /// `first` or `next`.
     pub name: &'static str,

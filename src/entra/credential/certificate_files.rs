@@ -12,7 +12,6 @@ pub struct CertificateFiles {
     pub certificate: SecretFile,
     /// The key, if it is in another file.
     pub key: Option<SecretFile>,
-    /// How assertions are signed.
     pub algorithm: Algorithm,
 }
 

@@ -29,7 +29,6 @@ pub enum CredentialSource {
 /// How a token request authenticates the application.
 #[derive(Debug)]
 pub enum ClientAuth {
-    /// A client secret.
     Secret(SecretString),
     /// A key that signs an assertion for each request.
     Certificate(Box<Certificate>),

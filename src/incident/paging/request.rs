@@ -15,7 +15,6 @@ pub(super) fn page_rows(source: Source) -> usize {
     }
 }
 
-/// What a request lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listing {
     /// Whole incidents, their alerts included.
@@ -29,7 +28,6 @@ pub enum Listing {
 /// What to ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// What is listed.
     pub listing: Listing,
     /// The part of the list.
     pub window: Window,

@@ -15,7 +15,7 @@ use crate::incident::gap::{Gap, GapReason};
 use crate::incident::raw::ListedVersion;
 use crate::tenant::Source;
 
-/// The next step.
+/// What to request next.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ask {
     /// This many rows, with their alerts.
@@ -25,7 +25,6 @@ pub(super) enum Ask {
         /// `$skip`, for an instant that one page does not show.
         skip: usize,
     },
-    /// One incident.
     One(ListedVersion),
 }
 

@@ -33,7 +33,6 @@ pub use settings::SyncSettings;
 /// The dispatcher's loop turns at least this often.
 const TURN: Duration = Duration::from_secs(2);
 
-/// Why settings are applied.
 #[derive(Debug)]
 pub enum ReloadTrigger {
     /// An operator requested it: the cause of a parked tenant may be fixed.

@@ -30,7 +30,6 @@ pub enum SyncMode {
     Incremental,
     /// Everything that the API retains.
     Full,
-    /// Everything since a time.
     Since(DateTime<Utc>),
     /// The quarantine, again.
     Quarantine,

@@ -15,7 +15,6 @@ pub struct Drift {
     pub tenant_id: Uuid,
     /// The operator's name for it.
     pub name: String,
-    /// Incidents that were compared.
     pub compared: usize,
     /// Incidents that changed too recently to be compared.
     pub too_recent: usize,

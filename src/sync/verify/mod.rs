@@ -30,7 +30,6 @@ use drift::differing_alerts;
 /// Microsoft may delete an incident some hours before or after the time that we compute.
 const RETENTION_MARGIN: TimeDelta = TimeDelta::days(1);
 
-/// What is compared.
 #[derive(Debug, Clone, Copy)]
 pub struct VerifyRange {
     /// Only incidents updated since then; otherwise all that the API retains.
@@ -55,7 +54,6 @@ pub async fn all(
     futures::stream::iter(compared).buffered(concurrency).collect().await
 }
 
-/// Compares one tenant.
 async fn tenant(
     services: &Services,
     tenant: &Tenant,

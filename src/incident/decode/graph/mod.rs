@@ -170,7 +170,6 @@ impl<'a> Alert<'a> {
 }
 
 api_object! {
-    /// An incident.
     Incident {
         columns: IncidentColumns {
             "incidentWebUrl" => incident_uri,
@@ -213,7 +212,6 @@ api_object! {
 }
 
 api_object! {
-    /// An alert.
     Alert {
         columns: AlertColumns {
             "providerAlertId" => provider_alert_id,

@@ -84,7 +84,6 @@ impl Client {
         true
     }
 
-    /// Tries the gaps again.
     pub(super) fn fill(&mut self, server: &mut Server) {
         for gap in std::mem::take(&mut self.gaps) {
             let mut plan = Plan::of_gap(&gap, self.source);
