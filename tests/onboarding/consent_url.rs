@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::support::golden::assert_golden;
 use crate::support::installation::found;
 use crate::support::installation::{Done, Installation, Running, eventually, id, spec};
-use crate::support::redact::redact;
+use crate::support::redact::{messages, redact};
 
 /// A tenant without consent yet.
 fn new_customer(number: u128, behaviour: Behaviour) -> TenantSpec {
@@ -391,29 +391,23 @@ async fn tenant_block_is_printed_without_tenants_dir() {
 #[tokio::test(flavor = "multi_thread")]
 async fn listener_refuses_arguments_that_cannot_work() {
     let site = site_before(vec![]).await;
-    for (arguments, word) in [
-        (&["--listen", "127.0.0.1:0"][..], "--name"),
-        (&["--name", "x"], "--listen"),
-        (&["--listen", "0.0.0.0:0", "--name", "x", "--any-tenant"], "must be a loopback address"),
-        (&["--listen", "127.0.0.1:0", "--name", " ", "--any-tenant"], "--name"),
-        (&["--listen", "127.0.0.1:0", "--name", "...", "--any-tenant"], "no letter"),
-        (
-            &["--listen", "127.0.0.1:0", "--name", "x", "--redirect-uri", "x", "--any-tenant"],
-            "--redirect-uri",
-        ),
-        (
-            &["--listen", "127.0.0.1:0", "--name", "x"],
-            "Pass --tenant with the customer's directory id",
-        ),
-        (
-            &["--listen", "127.0.0.1:0", "--name", "x", "--any-tenant", "--cloud", "dod"],
-            "Create a registration in that",
-        ),
+    let mut refusals = String::new();
+    for arguments in [
+        &["--listen", "127.0.0.1:0"][..],
+        &["--name", "x"],
+        &["--listen", "0.0.0.0:0", "--name", "x", "--any-tenant"],
+        &["--listen", "127.0.0.1:0", "--name", " ", "--any-tenant"],
+        &["--listen", "127.0.0.1:0", "--name", "...", "--any-tenant"],
+        &["--listen", "127.0.0.1:0", "--name", "x", "--redirect-uri", "x", "--any-tenant"],
+        &["--listen", "127.0.0.1:0", "--name", "x"],
+        &["--listen", "127.0.0.1:0", "--name", "x", "--any-tenant", "--cloud", "dod"],
     ] {
         let done = site.run(&[&["consent-url"], arguments].concat());
-        assert!(done.code() == Some(2) && done.stderr.contains(word), "{word}: {}", done.stderr);
+        assert_eq!(done.code(), Some(2), "{arguments:?}: {}", done.stderr);
         assert!(!done.stderr.contains("adminconsent"), "no link: {}", done.stderr);
+        refusals += &format!("consent-url {}\n{}\n", arguments.join(" "), done.stderr);
     }
+    assert_golden("text", "consent_url_refused", &messages(&refusals, site.folder.path()));
     let waits =
         ["consent-url", "--listen", "127.0.0.1:0", "--name", "x", "--any-tenant", "--wait", "10ms"];
     let done = site.run(&waits);

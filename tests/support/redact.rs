@@ -22,6 +22,15 @@ pub(crate) fn redact(text: &str, folder: &Path) -> String {
     uuid.replace_all(&text, id).into_owned()
 }
 
+/// What a command printed for people on standard error, without its log.
+pub(crate) fn messages(stderr: &str, folder: &Path) -> String {
+    let text = redact(stderr, folder);
+    text.lines()
+        .filter(|line| !line.starts_with("[time]"))
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
 pub(crate) fn replace(text: &str, pattern: &str, with: &str) -> String {
     Regex::new(pattern).unwrap().replace_all(text, with).into_owned()
 }
