@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -14,6 +15,7 @@ use crate::context::{OpenDatabase, SetupError};
 use crate::entra::Tenant;
 use crate::entra::expiry::{self, CredentialExpiry};
 use crate::store::status::TenantStatus;
+use crate::sync::retirement::RetirementNotice;
 use crate::sync::tenant_state::{State, data_as_of, last_run, must_act};
 
 #[derive(Debug, Args)]
@@ -32,29 +34,36 @@ pub async fn run(config: &Config, args: StatusArgs) -> Result<(), Failure> {
     let missing = config.tenants.iter().filter(|tenant| !stored.contains(&tenant.id.0));
     tenants.extend(missing.map(|tenant| TenantStatus::unknown(tenant)));
     let expiries = expiry::expiries(&config.tenants).await;
-    print(args.json, &as_json(&tenants, &config.tenants, &expiries), || {
-        let now = expiry::now();
+    let now = expiry::now();
+    print(args.json, &as_json(&tenants, &config.tenants, &expiries, now), || {
+        let retirement = RetirementNotice::of(&config.tenants, now);
+        let retirement =
+            retirement.map_or_else(String::new, |notice| format!("{}\n", notice.describe()));
         let credentials =
             expiries.iter().map(|each| format!("\n{}", each.describe(now))).collect::<String>();
-        table(&tenants) + &credentials
+        retirement + &table(&tenants) + &credentials
     })?;
     let failing = tenants.iter().any(|tenant| State::of(&tenant.standing) <= State::Stale);
     if failing { Err(Failure::Tenant) } else { Ok(()) }
 }
 
-/// The rows of the database, with each tenant's state and credentials.
+/// The rows of the database, with each tenant's state, credentials and the announced end of its API.
 fn as_json(
     tenants: &[TenantStatus],
     configured: &[Arc<Tenant>],
     expiries: &[CredentialExpiry],
+    now: DateTime<Utc>,
 ) -> Value {
+    let configured_as = |id| configured.iter().find(|tenant| tenant.id.0 == id);
     let of = |tenant: &TenantStatus| {
         let mut value = json!(tenant);
+        let tenant_id = tenant.standing.tenant_id;
         value["state"] = State::of(&tenant.standing).as_str().into();
         value["must_act"] = must_act(&tenant.standing)
             .map(|(who, what)| json!({ "owner": who, "what": what }))
             .into();
-        value["credentials"] = expiry::of_tenant(configured, tenant.standing.tenant_id, expiries);
+        value["credentials"] = expiry::of_tenant(configured, tenant_id, expiries);
+        value["retirement"] = RetirementNotice::of_tenant(configured_as(tenant_id), now);
         value
     };
     tenants.iter().map(of).collect()

@@ -18,7 +18,7 @@ use crate::context::{self, OpenDatabase, SetupError};
 use crate::daemon::http::server;
 use crate::daemon::reload::Reloader;
 use crate::daemon::systemd::{feed_watchdog, notify, status_line};
-use crate::daemon::{credential_watch, signals, summary_refresh};
+use crate::daemon::{credential_watch, retirement_watch, signals, summary_refresh};
 use crate::error::SyncError;
 use crate::postgres::Hold;
 use crate::store::Store;
@@ -104,6 +104,7 @@ async fn serve(
     let reloader = Reloader::new(Arc::clone(&engine), file, Arc::clone(&wake), config);
     let reloads = tokio::spawn(reloader.watch(hangup));
     let credentials = tokio::spawn(credential_watch::watch(Arc::clone(&engine), Arc::clone(&wake)));
+    let retirement = tokio::spawn(retirement_watch::watch(Arc::clone(&engine)));
     // Before its task runs: the watchdog timeout starts now.
     engine.beat().expect_within(Duration::ZERO);
     let watchdog = tokio::spawn(feed_watchdog(Arc::clone(&engine)));
@@ -127,7 +128,7 @@ async fn serve(
         None => tokio::time::timeout(SOFT_STOP, running).await.ok(),
     };
     give_back_leases(&database.store, ended.as_ref()).await;
-    for task in [reloads, passwords, credentials, summaries, watchdog] {
+    for task in [reloads, passwords, credentials, retirement, summaries, watchdog] {
         task.abort();
     }
     let _ = ticks.shutdown().await;

@@ -4,6 +4,7 @@ pub mod credential_watch;
 pub mod http;
 pub mod lifecycle;
 pub mod reload;
+pub mod retirement_watch;
 pub(crate) mod signals;
 pub mod summary_refresh;
 pub(crate) mod systemd;

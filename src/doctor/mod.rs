@@ -26,6 +26,7 @@ use crate::entra::expiry::{self, CredentialExpiry};
 use crate::entra::{Tenant, TokenCache};
 use crate::http_client::{self, Deadlines};
 use crate::sync::progress::Progress;
+use crate::sync::retirement::RetirementNotice;
 use crate::tenant::TenantId;
 use database::probe_database;
 use files::inspect_configuration;
@@ -39,6 +40,8 @@ pub struct Facts {
     pub hosts: Vec<network::Host>,
     pub database: DatabaseFacts,
     pub tenants: Vec<tenant::TenantProbe>,
+    /// About the tenants on an API whose end is announced.
+    pub retirement: Option<RetirementNotice>,
 }
 
 /// Probes everything and diagnoses it.
@@ -72,6 +75,7 @@ pub async fn all(config: &Config, tenants: &[Arc<Tenant>], progress: &Progress) 
         hosts,
         database,
         tenants: probes,
+        retirement: RetirementNotice::of(tenants, expiry::now()),
     };
     // The errors are those of files in tenants_dir that were left out.
     config
@@ -94,8 +98,7 @@ fn onboarding_tenant(config: &Config) -> Option<Arc<Tenant>> {
 }
 
 /// The checks before a customer consents: the application's credential, the proxy and the hosts.
-pub async fn connectivity(config: &Config, tenant: &Arc<Tenant>) -> Vec<Finding> {
-    let tenants = std::slice::from_ref(tenant);
+pub async fn connectivity(config: &Config, tenants: &[Arc<Tenant>]) -> Vec<Finding> {
     let egress = network::egress(&config.http_client).await;
     let hosts = network::hosts(&config.http_client, &egress, tenants).await;
     diagnose::connectivity(&expiry::expiries(tenants).await, &egress, &hosts, expiry::now())

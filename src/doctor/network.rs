@@ -98,9 +98,10 @@ const NO_ANSWER: &str = "no answer within 10 s";
 pub async fn hosts(route: &Route, egress: &Egress, tenants: &[Arc<Tenant>]) -> Vec<Host> {
     let mut origins = BTreeMap::new();
     for endpoints in tenants.iter().map(|tenant| &tenant.endpoints) {
-        for (url, peer) in
-            [(&endpoints.authority, Peer::Entra), (&endpoints.base_url, Peer::Defender)]
-        {
+        for (url, peer) in [
+            (&endpoints.authority, Peer::Entra),
+            (&endpoints.base_url, Peer::from(endpoints.source)),
+        ] {
             origins.entry(origin(url)).or_insert((root(url), peer));
         }
     }

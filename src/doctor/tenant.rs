@@ -12,11 +12,13 @@ use crate::store::Store;
 use crate::store::quota::Quotas;
 use crate::sync::page_fetcher;
 use crate::sync::progress::TenantProgress;
+use crate::tenant::Source;
 
 /// The results of a tenant's probes.
 #[derive(Debug, Clone)]
 pub struct TenantProbe {
     pub name: String,
+    pub source: Source,
     /// The requested scope.
     pub scope: String,
     /// `None` if Entra was not reached.
@@ -51,17 +53,20 @@ pub async fn probe(
     line: &TenantProgress,
 ) -> TenantProbe {
     let name = tenant.name.clone();
+    let source = tenant.source();
     let scope = tenant.endpoints.scope.clone();
     let is_reached = |url| {
         let origin = network::origin(url);
         context.hosts.iter().any(|host| host.origin == origin && host.is_reached())
     };
     if !is_reached(&tenant.endpoints.authority) {
-        return TenantProbe { name, scope, token: None, call: None };
+        return TenantProbe { name, source, scope, token: None, call: None };
     }
     let token = match context.tokens.get(tenant).await {
         Ok(token) => token,
-        Err(error) => return TenantProbe { name, scope, token: Some(Err(error)), call: None },
+        Err(error) => {
+            return TenantProbe { name, source, scope, token: Some(Err(error)), call: None };
+        }
     };
     let facts = TokenFacts { check: token.check(), audience: token.audience() };
     let call = if is_reached(&tenant.endpoints.base_url) {
@@ -69,7 +74,7 @@ pub async fn probe(
     } else {
         None
     };
-    TenantProbe { name, scope, token: Some(Ok(facts)), call }
+    TenantProbe { name, source, scope, token: Some(Ok(facts)), call }
 }
 
 async fn call(

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "docs/errors.md lists the errors of each class")]
 pub enum ErrorClass {
+    ApiRetired,
     AppDisabled,
     BadReply,
     BadRequest,
@@ -43,7 +44,8 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
+        Self::ApiRetired,
         Self::AppDisabled,
         Self::BadReply,
         Self::BadRequest,
@@ -79,6 +81,7 @@ impl ErrorClass {
     /// The word in the database, in the log, in metrics and in `--json`.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::ApiRetired => "api_retired",
             Self::AppDisabled => "app_disabled",
             Self::BadReply => "bad_reply",
             Self::BadRequest => "bad_request",

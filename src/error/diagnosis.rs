@@ -90,6 +90,11 @@ pub const IDENTITY_PROBE: Duration = Duration::from_secs(60);
 /// The pause before a probe of a credential that was refused for several tenants.
 pub const BREAKER_PROBE: Duration = Duration::from_secs(15 * 60);
 
+/// The pause before a probe of an API that refuses every tenant. Three calls an hour show that it serves them again.
+pub const API_PROBE: Duration = Duration::from_secs(20 * 60);
+/// The pause before the second attempt of a tenant that may be the only one with its refusal.
+const DOUBT_PROBE: Duration = Duration::from_secs(60);
+
 fn throttled(peer: Peer, retry_after: Option<Duration>) -> Diagnosis {
     let pause = retry_after.unwrap_or(UNSPECIFIED_THROTTLE).min(LONGEST_THROTTLE);
     let advice = format!("Throttled: {peer} asked for a pause of {} s; waiting", pause.as_secs());
@@ -242,6 +247,13 @@ impl SyncError {
                 ),
             )
             .shared(),
+            Self::ApiRetired { api } => api_retired(*api),
+            Self::ApiInDoubt { .. } => row(
+                Class::Upstream,
+                Nobody,
+                After(DOUBT_PROBE),
+                "The API refuses a tenant that it served before. The next attempt shows whether this is so for one tenant or for all",
+            ),
             Self::Stopped => row(
                 Class::Stopped,
                 Nobody,
@@ -285,13 +297,13 @@ fn api_diagnosis(
             "The API did not accept the token; retrying once with a new one",
         ),
         403 => forbidden(api, code, token),
-        404 if api == Source::Graph => row(
+        404 | 410 if api == Source::Graph => row(
             Class::TenantConfig,
             CustomerAdmin,
             OnceFixed,
             "Microsoft Graph has no incidents for this tenant. The customer must complete the setup of Microsoft Defender XDR; if this is so for every tenant, check cloud and base_url",
         ),
-        404 => row(
+        404 | 410 => row(
             Class::TenantConfig,
             Operator,
             OnceFixed,
@@ -314,6 +326,20 @@ fn api_diagnosis(
             "The API rejected the request as malformed. Report a bug",
         ),
     }
+}
+
+/// The API refuses every tenant: one problem of the operator, not one of each customer.
+fn api_retired(api: Source) -> Diagnosis {
+    let advice = match api {
+        Source::Defender => {
+            "The Defender API seems to be retired. Move its tenants: incident-sync tenant move --all --to graph, see docs/operations/runbooks/defender-api-retired.md. If base_url, cloud or the network path was changed, correct that instead. One tenant is tried every 20 minutes; when it is served, all are read again"
+        }
+        Source::Graph => {
+            "Microsoft Graph refuses the incidents of every tenant. Check base_url, cloud, the network path and Microsoft's service health. One tenant is tried every 20 minutes; when it is served, all are read again"
+        }
+    };
+    Diagnosis::new(ErrorClass::ApiRetired, Owner::Operator, Retry::After(API_PROBE), advice)
+        .shared()
 }
 
 /// A 403 means another thing by the token's roles: without the role it is about consent, with it about the tenant.

@@ -17,7 +17,7 @@ mod text;
 pub use class::{ErrorClass, UnknownClass};
 pub use connection::ConnectionFault;
 pub(crate) use connection::causes;
-pub use diagnosis::{BREAKER_PROBE, Diagnosis, IDENTITY_PROBE, Owner, Retry};
+pub use diagnosis::{API_PROBE, BREAKER_PROBE, Diagnosis, IDENTITY_PROBE, Owner, Retry};
 pub(crate) use text::{is_invisible, panic_message, shown, visible};
 
 /// The service at the other end of a connection.
@@ -208,6 +208,16 @@ pub enum SyncError {
         /// The AADSTS code that opened the breaker.
         code: u32,
     },
+    /// The API refuses every tenant that it served before.
+    #[error("{} refuses every tenant that it served before", Peer::from(*api))]
+    ApiRetired { api: Source },
+    /// The API refuses a tenant that it served before, and no other tenant was read since.
+    #[error("{} answered {status}, and no other tenant was read since", Peer::from(*api))]
+    ApiInDoubt {
+        api: Source,
+        /// HTTP status.
+        status: u16,
+    },
     /// Entra requested a pause of the app, in response to a token request for another tenant.
     #[error("not tried: Entra throttles the app")]
     EntraHold {
@@ -256,6 +266,15 @@ impl SyncError {
         let has_failed = matches!(self, Self::Api { status: 206 | 408 | 500..=599, .. })
             && self.diagnosis().retry == Retry::Now;
         has_failed || matches!(self, Self::BodyTooLarge { peer: Peer::Defender | Peer::Graph, .. })
+    }
+
+    /// Whether every tenant gets this answer when the API has ended. A missing role and a feature that is not enabled are
+    /// matters of one customer.
+    pub fn may_mean_retirement(&self) -> bool {
+        if let Self::Api { status: 403, code, token, .. } = self {
+            return code != "DisabledFeature" && *token != TokenCheck::RoleMissing;
+        }
+        matches!(self, Self::Api { status: 404 | 410, .. })
     }
 
     /// Adds the row to an error of the database.

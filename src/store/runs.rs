@@ -47,7 +47,8 @@ impl Outcome {
             Class::Forbidden | Class::MissingRole | Class::Credential | Class::Parked => {
                 Self::Parked
             }
-            Class::AppDisabled
+            Class::ApiRetired
+            | Class::AppDisabled
             | Class::BadReply
             | Class::BadRequest
             | Class::BadState

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::runs::Due;
 use super::{DbRole, Store};
 use crate::entra::Tenant;
-use crate::error::SyncError;
+use crate::error::{ErrorClass, SyncError};
 use crate::tenant::INTERNAL_LABEL;
 
 /// Which tenants have left the configuration.
@@ -92,6 +92,17 @@ impl Store {
                 .await
         };
         self.transact("advancing due times", DbRole::Dispatcher, advance).await.map(drop)
+    }
+
+    /// The tenants whose last run failed with an error of this class.
+    pub async fn tenants_with_error(&self, class: ErrorClass) -> Result<Vec<Uuid>, SyncError> {
+        let tenants_with_error = include_str!("sql/tenants_with_error.sql");
+        let tenants: Vec<(Uuid,)> = self
+            .statement("looking for failed tenants", DbRole::Dispatcher, tenants_with_error)
+            .bind(class.as_str())
+            .fetch_all()
+            .await?;
+        Ok(tenants.into_iter().map(|(tenant,)| tenant).collect())
     }
 
     /// Makes parked tenants due, because the cause may be fixed.

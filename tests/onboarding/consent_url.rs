@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use simulator::{Admin, Behaviour, Endpoint, ScriptedReply, TenantSpec};
+use simulator::{Admin, Behaviour, Endpoint, ScriptedReply, Source, TenantSpec};
 use url::Url;
 use uuid::Uuid;
 
@@ -156,6 +156,61 @@ async fn consent_adds_a_verified_readable_tenant() {
         (&json!(id(1)), &json!("Contoso \"AG\" / Köln"))
     );
     assert_eq!(site.run(&["sync", "--json"]).json()["tenants"][0]["incidents_written"], 25);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consent_for_graph_writes_source_of_tenant() {
+    let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
+    let (listener, link) = listening(&site, &["--name", "contoso", "--source", "graph"]).await;
+    assert_eq!(link.path(), "/organizations/v2.0/adminconsent");
+    open(&click(&link).await).await;
+    listener.ends().success();
+    let last = site.world().calls(id(1)).pop().unwrap();
+    assert_eq!(last.endpoint, Endpoint::GraphIncidents, "{last:?}");
+    let text = std::fs::read_to_string(site.path("tenants.d/contoso.toml")).unwrap();
+    assert!(text.contains("source = \"graph\"\n"), "{text}");
+    assert_eq!(site.run(&["sync", "--json"]).json()["tenants"][0]["incidents_written"], 25);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_consent_for_both_sources_is_proven_for_each() {
+    let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
+    let both = ["--name", "contoso", "--source", "both", "--patience", "0s", "--json"];
+    // The registration lacks the permission of Graph.
+    site.world().set_registered(&[Source::Defender]);
+    let (listener, link) = listening(&site, &both).await;
+    open(&click(&link).await).await;
+    refused(&listener.ends(), &site, "SecurityIncident.Read.All");
+
+    site.world().set_registered(&[Source::Defender, Source::Graph]);
+    site.world().clear_calls(id(1));
+    let (listener, link) = listening(&site, &both).await;
+    assert_eq!(link.path(), "/common/adminconsent", "one link asks for both permissions");
+    open(&click(&link).await).await;
+    let done = listener.ends();
+    let document = done.json();
+    assert_eq!(document["sources"], json!(["defender", "graph"]));
+    assert_eq!(document["source"], "defender");
+    for endpoint in [Endpoint::Incidents, Endpoint::GraphIncidents] {
+        let calls = site.world().calls(id(1));
+        let served = |call: &&simulator::Call| call.endpoint == endpoint && call.status == 200;
+        assert_eq!(calls.iter().filter(served).count(), 1, "{endpoint:?}");
+    }
+    let text = std::fs::read_to_string(site.path("tenants.d/contoso.toml")).unwrap();
+    assert!(!text.contains("source"), "that of [api] applies: {text}");
+
+    // For a configured tenant the link alone: the other source, or both.
+    for (source, scope, sources) in [
+        ("graph", true, json!(["graph"])),
+        ("defender", true, json!(["defender"])),
+        ("both", false, json!(["defender", "graph"])),
+    ] {
+        let arguments = ["consent-url", "--tenant", "contoso", "--source", source, "--json"];
+        let printed = site.run(&arguments).json();
+        assert_eq!(printed["sources"], sources);
+        let url = printed["url"].as_str().unwrap();
+        assert_eq!(url.contains("/v2.0/adminconsent?") && url.contains("scope="), scope, "{url}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

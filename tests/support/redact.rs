@@ -12,6 +12,12 @@ pub(crate) fn redact(text: &str, folder: &Path) -> String {
     let text =
         replace(&text, r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( UTC|Z|\+00:00)?", "[time]");
     let text = replace(&text, r"(127\.0\.0\.1|localhost)(:|%3A)\d{5}", "${1}${2}xxxxx");
+    let text = replace(&text, r#"("days_left": )-?\d+"#, "${1}[days]");
+    let text = replace(
+        &text,
+        r#"\d+ tenants? uses? the Defender API, which [^\n<"]*"#,
+        "[retirement notice]",
+    );
     let text = replace(&text, r#"("[a-z_]*seconds": )-?\d[\d.e-]*"#, "${1}[seconds]");
     let uuid = Regex::new(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").unwrap();
     let id = |found: &Captures<'_>| {

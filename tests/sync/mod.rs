@@ -7,4 +7,5 @@ mod hostile_replies;
 mod instances;
 mod peers;
 mod repair;
+mod retirement;
 mod runs;

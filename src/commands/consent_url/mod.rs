@@ -19,8 +19,9 @@ use uuid::Uuid;
 use crate::commands::exit::Failure;
 use crate::commands::output::print;
 use crate::config::Config;
+use crate::entra::Tenant;
 use crate::entra::credential::App;
-use crate::tenant::{Cloud, Endpoints, TenantId};
+use crate::tenant::{Cloud, Endpoints, Source, TenantId};
 
 /// The default redirect.
 const PORTAL: &str = "https://portal.azure.com";
@@ -37,7 +38,11 @@ pub struct ConsentArgs {
     /// The cloud of a new customer. Default: that of `[api]`.
     #[arg(long, value_parser = Cloud::NAMES)]
     cloud: Option<String>,
-    /// Use the older (v1) form of the link, which requests every permission of the registration, not only those of Defender.
+    /// The API to request the permission of: `both` prepares a move with one consent, and implies --v1. Default: the API that
+    /// the tenant is read from.
+    #[arg(long, value_parser = ["defender", "graph", "both"])]
+    source: Option<String>,
+    /// Use the older (v1) form of the link, which requests every permission of the registration, not only that of one API.
     #[arg(long)]
     v1: bool,
     /// The redirect URI, which the app registration must list. Default: `https://portal.azure.com`, with --listen
@@ -65,9 +70,24 @@ pub struct ConsentArgs {
     json: bool,
 }
 
+impl ConsentArgs {
+    /// The one API that is named.
+    fn single_source(&self) -> Option<Source> {
+        self.source.as_deref().and_then(Source::from_name)
+    }
+
+    fn is_for_both(&self) -> bool {
+        self.source.as_deref() == Some("both")
+    }
+}
+
 struct ConsentRequest {
     app: Arc<App>,
+    /// Of the API that the tenant is read from after the consent.
     endpoints: Endpoints,
+    /// Of the other API, whose permission is requested as well if `is_for_both`.
+    other_endpoints: Endpoints,
+    is_for_both: bool,
     /// `None` for the directory that the admin signs in to.
     directory: Option<TenantId>,
 }
@@ -79,8 +99,10 @@ pub async fn run(config: &Config, file: Option<&Path>, args: &ConsentArgs) -> Re
     }
     let redirect_uri = args.redirect_uri.as_deref().unwrap_or(PORTAL);
     let state = Uuid::new_v4().to_string();
-    let url = ConsentRequest::of(config, args)?.link(args.v1, redirect_uri, &state)?;
-    print(args.json, &json!({ "url": url.as_str(), "state": state }), || url.to_string())
+    let request = ConsentRequest::of(config, args)?;
+    let url = request.link(args.v1, redirect_uri, &state)?;
+    let value = json!({ "url": url.as_str(), "state": state, "sources": request.sources() });
+    print(args.json, &value, || url.to_string())
 }
 
 impl ConsentRequest {
@@ -92,7 +114,8 @@ impl ConsentRequest {
                 return Err(Failure::Configuration(problem));
             }
             let app = Arc::clone(&tenant.app);
-            let endpoints = tenant.endpoints.clone();
+            let source = args.single_source().unwrap_or(tenant.source());
+            let Tenant { endpoints, other_endpoints, .. } = tenant.read_from(source);
             if app.client_id.is_empty() {
                 let problem = format!(
                     "{} is disabled and has no application. Set client_id in [app]",
@@ -100,7 +123,9 @@ impl ConsentRequest {
                 );
                 return Err(Failure::Configuration(problem));
             }
-            return Ok(Self { app, endpoints, directory: Some(tenant.id) });
+            let directory = Some(tenant.id);
+            let is_for_both = args.is_for_both();
+            return Ok(Self { app, endpoints, other_endpoints, is_for_both, directory });
         }
         let wrong = |name: &str| {
             Failure::Configuration(format!(
@@ -114,16 +139,43 @@ impl ConsentRequest {
                 "[app] is not configured. Set client_id and a credential".to_owned(),
             )
         })?;
+        let source = args.single_source().unwrap_or(config.onboarding.source());
         Ok(Self {
             app,
-            endpoints: config.onboarding.endpoints(cloud, config.onboarding.source()),
+            endpoints: config.onboarding.endpoints(cloud, source),
+            other_endpoints: config.onboarding.endpoints(cloud, source.other()),
+            is_for_both: args.is_for_both(),
             directory,
         })
     }
 
+    /// The APIs whose permission is requested.
+    fn sources(&self) -> Vec<&'static str> {
+        let both = [self.endpoints.source, self.other_endpoints.source];
+        both.iter()
+            .take(if self.is_for_both { 2 } else { 1 })
+            .map(|source| source.as_str())
+            .collect()
+    }
+
+    /// The tenant as it is read from each of these APIs.
+    fn tenants(&self, id: TenantId, name: &str) -> Vec<Arc<Tenant>> {
+        let app = Arc::clone(&self.app);
+        let tenant = Tenant {
+            other_endpoints: self.other_endpoints.clone(),
+            ..Tenant::with_defaults(id, name, self.endpoints.clone(), app)
+        };
+        let other = self.is_for_both.then(|| tenant.read_from(self.other_endpoints.source));
+        [tenant].into_iter().chain(other).map(Arc::new).collect()
+    }
+
+    /// A scope names one resource, so permissions of two need the v1 form, which requests all that the registration lists. One
+    /// link with one click is less work for the customer than two.
+    ///
     /// The v2 form accepts application permissions only as `/.default`, and does not support `common`. Source:
     /// `MicrosoftDocs/entra-docs`, `v2-admin-consent.md` and `v2-oauth2-client-creds-grant-flow.md`.
     fn link(&self, v1: bool, redirect_uri: &str, state: &str) -> Result<Url, Failure> {
+        let v1 = v1 || self.is_for_both;
         let (any, path) =
             if v1 { ("common", "adminconsent") } else { ("organizations", "v2.0/adminconsent") };
         let directory = self.directory.map_or_else(|| any.to_owned(), |id| id.to_string());
@@ -149,11 +201,20 @@ mod tests {
 
     use super::*;
     use crate::entra::credential::Credential;
-    use crate::tenant::{Source, TokenVersion};
+    use crate::tenant::TokenVersion;
 
     const CUSTOMER: TenantId = TenantId(Uuid::from_u128(7));
 
     fn link(
+        cloud: Cloud,
+        directory: Option<TenantId>,
+        v1: bool,
+    ) -> (String, BTreeMap<String, String>) {
+        link_for((Source::Defender, false), cloud, directory, v1)
+    }
+
+    fn link_for(
+        (source, is_for_both): (Source, bool),
         cloud: Cloud,
         directory: Option<TenantId>,
         v1: bool,
@@ -163,16 +224,21 @@ mod tests {
             credential: Arc::new(Credential::secret("never shown".into())),
             next: None,
         };
-        let endpoints = Endpoints {
-            source: Source::Defender,
+        let of = |source| Endpoints {
+            source,
             authority: Url::parse(cloud.authority()).unwrap(),
-            base_url: Url::parse(cloud.base_url(Source::Defender)).unwrap(),
-            scope: format!("{}/.default", cloud.base_url(Source::Defender)),
+            base_url: Url::parse(cloud.base_url(source)).unwrap(),
+            scope: format!("{}/.default", cloud.base_url(source)),
             token_version: TokenVersion::V2,
         };
-        let url = ConsentRequest { app: Arc::new(app), endpoints, directory }
-            .link(v1, "http://localhost:8765/a?b=c", "s&t")
-            .unwrap();
+        let request = ConsentRequest {
+            app: Arc::new(app),
+            endpoints: of(source),
+            other_endpoints: of(source.other()),
+            is_for_both,
+            directory,
+        };
+        let url = request.link(v1, "http://localhost:8765/a?b=c", "s&t").unwrap();
         let parameters = url
             .query_pairs()
             .map(|(name, value)| (name.into_owned(), value.into_owned()))
@@ -193,6 +259,26 @@ mod tests {
             assert_eq!(parameters["scope"], format!("{api}/.default"));
             let (v1, parameters) = link(cloud, Some(CUSTOMER), true);
             assert_eq!(v1, format!("https://{host}/{CUSTOMER}/adminconsent"));
+            assert!(!parameters.contains_key("scope"), "{parameters:?}");
+        }
+    }
+
+    #[test]
+    fn link_asks_for_permission_of_source() {
+        let graph = |cloud| link_for((Source::Graph, false), cloud, Some(CUSTOMER), false).1;
+        for (cloud, api) in [
+            (Cloud::Commercial, "https://graph.microsoft.com"),
+            (Cloud::Gcc, "https://graph.microsoft.com"),
+            (Cloud::GccHigh, "https://graph.microsoft.us"),
+            (Cloud::Dod, "https://dod-graph.microsoft.us"),
+        ] {
+            assert_eq!(graph(cloud)["scope"], format!("{api}/.default"));
+        }
+        for source in [Source::Defender, Source::Graph] {
+            let (both, parameters) =
+                link_for((source, true), Cloud::Commercial, Some(CUSTOMER), false);
+            let expected = format!("https://login.microsoftonline.com/{CUSTOMER}/adminconsent");
+            assert_eq!(both, expected, "one link for both");
             assert!(!parameters.contains_key("scope"), "{parameters:?}");
         }
     }

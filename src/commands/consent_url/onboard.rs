@@ -78,7 +78,7 @@ pub(super) async fn onboard(
     callback.close().await;
     signals.abort();
     let tenant = verified?;
-    let written = write_tenant_file(file, args, &tenant, path)?;
+    let written = write_tenant_file(config, &request, file, args, &tenant, path)?;
     match written {
         Some(path) => report_daemon_state(config, &tenant, &path).await,
         None => eprintln!("Then run: systemctl reload incident-sync"),
@@ -120,16 +120,19 @@ async fn report_daemon_state(config: &Config, tenant: &Tenant, path: &Path) {
 /// Writes the file. The configuration may have changed meanwhile; if the file cannot be written, its content is printed, so
 /// that the admin need not consent again.
 fn write_tenant_file(
+    config: &Config,
+    request: &ConsentRequest,
     file: Option<&Path>,
     args: &ConsentArgs,
     tenant: &Tenant,
     path: Option<PathBuf>,
 ) -> Result<Option<PathBuf>, Failure> {
+    let default_source = config.onboarding.source();
     let current = config::load(file).map_err(|errors| Failure::Configuration(errors.to_string()));
     if let Ok(config) = &current {
         check_unknown(config, tenant.id)?;
     }
-    let text = tenant_file::text(tenant.id, &tenant.name, args.cloud.as_deref());
+    let text = tenant_file::text(tenant, args.cloud.as_deref(), default_source);
     let written = match &path {
         None => Ok(()),
         Some(path) => {
@@ -142,7 +145,14 @@ fn write_tenant_file(
     };
     let path = path.filter(|_| written.is_ok());
     let block = format!("[[tenants]]\n{text}");
-    let value = json!({ "tenant_id": tenant.id.to_string(), "name": tenant.name, "file": path, "block": block });
+    let value = json!({
+        "tenant_id": tenant.id.to_string(),
+        "name": tenant.name,
+        "source": tenant.source().as_str(),
+        "sources": request.sources(),
+        "file": path,
+        "block": block,
+    });
     let printed = print(args.json, &value, || match &path {
         Some(path) => format!("Verified {} and wrote {}", tenant.name, path.display()),
         None => block.trim_end().to_owned(),

@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use nix::unistd::{AccessFlags, access};
 use uuid::Uuid;
@@ -11,7 +10,6 @@ use super::{ConsentArgs, ConsentRequest, tenant_file};
 use crate::commands::exit::Failure;
 use crate::config::{Config, is_printable_name};
 use crate::doctor::{self, CheckResult, Finding, Group};
-use crate::entra::Tenant;
 use crate::tenant::{Cloud, TenantId};
 
 pub(super) fn check_name(name: &str) -> Result<(), Failure> {
@@ -30,9 +28,7 @@ pub(super) async fn check_connectivity(
     name: &str,
 ) -> Result<(), Failure> {
     let id = request.directory.unwrap_or(TenantId(Uuid::nil()));
-    let tenant =
-        Tenant::with_defaults(id, name, request.endpoints.clone(), Arc::clone(&request.app));
-    let found = doctor::connectivity(config, &Arc::new(tenant)).await;
+    let found = doctor::connectivity(config, &request.tenants(id, name)).await;
     let is_of_credential = |finding: &&Finding| finding.group == Group::Credentials;
     // One valid credential is enough, and token requests compensate a wrong clock.
     let is_expired =

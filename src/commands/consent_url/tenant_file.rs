@@ -7,16 +7,23 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use crate::tenant::TenantId;
+use crate::entra::Tenant;
+use crate::tenant::Source;
 
 /// In characters. File names are limited to 255 bytes, and a character has up to four.
 const STEM_MAX: usize = 60;
 
 /// The keys of a tenant, at top level.
-pub(super) fn text(id: TenantId, name: &str, cloud: Option<&str>) -> String {
-    let name = name.replace('\\', "\\\\").replace('"', "\\\"");
+/// The source only where it differs from that of `[api]`.
+pub(super) fn text(tenant: &Tenant, cloud: Option<&str>, default_source: Source) -> String {
+    let id = tenant.id;
+    let source = tenant.source();
+    let name = tenant.name.replace('\\', "\\\\").replace('"', "\\\"");
+    let own_source =
+        (source != default_source).then(|| format!("source = \"{}\"\n", source.as_str()));
+    let own_source = own_source.unwrap_or_default();
     let cloud = cloud.map(|cloud| format!("cloud = \"{cloud}\"\n")).unwrap_or_default();
-    format!("id = \"{id}\"\nname = \"{name}\"\n{cloud}")
+    format!("id = \"{id}\"\nname = \"{name}\"\n{own_source}{cloud}")
 }
 
 /// The path from the letters and digits of the name. `None` if it has none.
@@ -49,9 +56,27 @@ pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::entra::credential::{App, Credential};
+    use crate::tenant::{Endpoints, TenantId, TokenVersion};
 
     const ID: TenantId = TenantId(uuid::Uuid::from_u128(7));
+
+    fn tenant(name: &str, source: Source) -> Tenant {
+        let address: url::Url = "https://example.com".parse().unwrap();
+        let endpoints = Endpoints {
+            source,
+            authority: address.clone(),
+            base_url: address,
+            scope: String::new(),
+            token_version: TokenVersion::V2,
+        };
+        let credential = Arc::new(Credential::secret("x".into()));
+        let app = Arc::new(App { client_id: String::new(), credential, next: None });
+        Tenant::with_defaults(ID, name, endpoints, app)
+    }
 
     #[test]
     fn file_name_stays_in_directory_and_visible() {
@@ -66,13 +91,27 @@ mod tests {
     #[test]
     fn name_of_any_characters_is_read_back() {
         for name in ["Contoso", r#"a "b" \c"#, "Köln 'x'", r"\u0041"] {
-            let text = text(ID, name, Some("gcc"));
+            let text = text(&tenant(name, Source::Graph), Some("gcc"), Source::Defender);
             let parsed = config::Config::builder()
                 .add_source(config::File::from_str(&text, config::FileFormat::Toml));
             let parsed = parsed.build().unwrap();
             assert_eq!(parsed.get_string("name").unwrap(), name);
             assert_eq!(parsed.get_string("id").unwrap(), ID.to_string());
             assert_eq!(parsed.get_string("cloud").unwrap(), "gcc");
+            assert_eq!(parsed.get_string("source").unwrap(), "graph");
+        }
+    }
+
+    #[test]
+    fn source_is_written_where_it_differs() {
+        for (own, default, expected) in [
+            (Source::Defender, Source::Defender, ""),
+            (Source::Graph, Source::Graph, ""),
+            (Source::Graph, Source::Defender, "source = \"graph\"\n"),
+            (Source::Defender, Source::Graph, "source = \"defender\"\n"),
+        ] {
+            let text = text(&tenant("a", own), None, default);
+            assert_eq!(text, format!("id = \"{ID}\"\nname = \"a\"\n{expected}"));
         }
     }
 

@@ -1,7 +1,6 @@
 //! The proof of a consent. The redirect is only a claim; a token that Entra issues for the tenant verifies it.
 
 use std::io::{BufRead, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -14,11 +13,11 @@ use crate::commands::exit::Failure;
 use crate::config::Config;
 use crate::entra::claims::TokenCheck;
 use crate::entra::{Tenant, TokenCache};
-use crate::error::{Diagnosis, ErrorClass, Owner, SyncError};
+use crate::error::{Diagnosis, ErrorClass, Owner, Peer, SyncError};
 use crate::http_client::{self, Deadlines};
 use crate::incident::paging::Request;
 use crate::sync::retry;
-use crate::tenant::TenantId;
+use crate::tenant::{Source, TenantId};
 
 /// Waits for the redirect and verifies it.
 pub(super) async fn await_consent(
@@ -43,40 +42,44 @@ pub(super) async fn await_consent(
     eprintln!(
         "Received the consent of tenant {id}. Verifying it with a token, for at most {patience}."
     );
-    let tenant =
-        Tenant::with_defaults(id, name, request.endpoints.clone(), Arc::clone(&request.app));
-    let check =
-        verify_consent(config, &tenant, args.patience, stop).await.map_err(
-            |error| match error {
-                SyncError::Stopped => Failure::NotDone(format!(
-                    "stopped; nothing was written. {}",
-                    manual_steps(&tenant, args)
-                )),
-                // No steps are printed, because the response cannot be trusted.
-                error @ SyncError::WrongTenant { .. } => Failure::NotDone(format!(
-                    "tenant {id} could not be verified; nothing was written. {}",
-                    describe_error(&error)
-                )),
-                error => Failure::NotDone(format!(
-                    "tenant {id} could not be verified; nothing was written. {}\n{}",
-                    describe_error(&error),
-                    manual_steps(&tenant, args)
-                )),
-            },
-        )?;
-    let doubt = match check {
-        TokenCheck::Valid => None,
-        TokenCheck::RoleMissing => {
-            Some("the API answers although the token lacks the role Incident.Read.All")
-        }
-        TokenCheck::Unreadable => {
-            Some("the token is opaque; the only evidence is that Entra issued it for this tenant")
-        }
-    };
-    if let Some(doubt) = doubt {
-        eprintln!("Warning: {doubt}.");
+    let tenants = request.tenants(id, name);
+    let manual_steps = || manual_steps(config, &tenants[0], args);
+    for tenant in &tenants {
+        let check = verify_consent(config, tenant, args.patience, stop).await;
+        let check = check.map_err(|error| match error {
+            SyncError::Stopped => {
+                Failure::NotDone(format!("stopped; nothing was written. {}", manual_steps()))
+            }
+            // No steps are printed, because the response cannot be trusted.
+            error @ SyncError::WrongTenant { .. } => Failure::NotDone(format!(
+                "tenant {id} could not be verified; nothing was written. {}",
+                describe_error(&error)
+            )),
+            error => Failure::NotDone(format!(
+                "tenant {id} could not be verified; nothing was written. {}\n{}",
+                describe_error(&error),
+                manual_steps()
+            )),
+        })?;
+        warn_of_doubt(check, tenant.source());
     }
-    Ok(tenant)
+    Ok(Tenant::clone(&tenants[0]))
+}
+
+/// The API has answered, but the token does not show why.
+fn warn_of_doubt(check: TokenCheck, source: Source) {
+    match check {
+        TokenCheck::Valid => {}
+        TokenCheck::RoleMissing => eprintln!(
+            "Warning: {} answers although the token lacks the role {}.",
+            Peer::from(source),
+            source.permission()
+        ),
+        TokenCheck::Unreadable => eprintln!(
+            "Warning: the token for {} is opaque; the only evidence is that Entra issued it for this tenant.",
+            Peer::from(source)
+        ),
+    }
 }
 
 /// Asks the operator for the id of the directory.
@@ -104,8 +107,8 @@ async fn confirm_directory(id: TenantId, stop: &CancellationToken) -> Result<(),
 
 /// The steps left when the verification fails; the admin need not consent again. For standard error, so that no script
 /// takes the lines as verified.
-fn manual_steps(tenant: &Tenant, args: &ConsentArgs) -> String {
-    let text = tenant_file::text(tenant.id, &tenant.name, args.cloud.as_deref());
+fn manual_steps(config: &Config, tenant: &Tenant, args: &ConsentArgs) -> String {
+    let text = tenant_file::text(tenant, args.cloud.as_deref(), config.onboarding.source());
     format!(
         "The consent remains at Microsoft. When this is fixed, add these lines to the configuration and verify them \
          with: incident-sync check --tenant {}\n\n[[tenants]]\n{text}",

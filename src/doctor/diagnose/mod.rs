@@ -6,6 +6,7 @@ use super::network::{Egress, Host};
 use super::{CheckResult, Facts, Finding, Group};
 use crate::entra::expiry::CredentialExpiry;
 use crate::error::{ErrorClass, SyncError};
+use crate::sync::retirement::{self, RetirementNotice};
 
 mod database;
 mod network;
@@ -21,6 +22,7 @@ pub fn diagnose(facts: &Facts, now: DateTime<Utc>) -> Vec<Finding> {
     rows.extend(connectivity(&facts.expiries, &facts.egress, &facts.hosts, now));
     rows.extend(database::findings(&facts.database));
     rows.extend(facts.tenants.iter().flat_map(|probe| tenant::findings(probe, &facts.tenants)));
+    rows.extend(facts.retirement.as_ref().map(retirement));
     rows
 }
 
@@ -118,6 +120,12 @@ fn configuration(facts: &Facts) -> Vec<Finding> {
     }
     all.extend(facts.warnings.iter().map(|warning| rows.warning("advice", warning.clone())));
     all
+}
+
+/// One row for all tenants.
+fn retirement(notice: &RetirementNotice) -> Finding {
+    let rows = FindingBuilder { group: Group::Configuration, about: retirement::source().as_str() };
+    rows.warning("retirement", notice.describe())
 }
 
 fn credential(expiry: &CredentialExpiry, now: DateTime<Utc>) -> Finding {

@@ -5,6 +5,7 @@ use crate::doctor::tenant::{TenantProbe, TokenFacts};
 use crate::doctor::{CheckResult, Finding, Group};
 use crate::entra::claims::TokenCheck;
 use crate::error::{Owner, SyncError};
+use crate::tenant::Source;
 
 pub(super) fn findings(probe: &TenantProbe, all: &[TenantProbe]) -> Vec<Finding> {
     let rows = FindingBuilder { group: Group::Tenants, about: &probe.name };
@@ -40,14 +41,8 @@ pub(super) fn findings(probe: &TenantProbe, all: &[TenantProbe]) -> Vec<Finding>
         None => rows.not_tried("call", "the API was not reached"),
     };
     let answers = matches!(probe.call, Some(Ok(())));
-    let [tid, roles] = claims(&rows, facts.check, answers);
-    vec![
-        rows.ok("token", "Entra issues a token"),
-        tid,
-        roles,
-        audience(&rows, facts, &probe.scope, probe.call.as_ref()),
-        call,
-    ]
+    let [tid, roles] = claims(&rows, facts.check, probe.source, answers);
+    vec![rows.ok("token", "Entra issues a token"), tid, roles, audience(&rows, facts, probe), call]
 }
 
 /// A call that cannot be counted against the quota is not made.
@@ -68,12 +63,13 @@ fn refused_token(rows: &FindingBuilder, error: &SyncError, all: &[TenantProbe]) 
     Finding { advice, ..row }
 }
 
-fn claims(rows: &FindingBuilder, check: TokenCheck, answers: bool) -> [Finding; 2] {
+fn claims(rows: &FindingBuilder, check: TokenCheck, source: Source, answers: bool) -> [Finding; 2] {
+    let (permission, resource) = (source.permission(), source.resource());
     let opaque = "the token is opaque, which Microsoft reserves the right to issue";
     match check {
         TokenCheck::Valid => [
             rows.ok("tid", "the token is for this tenant"),
-            rows.ok("roles", "the token has Incident.Read.All"),
+            rows.ok("roles", format!("the token has {permission}")),
         ],
         TokenCheck::Unreadable => [
             rows.warning(
@@ -84,33 +80,35 @@ fn claims(rows: &FindingBuilder, check: TokenCheck, answers: bool) -> [Finding; 
         ],
         TokenCheck::RoleMissing => {
             let tid = rows.ok("tid", "the token is for this tenant");
-            let problem = "The token lacks the role Incident.Read.All";
+            let problem = format!("The token lacks the role {permission}");
             if answers {
                 return [tid, rows.warning("roles", format!("{problem}, but the API answers"))];
             }
-            let fix = "Add the permission to the app registration, then the customer's admin must consent again";
+            let fix = format!(
+                "Add the application permission of {resource} to the app registration, then the customer's admin must consent again"
+            );
             let who = Some(Owner::CustomerAdmin.as_str());
             [tid, rows.row("roles", CheckResult::Failure, who, format!("{problem}. {fix}"))]
         }
     }
 }
 
-/// Audiences of the API: those of Microsoft Threat Protection, its former name.
+/// Audiences of the Defender API: those of Microsoft Threat Protection, its former name.
 pub(super) const AUDIENCES: [&str; 2] =
     ["8ee8fdad-f234-4243-8f3b-15c294843740", "https://security.microsoft.com/mtp"];
 
-fn audience(
-    rows: &FindingBuilder,
-    facts: &TokenFacts,
-    scope: &str,
-    call: Option<&Result<(), SyncError>>,
-) -> Finding {
+/// Tokens of Graph are opaque to clients, and no source states their audience: it is shown, and proves nothing.
+fn audience(rows: &FindingBuilder, facts: &TokenFacts, probe: &TenantProbe) -> Finding {
     let check = "audience";
     let Some(audience) = &facts.audience else {
         return rows.not_tried(check, "the token is opaque");
     };
+    if probe.source == Source::Graph {
+        return rows
+            .ok(check, format!("{audience}; a token of Microsoft Graph is not judged by it"));
+    }
     let bare = audience.trim_end_matches('/');
-    let requested = scope.trim_end_matches(".default").trim_end_matches('/');
+    let requested = probe.scope.trim_end_matches(".default").trim_end_matches('/');
     // Entra also issues tokens for the scope of another service, which the API does not accept.
     let is_foreign = ["graph.microsoft.com", "securitycenter", "management.azure.com"]
         .iter()
@@ -121,7 +119,7 @@ fn audience(
     let problem = format!(
         "The token is for {audience}, not for the Defender API. Check scope, cloud and token_version"
     );
-    match call {
+    match &probe.call {
         Some(Ok(())) => rows.warning(check, format!("{problem}. The API accepts it anyway")),
         _ => rows.failure(check, problem),
     }

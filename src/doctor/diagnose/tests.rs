@@ -10,6 +10,7 @@ use crate::entra::credential::CredentialId;
 use crate::store::feed::{Feed, FeedHolder, ReaderLimits};
 use crate::store::inspect::{Inspection, SchemaState};
 use crate::store::isolation::TableIsolation;
+use crate::tenant::Source;
 
 fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap()
@@ -28,7 +29,8 @@ fn facts(hosts: Vec<Host>, inspection: Inspection, tenants: Vec<TenantProbe>) ->
         connected: None,
         inspection: Ok(inspection),
     };
-    Facts { configuration, expiries: Vec::new(), egress: Egress::Direct, hosts, database, tenants }
+    let (expiries, egress, retirement) = (Vec::new(), Egress::Direct, None);
+    Facts { configuration, expiries, egress, hosts, database, tenants, retirement }
 }
 
 fn host(ahead: Option<i64>, days: i64) -> Host {
@@ -72,7 +74,7 @@ fn tenant(
     call: Option<Result<(), SyncError>>,
 ) -> TenantProbe {
     let scope = "https://api.security.microsoft.com/.default".to_owned();
-    TenantProbe { name: name.to_owned(), scope, token: Some(token), call }
+    TenantProbe { name: name.to_owned(), source: Source::Defender, scope, token: Some(token), call }
 }
 
 /// The only row of a check.

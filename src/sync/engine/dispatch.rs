@@ -29,6 +29,7 @@ impl SyncEngine {
         let mut turn = tokio::time::interval(TURN);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         wake.notify_one();
+        Box::pin(self.resume_retired_sources()).await;
         let mut ended = Ok(());
         let mut reported = BTreeMap::new();
         loop {

@@ -1,6 +1,6 @@
 //! Runs the tenants that are due, up to a limit at a time. A slow or failing tenant does not delay the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -16,12 +16,15 @@ use crate::sync::heartbeat::Heartbeat;
 use crate::sync::lease_deadlines::LeaseDeadlines;
 use crate::sync::page_fetcher::Services;
 use crate::sync::progress::Progress;
+use crate::sync::source_breaker::SourceBreaker;
+use crate::tenant::Source;
 
 mod dispatch;
 mod next_attempt;
 mod recorded_run;
 mod run_result;
 mod settings;
+mod source_verdict;
 
 #[cfg(test)]
 pub(crate) use next_attempt::next_wait;
@@ -53,6 +56,8 @@ pub struct SyncEngine {
     /// Set while NOTIFY fails, so that one cause is one warning.
     is_notify_failing: AtomicBool,
     claim_warned_at: Mutex<Option<Instant>>,
+    /// Which of the APIs seem to be retired.
+    sources: parking_lot::Mutex<HashMap<Source, SourceBreaker>>,
     beat: Heartbeat,
     /// Stops claiming, and ends runs between two pages.
     pub stop: CancellationToken,
@@ -74,6 +79,7 @@ impl SyncEngine {
             is_database_failing: AtomicBool::default(),
             is_notify_failing: AtomicBool::default(),
             claim_warned_at: Mutex::default(),
+            sources: parking_lot::Mutex::default(),
             beat: Heartbeat::new(),
             stop,
         }
@@ -118,6 +124,7 @@ impl SyncEngine {
             ReloadTrigger::OperatorRequest => {
                 store.clear_parking(&settings.enabled()).await?;
                 self.services.tokens.probe_refused();
+                self.sources.lock().values_mut().for_each(SourceBreaker::probe_now);
             }
             ReloadTrigger::ChangedFiles(changed) => store.clear_parking(&changed).await?,
         }

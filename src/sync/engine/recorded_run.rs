@@ -39,8 +39,12 @@ impl SyncEngine {
         let work = self.lease_deadlines.guard(tenant.id);
         let started = Instant::now();
         let progress = self.progress.tenant(&tenant.name);
-        let report = self.run_catching_panics(&tenant, &claim, options, progress).await;
+        let mut report = match self.check_source(tenant.source()) {
+            Ok(()) => self.run_catching_panics(&tenant, &claim, options, progress).await,
+            Err(error) => RunReport::aborted(&claim, error),
+        };
         self.lease_deadlines.end(tenant.id);
+        self.judge_answer(&tenant, &claim, &mut report, started).await;
         let took = started.elapsed();
         let diagnosis = report.failure.as_ref().map(SyncError::diagnosis);
         let outcome = diagnosis.as_ref().map_or(Outcome::Ok, Outcome::of);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::entra::Tenant;
-use crate::error::{Diagnosis, Owner};
+use crate::error::{Diagnosis, ErrorClass, Owner};
 use crate::store::Claim;
 use crate::store::runs::Outcome;
 use crate::sync::tenant_run::RunReport;
@@ -65,6 +65,10 @@ impl TenantResult {
     }
         match outcome {
             Outcome::Ok => log_event!(info,),
+            // Reported once for all tenants.
+            _ if class == ErrorClass::ApiRetired.as_str() => {
+                log_event!(debug, class, owner, advice, error,);
+            }
             // A credential of several tenants is reported once, when it is refused.
             _ if diagnosis
                 .as_ref()

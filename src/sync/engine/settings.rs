@@ -16,6 +16,7 @@ use crate::store::lease::TICK_TOLERANCE;
 use crate::store::runs::Due;
 use crate::sync::schedule::Schedule;
 use crate::sync::tenant_run::{RunOptions, SyncMode};
+use crate::tenant::Source;
 
 /// A reload replaces all of it.
 #[derive(Debug)]
@@ -39,6 +40,13 @@ pub struct SyncSettings {
 impl SyncSettings {
     pub(super) fn enabled(&self) -> Vec<Uuid> {
         self.tenants.values().filter(|tenant| tenant.enabled).map(|tenant| tenant.id.0).collect()
+    }
+
+    /// The enabled tenants that are read from this API.
+    pub(super) fn enabled_of(&self, source: Source) -> Vec<Uuid> {
+        let tenants = self.tenants.values().filter(|tenant| tenant.enabled);
+        let of_source = tenants.filter(|tenant| tenant.source() == source);
+        of_source.map(|tenant| tenant.id.0).collect()
     }
 
     pub(super) fn credentials(&self) -> HashMap<CredentialId, Arc<Credential>> {

@@ -10,6 +10,7 @@ use crate::entra::expiry;
 use crate::store::quota::Quota;
 use crate::store::status::FleetTenant;
 use crate::sync::engine::SyncEngine;
+use crate::sync::retirement::{RetirementNotice, Urgency};
 use crate::sync::tenant_state::{State, age, data_as_of, last_run, must_act};
 
 /// By state, then problems that need an action, then the oldest data.
@@ -29,6 +30,7 @@ pub(super) fn worst_first(left: &FleetTenant, right: &FleetTenant) -> Ordering {
 pub(super) fn body(engine: &SyncEngine, snapshot: &Snapshot, is_repeated: bool) -> Markup {
     let body = match &snapshot.fleet {
         Some(fleet) => html! {
+            (retirement(engine, fleet))
             (notices(fleet))
             (summary(fleet))
             (table(fleet, &engine.services().quotas.defender))
@@ -60,6 +62,18 @@ fn configured(engine: &SyncEngine) -> Markup {
     html! {
         h2 { "Configured tenants: " (names.len()) }
         ul.names { @for each in names { li { (name(each)) } } }
+    }
+}
+
+/// The tenants on an API whose end is announced.
+fn retirement(engine: &SyncEngine, fleet: &Fleet) -> Markup {
+    let Some(notice) = RetirementNotice::of(engine.settings().tenants.values(), fleet.now) else {
+        return html! {};
+    };
+    html! {
+        div.notice.(if notice.urgency >= Urgency::Imminent { "bad" } else { "warn" }) role="alert" {
+            p { strong { "An API in use is announced to end." } " " (notice.describe()) ". Who must act: operator." }
+        }
     }
 }
 
