@@ -360,6 +360,8 @@ fn uncoded() -> Vec<SyncError> {
         SyncError::StateOutOfBounds { columns: text() },
         SyncError::LeaseLost,
         SyncError::CredentialBreaker { code: 7_000_215 },
+        SyncError::ApiRetired { api: Source::Defender },
+        SyncError::ApiInDoubt { api: Source::Defender, status: 410 },
         SyncError::EntraHold { left: Duration::from_secs(9) },
         SyncError::Stopped,
         SyncError::Panicked { what: text() },

@@ -158,6 +158,16 @@ impl ConsentRequest {
             .collect()
     }
 
+    /// Who may consent. Source: `MicrosoftDocs/entra-docs`, `grant-admin-consent.md`: application permissions of Microsoft Graph
+    /// need one of the two higher roles.
+    fn administrators(&self) -> &'static str {
+        if self.is_for_both || self.endpoints.source == Source::Graph {
+            "Global or Privileged Role Administrator"
+        } else {
+            "Global, Privileged Role or Cloud Application Administrator"
+        }
+    }
+
     /// The tenant as it is read from each of these APIs.
     fn tenants(&self, id: TenantId, name: &str) -> Vec<Arc<Tenant>> {
         let app = Arc::clone(&self.app);

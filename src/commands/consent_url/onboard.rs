@@ -65,9 +65,7 @@ pub(super) async fn onboard(
     let link = request.link(args.v1, &redirect_uri, &state)?;
     let mut callback = ConsentCallback::start(listener, parsed.path(), &state);
     let wait = humantime::format_duration(args.wait);
-    eprintln!(
-        "Open this link as Global, Privileged Role or Cloud Application Administrator of the customer:\n\n{link}\n"
-    );
+    eprintln!("Open this link as {} of the customer:\n\n{link}\n", request.administrators());
     eprintln!(
         "Waiting {wait} at {redirect_uri}, which the app registration must list as a redirect URI. Press Ctrl-C to stop."
     );

@@ -145,7 +145,7 @@ fn describe_error(error: &SyncError) -> String {
     let Diagnosis { owner, advice, class, .. } = error.diagnosis();
     let owner = match owner {
         Owner::CustomerAdmin if class == ErrorClass::ConsentMissing => {
-            "Owner: the customer. A Global, Privileged Role or Cloud Application Administrator can consent."
+            "Owner: the customer. A Global, Privileged Role or (not for Microsoft Graph) Cloud Application Administrator can consent."
         }
         Owner::CustomerAdmin => "Owner: the customer's admin.",
         Owner::Operator => "Owner: you, the operator.",
