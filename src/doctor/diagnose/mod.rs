@@ -19,10 +19,10 @@ pub use unreachable::unreachable_database;
 /// All findings, in the order in which the steps depend on each other.
 pub fn diagnose(facts: &Facts, now: DateTime<Utc>) -> Vec<Finding> {
     let mut rows = configuration(facts);
+    rows.extend(facts.retirement.as_ref().map(retirement));
     rows.extend(connectivity(&facts.expiries, &facts.egress, &facts.hosts, now));
     rows.extend(database::findings(&facts.database));
     rows.extend(facts.tenants.iter().flat_map(|probe| tenant::findings(probe, &facts.tenants)));
-    rows.extend(facts.retirement.as_ref().map(retirement));
     rows
 }
 
