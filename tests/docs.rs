@@ -354,6 +354,7 @@ fn uncoded() -> Vec<SyncError> {
         SyncError::ForeignIncident { incident_id: 1, uri_tid: text() },
         SyncError::UnstableListing { window: text() },
         SyncError::EndlessListing { window: text() },
+        SyncError::PartialAlerts,
         SyncError::Schema { what: text() },
         SyncError::Paused { wait: Duration::from_secs(9) },
         SyncError::LostCommit,

@@ -21,7 +21,8 @@ pub(super) fn headers(request: RequestBuilder) -> RequestBuilder {
 }
 
 pub(super) fn page_url(base: &Url, request: &Request) -> Url {
-    let mut url = security_url(base, "incidents");
+    let list = if request.listing == Listing::Alerts { "alerts_v2" } else { "incidents" };
+    let mut url = security_url(base, list);
     let mut query = url.query_pairs_mut();
     if let Some(filter) = request.window.filter(Source::Graph) {
         query.append_pair("$filter", &filter);
@@ -34,10 +35,22 @@ pub(super) fn page_url(base: &Url, request: &Request) -> Url {
         query.append_pair("$skip", &request.skip.to_string());
     }
     match request.listing {
-        Listing::Versions => query.append_pair("$select", "id,lastUpdateDateTime"),
-        Listing::Incidents | Listing::Incident(_) => query.append_pair("$expand", "alerts"),
-    };
+        Listing::Versions => {
+            query.append_pair("$select", "id,lastUpdateDateTime");
+        }
+        Listing::Incidents | Listing::Incident(_) => {
+            query.append_pair("$expand", "alerts");
+        }
+        Listing::Alerts => {}
+    }
     drop(query);
+    url
+}
+
+/// One incident with its alerts.
+pub(super) fn whole_incident_url(base: &Url, id: i64) -> Url {
+    let mut url = incident_url(base, id);
+    url.query_pairs_mut().append_pair("$expand", "alerts");
     url
 }
 
@@ -105,6 +118,8 @@ mod tests {
         assert_eq!(incidents.as_str(), format!("{start}&%24expand=alerts"));
         let versions = page_url(&base, &request(Listing::Versions));
         assert_eq!(versions.as_str(), format!("{start}&%24select=id%2ClastUpdateDateTime"));
+        let alerts = page_url(&base, &request(Listing::Alerts));
+        assert_eq!(alerts.as_str(), start.replace("/incidents?", "/alerts_v2?"));
     }
 
     #[test]

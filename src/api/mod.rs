@@ -12,6 +12,7 @@ use crate::entra::Tenant;
 use crate::entra::Token;
 use crate::error::{Peer, SyncError};
 use crate::http_client;
+use crate::incident::decode::key;
 use crate::incident::paging::Request;
 use crate::incident::text::page;
 use crate::tenant::Source;
@@ -80,6 +81,11 @@ impl Page {
         Self { permit, asked_at, alerts_failure, ..Self::of_one(text, server_time) }
     }
 
+    /// The bytes of the text, as a measure of the memory that it takes.
+    pub fn size(&self) -> usize {
+        self.text.len()
+    }
+
     /// The text of each element, in the order served.
     pub fn elements(&self) -> impl Iterator<Item = &str> {
         self.elements.iter().map(|range| &self.text[range.clone()])
@@ -96,6 +102,8 @@ impl Page {
 pub enum Query<'a> {
     /// A page of the list.
     List(&'a Request),
+    /// One incident of Graph with its alerts.
+    WholeIncident(i64),
     /// One incident of Graph without its alerts.
     Incident(i64),
     /// A page of the alerts of one incident of Graph, the first one without a link.
@@ -157,16 +165,24 @@ impl ApiClient {
             Query::IncidentAlerts { link: Some(link), .. } => same_origin(link, base)?,
             Query::List(request) if source == Source::Graph => graph::page_url(base, request),
             Query::List(request) => defender::page_url(base, request),
+            Query::WholeIncident(id) => graph::whole_incident_url(base, id),
             Query::Incident(id) => graph::incident_url(base, id),
             Query::IncidentAlerts { id, link: None } => graph::alerts_url(base, id),
         };
         let bytes_max = if permit.is_some() { BODY_BYTES_MAX } else { ORDINARY_BYTES_MAX };
         let (text, server_time) = self.get(tenant, token, url, bytes_max).await?;
         let permit = permit.filter(|_| text.len() > ORDINARY_BYTES_MAX);
-        if matches!(query, Query::Incident(_)) {
-            return Ok(Page { permit, ..Page::of_one(text, server_time) });
+        let page = match query {
+            Query::Incident(_) | Query::WholeIncident(_) => Page::of_one(text, server_time),
+            Query::List(_) | Query::IncidentAlerts { .. } => {
+                read_page(text, server_time, source, base)?
+            }
+        };
+        let is_expanded = matches!(query, Query::List(_) | Query::WholeIncident(_));
+        if source == Source::Graph && is_expanded && page.elements().any(key::has_more_alerts) {
+            return Err(SyncError::PartialAlerts);
         }
-        Ok(Page { permit, ..read_page(text, server_time, source, base)? })
+        Ok(Page { permit, ..page })
     }
 
     /// One GET with the headers of the tenant's source; answers the body and the server's clock.

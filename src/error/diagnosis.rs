@@ -201,7 +201,7 @@ impl SyncError {
                 OnceFixed,
                 "The answer belongs to another host or tenant; nothing of it was stored. Check base_url and the network path",
             ),
-            Self::UnstableListing { .. } | Self::EndlessListing { .. } => row(
+            Self::UnstableListing { .. } | Self::EndlessListing { .. } | Self::PartialAlerts => row(
                 Class::UnstableListing,
                 Developers,
                 NextRun,

@@ -172,6 +172,9 @@ pub enum SyncError {
         /// The window that could not be read completely.
         window: String,
     },
+    /// A page of Graph whose expanded incidents have more alerts than it shows.
+    #[error("the incident list shows only a part of the alerts of an incident")]
+    PartialAlerts,
     /// Postgres refused a statement, or the connection failed.
     #[error("database: {step}{code}: {what}", code = in_brackets(sqlstate.as_deref()))]
     Database {
@@ -265,7 +268,11 @@ impl SyncError {
     pub fn smaller_page_may_help(&self) -> bool {
         let has_failed = matches!(self, Self::Api { status: 206 | 408 | 500..=599, .. })
             && self.diagnosis().retry == Retry::Now;
-        has_failed || matches!(self, Self::BodyTooLarge { peer: Peer::Defender | Peer::Graph, .. })
+        has_failed
+            || matches!(
+                self,
+                Self::PartialAlerts | Self::BodyTooLarge { peer: Peer::Defender | Peer::Graph, .. }
+            )
     }
 
     /// Whether every tenant gets this answer when the API has ended. A missing role and a feature that is not enabled are

@@ -28,8 +28,7 @@ impl<'a> RawIncident<'a> {
     }
 }
 
-/// Looks at each incident of a page just enough to know which one and which version it is. The alerts of a list of alerts
-/// are elements too; their ids are no numbers.
+/// Looks at each incident of a page just enough to know which one and which version it is.
 pub fn elements<'a>(
     source: Source,
     incidents: impl Iterator<Item = &'a str>,
@@ -39,6 +38,22 @@ pub fn elements<'a>(
         RawIncident { head: key::head(source, &text), hash: hash::content_hash(raw), text }
     };
     incidents.map(element).collect()
+}
+
+/// The same for a list of Graph's alerts: a number made of its id stands for each, because the ids are texts.
+pub fn alert_elements<'a>(alerts: impl Iterator<Item = &'a str>) -> Vec<RawIncident<'a>> {
+    let element = |raw: &'a str| {
+        let text = storable(raw);
+        let key = key::alert(&text);
+        let incident_id = key.alert_id.map(|id| number_of(&hash::content_hash(&id)) & i64::MAX);
+        let head = IncidentKey { incident_id, last_update_time: key.updated };
+        RawIncident { head, hash: hash::content_hash(raw), text }
+    };
+    alerts.map(element).collect()
+}
+
+fn number_of(hash: &Hash) -> i64 {
+    i64::from_le_bytes(std::array::from_fn(|at| hash[at]))
 }
 
 /// An incident version that a page lists: all that a reading plan needs to know of it.
@@ -52,7 +67,7 @@ pub struct ListedVersion {
 
 impl From<&RawIncident<'_>> for ListedVersion {
     fn from(element: &RawIncident<'_>) -> Self {
-        let hash_id = || i64::from_le_bytes(std::array::from_fn(|at| element.hash[at])) | i64::MIN;
+        let hash_id = || number_of(&element.hash) | i64::MIN;
         Self {
             id: element.head.incident_id.unwrap_or_else(hash_id),
             updated: element.head.last_update_time,

@@ -8,6 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::error::SyncError;
 
+pub mod alerts;
 mod audit;
 pub mod bounds;
 pub mod clock;

@@ -50,6 +50,15 @@ impl Store {
     ) -> Result<KnownVersions, SyncError> {
         let ids: Vec<i64> =
             elements.iter().filter_map(|element| element.head.incident_id).collect();
+        self.versions_of(tenant, &ids).await
+    }
+
+    /// The stored versions of the incidents with these ids.
+    pub async fn versions_of(
+        &self,
+        tenant: TenantId,
+        ids: &[i64],
+    ) -> Result<KnownVersions, SyncError> {
         if ids.is_empty() {
             return Ok(KnownVersions(HashMap::new()));
         }

@@ -18,6 +18,8 @@ pub enum PagePosition {
     MidWindow,
     /// With this page the window is drained, and the watermark may move to this time.
     WindowEnd(Option<DateTime<Utc>>),
+    /// A page of alerts, after which their own watermark may move to this time.
+    Alerts(Option<DateTime<Utc>>),
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -47,17 +49,23 @@ impl Store {
         position: PagePosition,
         before: Option<LastWrite>,
     ) -> Result<WriteCounts, SyncError> {
-        let watermark = match position {
-            PagePosition::MidWindow => None,
-            PagePosition::WindowEnd(watermark) => watermark,
+        let (watermark, advance) = match position {
+            PagePosition::MidWindow => (None, ""),
+            PagePosition::WindowEnd(watermark) => {
+                (watermark, include_str!("sql/advance_watermark.sql"))
+            }
+            PagePosition::Alerts(watermark) => {
+                (watermark, include_str!("sql/advance_alerts_watermark.sql"))
+            }
         };
         if rows.is_empty() && watermark.is_none() {
             return Ok(WriteCounts { last_write: before, ..WriteCounts::default() });
         }
-        // The commit at the end of a window makes all pages before it durable.
+        // The commit at the end of a window makes all pages before it durable. A page of alerts leaves nothing by which its
+        // loss could be noticed.
         let durability = match position {
             PagePosition::MidWindow => Durability::Deferred,
-            PagePosition::WindowEnd(_) => Durability::Immediate,
+            PagePosition::WindowEnd(_) | PagePosition::Alerts(_) => Durability::Immediate,
         };
         let write = async |connection: &mut PgConnection| {
             if let Some(last_write) = before
@@ -68,7 +76,7 @@ impl Store {
             let alerts = write_rows(connection, lease, rows).await?;
             failpoint::reach("page.uncommitted").await;
             if let Some(watermark) = watermark {
-                sqlx::query(include_str!("sql/advance_watermark.sql"))
+                sqlx::query(advance)
                     .bind(lease.tenant.0)
                     .bind(watermark)
                     .execute(connection)

@@ -14,7 +14,7 @@ use crate::failpoint;
 use crate::incident::decode::key::IncidentKey;
 use crate::incident::gap::Gap;
 use crate::incident::hash::Hash;
-use crate::incident::paging::{Listing, PageSummary, Plan, Request};
+use crate::incident::paging::{CONSISTENCY_LAG, Listing, PageSummary, Plan, Request};
 use crate::incident::raw::{self, ListedVersion, RawIncident};
 use crate::store::quota::Quotas;
 use crate::store::runs::Counts;
@@ -23,6 +23,8 @@ use crate::sync::progress::TenantProgress;
 use crate::sync::retry::{RetryPolicy, with_retries};
 use crate::sync::run_slots::RunSlots;
 use crate::tenant::Source;
+
+mod single_incident;
 
 /// Shared by all runs.
 #[derive(Debug)]
@@ -38,9 +40,6 @@ pub struct Services {
     /// Limits the runs in progress.
     pub slots: RunSlots,
 }
-
-/// An incident with more pages of alerts than this is a list without an end.
-const ALERT_PAGES_MAX: usize = 1_000;
 
 /// Permits for [`Services::writers`]: all connections except one for claims, renewals and the HTTP listener.
 pub fn writers(max_connections: u32) -> Semaphore {
@@ -66,6 +65,8 @@ pub struct PageFetcher<'a> {
 pub struct PlannedPage {
     page: Page,
     keys: Vec<(IncidentKey, Hash)>,
+    /// The rows of a list of versions.
+    pub versions: Vec<ListedVersion>,
     /// Set if the page drains its window: everything before this time is read when the page is stored.
     pub watermark: Option<DateTime<Utc>>,
     /// What the plan skips from here on. Store it before the watermark passes it.
@@ -73,7 +74,7 @@ pub struct PlannedPage {
 }
 
 impl PlannedPage {
-    /// The incidents in the order served; none for a list of versions.
+    /// The incidents or alerts in the order served; none for a list of versions.
     pub fn elements(&self) -> Vec<RawIncident<'_>> {
         let keyed = self.page.elements().zip(&self.keys);
         keyed.map(|(raw, (head, hash))| RawIncident::with_key(raw, *head, *hash)).collect()
@@ -82,6 +83,17 @@ impl PlannedPage {
     /// The server's clock.
     pub fn server_time(&self) -> DateTime<Utc> {
         self.page.server_time
+    }
+
+    /// A time before which nothing can change any more that this page did not show.
+    pub fn shown_at(&self) -> DateTime<Utc> {
+        let server_time = self.page.server_time - CONSISTENCY_LAG;
+        self.page.asked_at.map_or(server_time, |asked_at| server_time.min(asked_at))
+    }
+
+    /// Why a part of the alerts of a single incident is missing.
+    pub fn alerts_failure(&self) -> Option<&SyncError> {
+        self.page.alerts_failure.as_ref()
     }
 
     /// Whether the next page must wait until this one is dropped.
@@ -119,10 +131,15 @@ impl<'a> PageFetcher<'a> {
     /// The next page of the plan, accepted by it; `None` when the plan is drained.
     pub async fn next(&mut self, plan: &mut Plan) -> Result<Option<PlannedPage>, SyncError> {
         let Some((listing, page)) = self.fetch(plan).await? else { return Ok(None) };
-        let elements = raw::elements(self.source(), page.elements());
-        // A list of versions is for the plan alone: what it stands for is read and counted afterwards.
+        let elements = match listing {
+            Listing::Alerts => raw::alert_elements(page.elements()),
+            _ => raw::elements(self.source(), page.elements()),
+        };
+        // What a list of versions stands for is read and counted afterwards.
         let is_stored = listing != Listing::Versions;
-        self.incidents_seen += if is_stored { elements.len() } else { 0 };
+        if matches!(listing, Listing::Incidents | Listing::Incident(_)) {
+            self.incidents_seen += elements.len();
+        }
         let summary = PageSummary {
             rows: elements.iter().map(ListedVersion::from).collect(),
             server_time: page.server_time,
@@ -135,7 +152,8 @@ impl<'a> PageFetcher<'a> {
         let stored = elements.iter().filter(|_| is_stored);
         let keys = stored.map(|element| (element.head, element.hash)).collect();
         drop(elements);
-        Ok(Some(PlannedPage { page, keys, watermark, gap: plan.take_gap() }))
+        let versions = if is_stored { Vec::new() } else { summary.rows };
+        Ok(Some(PlannedPage { page, keys, versions, watermark, gap: plan.take_gap() }))
     }
 
     /// Replaces a request that is refused or cannot be served if the plan has another one.
@@ -151,25 +169,39 @@ impl<'a> PageFetcher<'a> {
         }
     }
 
-    /// If the API refuses the token, the request is repeated once with a new one.
     async fn page(&self, request: &Request, is_search: bool) -> Result<Page, SyncError> {
-        match self.page_with_retries(request, is_search).await {
+        let once = || async {
+            match request.listing {
+                Listing::Incident(id) => Box::pin(self.incident(id)).await,
+                _ => self.ask_with_memory(Query::List(request)).await,
+            }
+        };
+        self.with_new_token(is_search, once).await
+    }
+
+    /// If the API refuses the token, the request is repeated once with a new one.
+    async fn with_new_token<F: Future<Output = Result<Page, SyncError>>>(
+        &self,
+        is_search: bool,
+        once: impl Fn() -> F,
+    ) -> Result<Page, SyncError> {
+        match self.retried(is_search, &once).await {
             Err(error) if error.diagnosis().retry == Retry::WithNewToken => {
                 self.services.tokens.forget(self.tenant).await;
-                self.page_with_retries(request, is_search).await
+                self.retried(is_search, &once).await
             }
             other => other,
         }
     }
 
     /// A search for the unservable range has its own retries.
-    async fn page_with_retries(
+    async fn retried<F: Future<Output = Result<Page, SyncError>>>(
         &self,
-        request: &Request,
         is_search: bool,
+        once: impl Fn() -> F,
     ) -> Result<Page, SyncError> {
         let attempt = || async {
-            match self.page_once(request).await {
+            match once().await {
                 Err(error) if is_search && error.smaller_page_may_help() => Ok(Err(error)),
                 other => other.map(Ok),
             }
@@ -178,46 +210,14 @@ impl<'a> PageFetcher<'a> {
     }
 
     /// A page too large to be in memory with others is requested again when no other such page is.
-    async fn page_once(&self, request: &Request) -> Result<Page, SyncError> {
-        if let Listing::Incident(id) = request.listing {
-            return Box::pin(self.incident(id)).await;
-        }
-        match Box::pin(self.ask(Query::List(request), None)).await {
+    async fn ask_with_memory(&self, query: Query<'_>) -> Result<Page, SyncError> {
+        match Box::pin(self.ask(query, None)).await {
             Err(SyncError::BodyTooLarge { peer: Peer::Defender | Peer::Graph, .. }) => {
                 let permit = self.services.api.large_page_permit().await;
-                Box::pin(self.ask(Query::List(request), Some(permit))).await
+                Box::pin(self.ask(query, Some(permit))).await
             }
             other => other,
         }
-    }
-
-    /// One incident that no page can show with its alerts: alone, then its alerts page by page. Alerts that cannot be read cost
-    /// neither the incident nor the alerts before them.
-    async fn incident(&self, id: i64) -> Result<Page, SyncError> {
-        let mut incident = Box::pin(self.ask(Query::Incident(id), None)).await?;
-        let permit = self.services.api.large_page_permit().await;
-        let mut alerts: Vec<Page> = Vec::new();
-        loop {
-            let link = alerts.last().and_then(|page| page.next_link.clone());
-            if !alerts.is_empty() && link.is_none() {
-                break;
-            }
-            let query = Query::IncidentAlerts { id, link: link.as_deref() };
-            match Box::pin(self.ask(query, None)).await {
-                Ok(page) => alerts.push(page),
-                Err(error) if error.smaller_page_may_help() => {
-                    incident.alerts_failure = Some(error);
-                    break;
-                }
-                Err(error) => return Err(error),
-            }
-            if alerts.len() > ALERT_PAGES_MAX {
-                let window = format!("of the alerts of incident {id}");
-                incident.alerts_failure = Some(SyncError::EndlessListing { window });
-                break;
-            }
-        }
-        Ok(incident.with_alerts(&alerts, Some(permit)))
     }
 
     async fn ask(

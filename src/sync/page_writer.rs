@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -9,6 +10,7 @@ use crate::api::ORDINARY_BYTES_MAX;
 use crate::entra::Tenant;
 use crate::error::SyncError;
 use crate::incident::decode;
+use crate::incident::decode::key::{self, AlertKey};
 use crate::incident::paging::ReadScope;
 use crate::incident::raw::{self, RawIncident};
 use crate::incident::rows::{PageRows, RejectedRow};
@@ -76,6 +78,35 @@ impl PageWriter<'_> {
         }
         self.counts.found_late += late;
         Ok(())
+    }
+
+    /// Stores the alerts of a page that are news and whose incidents are stored, and with the last of them their watermark. The
+    /// others come with their incident.
+    pub async fn store_alerts(
+        &mut self,
+        elements: Vec<RawIncident<'_>>,
+        watermark: Option<DateTime<Utc>>,
+    ) -> Result<(), SyncError> {
+        let store = &self.services.store;
+        let keys: Vec<AlertKey> =
+            elements.iter().map(|element| key::alert(&element.text)).collect();
+        let never = CancellationToken::new();
+        let look = || store.known_alerts(self.claim.lease.tenant, &keys);
+        let known = with_retries(self.services.retry_policy, &never, look).await?;
+        let news = elements.into_iter().zip(&keys).filter(|(_, key)| known.is_news(key));
+        let news: Vec<RawIncident<'_>> = news.map(|(element, _)| element).collect();
+        let mut rest = news.as_slice();
+        loop {
+            let (part, after) = rest.split_at(part_of(rest));
+            let position = PagePosition::Alerts(watermark.filter(|_| after.is_empty()));
+            let mut rows = decode::alert_rows(self.tenant.id, part)?;
+            rows.tie_to_incidents(|incident_id| known.incident_version(incident_id));
+            self.write_rows(rows, position).await?;
+            if after.is_empty() {
+                return Ok(());
+            }
+            rest = after;
+        }
     }
 
     async fn store_part(

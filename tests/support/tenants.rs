@@ -13,5 +13,11 @@ pub(crate) fn id(number: u128) -> Uuid {
 /// A healthy tenant that neither our quota nor the service's slows down.
 pub(crate) fn spec(number: u128, incidents: usize) -> TenantSpec {
     let spec = TenantSpec::new(id(number), &format!("tenant-{number}"));
-    TenantSpec { incidents, calls_per_minute: PLENTY, calls_per_hour: PLENTY, ..spec }
+    TenantSpec {
+        incidents,
+        calls_per_minute: PLENTY,
+        calls_per_hour: PLENTY,
+        graph_calls_per_minute: PLENTY,
+        ..spec
+    }
 }

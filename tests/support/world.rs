@@ -58,6 +58,16 @@ impl World {
         Self::on(postgres::database().await, specs, token_version).await
     }
 
+    /// The same, each read from its own source.
+    pub(crate) async fn with_sources(specs: Vec<(Source, TenantSpec)>) -> Self {
+        Self::of_sources(postgres::database().await, specs, TokenVersion::V2).await
+    }
+
+    /// Tenants that are read from Graph.
+    pub(crate) async fn of_graph(specs: Vec<TenantSpec>) -> Self {
+        Self::with_sources(specs.into_iter().map(|spec| (Source::Graph, spec)).collect()).await
+    }
+
     /// Whose application proves itself by something else than its secret.
     pub(crate) async fn with_credentials(
         specs: Vec<TenantSpec>,
@@ -128,6 +138,15 @@ impl World {
         specs: Vec<TenantSpec>,
         token_version: TokenVersion,
     ) -> Self {
+        let specs = specs.into_iter().map(|spec| (Source::Defender, spec)).collect();
+        Self::of_sources(database, specs, token_version).await
+    }
+
+    async fn of_sources(
+        database: PgConnectOptions,
+        specs: Vec<(Source, TenantSpec)>,
+        token_version: TokenVersion,
+    ) -> Self {
         canary::watch_the_log();
         let database = database.password(PASSWORD);
         let options = Options {
@@ -153,9 +172,10 @@ impl World {
             token_version,
         };
         let mut tenants = Vec::new();
-        for spec in specs {
+        for (source, spec) in specs {
             let (id, name) = (TenantId(spec.id), spec.name.clone());
-            let (endpoints, app) = (endpoints.clone(), Arc::clone(&app));
+            let endpoints = Endpoints { source, ..endpoints.clone() };
+            let app = Arc::clone(&app);
             tenants.push(Arc::new(Tenant::with_defaults(id, &name, endpoints, app)));
             simulator.world().add_tenant(spec);
         }

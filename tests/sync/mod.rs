@@ -3,6 +3,7 @@
 mod credentials;
 mod errors;
 mod gaps;
+mod graph_alerts;
 mod hostile_replies;
 mod instances;
 mod peers;

@@ -54,6 +54,78 @@ pub fn head(source: Source, text: &str) -> IncidentKey {
     head
 }
 
+/// Whether an expanded incident of Graph has more alerts than it shows: no payload that was seen has such a link, but the
+/// alerts behind it would be lost.
+pub fn has_more_alerts(text: &str) -> bool {
+    const LINK: &str = "alerts@odata.nextLink";
+    struct LinkVisitor<'l>(&'l mut bool);
+    impl<'de> Visitor<'de> for LinkVisitor<'_> {
+        type Value = ();
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an incident")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+            while let Some(key) = object.next_key::<Key<'de>>()? {
+                if key.0 == LINK {
+                    *self.0 = !matches!(object.next_value::<Lenient<i64>>()?, Lenient::Null);
+                } else {
+                    let _: IgnoredAny = object.next_value()?;
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut has_link = false;
+    if text.contains(LINK) {
+        drop(serde_json::Deserializer::from_str(text).deserialize_map(LinkVisitor(&mut has_link)));
+    }
+    has_link
+}
+
+/// What identifies an alert of Graph, which incident it belongs to, and which version of it this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertKey {
+    /// `id`.
+    pub alert_id: Option<String>,
+    /// `incidentId`; an alert may have none.
+    pub incident_id: Option<i64>,
+    /// `lastUpdateDateTime`.
+    pub updated: Option<DateTime<Utc>>,
+}
+
+/// Reads the key of an alert from its storable text; all is `None` where the text is no object.
+pub fn alert(text: &str) -> AlertKey {
+    struct AlertVisitor<'k>(&'k mut AlertKey);
+    impl<'de> Visitor<'de> for AlertVisitor<'_> {
+        type Value = ();
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an alert")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+            while let Some(key) = object.next_key::<Key<'de>>()? {
+                match key.0.as_ref() {
+                    "id" => {
+                        let id = object.next_value::<Lenient<Cow<'_, str>>>()?.value();
+                        self.0.alert_id = id.map(Cow::into_owned);
+                    }
+                    "incidentId" => self.0.incident_id = object.next_value::<Lenient<_>>()?.value(),
+                    "lastUpdateDateTime" => {
+                        self.0.updated = object.next_value::<Lenient<_>>()?.value();
+                    }
+                    _ => {
+                        let _: IgnoredAny = object.next_value()?;
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut alert = AlertKey { alert_id: None, incident_id: None, updated: None };
+    // What was read before the text turned out to be broken is read.
+    drop(serde_json::Deserializer::from_str(text).deserialize_map(AlertVisitor(&mut alert)));
+    alert
+}
+
 /// Whatever names the tenant of an incident that could not be decoded; nothing where the text is no object.
 pub fn named_tenants(source: Source, text: &str) -> NamedTenants<'static> {
     struct NameVisitor<'u>(Source, &'u mut NamedTenants<'static>);

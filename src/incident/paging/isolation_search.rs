@@ -133,7 +133,7 @@ impl Plan {
     pub fn is_searching(&self) -> bool {
         let is_in_pieces = match &self.current {
             None => false,
-            Some(Reader::Window(reader)) => reader.top < page_rows(self.source),
+            Some(Reader::Window(reader)) => reader.top < page_rows(self.source, self.listing),
             Some(Reader::Keyset(reader)) => reader.is_in_pieces(),
         };
         self.search.is_on() || is_in_pieces
@@ -142,6 +142,9 @@ impl Plan {
     /// The last request failed with this error, which becomes the reason of the gap that the search may end in. Returns
     /// whether there is a smaller request to make; if not, it is an outage.
     pub fn failed(&mut self, error: &SyncError) -> bool {
+        if self.listing == Listing::Alerts {
+            return self.shrink();
+        }
         match self.current.take() {
             None => false,
             Some(Reader::Window(reader)) if self.source == Source::Defender => {
@@ -152,9 +155,18 @@ impl Plan {
         }
     }
 
+    /// Alerts are not left out: what fails is asked for in smaller pages, and what is before it stays read.
+    fn shrink(&mut self) -> bool {
+        match &mut self.current {
+            None => false,
+            Some(Reader::Window(reader)) => reader.shrink(),
+            Some(Reader::Keyset(reader)) => reader.shrink(),
+        }
+    }
+
     fn window_failed(&mut self, mut reader: WindowReader, error: &SyncError) -> bool {
         reader.link = None;
-        let smallest_top = page_rows(self.source) / 4;
+        let smallest_top = page_rows(self.source, self.listing) / 4;
         if !self.search.is_on() && reader.top > smallest_top {
             reader.top /= 2;
             self.current = Some(Reader::Window(reader));
@@ -187,7 +199,7 @@ impl Plan {
         if self.search.probe.is_some() || !self.count_failure() {
             return false;
         }
-        self.current = Some(Reader::Keyset(KeysetReader::of_failed(reader.window)));
+        self.current = Some(Reader::Keyset(KeysetReader::of_failed(reader.window, self.listing)));
         true
     }
 
@@ -259,7 +271,12 @@ impl Plan {
                 self.pending.push(rest);
                 Some(self.reader(first))
             }
-            None => Some(Reader::Window(WindowReader::of_pieces(window, reason, self.source))),
+            None => Some(Reader::Window(WindowReader::of_pieces(
+                window,
+                reason,
+                self.source,
+                self.listing,
+            ))),
         };
     }
 
@@ -274,7 +291,7 @@ impl Plan {
     ) -> Option<DateTime<Utc>> {
         reader.pages += 1;
         let skip = reader.skip + page.rows.len();
-        let top = (reader.top * 2).min(page_rows(self.source));
+        let top = (reader.top * 2).min(page_rows(self.source, self.listing));
         let is_too_deep = self.source == Source::Graph && skip + top > SKIP_ROWS_MAX;
         let is_linked = self.source == Source::Graph && page.next_link.is_some();
         let has_more = page.rows.len() >= reader.top || is_linked && !page.rows.is_empty();

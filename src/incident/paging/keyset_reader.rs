@@ -33,6 +33,8 @@ pub(super) struct KeysetReader {
     pub(super) window: Window,
     /// Versions read at or after the lower edge.
     held: HashSet<(i64, Option<DateTime<Utc>>)>,
+    /// What its pages list.
+    listing: Listing,
     page_rows: usize,
     pages: usize,
     disordered_pages: usize,
@@ -40,11 +42,12 @@ pub(super) struct KeysetReader {
 }
 
 impl KeysetReader {
-    pub(super) fn new(window: Window) -> Self {
+    pub(super) fn new(window: Window, listing: Listing) -> Self {
         Self {
             window,
             held: HashSet::new(),
-            page_rows: page_rows(Source::Graph),
+            listing,
+            page_rows: page_rows(Source::Graph, listing),
             pages: 0,
             disordered_pages: 0,
             retreat: None,
@@ -52,8 +55,8 @@ impl KeysetReader {
     }
 
     /// A window of which a page failed.
-    pub(super) fn of_failed(window: Window) -> Self {
-        let reader = Self::new(window);
+    pub(super) fn of_failed(window: Window, listing: Listing) -> Self {
+        let reader = Self::new(window, listing);
         Self { retreat: Some(Retreat::new(reader.page_rows)), ..reader }
     }
 
@@ -72,7 +75,7 @@ impl KeysetReader {
             ..Request::of(self.window, listing)
         };
         match self.ask() {
-            Ask::Page(top) => request(Listing::Incidents, 0, top),
+            Ask::Page(top) => request(self.listing, 0, top),
             Ask::List { skip } => request(Listing::Versions, skip, self.page_rows),
             Ask::One(row) => request(Listing::Incident(row.id), 0, 1),
         }
@@ -80,7 +83,15 @@ impl KeysetReader {
 
     /// Whether the next request is a part of a page that failed.
     pub(super) fn is_in_pieces(&self) -> bool {
-        self.retreat.is_some() && matches!(self.ask(), Ask::Page(_))
+        let is_part = self.page_rows < page_rows(Source::Graph, self.listing);
+        is_part || self.retreat.is_some() && matches!(self.ask(), Ask::Page(_))
+    }
+
+    /// Asks for fewer rows; returns whether that is possible.
+    pub(super) fn shrink(&mut self) -> bool {
+        let is_large = self.page_rows > 1;
+        self.page_rows = (self.page_rows / 4).max(1);
+        is_large
     }
 
     pub(super) fn is_in_retreat(&self) -> bool {

@@ -27,9 +27,9 @@ pub use request::{Listing, PageSummary, Request};
 use window_reader::{Progress, WindowReader};
 
 /// The smallest difference of two times that we distinguish: the length of a window of one instant.
-const INSTANT: TimeDelta = TimeDelta::microseconds(1);
+pub const INSTANT: TimeDelta = TimeDelta::microseconds(1);
 /// A window's upper edge stays this far behind the server's clock: its index may lag, and `Date` has whole seconds.
-const CONSISTENCY_LAG: TimeDelta = TimeDelta::seconds(5);
+pub const CONSISTENCY_LAG: TimeDelta = TimeDelta::seconds(5);
 /// The first window of a backfill. The next ones grow and shrink with what a window held.
 const FIRST_WINDOW: TimeDelta = TimeDelta::days(30);
 const SHORTEST_WINDOW: TimeDelta = TimeDelta::minutes(1);
@@ -42,6 +42,8 @@ const PAGES_PER_WINDOW: usize = 10;
 pub struct Plan {
     scope: ReadScope,
     source: Source,
+    /// What its pages list.
+    listing: Listing,
     /// Windows still to read, the oldest on top. One without an upper edge gets it from the server's clock.
     pending: Vec<Window>,
     current: Option<Reader>,
@@ -93,9 +95,24 @@ impl Plan {
     /// Begins with one open-ended page: nearly every poll ends there, and it shows the server's time. `gaps` are known
     /// not to be served and are left out.
     pub fn new(scope: ReadScope, gaps: &[Gap], source: Source) -> Self {
+        Self::of(Listing::Incidents, scope, gaps, source)
+    }
+
+    /// The same for the versions of Graph's incidents, which cost little to list.
+    pub fn of_versions(scope: ReadScope, gaps: &[Gap]) -> Self {
+        Self::of(Listing::Versions, scope, gaps, Source::Graph)
+    }
+
+    /// The same for Graph's alerts, by their own times. None of them is left out.
+    pub fn of_alerts(scope: ReadScope) -> Self {
+        Self::of(Listing::Alerts, scope, &[], Source::Graph)
+    }
+
+    fn of(listing: Listing, scope: ReadScope, gaps: &[Gap], source: Source) -> Self {
         let mut plan = Self {
             scope,
             source,
+            listing,
             pending: isolation_search::around(scope, gaps),
             current: None,
             upper: None,
@@ -162,13 +179,13 @@ impl Plan {
                 Err(SyncError::UnstableListing { window: reader.window.to_string() })
             }
             Progress::Disorder if self.source == Source::Graph => {
-                let reader = WindowReader::of_instant(reader.window, self.source);
+                let reader = WindowReader::of_instant(reader.window, self.source, self.listing);
                 self.current = Some(Reader::Window(reader));
                 Ok(None)
             }
             Progress::Disorder | Progress::Instant | Progress::Doubtful(_) => {
                 self.cutting = true;
-                let reader = WindowReader::new(reader.window, self.source);
+                let reader = WindowReader::new(reader.window, self.source, self.listing);
                 self.current = Some(Reader::Window(reader));
                 Ok(None)
             }
@@ -243,7 +260,10 @@ impl Plan {
             }
             None => window,
         };
-        self.current = Some(Reader::Window(WindowReader::new(instant, self.source)));
+        self.current = Some(Reader::Window(match self.listing {
+            Listing::Alerts => WindowReader::of_instant(instant, self.source, self.listing),
+            listing => WindowReader::new(instant, self.source, listing),
+        }));
     }
 
     /// The API refused the last request as wrong. Answers whether there is another way to ask: a deep `$skip` is avoided
@@ -276,7 +296,7 @@ impl Plan {
         }
         let to = if self.unbounded { None } else { reader.window.to };
         let window = Window { to, ..reader.window };
-        self.current = Some(Reader::Window(WindowReader::new(window, self.source)));
+        self.current = Some(Reader::Window(WindowReader::new(window, self.source, self.listing)));
         true
     }
 
@@ -294,7 +314,8 @@ impl Plan {
         }
         let is_first = !self.unbounded;
         self.cutting = true;
-        self.current = Some(Reader::Window(WindowReader::new(reader.window, self.source)));
+        self.current =
+            Some(Reader::Window(WindowReader::new(reader.window, self.source, self.listing)));
         is_first
     }
 
@@ -328,8 +349,10 @@ impl Plan {
 
     fn reader(&self, window: Window) -> Reader {
         match self.source {
-            Source::Graph if !self.cutting => Reader::Keyset(KeysetReader::new(window)),
-            source => Reader::Window(WindowReader::new(window, source)),
+            Source::Graph if !self.cutting => {
+                Reader::Keyset(KeysetReader::new(window, self.listing))
+            }
+            source => Reader::Window(WindowReader::new(window, source, self.listing)),
         }
     }
 
@@ -364,7 +387,7 @@ impl Plan {
                 self.current = self.next_window();
             }
             None => {
-                let reader = WindowReader::of_instant(window, self.source);
+                let reader = WindowReader::of_instant(window, self.source, self.listing);
                 self.current = Some(Reader::Window(reader));
             }
         }

@@ -7,13 +7,18 @@ use crate::incident::raw::ListedVersion;
 use crate::incident::window::Window;
 use crate::tenant::Source;
 
-/// The API's page maximum; more is answered with 400 (Defender: demisto/content#12434, Graph: wazuh/wazuh#27579).
-pub(super) fn page_rows(source: Source) -> usize {
-    match source {
-        Source::Defender => 100,
-        Source::Graph => 50,
+/// The API's page maximum; more is answered with 400 (Defender: demisto/content#12434, Graph: wazuh/wazuh#27579). Of alerts
+/// Graph lists up to [`ALERTS_OF_INSTANT`], but a page of so many would often be too large for ordinary memory.
+pub(super) fn page_rows(source: Source, listing: Listing) -> usize {
+    match (source, listing) {
+        (Source::Defender, _) => 100,
+        (Source::Graph, Listing::Alerts) => 200,
+        (Source::Graph, _) => 50,
     }
 }
+
+/// Graph's page maximum for alerts: one instant with more alerts than an ordinary page is read in one request.
+pub(super) const ALERTS_OF_INSTANT: usize = 1_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listing {
@@ -21,6 +26,8 @@ pub enum Listing {
     Incidents,
     /// Ids and times alone, which the API can serve where it fails to expand alerts. Nothing of it is stored.
     Versions,
+    /// Alerts of all incidents (`alerts_v2` of Graph), by their own time of change.
+    Alerts,
     /// The incident of this id, whatever window, skip and top are: read without expansion, its alerts page by page.
     Incident(i64),
 }

@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
+use super::request::ALERTS_OF_INSTANT;
 use super::{Listing, PageSummary, Request, page_rows};
 use crate::incident::gap::GapReason;
 use crate::incident::raw::ListedVersion;
@@ -40,6 +41,7 @@ pub(super) const SKIP_ROWS_MAX: usize = 450;
 pub(super) struct WindowReader {
     pub(super) window: Window,
     source: Source,
+    listing: Listing,
     page_rows: usize,
     /// The version held of each row that an accepted page showed, and its place in the order of reading.
     held: HashMap<i64, (Option<DateTime<Utc>>, usize)>,
@@ -75,15 +77,16 @@ pub(super) enum Progress {
 }
 
 impl WindowReader {
-    pub(super) fn new(window: Window, source: Source) -> Self {
+    pub(super) fn new(window: Window, source: Source, listing: Listing) -> Self {
         Self {
             window,
             source,
-            page_rows: page_rows(source),
+            listing,
+            page_rows: page_rows(source, listing),
             held: HashMap::new(),
             last: 0,
             skip: 0,
-            top: page_rows(source),
+            top: page_rows(source, listing),
             link: None,
             overlap: OVERLAP_FIRST,
             step: 0,
@@ -98,13 +101,22 @@ impl WindowReader {
     }
 
     /// One instant that cannot be cut, in no stable order: read until as many distinct rows were seen as it has.
-    pub(super) fn of_instant(window: Window, source: Source) -> Self {
-        Self { rescans: Some(0), ..Self::new(window, source) }
+    pub(super) fn of_instant(window: Window, source: Source, listing: Listing) -> Self {
+        let reader = Self { rescans: Some(0), ..Self::new(window, source, listing) };
+        if listing != Listing::Alerts {
+            return reader;
+        }
+        Self { page_rows: ALERTS_OF_INSTANT, top: ALERTS_OF_INSTANT, ..reader }
     }
 
     /// A second that fails, in pieces that begin with one row.
-    pub(super) fn of_pieces(window: Window, failure: GapReason, source: Source) -> Self {
-        Self { row_by_row: Some(failure), top: 1, ..Self::new(window, source) }
+    pub(super) fn of_pieces(
+        window: Window,
+        failure: GapReason,
+        source: Source,
+        listing: Listing,
+    ) -> Self {
+        Self { row_by_row: Some(failure), top: 1, ..Self::new(window, source, listing) }
     }
 
     pub(super) fn is_rescanning(&self) -> bool {
@@ -113,13 +125,14 @@ impl WindowReader {
 
     pub(super) fn request(&self) -> Request {
         let (skip, top, link) = (self.skip, self.asked_rows(), self.link.clone());
-        Request { skip, top, link, ..Request::of(self.window, Listing::Incidents) }
+        Request { skip, top, link, ..Request::of(self.window, self.listing) }
     }
 
     /// `$top`, which does not reach beyond the ceiling.
     fn asked_rows(&self) -> usize {
         match self.source {
             Source::Defender => self.top,
+            Source::Graph if self.skip == 0 => self.top,
             Source::Graph => self.top.min(SKIP_ROWS_MAX.saturating_sub(self.skip)),
         }
     }
@@ -195,6 +208,13 @@ impl WindowReader {
             } else {
                 PAGES_WITHOUT_PROGRESS_MAX
             }
+    }
+
+    /// Asks for fewer rows; returns whether that is possible.
+    pub(super) fn shrink(&mut self) -> bool {
+        let is_large = self.top > 1;
+        self.top = (self.top / 4).max(1);
+        is_large
     }
 
     fn hold(&mut self, rows: &[ListedVersion], lead: usize) {

@@ -6,5 +6,6 @@ UPDATE defender.sync_state SET
     lease_owner = $2,
     lease_expires_at = '9999-12-31 23:59:59Z',
     watermark = NULL,
+    alerts_watermark = NULL,
     backfilled_at = NULL
 WHERE tenant_id = $1

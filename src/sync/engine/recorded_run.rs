@@ -59,7 +59,9 @@ impl SyncEngine {
         let recorded =
             retry_until("the end of a run", store.lease_term(), &self.stop, record_end).await;
         match recorded {
-            Ok(()) if report.counts.incidents_written > 0 => self.notify_listeners().await,
+            Ok(()) if report.counts.incidents_written + report.counts.alerts_written > 0 => {
+                self.notify_listeners().await;
+            }
             Ok(()) => {}
             Err(error) => {
                 tracing::error!(tenant.id = %tenant.id, tenant.name = tenant.name, error = %error, "Cannot record the end of the run");

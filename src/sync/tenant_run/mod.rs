@@ -11,11 +11,14 @@ use crate::store::Claim;
 use crate::store::lease::RunKind;
 use crate::store::runs::Counts;
 use crate::store::write_page::PagePosition;
-use crate::sync::page_fetcher::{PageFetcher, Services};
+use crate::sync::page_fetcher::{PageFetcher, PlannedPage, Services};
 use crate::sync::page_writer::PageWriter;
 use crate::sync::retry::with_retries;
+use crate::tenant::Source;
 
+mod alerts;
 mod options;
+mod reconcile;
 mod retry_skipped;
 #[cfg(test)]
 mod simulation;
@@ -92,13 +95,26 @@ impl TenantRun<'_, '_> {
         if !matches!(self.claim.kind, RunKind::Poll | RunKind::Backfill) {
             Box::pin(self.retry_gaps(&mut gaps)).await?;
         }
-        for scope in self.options.scopes(self.claim) {
+        for scope in self.options.scopes(self.claim, self.pages.source()) {
             report.window_from = report.window_from.or(scope.from);
+            if self.lists_versions_only() {
+                Box::pin(self.reconcile_versions(scope, &mut gaps)).await?;
+                continue;
+            }
             let plan = Plan::new(scope, &gaps, self.pages.source());
             report.is_drained &=
                 Box::pin(self.read_scope(plan, scope, &mut gaps, &mut report.watermark)).await?;
         }
+        // An alert is stored with its incident, so incidents come first.
+        if report.is_drained && self.reads_alerts() {
+            report.is_drained = Box::pin(self.read_alerts()).await?;
+        }
         Ok(())
+    }
+
+    /// Whether only versions are listed, and incidents are read one by one.
+    fn lists_versions_only(&self) -> bool {
+        self.claim.kind == RunKind::Reconcile && self.pages.source() == Source::Graph
     }
 
     /// Reads and stores one scope; returns whether all of it was read. A page is written while the next one is fetched. New
@@ -112,6 +128,9 @@ impl TenantRun<'_, '_> {
     ) -> Result<bool, SyncError> {
         let mut next = self.pages.next(&mut plan).await?;
         let mut pages = 0;
+        // The state of the first page that a first sync of Graph shows.
+        let is_first_sync = self.claim.watermark.is_none() && self.pages.source() == Source::Graph;
+        let mut began = next.as_ref().filter(|_| is_first_sync).map(PlannedPage::shown_at);
         while let Some(page) = next {
             pages += 1;
             if let Some(gap) = &page.gap {
@@ -121,6 +140,11 @@ impl TenantRun<'_, '_> {
             let watermark = page.watermark.filter(|edge| {
                 self.options.moves_watermark(self.claim, scope) && Some(*edge) > *reached
             });
+            if watermark.is_some()
+                && let Some(began) = began.take()
+            {
+                self.start_alerts(began).await?;
+            }
             let position = if page.watermark.is_some() {
                 PagePosition::WindowEnd(watermark)
             } else {

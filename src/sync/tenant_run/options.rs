@@ -8,6 +8,7 @@ use crate::incident::paging::ReadScope;
 use crate::incident::window::{poll_from, to_delta};
 use crate::store::Claim;
 use crate::store::lease::RunKind;
+use crate::tenant::Source;
 
 /// The scope of a run.
 #[derive(Debug, Clone, Copy)]
@@ -37,10 +38,12 @@ pub enum SyncMode {
 
 impl RunOptions {
     /// What a run reads, in this order: the only place where the kinds of runs differ.
-    pub(crate) fn scopes(&self, claim: &Claim) -> Vec<ReadScope> {
+    pub(crate) fn scopes(&self, claim: &Claim, source: Source) -> Vec<ReadScope> {
         let scope = |from, status| ReadScope { from, to: None, lookback: self.lookback, status };
         let news = claim.watermark.map(|watermark| poll_from(watermark, self.overlap));
         match (claim.kind, self.mode) {
+            // Each poll reads what changed of the alerts; gaps are tried again.
+            (RunKind::Open, _) if source == Source::Graph => Vec::new(),
             (RunKind::Open, _) => {
                 vec![scope(None, Some("Active")), scope(None, Some("InProgress"))]
             }

@@ -155,7 +155,9 @@ impl Run {
                 jobs.push_back(Job { scope, gap: Some(gap) });
             }
         }
-        jobs.extend(options.scopes(&claim).into_iter().map(|scope| Job { scope, gap: None }));
+        jobs.extend(
+            options.scopes(&claim, source).into_iter().map(|scope| Job { scope, gap: None }),
+        );
         let job = jobs.pop_front().expect("every run reads something");
         let (plan, known_gaps, reached) = (job.plan(&gaps, source), gaps.len(), claim.watermark);
         let (write, fetched, renewed, trusted_until) = (None, None, now, now + TRUST);
@@ -454,6 +456,11 @@ impl World {
         ];
         let choices = [&kinds[..], &others[..]].concat();
         let (kind, mode) = choices[self.random.usize(..choices.len())];
+        // Of Graph only gaps are read then.
+        let kind = match kind {
+            RunKind::Open if self.source == Source::Graph => RunKind::Reconcile,
+            kind => kind,
+        };
         self.claim_for(at, kind, mode);
     }
 

@@ -53,7 +53,7 @@ fn paging_without_faults_costs_few_extra_requests() {
         let mut server = Server::new(order, 3, 10_000, 20 * 86_400_000, 0);
         let mut client = Client::of(Source::Defender);
         client.poll(&mut server, 0);
-        let needed = 10_000 / page_rows(Source::Defender) + 1;
+        let needed = 10_000 / page_rows(Source::Defender, Listing::Incidents) + 1;
         assert!(
             server.requests * 100 <= needed * 105,
             "{order:?}: {} requests for {needed}",

@@ -10,6 +10,7 @@ use crate::incident::raw::ListedVersion;
 use crate::incident::window::floor_to_second;
 use crate::tenant::Source;
 
+mod alerts;
 mod client;
 mod endless;
 mod failures;
@@ -89,6 +90,11 @@ pub(crate) fn time(milliseconds: i64) -> DateTime<Utc> {
         .expect("the test's times are in range")
 }
 
+/// A page from the beginning of a list has no ceiling but its own maximum.
+fn is_beyond_ceiling(request: &Request) -> bool {
+    request.skip > 0 && request.skip + request.top > CEILING_ROWS
+}
+
 /// It stays the same, to keep things simple.
 fn status_of(id: i64) -> &'static str {
     ["Active", "InProgress", "Resolved"][id.rem_euclid(3) as usize]
@@ -147,7 +153,7 @@ impl Server {
 
     /// Whether the request is answered with 400.
     pub(crate) fn refuses(&self, request: &Request) -> bool {
-        self.ceiling == Ceiling::Refused && request.skip + request.top > CEILING_ROWS
+        self.ceiling == Ceiling::Refused && is_beyond_ceiling(request)
     }
 
     pub(crate) fn page(&mut self, request: &Request) -> Option<PageSummary> {
@@ -197,7 +203,7 @@ impl Server {
         salt: u64,
     ) -> (Vec<(i64, i64)>, Option<String>) {
         let link = || Some("https://graph.example/next".to_owned());
-        if request.skip + request.top > CEILING_ROWS {
+        if is_beyond_ceiling(request) {
             match self.ceiling {
                 Ceiling::Empty => rows.clear(),
                 Ceiling::ShortPage => rows.truncate(CEILING_ROWS.saturating_sub(request.skip)),
