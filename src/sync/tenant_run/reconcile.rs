@@ -29,7 +29,10 @@ impl TenantRun<'_, '_> {
                 gaps.push(gap.clone());
             }
             self.store_whole(&page, scope).await?;
-            for version in self.unstored(&page.versions).await? {
+            let unstored = self.unstored(&page.versions).await?;
+            // A large page would keep a large incident waiting for its memory for ever.
+            drop(page);
+            for version in unstored {
                 if let Some(gap) = self.read_version(version, scope).await? {
                     self.record_gap(&gap).await?;
                     gaps.push(gap);
