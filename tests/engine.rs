@@ -15,6 +15,7 @@ mod support {
     pub(crate) mod fault_proxy;
     pub(crate) mod folder;
     pub(crate) mod golden;
+    pub(crate) mod graph_truth;
     pub(crate) mod peer;
     pub(crate) mod poll;
     pub(crate) mod postgres;

@@ -11,6 +11,7 @@ mod onboarding;
 mod support {
     pub(crate) mod folder;
     pub(crate) mod golden;
+    pub(crate) mod graph_truth;
     pub(crate) mod installation;
     pub(crate) mod poll;
     pub(crate) mod proxy;

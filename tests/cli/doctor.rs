@@ -93,7 +93,11 @@ async fn healthy_installation_passes_every_check() {
     let warning = json!("warning");
     let advice = json!("advice");
     let retirement = json!("retirement");
-    assert_eq!(worse, [(&advice, &warning), (&advice, &warning), (&retirement, &warning)], "{report:#}");
+    assert_eq!(
+        worse,
+        [(&advice, &warning), (&advice, &warning), (&retirement, &warning)],
+        "{report:#}"
+    );
     let table = site.run(&["check"]).success();
     assert!(table.contains("tenant-1, tenant-2"), "{table}");
 }

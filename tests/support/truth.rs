@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use super::graph_truth::as_defender;
+
 type Row = BTreeMap<String, Value>;
 
 /// The rows of one tenant, by table; nulls are left out.
@@ -21,18 +23,36 @@ pub(crate) struct Tables {
     pub(crate) payloads: BTreeMap<i64, Value>,
 }
 
-/// From the incidents that the service would serve now.
+/// From the incidents that the Defender API would serve now.
 pub(crate) fn expected(incidents: &[Value]) -> Tables {
+    tables(incidents.iter().map(|incident| (incident.clone(), incident.clone())))
+}
+
+/// From the incidents that Graph would serve now, with all their alerts.
+pub(crate) fn expected_of_graph(incidents: &[Value]) -> Tables {
+    tables(incidents.iter().map(|incident| (as_defender(incident), payload(incident.clone()))))
+}
+
+/// Graph's remarks about the answer depend on how the incident and its alerts were read.
+fn payload(mut incident: Value) -> Value {
+    if let Some(fields) = incident.as_object_mut() {
+        fields.retain(|key, _| !key.starts_with("alerts@odata.") && key != "@odata.context");
+    }
+    incident
+}
+
+/// From incidents under the Defender API's names, each with its payload.
+fn tables(incidents: impl Iterator<Item = (Value, Value)>) -> Tables {
     let mut tables = Tables::default();
-    for incident in incidents {
+    for (incident, payload) in incidents {
         let id = incident["incidentId"].as_i64().unwrap();
         let fields = incident.as_object().unwrap();
         tables.incidents.insert(id, row(fields, &["alerts", "comments"]));
-        tables.payloads.insert(id, incident.clone());
-        for comment in list(incident, "comments") {
+        tables.payloads.insert(id, payload);
+        for comment in list(&incident, "comments") {
             tables.comments.insert((id, text_of(&row(comment.as_object().unwrap(), &[]))));
         }
-        for alert in list(incident, "alerts") {
+        for alert in list(&incident, "alerts") {
             add_alert(&mut tables, id, alert);
         }
     }
@@ -138,7 +158,7 @@ pub(crate) async fn stored(pool: &PgPool, tenant: Uuid) -> Tables {
     for mut row in rows("evidence", "- 'evidence_hash'").await {
         let alert = row.remove("alert_id").unwrap().as_str().unwrap().to_owned();
         if let Some(Value::Object(extra)) = row.remove("extra") {
-            row.extend(extra.iter().map(|(key, value)| (snake_case(key), value.clone())));
+            row.extend(extra.iter().map(|(key, value)| (snake_case(key), normal(key, value))));
         }
         tables.evidence.insert((alert, text_of(&row)));
     }
@@ -147,7 +167,9 @@ pub(crate) async fn stored(pool: &PgPool, tenant: Uuid) -> Tables {
         tables.comments.insert((incident, text_of(&row)));
     }
     for row in rows("incident_payloads", "- 'content_hash'").await {
-        tables.payloads.insert(row["incident_id"].as_i64().unwrap(), row["payload"].clone());
+        tables
+            .payloads
+            .insert(row["incident_id"].as_i64().unwrap(), payload(row["payload"].clone()));
     }
     tables
 }

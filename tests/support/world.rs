@@ -315,12 +315,16 @@ impl World {
     /// The tables hold what the service knows.
     pub(crate) async fn assert_truth(&self) {
         for tenant in &self.tenants {
-            let expected = truth::expected(&self.service().truth(tenant.id.0));
-            truth::assert_same(
-                &truth::stored(self.pool(), tenant.id.0).await,
-                &expected,
-                &tenant.name,
-            );
+            let stored = truth::stored(self.pool(), tenant.id.0).await;
+            truth::assert_same(&stored, &self.expected(tenant), &tenant.name);
+        }
+    }
+
+    /// The rows that the tenant's source would fill now.
+    pub(crate) fn expected(&self, tenant: &Tenant) -> truth::Tables {
+        match tenant.source() {
+            Source::Defender => truth::expected(&self.service().truth(tenant.id.0)),
+            Source::Graph => truth::expected_of_graph(&self.service().graph_truth(tenant.id.0)),
         }
     }
 

@@ -4,6 +4,8 @@ mod credentials;
 mod errors;
 mod gaps;
 mod graph_alerts;
+mod graph_errors;
+mod graph_runs;
 mod hostile_replies;
 mod instances;
 mod peers;
