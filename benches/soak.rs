@@ -103,6 +103,11 @@ fn tenant_id(at: usize) -> Uuid {
     Uuid::from_u128(0xbe_0000_0000_4000_8000_0000_0000_0000 + at as u128)
 }
 
+/// Each of the ways to be broken meets tenants of both sources.
+fn is_on_graph(at: usize) -> bool {
+    (at / BROKEN / WAYS + at).is_multiple_of(2)
+}
+
 /// The service grants a little more than is documented, so that our own quota is what holds.
 fn spec(at: usize) -> TenantSpec {
     let spec = TenantSpec::new(tenant_id(at), &format!("tenant-{at}"));
@@ -136,6 +141,9 @@ fn write_config(
             "[[tenants]]\nid = \"{}\"\nname = \"tenant-{at}\"\n",
             tenant_id(at)
         ));
+        if is_on_graph(at) {
+            text.push_str("source = \"graph\"\n");
+        }
     }
     let file = folder.join("incident-sync.toml");
     std::fs::write(&file, text).expect("the folder is ours");
@@ -315,7 +323,8 @@ fn is_broken(at: usize) -> bool {
 /// Once a minute, because most of these faults are used up.
 fn break_tenant(world: &World, at: usize) {
     let tenant = tenant_id(at);
-    let replies = |reply: ScriptedReply| world.script(tenant, Endpoint::Incidents, vec![reply; 3]);
+    let endpoint = if is_on_graph(at) { Endpoint::GraphIncidents } else { Endpoint::Incidents };
+    let replies = |reply: ScriptedReply| world.script(tenant, endpoint, vec![reply; 3]);
     let behave = |behaviour: Behaviour| world.set_behaviour(tenant, behaviour);
     match at / BROKEN % WAYS {
         0 => replies(ScriptedReply::throttled(20)),

@@ -1,4 +1,4 @@
-//! Two instances on one server are killed repeatedly while incidents change. `KILLS=100` makes it long; `SEED` repeats the
+//! Two instances on one server are killed repeatedly while incidents change. Every other tenant is read from Graph. `KILLS=100` makes it long; `SEED` repeats the
 //! choices of a run, but not its timing.
 
 use std::collections::BTreeMap;
@@ -103,6 +103,10 @@ async fn killed_instances_lose_nothing_or_run_ahead() {
     server.stop().await;
 }
 
+fn is_on_graph(tenant: u128) -> bool {
+    tenant.is_multiple_of(2)
+}
+
 /// A tenant for each order in which the API may list, on a server that instances can share.
 async fn living_site(incidents: usize) -> Installation {
     let specs =
@@ -113,6 +117,7 @@ async fn living_site(incidents: usize) -> Installation {
         database: site.shared_database(),
         poll: "* * * * * *",
         tenants: tenants.clone(),
+        graph: tenants.iter().copied().filter(|tenant| is_on_graph(*tenant)).collect(),
         ..site.settings()
     });
     for tenant in tenants {
@@ -213,7 +218,10 @@ async fn assert_at_rest(site: &Installation, pool: &PgPool) {
     let sync = Running::start(sync, site.folder.path()).ends();
     assert_eq!(sync.code(), Some(0), "{}\n{}", sync.stdout, sync.stderr);
     for tenant in (1..).zip(ORDERS).map(|(number, _)| number) {
-        site.assert_truth(pool, tenant).await;
+        match is_on_graph(tenant) {
+            true => site.assert_graph_truth(pool, tenant).await,
+            false => site.assert_truth(pool, tenant).await,
+        }
     }
     let twice =
         "SELECT count(*) FROM (SELECT FROM defender.incident_changes WHERE field = 'created'

@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     /// How the application proves itself.
     pub(crate) app: String,
     pub(crate) tenants: Vec<u128>,
+    /// Those of them that are read from Graph.
+    pub(crate) graph: Vec<u128>,
     /// Written after everything else.
     pub(crate) more: String,
 }
@@ -86,6 +88,7 @@ impl Installation {
             poll: "*/2 * * * * *",
             app: "client_secret_file = \"secret\"".to_owned(),
             tenants: Vec::new(),
+            graph: Vec::new(),
             more: String::new(),
         }
     }
@@ -101,18 +104,21 @@ impl Installation {
 
     pub(crate) fn configure(&self, settings: &Settings) {
         let (url, client_id) = (self.simulator.url(), Options::default().client_id);
-        let Settings { database, poll, app, tenants, more } = settings;
+        let Settings { database, poll, app, tenants, graph, more } = settings;
         let mut text = format!(
             "[database]\n{database}\n[schedule]\npoll = \"{poll}\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
              [app]\nclient_id = \"{client_id}\"\n{app}\n\
              [api]\nauthority = \"{url}\"\nbase_url = \"{url}\"\n\
-             [sync]\ncalls_per_minute = {PLENTY}\ncalls_per_hour = {PLENTY}\n"
+             [sync]\ncalls_per_minute = {PLENTY}\ncalls_per_hour = {PLENTY}\ngraph_calls_per_minute = {PLENTY}\n"
         );
         for number in tenants {
             text.push_str(&format!(
                 "[[tenants]]\nid = \"{}\"\nname = \"tenant-{number}\"\n",
                 id(*number)
             ));
+            if graph.contains(number) {
+                text.push_str("source = \"graph\"\n");
+            }
         }
         std::fs::write(self.config(), text + more).unwrap();
     }
@@ -131,8 +137,10 @@ impl Installation {
 
     /// The next pages of a tenant arrive that much later.
     pub(crate) fn slow_down(&self, number: u128, pause: Duration) {
-        let slowly = std::iter::repeat_with(|| ScriptedReply::Delay(pause)).take(1_000).collect();
-        self.world().script(id(number), Endpoint::Incidents, slowly);
+        for endpoint in [Endpoint::Incidents, Endpoint::GraphIncidents] {
+            let slowly = std::iter::repeat_with(|| ScriptedReply::Delay(pause)).take(1_000);
+            self.world().script(id(number), endpoint, slowly.collect());
+        }
     }
 
     /// Pages that the tenant was asked for so far.
@@ -185,14 +193,18 @@ impl Installation {
         .await
     }
 
-    /// The tables hold what the service knows: ids, times, alerts, entities and payloads.
+    /// The tables hold what the Defender API knows: ids, times, alerts, entities and payloads.
     pub(crate) async fn assert_truth(&self, pool: &PgPool, number: u128) {
         let expected = truth::expected(&self.world().truth(id(number)));
-        truth::assert_same(
-            &truth::stored(pool, id(number)).await,
-            &expected,
-            &format!("tenant-{number}"),
-        );
+        let stored = truth::stored(pool, id(number)).await;
+        truth::assert_same(&stored, &expected, &format!("tenant-{number}"));
+    }
+
+    /// The tables hold what Graph knows.
+    pub(crate) async fn assert_graph_truth(&self, pool: &PgPool, number: u128) {
+        let expected = truth::expected_of_graph(&self.world().graph_truth(id(number)));
+        let stored = truth::stored(pool, id(number)).await;
+        truth::assert_same(&stored, &expected, &format!("tenant-{number}"));
     }
 
     /// Processes that work in the private Postgres's directories.
