@@ -40,6 +40,7 @@ fn assert_shows_everything(text: &str) {
         .filter(|answer| answer.contains('─') || answer.contains('═'))
         .count();
     assert_eq!(answers, ANSWERS.len(), "each query has an answer:\n{text}");
+    assert!(text.contains("fabrikam and tailspin are read from Microsoft Graph"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,6 +77,11 @@ async fn demo_shows_new_rows_until_ctrl_c() {
     psql.arg("-c")
         .arg(format!("psql{line} -At -c 'SELECT count(*) > 400 FROM defender.incidents'"));
     assert_eq!(Running::start(psql, folder.path()).ends().success(), "t\n");
+    let mut psql = Command::new("sh");
+    let of_graph = "SELECT string_agg(DISTINCT name, \" \" ORDER BY name) FROM defender.tenants JOIN defender.incident_payloads
+        USING (tenant_id) WHERE source = \"graph\"";
+    psql.arg("-c").arg(format!("psql{line} -At -c \"{}\"", of_graph.replace('"', "'")));
+    assert_eq!(Running::start(psql, folder.path()).ends().success(), "fabrikam tailspin\n");
 
     let done = demo.ends_on(Signal::SIGINT);
     assert_eq!(done.code(), Some(0), "{}", done.stderr);

@@ -396,7 +396,7 @@ async fn fleet_on_both_sources_equals_truth() {
         assert!(calls.iter().all(|call| !is_foreign(call.endpoint)), "{}", tenant.name);
     }
     // Alerts that changed without their incident are found by a reading of everything.
-    assert_good(&world.pass_for(incident_sync::sync::tenant_run::SyncMode::Full).await);
+    assert_good(&world.run_in_mode(incident_sync::sync::tenant_run::SyncMode::Full).await);
     world.assert_settled().await;
 }
 

@@ -39,7 +39,7 @@ use crate::telemetry;
 use crate::tenant::{Endpoints, Source, TenantId, TokenVersion};
 use queries::{QUERIES, answer, print_totals};
 use simulate::{
-    NAMES, THROTTLED, WITHOUT_CONSENT, change_incidents, name, start_simulator, tenant_id,
+    NAMES, ON_GRAPH, THROTTLED, WITHOUT_CONSENT, change_incidents, name, start_simulator, tenant_id,
 };
 
 const DATABASE_CONNECTIONS: u32 = 4;
@@ -122,8 +122,11 @@ fn tenants(url: &Url) -> Vec<Arc<Tenant>> {
         token_version: TokenVersion::V2,
     };
     let tenant = |at| {
-        let id = TenantId(tenant_id(at));
-        Arc::new(Tenant::with_defaults(id, &name(at), endpoints.clone(), Arc::clone(&app)))
+        let (id, name) = (TenantId(tenant_id(at)), name(at));
+        let is_on_graph = ON_GRAPH.contains(&name.as_str());
+        let source = if is_on_graph { Source::Graph } else { Source::Defender };
+        let endpoints = Endpoints { source, ..endpoints.clone() };
+        Arc::new(Tenant::with_defaults(id, &name, endpoints, Arc::clone(&app)))
     };
     (0..NAMES.len()).map(tenant).collect()
 }
@@ -180,8 +183,9 @@ async fn run_all_once(
         started.elapsed().as_secs_f64()
     ))?;
     output::print_line(format_args!(
-        "{THROTTLED} is throttled by the service. Both fail on purpose and delay no other tenant.\n"
+        "{THROTTLED} is throttled by the service. Both fail on purpose and delay no other tenant."
     ))?;
+    print_sources()?;
     output::print_line(sync::table(&results) + "\n")?;
     for (question, sql) in QUERIES {
         output::print_line(format_args!(
@@ -193,6 +197,13 @@ async fn run_all_once(
         "To query the rows with psql, run `demo` without --once; it recreates the data and runs until Ctrl-C."
     ))?;
     Ok(())
+}
+
+fn print_sources() -> Result<(), Failure> {
+    let [first, second] = ON_GRAPH;
+    output::print_line(format_args!(
+        "{first} and {second} are read from Microsoft Graph, the others from the Defender API.\n"
+    ))
 }
 
 async fn live(
@@ -214,8 +225,9 @@ async fn live(
         simulator.url()
     ))?;
     output::print_line(format_args!(
-        "{WITHOUT_CONSENT} has not consented and {THROTTLED} is throttled. Both fail on purpose and delay no other tenant.\n"
+        "{WITHOUT_CONSENT} has not consented and {THROTTLED} is throttled. Both fail on purpose and delay no other tenant."
     ))?;
+    print_sources()?;
     output::print_line(format_args!("Query the rows:\n  {psql}\n\nThree queries to try:"))?;
     for (question, sql) in QUERIES {
         output::print_line(format_args!("\n-- {question}\n{sql};"))?;

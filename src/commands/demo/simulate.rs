@@ -29,6 +29,8 @@ pub(super) const NAMES: [&str; 12] = [
 ];
 /// The customer whose admin has not consented.
 pub(super) const WITHOUT_CONSENT: &str = "lucerne";
+/// The customers that are read from Microsoft Graph.
+pub(super) const ON_GRAPH: [&str; 2] = ["fabrikam", "tailspin"];
 /// The customer whose quota is almost used up by another tool.
 pub(super) const THROTTLED: &str = "margie";
 const THROTTLED_CALLS_PER_MINUTE: u32 = 3;
@@ -61,7 +63,7 @@ pub async fn simulate(args: SimulateArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A configuration for the simulator.
+/// A configuration for the simulator; one tenant is read from Graph.
 fn sample_configuration(simulator: &Simulator) -> String {
     let Options { client_id, client_secret, .. } = Options::default();
     let url = simulator.url();
@@ -69,7 +71,11 @@ fn sample_configuration(simulator: &Simulator) -> String {
         "[app]\nclient_id = \"{client_id}\"\nclient_secret = \"{client_secret}\"\n\n[api]\nauthority = \"{url}\"\nbase_url = \"{url}\"\n"
     );
     for (at, id) in simulator.world().tenants().into_iter().enumerate() {
-        text.push_str(&format!("\n[[tenants]]\nid = \"{id}\"\nname = \"{}\"\n", name(at)));
+        let name = name(at);
+        text.push_str(&format!("\n[[tenants]]\nid = \"{id}\"\nname = \"{name}\"\n"));
+        if name == ON_GRAPH[0] {
+            text.push_str("source = \"graph\"\n");
+        }
     }
     text
 }
