@@ -15,14 +15,15 @@ use crate::support::world::{World, id, spec};
 /// An alert in the tables and in the service: incident, time of change, status, devices and evidence.
 type State = (i64, Option<DateTime<Utc>>, String, i64, i64);
 
+type Row = (String, i64, Option<DateTime<Utc>>, String, i64, i64);
+
 async fn stored(world: &World) -> BTreeMap<String, State> {
     let query =
         "SELECT a.alert_id, a.incident_id, a.last_updated_time, lower(coalesce(a.status, '')),
             (SELECT count(*) FROM defender.alert_devices d WHERE d.alert_id = a.alert_id),
             (SELECT count(*) FROM defender.evidence e WHERE e.alert_id = a.alert_id)
         FROM defender.alerts a";
-    let rows: Vec<(String, i64, Option<DateTime<Utc>>, String, i64, i64)> =
-        sqlx::query_as(query).fetch_all(world.pool()).await.unwrap();
+    let rows: Vec<Row> = sqlx::query_as(query).fetch_all(world.pool()).await.unwrap();
     let state = |(alert, incident, updated, status, devices, evidence)| {
         (alert, (incident, updated, status, devices, evidence))
     };
@@ -241,8 +242,9 @@ async fn alert_of_unknown_incident_waits_for_it() {
 async fn alerts_changed_during_first_sync_are_read() {
     let mut alerts_during = Vec::new();
     let world = World::of_graph(vec![spec(1, 200)]).await;
-    // While the first pages are read, alerts of their incidents change.
-    let slowly = vec![ScriptedReply::Pass, ScriptedReply::Delay(Duration::from_millis(1_500))];
+    // The opening page and the first one of the window are served; then their alerts change before the next one is.
+    let delay = ScriptedReply::Delay(Duration::from_millis(1_500));
+    let slowly = vec![ScriptedReply::Pass, ScriptedReply::Pass, delay];
     world.service().script(id(1), Endpoint::GraphIncidents, slowly);
     let change = async {
         tokio::time::sleep(Duration::from_millis(700)).await;
