@@ -526,7 +526,9 @@ async fn simulate_prints_a_config_that_sync_reads() {
     command.arg("--config").arg(&config).args(["sync", "--json"]);
     let done = Running::start(command, folder.path()).ends();
     assert_eq!(done.code(), Some(0), "{}", done.stderr);
-    assert_eq!(done.json()["tenants"][1]["incidents_written"], 15);
+    // The simulator may create incidents before they are read.
+    let written = done.json()["tenants"][1]["incidents_written"].as_u64().unwrap();
+    assert!((15..30).contains(&written), "{written} incidents");
     assert_eq!(simulator.ends_on(Signal::SIGINT).code(), Some(0));
 }
 
