@@ -17,6 +17,7 @@ use crate::entra::expiry::{self, CredentialExpiry};
 use crate::store::status::TenantStatus;
 use crate::sync::retirement::RetirementNotice;
 use crate::sync::tenant_state::{State, data_as_of, last_run, must_act};
+use crate::tenant::Source;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -41,7 +42,7 @@ pub async fn run(config: &Config, args: StatusArgs) -> Result<(), Failure> {
             retirement.map_or_else(String::new, |notice| format!("{}\n", notice.describe()));
         let credentials =
             expiries.iter().map(|each| format!("\n{}", each.describe(now))).collect::<String>();
-        retirement + &table(&tenants) + &credentials
+        retirement + &table(&tenants) + &progress(&tenants) + &credentials
     })?;
     let failing = tenants.iter().any(|tenant| State::of(&tenant.standing) <= State::Stale);
     if failing { Err(Failure::Tenant) } else { Ok(()) }
@@ -69,10 +70,23 @@ fn as_json(
     tenants.iter().map(of).collect()
 }
 
+/// How many tenants are read from each source, while both are in use.
+fn progress(tenants: &[TenantStatus]) -> String {
+    let present = tenants.iter().filter(|tenant| tenant.standing.removed_at.is_none());
+    let (graph, defender): (Vec<Source>, Vec<Source>) = present
+        .filter_map(|tenant| Source::from_name(tenant.standing.source.as_deref()?))
+        .partition(|source| *source == Source::Graph);
+    if graph.is_empty() || defender.is_empty() {
+        return String::new();
+    }
+    format!("\nsource: {} graph, {} defender", graph.len(), defender.len())
+}
+
 fn table(tenants: &[TenantStatus]) -> String {
     let mut table = output::table([
         "tenant",
         "state",
+        "source",
         "data as of",
         "last run",
         "incidents",
@@ -89,6 +103,7 @@ fn table(tenants: &[TenantStatus]) -> String {
         table.add_row([
             standing.name.clone(),
             State::of(standing).as_str().to_owned(),
+            standing.source.clone().unwrap_or_default(),
             data_as_of(standing),
             last_run(standing),
             incidents.to_string(),

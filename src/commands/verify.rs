@@ -1,5 +1,7 @@
 //! The command `verify`: compares the database with the API.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::json;
@@ -13,6 +15,7 @@ use crate::config::Config;
 use crate::context::{self, OpenDatabase};
 use crate::daemon::signals;
 use crate::sync::verify::{self, Drift, VerifyRange};
+use crate::tenant::Source;
 
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -21,13 +24,19 @@ pub struct VerifyArgs {
     /// Compare only what was updated since this time, such as 2026-11-01 or 2026-11-01T08:30:00Z.
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<DateTime<Utc>>,
+    /// Compare with this source instead of the configured one. The tenant must have consented to its permission.
+    #[arg(long, value_name = "SOURCE", value_parser = Source::NAMES)]
+    source: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub async fn run(config: &Config, args: VerifyArgs) -> Result<(), Failure> {
-    let tenants = args.filter.select(config)?;
+    let mut tenants = args.filter.select(config)?;
+    if let Some(source) = args.source.as_deref().and_then(Source::from_name) {
+        tenants = tenants.iter().map(|tenant| Arc::new(tenant.read_from(source))).collect();
+    }
     let database = OpenDatabase::existing(&config.database).await?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(signals::watch(stop.clone()));
@@ -62,6 +71,7 @@ fn table(drifts: &[Drift]) -> String {
     }
     let mut table = output::table([
         "tenant",
+        "source",
         "compared",
         "too recent",
         "missing",
@@ -76,6 +86,7 @@ fn table(drifts: &[Drift]) -> String {
     for drift in drifts {
         table.add_row([
             drift.name.clone(),
+            drift.source.to_owned(),
             drift.compared.to_string(),
             drift.too_recent.to_string(),
             examples(&drift.missing),

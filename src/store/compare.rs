@@ -5,6 +5,7 @@ use sqlx::FromRow;
 
 use super::{DbRole, Store};
 use crate::error::SyncError;
+use crate::incident::decode::SHARED_ENTITY_TYPES;
 use crate::incident::gap::Gap;
 use crate::tenant::TenantId;
 
@@ -19,6 +20,10 @@ pub struct StoredAlert {
     pub last_seen: DateTime<Utc>,
     /// Number of its rows of evidence.
     pub evidence: i64,
+    /// Those of types that both sources have.
+    pub shared_evidence: i64,
+    /// The API that served its incident last.
+    pub source: Option<String>,
     pub devices: i64,
 }
 
@@ -43,6 +48,7 @@ impl Store {
         self.statement("reading stored alerts", DbRole::Reader, stored_alerts)
             .bind(tenant.0)
             .bind(ids)
+            .bind(SHARED_ENTITY_TYPES)
             .fetch_all()
             .await
     }

@@ -10,6 +10,7 @@ use super::quota::QuotaUse;
 use super::{DbRole, Store, bounds};
 use crate::entra::Tenant;
 use crate::error::SyncError;
+use crate::tenant::Source;
 
 /// One statement for `status` and the status page, so that they agree on every count.
 const TENANT_STATUS: &str = include_str!("sql/tenant_status.sql");
@@ -115,6 +116,8 @@ pub struct Standing {
     /// The operator's name for it.
     pub name: String,
     pub enabled: bool,
+    /// The API that its data comes from; `None` if the database does not know the tenant yet.
+    pub source: Option<String>,
     /// When it left the configuration.
     pub removed_at: Option<DateTime<Utc>>,
     /// When the first sync was complete.
@@ -151,6 +154,11 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// The API that the tenant is read from.
+    pub fn source(&self) -> Source {
+        self.source.as_deref().and_then(Source::from_name).unwrap_or_default()
+    }
+
     /// The state of a tenant whose row cannot be decoded because of this column.
     fn undecodable(row: &PgRow, column: String) -> Self {
         Self {

@@ -22,7 +22,8 @@ pub fn run(config: &Config, args: &ListArgs) -> Result<(), Failure> {
 }
 
 fn table(tenants: &[Arc<Tenant>]) -> String {
-    let mut table = output::table(["tenant", "id", "enabled", "authority", "API", "labels"]);
+    let mut table =
+        output::table(["tenant", "id", "enabled", "source", "authority", "API", "labels"]);
     for tenant in tenants {
         let labels: Vec<String> =
             tenant.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -30,6 +31,7 @@ fn table(tenants: &[Arc<Tenant>]) -> String {
             tenant.name.clone(),
             tenant.id.to_string(),
             if tenant.enabled { "yes" } else { "no" }.to_owned(),
+            tenant.source().as_str().to_owned(),
             tenant.endpoints.authority.to_string(),
             tenant.endpoints.base_url.to_string(),
             labels.join(", "),
@@ -44,6 +46,7 @@ fn as_json(tenants: &[Arc<Tenant>]) -> Value {
             "tenant_id": tenant.id.0,
             "name": tenant.name,
             "enabled": tenant.enabled,
+            "source": tenant.source().as_str(),
             "authority": tenant.endpoints.authority.as_str(),
             "base_url": tenant.endpoints.base_url.as_str(),
             "labels": tenant.labels,

@@ -5,6 +5,20 @@ use crate::incident::raw::RawIncident;
 use crate::incident::rows::{PageRows, RejectedRow};
 use crate::tenant::{Source, TenantId};
 
+/// The types of entities that both sources have, in lower case: the APIs write some in different cases.
+pub const SHARED_ENTITY_TYPES: [&str; 10] = [
+    "user",
+    "ip",
+    "url",
+    "file",
+    "process",
+    "mailbox",
+    "mailmessage",
+    "mailcluster",
+    "registry",
+    "securitygroup",
+];
+
 mod defender;
 mod graph;
 pub mod key;

@@ -3,7 +3,7 @@
 -- incidents, which reads the whole table.
 SELECT t.tenant_id, t.name, t.enabled, t.removed_at, b.watermark, b.backfilled_at, b.last_attempt_at, b.last_success_at,
     b.consecutive_failures, b.next_attempt_at, s.parked_reason, s.error_class, s.error_message, s.who_must_act,
-    s.lease_owner, extract(epoch FROM now() - b.last_success_at)::double precision AS freshness_seconds,
+    s.source, s.lease_owner, extract(epoch FROM now() - b.last_success_at)::double precision AS freshness_seconds,
     -- A backfill in several parts leaves the poll due.
     extract(epoch FROM now() - CASE WHEN b.backfilled_at IS NULL
         THEN greatest(b.poll_due_at, b.last_attempt_at, b.next_attempt_at) ELSE b.poll_due_at END)::double precision

@@ -6,7 +6,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::entra::Tenant;
-use crate::incident::rows::{AlertRow, PageRows};
+use crate::incident::decode::SHARED_ENTITY_TYPES;
+use crate::incident::rows::{AlertRow, EvidenceRow, PageRows};
 use crate::store::compare::StoredAlert;
 
 /// How one tenant's database differs from its API.
@@ -15,6 +16,8 @@ pub struct Drift {
     pub tenant_id: Uuid,
     /// The operator's name for it.
     pub name: String,
+    /// The API that was read.
+    pub source: &'static str,
     pub compared: usize,
     /// Incidents that changed too recently to be compared.
     pub too_recent: usize,
@@ -41,6 +44,7 @@ impl Drift {
         Self {
             tenant_id: tenant.id.0,
             name: tenant.name.clone(),
+            source: tenant.source().as_str(),
             compared: 0,
             too_recent: 0,
             missing: Vec::new(),
@@ -63,13 +67,20 @@ impl Drift {
     }
 }
 
-/// The alerts of the page that are missing, older, or incomplete in the database.
+fn is_shared(row: &EvidenceRow<'_>) -> bool {
+    let entity_type = row.columns.entity_type.as_deref().unwrap_or_default();
+    SHARED_ENTITY_TYPES.iter().any(|shared| shared.eq_ignore_ascii_case(entity_type))
+}
+
+/// The alerts of the page that are missing, older, or incomplete in the database. Of alerts that the other source served, only
+/// evidence of types that both sources have is compared.
 pub(super) fn differing_alerts(rows: &PageRows<'_>, stored: &[StoredAlert]) -> Vec<String> {
     let stored: HashMap<&str, &StoredAlert> =
         stored.iter().map(|alert| (alert.alert_id.as_str(), alert)).collect();
-    let mut evidence: HashMap<&str, i64> = HashMap::new();
+    let (mut evidence, mut shared): (HashMap<&str, i64>, HashMap<&str, i64>) = Default::default();
     for row in &rows.evidence {
         *evidence.entry(row.alert_id.as_ref()).or_default() += 1;
+        *shared.entry(row.alert_id.as_ref()).or_default() += i64::from(is_shared(row));
     }
     let mut devices: HashMap<&str, HashSet<&str>> = HashMap::new();
     for (alert, device) in &rows.alert_devices {
@@ -81,7 +92,11 @@ pub(super) fn differing_alerts(rows: &PageRows<'_>, stored: &[StoredAlert]) -> V
         let served = (row.columns.last_updated_time, row.last_seen);
         let held = (stored.last_updated_time, stored.last_seen);
         let is_incomplete = || {
-            stored.evidence != evidence.get(id).copied().unwrap_or(0)
+            let (held, served) = match stored.source.as_deref() == Some(rows.source.as_str()) {
+                true => (stored.evidence, &evidence),
+                false => (stored.shared_evidence, &shared),
+            };
+            held != served.get(id).copied().unwrap_or(0)
                 || usize::try_from(stored.devices).ok()
                     != Some(devices.get(id).map_or(0, HashSet::len))
         };

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use super::{Fleet, Snapshot, badge, grouped, moment, name, trouble, words};
 use crate::entra::expiry;
-use crate::store::quota::Quota;
+use crate::store::quota::{Quota, Quotas};
 use crate::store::status::FleetTenant;
 use crate::sync::engine::SyncEngine;
 use crate::sync::retirement::{RetirementNotice, Urgency};
@@ -33,7 +33,7 @@ pub(super) fn body(engine: &SyncEngine, snapshot: &Snapshot, is_repeated: bool) 
             (retirement(engine, fleet))
             (notices(fleet))
             (summary(fleet))
-            (table(fleet, &engine.services().quotas.defender))
+            (table(fleet, &engine.services().quotas))
         },
         None => configured(engine),
     };
@@ -153,7 +153,7 @@ fn summary(fleet: &Fleet) -> Markup {
     }
 }
 
-fn table(fleet: &Fleet, quota: &Quota) -> Markup {
+fn table(fleet: &Fleet, quotas: &Quotas) -> Markup {
     html! {
         div.scroll role="region" aria-label="Tenants, worst state first" tabindex="0" {
             table {
@@ -176,7 +176,7 @@ fn table(fleet: &Fleet, quota: &Quota) -> Markup {
                         th.number scope="col" { "Other" }
                     }
                 }
-                tbody { @for tenant in &fleet.tenants { (row(tenant, quota)) } }
+                tbody { @for tenant in &fleet.tenants { (row(tenant, quotas.of(tenant.standing.source()))) } }
             }
         }
     }

@@ -121,7 +121,8 @@ impl StatusPage {
             return Some(shown(&name, false, &tenant::unknown(&name, &snapshot), false));
         };
         let runs = self.engine.services().store.recent_runs(id, PAGES_PER_SLICE).await;
-        let left = self.engine.services().quotas.defender.calls_left_in_hour(&tenant.line);
+        let quotas = self.engine.services().quotas;
+        let left = quotas.of(tenant.standing.source()).calls_left_in_hour(&tenant.line);
         let body = tenant::body(fleet, tenant, left, runs.as_deref(), &snapshot);
         let is_current = snapshot.failure.is_none() && runs.is_ok();
         Some(shown(&format!("{} · incident-sync", tenant.standing.name), false, &body, is_current))

@@ -81,6 +81,7 @@ fn facts(fleet: &Fleet, tenant: &FleetTenant, calls_left: u32) -> Markup {
                     ", paused by the API for " (age(tenant.line.pause_seconds))
                 }
             }
+            dt { "Source" } dd { (standing.source().as_str()) }
             dt { "In quarantine" } dd { (grouped(standing.rejected)) }
             dt { "Found late" } dd { (standing.found_late.unwrap_or(0)) }
             dt { "Gaps" } dd { (standing.gaps) }

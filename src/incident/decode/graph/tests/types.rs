@@ -125,3 +125,13 @@ fn unknown_evidence_types_are_kept() {
         });
     }
 }
+
+#[test]
+fn list_of_shared_types_equals_the_table() {
+    use std::collections::BTreeSet;
+    let table = super::super::properties::SHARED_TYPES.iter();
+    let table: BTreeSet<String> = table.map(|shared| shared.entity_type.to_lowercase()).collect();
+    let listed: BTreeSet<String> =
+        super::super::super::SHARED_ENTITY_TYPES.map(str::to_owned).into();
+    assert_eq!(listed, table);
+}
