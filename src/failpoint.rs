@@ -24,12 +24,14 @@ mod armed {
     use nix::unistd::Pid;
 
     /// All of them, in the order of the flow.
-    pub const NAMES: [&str; 16] = [
+    pub const NAMES: [&str; 18] = [
         "migration.begin",
         "migration.end",
         "claim.uncommitted",
         "claim.committed",
         "credential.read",
+        "source.proven",
+        "source.switched",
         "token.wanted",
         "token.held",
         "page.fetched",

@@ -352,6 +352,7 @@ fn uncoded() -> Vec<SyncError> {
         SyncError::Timeout { peer: Peer::ManagedIdentity },
         SyncError::ForeignNextLink { origin: text() },
         SyncError::ForeignIncident { incident_id: 1, uri_tid: text() },
+        SyncError::SourceMismatch { api: Source::Graph, incident_id: Some(1), what: "" },
         SyncError::UnstableListing { window: text() },
         SyncError::EndlessListing { window: text() },
         SyncError::PartialAlerts,

@@ -33,6 +33,7 @@ pub enum ErrorClass {
     Proxy,
     Schema,
     Security,
+    SourceMismatch,
     Stopped,
     TenantConfig,
     Throttled,
@@ -44,7 +45,7 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::ApiRetired,
         Self::AppDisabled,
         Self::BadReply,
@@ -68,6 +69,7 @@ impl ErrorClass {
         Self::Proxy,
         Self::Schema,
         Self::Security,
+        Self::SourceMismatch,
         Self::Stopped,
         Self::TenantConfig,
         Self::Throttled,
@@ -104,6 +106,7 @@ impl ErrorClass {
             Self::Proxy => "proxy",
             Self::Schema => "schema",
             Self::Security => "security",
+            Self::SourceMismatch => "source_mismatch",
             Self::Stopped => "stopped",
             Self::TenantConfig => "tenant_config",
             Self::Throttled => "throttled",

@@ -201,6 +201,16 @@ impl SyncError {
                 OnceFixed,
                 "The answer belongs to another host or tenant; nothing of it was stored. Check base_url and the network path",
             ),
+            Self::SourceMismatch { api, .. } => Diagnosis::new(
+                Class::SourceMismatch,
+                Operator,
+                OnceFixed,
+                format!(
+                    "The incidents of {} do not match the stored ones; nothing was written. Set source = \"{}\" for this tenant again, and report a bug with this message",
+                    Peer::from(*api),
+                    api.other().as_str()
+                ),
+            ),
             Self::UnstableListing { .. } | Self::EndlessListing { .. } | Self::PartialAlerts => row(
                 Class::UnstableListing,
                 Developers,

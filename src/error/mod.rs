@@ -158,6 +158,16 @@ pub enum SyncError {
     /// A page with an incident of another tenant.
     #[error("incident {incident_id} names tenant {uri_tid} in its incidentUri")]
     ForeignIncident { incident_id: i64, uri_tid: String },
+    /// The API that a tenant is to be moved to names its incidents or alerts differently from what is stored.
+    #[error("the move to {} was refused: {what}{}", Peer::from(*api), of_incident(*incident_id))]
+    SourceMismatch {
+        /// The new source.
+        api: Source,
+        /// The incident that differs, if it is one.
+        incident_id: Option<i64>,
+        /// What differs.
+        what: &'static str,
+    },
     /// A list that changes its order with each request, even within one instant.
     #[error(
         "the incident list changes its order between requests, even within the window {window}"
@@ -242,6 +252,10 @@ fn missing_role(api: Source, status: u16, token: TokenCheck) -> String {
         return format!("; the token's roles lack {}", api.permission());
     }
     String::new()
+}
+
+fn of_incident(incident_id: Option<i64>) -> String {
+    incident_id.map_or_else(String::new, |id| format!(" (incident {id})"))
 }
 
 fn in_brackets(sqlstate: Option<&str>) -> String {

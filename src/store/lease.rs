@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{DbRole, Store, bounds};
 use crate::error::SyncError;
 use crate::failpoint;
-use crate::tenant::TenantId;
+use crate::tenant::{Source, TenantId};
 
 /// Tenants that are due within this time are claimed: a cron tick may come shortly before the due time by the database's
 /// clock.
@@ -39,6 +39,10 @@ pub struct Claim {
     pub watermark: Option<DateTime<Utc>>,
     /// Whether the first sync is complete.
     pub is_backfilled: bool,
+    /// The API that the stored data comes from. [`Store::switch_source`] changes it.
+    pub source: Source,
+    /// When the tenant was moved to it; `None` if it was never moved.
+    pub source_since: Option<DateTime<Utc>>,
     /// Failures since the last success.
     pub consecutive_failures: u32,
     /// The database's clock at the claim.
@@ -88,6 +92,8 @@ struct ClaimRow {
     lease_fence: i64,
     watermark: Option<DateTime<Utc>>,
     is_backfilled: bool,
+    source: String,
+    source_since: Option<DateTime<Utc>>,
     consecutive_failures: i32,
     claimed_at: DateTime<Utc>,
     kind: String,
@@ -100,6 +106,8 @@ impl From<ClaimRow> for Claim {
             lease_fence,
             watermark,
             is_backfilled,
+            source,
+            source_since,
             consecutive_failures,
             claimed_at,
             kind,
@@ -108,6 +116,8 @@ impl From<ClaimRow> for Claim {
             lease: Lease { tenant: TenantId(tenant_id), fence: lease_fence },
             watermark: watermark.filter(|watermark| *watermark <= claimed_at + WATERMARK_AHEAD_MAX),
             is_backfilled,
+            source: Source::from_name(&source).unwrap_or_default(),
+            source_since,
             consecutive_failures: u32::try_from(consecutive_failures).unwrap_or(0),
             claimed_at,
             kind: RunKind::from_word(&kind),

@@ -29,6 +29,7 @@ mod records;
 pub mod retention;
 pub mod runs;
 mod search_path;
+pub mod source;
 mod statement;
 pub mod status;
 pub mod stored_versions;

@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use super::lease::RunKind;
 use super::{DbRole, Lease, Store};
 use crate::error::{Diagnosis, ErrorClass, Retry, SyncError};
+use crate::tenant::Source;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -65,6 +66,7 @@ impl Outcome {
             | Class::Proxy
             | Class::Schema
             | Class::Security
+            | Class::SourceMismatch
             | Class::TenantConfig
             | Class::TooLarge
             | Class::Transport
@@ -114,6 +116,8 @@ impl Counts {
 #[derive(Debug)]
 pub struct RunRecord {
     pub kind: RunKind,
+    /// The API that it read.
+    pub source: Source,
     /// The database's clock at its start.
     pub started_at: DateTime<Utc>,
     pub outcome: Outcome,
@@ -145,6 +149,7 @@ impl Store {
     pub async fn finish_run(&self, lease: &Lease, record: &RunRecord) -> Result<(), SyncError> {
         let RunRecord {
             kind,
+            source,
             started_at,
             outcome,
             is_complete,
@@ -188,6 +193,7 @@ impl Store {
             .bind(count(counts.rejected))
             .bind(count(counts.mistyped_fields))
             .bind(count(counts.found_late))
+            .bind(source.as_str())
             .execute()
             .await
     }

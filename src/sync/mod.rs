@@ -12,6 +12,8 @@ pub mod retry;
 pub mod run_slots;
 pub mod schedule;
 mod source_breaker;
+mod source_proof;
+pub mod source_switch;
 pub mod tenant_run;
 pub mod tenant_state;
 pub mod verify;

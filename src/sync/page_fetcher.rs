@@ -156,6 +156,15 @@ impl<'a> PageFetcher<'a> {
         Ok(Some(PlannedPage { page, keys, versions, watermark, gap: plan.take_gap() }))
     }
 
+    /// A page of whole incidents outside any plan.
+    pub async fn sample(&self, request: &Request) -> Result<PlannedPage, SyncError> {
+        let page = self.services.slots.release_while(self.page(request, false)).await?;
+        let elements = raw::elements(self.source(), page.elements());
+        let keys = elements.iter().map(|element| (element.head, element.hash)).collect();
+        drop(elements);
+        Ok(PlannedPage { page, keys, versions: Vec::new(), watermark: None, gap: None })
+    }
+
     /// Replaces a request that is refused or cannot be served if the plan has another one.
     async fn fetch(&self, plan: &mut Plan) -> Result<Option<(Listing, Page)>, SyncError> {
         loop {

@@ -132,14 +132,16 @@ impl PageWriter<'_> {
     }
 
     /// Counts versions so far behind the watermark that polls no longer read them. Those of a gap do not count: they were
-    /// known to be missing.
+    /// known to be missing. Nor do those from before a change of source: no poll of this source has seen them.
     fn found_late(&self, unknown: &[RawIncident<'_>], known: &KnownVersions) -> usize {
         let looks_back = matches!(self.claim.kind, RunKind::Open | RunKind::Reconcile);
         let Some(watermark) = self.claim.watermark.filter(|_| looks_back) else { return 0 };
         let polled_from = poll_from(watermark, self.overlap);
+        let since = self.claim.source_since;
         let is_late = |element: &&RawIncident<'_>| {
-            element.head.last_update_time.is_some_and(|served| served < polled_from)
-                && known.is_news(element)
+            element.head.last_update_time.is_some_and(|served| {
+                served < polled_from && since.is_none_or(|since| served >= since)
+            }) && known.is_news(element)
         };
         unknown.iter().filter(is_late).count()
     }

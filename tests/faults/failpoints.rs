@@ -61,7 +61,11 @@ async fn sigterm_at_each_failpoint_ends_in_time() {
 /// A daemon that waits at this failpoint gets SIGTERM.
 async fn stopped_at(name: &'static str, database: String, options: PgConnectOptions) {
     let site = Installation::with(vec![spec(1, INCIDENTS)]).await;
-    site.configure(&Settings { database, tenants: vec![1], ..site.settings() });
+    let settings = Settings { database, tenants: vec![1], ..site.settings() };
+    // Only a run that changes its tenant's source reaches these.
+    let is_of_a_move = name.starts_with("source.");
+    let more = if is_of_a_move { "source = \"graph\"\n" } else { "" }.to_owned();
+    site.configure(&Settings { more, ..settings.clone() });
     if name == "renewal" {
         // It comes when a lease is twenty seconds old.
         site.world().set_behaviour(id(1), Behaviour { hang: true, ..Behaviour::default() });
@@ -83,6 +87,7 @@ async fn stopped_at(name: &'static str, database: String, options: PgConnectOpti
     assert_eq!(done.code(), Some(0), "{name}: {}", done.stderr);
 
     site.world().set_behaviour(id(1), Behaviour::default());
+    site.configure(&settings);
     let pool = PgPool::connect_with(options).await.unwrap();
     let_time_pass(&pool).await;
     let sync = tokio::task::spawn_blocking({

@@ -4,3 +4,4 @@ mod failpoints;
 mod hostile_peers;
 mod kill_loop;
 mod kills;
+mod source_moves;

@@ -174,6 +174,35 @@ pub(crate) async fn stored(pool: &PgPool, tenant: Uuid) -> Tables {
     tables
 }
 
+/// Every row of all tenants, but for times of writing and what Graph alone has.
+pub(crate) async fn shared_rows(pool: &PgPool) -> Vec<String> {
+    let mut all = Vec::new();
+    for (table, left_out) in [
+        (
+            "incidents",
+            "first_synced_at,changed_at,incident_uri,description,summary,resolving_comment,last_modified_by,\
+             priority_score,system_tags",
+        ),
+        (
+            "alerts",
+            "changed_at,alert_web_url,recommended_actions,product_name,alert_policy_id,categories,system_tags",
+        ),
+        ("devices", "changed_at"),
+        ("alert_devices", ""),
+        ("evidence", "roles,extra"),
+        ("incident_comments", ""),
+        ("incident_changes", "observed_at"),
+    ] {
+        let query = format!(
+            "SELECT '{table} ' || (to_jsonb(t) - '{{{left_out}}}'::text[])::text AS held FROM defender.{table} t ORDER BY held"
+        );
+        let held: Vec<String> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_all(pool).await.unwrap();
+        all.extend(held);
+    }
+    all
+}
+
 /// Fails with the first difference, which is easier to read than two dumps.
 pub(crate) fn assert_same(stored: &Tables, expected: &Tables, tenant: &str) {
     let (held, known): (BTreeSet<_>, BTreeSet<_>) =

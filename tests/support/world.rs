@@ -113,6 +113,18 @@ impl World {
         );
     }
 
+    /// From now on the configuration names this source for every tenant.
+    pub(crate) fn configure_source(&mut self, source: Source) {
+        self.tenants = self.tenants.iter().map(|each| Arc::new(each.read_from(source))).collect();
+        self.engine = engine_with(
+            self.store.clone(),
+            CONNECTIONS,
+            &self.tenants,
+            CONCURRENCY,
+            http_client::client(),
+        );
+    }
+
     /// The daemon runs what is due until the query counts something.
     pub(crate) async fn run_until(&self, query: &'static str) {
         let wake = Notify::new();

@@ -12,3 +12,4 @@ mod peers;
 mod repair;
 mod retirement;
 mod runs;
+mod source_moves;

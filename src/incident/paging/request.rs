@@ -58,6 +58,12 @@ impl Request {
         Self { top: 1, ..Self::of(window, Listing::Incidents) }
     }
 
+    /// A few whole incidents of a window, the oldest update first where the source can sort.
+    pub fn sample(source: Source, window: Window, top: usize) -> Self {
+        let is_ascending = source == Source::Graph && window.from.is_some();
+        Self { top, is_ascending, ..Self::of(window, Listing::Incidents) }
+    }
+
     pub(super) fn of(window: Window, listing: Listing) -> Self {
         Self { listing, window, skip: 0, top: 0, is_ascending: false, link: None }
     }

@@ -9,6 +9,7 @@ WITH due AS (
         AND lease_fence BETWEEN 0 AND 4611686018427387902
         AND consecutive_failures IS NOT NULL
         AND (watermark IS NULL OR watermark BETWEEN '0001-01-01 00:00Z' AND '9999-12-31 23:59:59.999999Z')
+        AND (source_since IS NULL OR source_since BETWEEN '0001-01-01 00:00Z' AND '9999-12-31 23:59:59.999999Z')
         AND (lease_expires_at IS NULL OR lease_expires_at < now() OR lease_owner = $3)
         AND greatest(next_attempt_at, no_calls_before) <= now() + $4
         AND (poll_due_at <= now() + $4
@@ -22,7 +23,7 @@ SET lease_owner = $3, lease_fence = lease_fence + 1, lease_expires_at = now() + 
 FROM due
 WHERE s.tenant_id = due.tenant_id
 RETURNING s.tenant_id, s.lease_fence, s.watermark, s.backfilled_at IS NOT NULL AS is_backfilled, s.consecutive_failures,
-    now() AS claimed_at,
+    s.source, s.source_since, now() AS claimed_at,
     CASE
         WHEN s.backfilled_at IS NULL THEN 'backfill'
         WHEN s.poll_due_at <= now() + $4 THEN 'poll'

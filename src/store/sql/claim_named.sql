@@ -10,6 +10,7 @@ WITH free AS (
         AND lease_fence BETWEEN 0 AND 4611686018427387902
         AND consecutive_failures IS NOT NULL
         AND (watermark IS NULL OR watermark BETWEEN '0001-01-01 00:00Z' AND '9999-12-31 23:59:59.999999Z')
+        AND (source_since IS NULL OR source_since BETWEEN '0001-01-01 00:00Z' AND '9999-12-31 23:59:59.999999Z')
         AND (lease_expires_at IS NULL OR lease_expires_at < now() OR lease_owner = $3)
         AND no_calls_before <= now()
         AND NOT (error_class = 'throttled' AND next_attempt_at > now())
@@ -22,4 +23,4 @@ SET lease_owner = $3, lease_fence = lease_fence + 1, lease_expires_at = now() + 
 FROM free
 WHERE s.tenant_id = free.tenant_id
 RETURNING s.tenant_id, s.lease_fence, s.watermark, s.backfilled_at IS NOT NULL AS is_backfilled, s.consecutive_failures,
-    now() AS claimed_at, 'manual' AS kind
+    s.source, s.source_since, now() AS claimed_at, 'manual' AS kind

@@ -27,8 +27,7 @@ WITH released AS (
 INSERT INTO defender.sync_runs (tenant_id, instance, kind, started_at, finished_at, outcome, window_from, window_to,
     api_calls, throttled, incidents_seen, incidents_written, alerts_written, rejected, mistyped_fields, found_late,
     error_class, error_message, source)
-SELECT $1, $3, $13, $14, now(), $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $5, $6,
-    coalesce((SELECT source FROM defender.sync_state WHERE tenant_id = $1), 'defender')
+SELECT $1, $3, $13, $14, now(), $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $5, $6, $26
 -- A run that lost its lease is recorded too, unless a purge took the lease and has ended.
 WHERE (EXISTS (SELECT FROM released) OR EXISTS (
     SELECT FROM defender.sync_state

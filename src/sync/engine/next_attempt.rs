@@ -48,13 +48,15 @@ mod tests {
     use crate::error::SyncError;
     use crate::store::Lease;
     use crate::store::lease::RunKind;
-    use crate::tenant::TenantId;
+    use crate::tenant::{Source, TenantId};
 
     fn wait_after(sqlstate: &str, consecutive_failures: u32) -> Duration {
         let claim = Claim {
             lease: Lease { tenant: TenantId(Uuid::from_u128(1)), fence: 1 },
             watermark: None,
             is_backfilled: true,
+            source: Source::Defender,
+            source_since: None,
             consecutive_failures,
             claimed_at: DateTime::UNIX_EPOCH,
             kind: RunKind::Poll,

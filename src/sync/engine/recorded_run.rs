@@ -23,7 +23,9 @@ use crate::sync::page_writer::PageWriter;
 use crate::sync::progress::TenantProgress;
 use crate::sync::retention;
 use crate::sync::retry::retry_until;
+use crate::sync::source_switch;
 use crate::sync::tenant_run::{RunOptions, RunReport, SyncMode, TenantRun};
+use crate::tenant::TenantId;
 
 /// SQLSTATE of a full queue of notifications.
 const QUEUE_IS_FULL: &str = "54000";
@@ -37,6 +39,7 @@ impl SyncEngine {
         options: RunOptions,
     ) -> TenantResult {
         let work = self.lease_deadlines.guard(tenant.id);
+        let tenant = source_switch::tenant_of_run(tenant, &claim);
         let started = Instant::now();
         let progress = self.progress.tenant(&tenant.name);
         let mut report = match self.check_source(tenant.source()) {
@@ -49,6 +52,8 @@ impl SyncEngine {
         let diagnosis = report.failure.as_ref().map(SyncError::diagnosis);
         let outcome = diagnosis.as_ref().map_or(Outcome::Ok, Outcome::of);
         let record = self.record(&claim, options, &report, outcome, diagnosis.clone(), took);
+        // A run whose move was refused has read the new source.
+        let record = RunRecord { source: tenant.source(), ..record };
         let is_database_error =
             diagnosis.as_ref().is_some_and(|diagnosis| diagnosis.class.is_database());
         self.is_database_failing.store(is_database_error, Ordering::Relaxed);
@@ -104,6 +109,15 @@ impl SyncEngine {
     ) -> RunReport {
         let clock = DatabaseClock::showing(claim.claimed_at);
         let mut pages = PageFetcher::new(&self.services, tenant, &self.stop, clock, progress);
+        let settled = Box::pin(source_switch::settle(&self.services, tenant, claim, &pages));
+        let switched = match self.guarded(tenant.id, settled).await.flatten() {
+            Ok(switched) => switched,
+            Err(failure) => {
+                let counts = pages.finish();
+                return RunReport { counts, ..RunReport::aborted(claim, failure) };
+            }
+        };
+        let claim = switched.as_ref().unwrap_or(claim);
         let mut writer = PageWriter::new(&self.services, tenant, claim, options.overlap);
         let run = TenantRun {
             services: &self.services,
@@ -113,21 +127,30 @@ impl SyncEngine {
             pages: &mut pages,
             writer: &mut writer,
         };
-        let work = async {
+        let work = Box::pin(async {
             let report = run.run().await;
             if claim.kind == RunKind::Reconcile && report.failure.is_none() {
                 retention::apply(&self.services, tenant, &claim.lease, &self.stop).await;
             }
             report
-        };
-        let outcome = tokio::select! {
-            biased;
-            caught = AssertUnwindSafe(work).catch_unwind() => caught.map_err(|panic| panic_error(&*panic)),
-            () = self.lease_deadlines.expired(tenant.id) => Err(SyncError::LeaseLost),
-        };
+        });
+        let outcome = self.guarded(tenant.id, work).await;
         let mut report = outcome.unwrap_or_else(|failure| RunReport::aborted(claim, failure));
         report.counts = pages.finish().plus(&writer.counts);
         report
+    }
+
+    /// Work under a lease; a panic and the end of the lease are errors.
+    async fn guarded<T>(
+        &self,
+        tenant: TenantId,
+        work: impl Future<Output = T>,
+    ) -> Result<T, SyncError> {
+        tokio::select! {
+            biased;
+            caught = AssertUnwindSafe(work).catch_unwind() => caught.map_err(|panic| panic_error(&*panic)),
+            () = self.lease_deadlines.expired(tenant) => Err(SyncError::LeaseLost),
+        }
     }
 
     fn record(
@@ -159,6 +182,7 @@ impl SyncEngine {
         let wait = diagnosis.as_ref().and_then(|diagnosis| next_wait(diagnosis, outcome, claim));
         RunRecord {
             kind: claim.kind,
+            source: claim.source,
             started_at: claim.claimed_at,
             outcome,
             is_complete,

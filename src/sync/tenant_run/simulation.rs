@@ -484,6 +484,8 @@ impl World {
             lease: Lease { tenant: TenantId(uuid::Uuid::from_u128(1)), fence: database.fence },
             watermark: database.watermark,
             is_backfilled: database.is_backfilled,
+            source: Source::Defender,
+            source_since: None,
             consecutive_failures: database.failures,
             claimed_at: time(now),
             kind,
