@@ -16,6 +16,7 @@ mod secrets;
 mod section;
 mod state_dir;
 mod sync;
+mod tenant_source;
 mod tenants;
 mod tenants_dir;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use schedule::Schedule;
 pub use section::Setting;
 pub use state_dir::state_dir;
 pub use sync::{CallLimits, Sync};
+pub use tenant_source::{own_addresses, with_source};
 pub use tenants::OnboardingDefaults;
 pub(crate) use tenants::is_printable_name;
 pub use tenants_dir::{Fingerprint, TenantsDir};

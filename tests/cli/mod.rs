@@ -10,5 +10,6 @@ mod grant_reader;
 mod help;
 mod import_attacks;
 mod manual;
+mod move_source;
 mod park;
 mod transfer;

@@ -105,6 +105,14 @@ pub async fn run(config: &Config, file: Option<&Path>, args: &ConsentArgs) -> Re
     print(args.json, &value, || url.to_string())
 }
 
+/// The link for the admin of a configured tenant, for the permission of the source that it is read from.
+pub(crate) fn link_of(tenant: &Tenant) -> Result<Url, Failure> {
+    let app = Arc::clone(&tenant.app);
+    let request =
+        ConsentRequest { app, endpoints: tenant.endpoints.clone(), directory: Some(tenant.id) };
+    request.link(false, PORTAL, &Uuid::new_v4().to_string())
+}
+
 impl ConsentRequest {
     fn of(config: &Config, args: &ConsentArgs) -> Result<Self, Failure> {
         let cloud = args.cloud.as_deref().and_then(Cloud::from_name);

@@ -9,8 +9,10 @@ pub mod erase_person;
 pub mod export;
 pub mod import;
 pub mod list;
+pub mod move_source;
 pub mod park;
 pub mod purge;
+mod source_file;
 mod subject;
 mod transfer;
 
@@ -22,6 +24,8 @@ pub enum TenantCommand {
     Park(park::ParkArgs),
     /// Resume a parked tenant.
     Resume(park::ResumeArgs),
+    /// Move tenants to another source: try it, then write it into the tenant's file in `tenants_dir`.
+    Move(move_source::MoveArgs),
     /// Delete all data of a tenant that is disabled or removed from the configuration.
     Purge(purge::PurgeArgs),
     /// Erase one person from the data of a tenant.
@@ -37,6 +41,7 @@ pub async fn run(config: &Config, command: TenantCommand) -> Result<(), Failure>
         TenantCommand::List(args) => list::run(config, &args),
         TenantCommand::Park(args) => park::park(config, args).await,
         TenantCommand::Resume(args) => park::resume(config, args).await,
+        TenantCommand::Move(args) => move_source::run(config, args).await,
         TenantCommand::Purge(args) => purge::run(config, args).await,
         TenantCommand::ErasePerson(args) => erase_person::run(config, args).await,
         TenantCommand::Export(args) => export::run(config, args).await,
