@@ -80,8 +80,10 @@ const ACCOUNT: Names = &[
 ];
 const FILE: Names =
     &[("sha1", "sha1"), ("sha256", "sha256"), ("fileName", "fileName"), ("filePath", "filePath")];
-/// Types of both APIs: name in Graph, name in Defender, own properties, nested ones.
-const SHARED: [(&str, &str, Names, &[(&str, Names)]); 11] = [
+/// A type of both APIs: name in Graph, name in Defender, own properties, nested ones.
+type Shared = (&'static str, &'static str, Names, &'static [(&'static str, Names)]);
+
+const SHARED: [Shared; 11] = [
     ("user", "User", &[], &[("userAccount", ACCOUNT)]),
     ("ip", "Ip", &[("ipAddress", "ipAddress")], &[]),
     ("url", "Url", &[("url", "url")], &[]),

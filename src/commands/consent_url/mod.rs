@@ -107,9 +107,13 @@ pub async fn run(config: &Config, file: Option<&Path>, args: &ConsentArgs) -> Re
 
 /// The link for the admin of a configured tenant, for the permission of the source that it is read from.
 pub(crate) fn link_of(tenant: &Tenant) -> Result<Url, Failure> {
-    let app = Arc::clone(&tenant.app);
-    let request =
-        ConsentRequest { app, endpoints: tenant.endpoints.clone(), directory: Some(tenant.id) };
+    let request = ConsentRequest {
+        app: Arc::clone(&tenant.app),
+        endpoints: tenant.endpoints.clone(),
+        other_endpoints: tenant.other_endpoints.clone(),
+        is_for_both: false,
+        directory: Some(tenant.id),
+    };
     request.link(false, PORTAL, &Uuid::new_v4().to_string())
 }
 
