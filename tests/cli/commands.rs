@@ -567,7 +567,7 @@ async fn config_check_and_show_work_offline() {
     );
     assert_eq!(
         (&valid["file"], valid["warnings"].as_array().unwrap().len()),
-        (&json!(file), 2),
+        (&json!(file), 3),
         "{valid}"
     );
     let shown = site.run(&["config", "show", "--json"]).json();

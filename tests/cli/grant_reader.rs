@@ -15,7 +15,7 @@ async fn grant_reader_creates_role_and_prints_next_steps() {
     assert!(output.contains("tenant-1") && output.contains("tenant-2"), "{output}");
     let again = site.run(&["grant-reader", "bi_both", "--tenant", "tenant-1", "--json"]).json();
     let expected = serde_json::json!({ "role": "bi_both", "created": false, "all_tenants": false,
-        "tenants": [{ "id": id(1), "name": "tenant-1" }] });
+        "tenants": [{ "tenant_id": id(1), "name": "tenant-1" }] });
     assert_eq!(again, expected);
     let all = site.run(&["grant-reader", "bi_all", "--all-tenants", "--json"]).json();
     assert_eq!((&all["all_tenants"], &all["created"]), (&true.into(), &true.into()));

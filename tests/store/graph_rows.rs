@@ -13,7 +13,7 @@ use incident_sync::tenant::{Source, TenantId};
 use serde_json::{Value, json};
 
 use crate::mutate::{Json, each_seed};
-use crate::support::world::{World, id};
+use crate::support::world::{World, id, spec};
 
 const DOCUMENTED: &str = include_str!("../data/graph_docs_list_incidents_expand_alerts.json");
 const WIRE: &str = include_str!("../data/graph_wire_shape_expand_alerts.json");
@@ -331,17 +331,12 @@ async fn import_restores_the_source() {
 }
 
 #[tokio::test]
-async fn run_record_names_the_source_of_the_tenant() {
-    let world = World::of(1).await;
-    world.successful_run().await;
-    sqlx::query("UPDATE defender.sync_state SET source = 'graph'")
-        .execute(world.pool())
-        .await
-        .unwrap();
-    world.later();
+async fn run_record_names_the_source_that_was_read() {
+    let specs = [Source::Defender, Source::Graph].into_iter().zip([spec(1, 1), spec(2, 1)]);
+    let world = World::with_sources(specs.collect()).await;
     world.successful_run().await;
     let sources: Vec<String> =
-        sqlx::query_scalar("SELECT source FROM defender.sync_runs ORDER BY run_id")
+        sqlx::query_scalar("SELECT source FROM defender.sync_runs ORDER BY tenant_id")
             .fetch_all(world.pool())
             .await
             .unwrap();
