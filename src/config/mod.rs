@@ -113,7 +113,7 @@ pub fn load_beside(file: Option<&Path>, main: &MainFile) -> Result<Config, Confi
     load_with(file, Some(main), &process_environment())
 }
 
-/// Like [`load`], in a thread for blocking calls: files may hang, as on an unreachable file server.
+/// Like [`load()`], in a thread for blocking calls: files may hang, as on an unreachable file server.
 ///
 /// # Panics
 /// When a load panics.
@@ -122,7 +122,7 @@ pub async fn load_apart(file: Option<PathBuf>) -> Result<Config, ConfigErrors> {
     load.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }
 
-/// The file that [`load`] reads.
+/// The file that [`load()`] reads.
 pub fn file(named: Option<&Path>) -> Option<PathBuf> {
     find_file(named, &process_environment())
 }

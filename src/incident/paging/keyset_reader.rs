@@ -5,7 +5,7 @@
 //! so that none is lost at the edge of a page.
 //!
 //! A link says only that there may be more: a page without one that is shorter than asked for ends the window. A page out
-//! of order proves nothing, and the window is cut instead. A page that cannot be served is read in pieces, see [`retreat`].
+//! of order proves nothing, and the window is cut instead. A page that cannot be served is read in pieces, see `retreat`.
 
 use std::collections::HashSet;
 

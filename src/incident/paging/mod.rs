@@ -1,9 +1,9 @@
 //! Reads a list that moves while it is read, and loses nothing. Pure: from the content of a page
 //! it decides the next request. How the pages of one window follow each other depends on the API: pages by `$skip` that
-//! overlap are in [`window_reader`], pages by time in [`keyset_reader`].
+//! overlap are in `window_reader`, pages by time in `keyset_reader`.
 //!
-//! What the API cannot serve at all is found and left out: one incident by [`retreat`], a part of the list by
-//! [`isolation_search`].
+//! What the API cannot serve at all is found and left out: one incident by `retreat`, a part of the list by
+//! `isolation_search`.
 
 use std::time::Duration;
 

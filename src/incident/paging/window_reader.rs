@@ -61,7 +61,7 @@ pub(super) struct WindowReader {
     repeated: usize,
     /// Set while one instant in no stable order is read again and again; counts the readings.
     pub(super) rescans: Option<usize>,
-    /// Set while a window that fails is read in small pieces, see [`isolation_search`]: the last failure.
+    /// Set while a window that fails is read in small pieces, see `isolation_search`: the last failure.
     pub(super) row_by_row: Option<GapReason>,
 }
 
