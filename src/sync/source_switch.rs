@@ -73,7 +73,7 @@ pub(crate) async fn settle(
     if was_read {
         tracing::info!(
             tenant.id = %tenant.id, tenant.name = tenant.name,
-            "tenant moved from source {} to {}", claim.source.as_str(), tenant.source().as_str()
+            "Tenant moved from source {} to {}", claim.source.as_str(), tenant.source().as_str()
         );
     }
     Ok(Some(switched))

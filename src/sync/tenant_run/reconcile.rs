@@ -30,7 +30,7 @@ impl TenantRun<'_, '_> {
             }
             self.store_whole(&page, scope).await?;
             let unstored = self.unstored(&page.versions).await?;
-            // A large page would keep a large incident waiting for its memory for ever.
+            // A large page would block a large incident, which needs the same memory permit.
             drop(page);
             for version in unstored {
                 if let Some(gap) = self.read_version(version, scope).await? {
