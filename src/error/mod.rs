@@ -9,9 +9,11 @@ use thiserror::Error;
 use crate::tenant::Source;
 
 pub mod aadsts;
+mod api;
 mod class;
 mod connection;
 mod diagnosis;
+mod table;
 mod text;
 
 pub use class::{ErrorClass, UnknownClass};
