@@ -12,6 +12,8 @@ use crate::commands::exit::Failure;
 
 /// Sentences wrap at this width, or at that of a narrower terminal.
 const TABLE_WIDTH: u16 = 150;
+/// Nothing can be read below this width.
+const NARROWEST: u16 = 40;
 
 /// Prints the value as JSON, or the text.
 pub fn print(json: bool, value: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
@@ -32,15 +34,20 @@ pub fn write_result(result: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
+/// The width of the terminal, or `$COLUMNS`, or what tables may take.
+pub fn width() -> u16 {
+    let terminal = Term::stdout().size_checked().map(|(_, columns)| columns);
+    let columns = || std::env::var("COLUMNS").ok()?.parse().ok();
+    terminal.or_else(columns).map_or(TABLE_WIDTH, |columns| columns.clamp(NARROWEST, TABLE_WIDTH))
+}
+
 /// A table with these columns and the borders of all commands.
 pub fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> Table {
-    let terminal = Term::stdout().size_checked();
-    let width = terminal.map_or(TABLE_WIDTH, |(_, columns)| columns.min(TABLE_WIDTH));
     let mut table = Table::new();
     table
         .load_style(UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(width);
+        .set_width(width());
     table.set_header(header);
     table
 }

@@ -54,8 +54,9 @@ pub async fn run(config: &Config, args: VerifyArgs) -> Result<(), Failure> {
     signals.abort();
     drop(services);
     database.close().await;
-    print(args.json, &json!(drifts), || table(&drifts))?;
-    if drifts.iter().all(Drift::is_clean) { Ok(()) } else { Err(Failure::Tenant) }
+    let is_clean = drifts.iter().all(Drift::is_clean);
+    print(args.json, &json!({ "ok": is_clean, "tenants": drifts }), || table(&drifts))?;
+    if is_clean { Ok(()) } else { Err(Failure::Tenant) }
 }
 
 /// Shows the first few examples of each kind of drift.

@@ -19,6 +19,8 @@ pub enum Owner {
 }
 
 impl Owner {
+    pub const NAMES: [&'static str; 4] = ["developers", "operator", "customer_admin", "nobody"];
+
     /// The word in the database, in metrics and in `--json`.
     pub fn as_str(self) -> &'static str {
         match self {

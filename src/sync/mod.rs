@@ -5,6 +5,7 @@ pub mod heartbeat;
 pub mod lease_deadlines;
 pub mod page_fetcher;
 pub mod page_writer;
+pub mod problems;
 pub mod progress;
 pub mod retention;
 pub mod retirement;

@@ -72,6 +72,24 @@ pub enum State {
 }
 
 impl State {
+    /// As options of commands spell the states.
+    pub const NAMES: [&'static str; 9] = [
+        "parked",
+        "failing",
+        "never-run",
+        "stale",
+        "incomplete",
+        "first-sync",
+        "ok",
+        "disabled",
+        "removed",
+    ];
+
+    /// Whether an option of a command names this state.
+    pub fn is_named(self, name: &str) -> bool {
+        self.as_str().replace(' ', "-") == name
+    }
+
     pub fn of(tenant: &Standing) -> Self {
         match tenant {
             Standing { removed_at: Some(_), .. } => Self::Removed,

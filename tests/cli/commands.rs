@@ -80,11 +80,11 @@ async fn verify_and_retry_rejected_report_findings() {
     assert_eq!(unsynchronised, Some(0));
     let never = site.run(&["verify", "--json"]);
     assert_eq!(never.code(), Some(1));
-    assert!(never.json()[0]["failure"].is_string(), "{}", never.stdout);
+    assert!(never.tenants()[0]["failure"].is_string(), "{}", never.stdout);
     site.run(&["sync"]).success();
     let clean = site.run(&["verify", "--json"]);
     assert_eq!(
-        (clean.code(), clean.json().as_array().map(Vec::len)),
+        (clean.code(), clean.tenants().as_array().map(Vec::len)),
         (Some(0), Some(2)),
         "{}",
         clean.stderr
@@ -101,12 +101,12 @@ async fn verify_and_retry_rejected_report_findings() {
     }
     pool.close().await;
     embedded.stop().await;
-    let status = site.run(&["status", "--json"]).json();
+    let status = site.run(&["status", "--json"]).tenants();
     assert_eq!(status[0]["state"], "incomplete");
     assert_eq!(status[0]["must_act"]["owner"], "operator", "{status}");
     let drift = site.run(&["verify", "--tenant", "tenant-1", "--json"]);
     assert_eq!(
-        (drift.code(), &drift.json()[0]["rejected"], &drift.json()[0]["missing"]),
+        (drift.code(), &drift.tenants()[0]["rejected"], &drift.tenants()[0]["missing"]),
         (Some(1), &json!(1), &json!([]))
     );
     assert_eq!(site.run(&["verify"]).code(), Some(1));
@@ -309,7 +309,7 @@ async fn reading_commands_create_no_database() {
     assert!(!site.path("pg").exists(), "nothing was made");
 
     site.run(&["migrate"]).success();
-    let unknown = site.run(&["status", "--json"]).json()[0].take();
+    let unknown = site.run(&["status", "--json"]).tenants()[0].take();
     assert_eq!(
         (&unknown["state"], &unknown["must_act"]["owner"]),
         (&json!("never run"), &json!("operator"))
@@ -317,7 +317,7 @@ async fn reading_commands_create_no_database() {
     let status = site.run(&["status"]);
     assert_eq!(status.code(), Some(1), "the tenant needs an action: {}", status.stdout);
     site.run(&["sync"]).success();
-    let known = site.run(&["status", "--json"]).json()[0].take();
+    let known = site.run(&["status", "--json"]).tenants()[0].take();
     assert_eq!(known["state"], "ok");
     let keys = |tenant: &Value| tenant.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&known), keys(&unknown));
@@ -344,7 +344,7 @@ async fn reports_show_the_state_of_every_tenant() {
     assert_eq!(site.run(&["sync"]).code(), Some(1));
     let status = site.run(&["status", "--json"]);
     assert_eq!(status.code(), Some(1), "the status shows a parked tenant too");
-    let status = status.json();
+    let status = status.tenants();
     let [first, second] = status.as_array().unwrap().as_slice() else { panic!("{status}") };
     assert_eq!(
         (&first["name"], &first["incidents"], &first["last_outcome"]),
@@ -442,7 +442,7 @@ async fn commands_and_psql_reach_a_running_daemon() {
 
     let status = site.run(&["status", "--json"]);
     assert_eq!(
-        (status.code(), status.json()[0]["incidents"].clone()),
+        (status.code(), status.tenants()[0]["incidents"].clone()),
         (Some(0), json!(25)),
         "{}",
         status.stderr
@@ -463,7 +463,7 @@ async fn commands_and_psql_reach_a_running_daemon() {
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
     assert_eq!(
-        site.run(&["status", "--json"]).json()[0]["incidents"],
+        site.run(&["status", "--json"]).tenants()[0]["incidents"],
         25,
         "and without the daemon"
     );
@@ -502,7 +502,7 @@ async fn stopped_run_does_not_unpark_a_tenant() {
     until("the call that hangs", asked).await;
     assert_eq!(sync.ends_on(Signal::SIGINT).json()["tenants"][0]["outcome"], "stopped");
     let status = site.run(&["status", "--json"]);
-    let tenant = &status.json()[0];
+    let tenant = &status.tenants()[0];
     assert_eq!((status.code(), &tenant["last_outcome"]), (Some(1), &json!("stopped")), "{tenant}");
     assert_eq!(
         (&tenant["who_must_act"], &tenant["consecutive_failures"]),

@@ -154,7 +154,7 @@ async fn forged_state_is_bounded_and_affects_one_tenant() {
             "{column} = {value}: {}",
             synced.stderr
         );
-        let status = exported.site.run(&["status", "--json"]).json();
+        let status = exported.site.run(&["status", "--json"]).tenants();
         assert_eq!(status.as_array().unwrap().len(), 2, "{column} = {value}");
         exported.configure(&[2]);
         exported.site.run(&["sync"]).success();
@@ -193,7 +193,7 @@ async fn import_keeps_tenant_parked_and_cleans_its_texts() {
     for text in [&restored.stdout, &restored.stderr, &status.stdout] {
         assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'), "{text:?}");
     }
-    let status = exported.site.run(&["status", "--json"]).json();
+    let status = exported.site.run(&["status", "--json"]).tenants();
     let restored = status
         .as_array()
         .unwrap()

@@ -12,4 +12,5 @@ mod import_attacks;
 mod manual;
 mod move_source;
 mod park;
+mod status;
 mod transfer;

@@ -89,7 +89,7 @@ async fn move_changes_one_line_of_the_ready_tenant_only() {
     site.run(&["sync"]).success();
     let status = site.run(&["status", "--json"]);
     assert_eq!(
-        (&status.json()[0]["source"], &status.json()[1]["source"]),
+        (&status.tenants()[0]["source"], &status.tenants()[1]["source"]),
         (&json!("graph"), &json!("defender"))
     );
     let shown = site.run(&["status"]).stdout;

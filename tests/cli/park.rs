@@ -34,7 +34,7 @@ async fn parked_tenant_is_not_read_until_resumed() {
     );
     let status = site.run(&["status", "--json"]);
     assert_eq!(status.code(), Some(1));
-    let tenant = &status.json()[0];
+    let tenant = &status.tenants()[0];
     assert_eq!(
         (&tenant["error_class"], &tenant["who_must_act"]),
         (&json!("parked"), &json!("operator"))

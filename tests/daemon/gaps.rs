@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::installation::{Installation, events, id, spec};
 
 fn status(site: &Installation) -> Value {
-    site.run(&["status", "--json"]).json()[0].take()
+    site.run(&["status", "--json"]).tenants()[0].take()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -425,6 +425,11 @@ impl Done {
         })
     }
 
+    /// The tenants of `status --json` or `verify --json`.
+    pub(crate) fn tenants(&self) -> Value {
+        self.json()["tenants"].take()
+    }
+
     /// Standard output of a command that must have gone well.
     pub(crate) fn success(self) -> String {
         assert!(self.status.success(), "{}\n{}\n{}", self.status, self.stdout, self.stderr);
