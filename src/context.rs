@@ -1,5 +1,6 @@
 //! From a configuration to the services of a command.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::store::Store;
 use crate::store::quota::{Quota, Quotas};
 use crate::store::tenants::RemovedTenants;
 use crate::sync::engine::{SyncEngine, SyncSettings};
+use crate::sync::fleet_change::{Confirmation, store_tenants};
 use crate::sync::page_fetcher::{Services, writers};
 use crate::sync::progress::Progress;
 use crate::sync::retry::RetryPolicy;
@@ -198,8 +200,12 @@ pub async fn engine(
     } else {
         RemovedTenants::Only(&[])
     };
-    store.sync_tenants(&config.tenants, removed).await?;
-    Ok(Arc::new(SyncEngine::new(services(config, store), settings(config), progress, stop)))
+    let tenants = &config.tenants;
+    let change =
+        store_tenants(&store, tenants, removed, Confirmation::None, &HashSet::new()).await?;
+    let held = change.held.iter().map(|(id, _)| *id).collect();
+    let engine = SyncEngine::new(services(config, store), settings(config), progress, stop);
+    Ok(Arc::new(engine.with_held(held)))
 }
 
 /// The services of a configuration.

@@ -95,6 +95,28 @@ impl Config {
 #[derive(Clone)]
 pub struct MainFile(Map<String, Value>);
 
+impl MainFile {
+    /// What differs and is not applied by a reload.
+    pub fn keys_for_restart(&self, before: &Self) -> Vec<String> {
+        let sections = ["database", "http", "http_client"].into_iter();
+        let changed = sections.filter(|section| self.0.get(*section) != before.0.get(*section));
+        let limits = [
+            "calls_per_minute",
+            "calls_per_hour",
+            "graph_calls_per_minute",
+            "graph_calls_per_hour",
+        ];
+        let limit = |main: &Self, key: &str| {
+            main.0.get("sync").and_then(|sync| sync.clone().into_table().ok()?.remove(key))
+        };
+        let limits = limits.into_iter().filter(|key| limit(self, key) != limit(before, key));
+        changed
+            .map(|section| format!("[{section}]"))
+            .chain(limits.map(|key| format!("sync.{key}")))
+            .collect()
+    }
+}
+
 impl std::fmt::Debug for MainFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("MainFile")

@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, Config, DatabaseServer};
 use crate::context::{self, OpenDatabase, SetupError};
 use crate::daemon::http::server;
+use crate::daemon::http::status_page::StatusPage;
 use crate::daemon::reload::Reloader;
-use crate::daemon::systemd::{feed_watchdog, notify, status_line};
-use crate::daemon::{credential_watch, retirement_watch, signals, summary_refresh};
+use crate::daemon::systemd::{feed_watchdog, notify};
+use crate::daemon::{credential_watch, fleet_watch, retirement_watch, signals, summary_refresh};
 use crate::error::SyncError;
 use crate::postgres::Hold;
 use crate::store::Store;
@@ -89,12 +90,12 @@ async fn serve(
     let ticks =
         schedule::start_ticks([&lines.poll, &lines.open_incidents, &lines.reconcile], &wake).await;
     let mut ticks = ticks.map_err(|error| DaemonError::Schedule(error.to_string()))?;
-    let address = server::start(config.http.listen, &engine, metrics, stop.clone()).await;
-    let address =
-        address.map_err(|error| DaemonError::Listen { address: config.http.listen, error })?;
+    let page = Arc::new(StatusPage::new(Arc::clone(&engine)));
+    let (listen, store) = (config.http.listen, database.store.clone());
+    let address = server::start(listen, Arc::clone(&page), store, metrics, stop.clone()).await;
+    let address = address.map_err(|error| DaemonError::Listen { address: listen, error })?;
     let tenants = config.tenants.iter().filter(|tenant| tenant.enabled).count();
-    let status = status_line(&config.tenants);
-    notify(move || sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)])).await;
+    notify(|| sd_notify::notify(&[NotifyState::Ready])).await;
     tracing::info!(tenants, listen = %address, version = env!("CARGO_PKG_VERSION"), "Started");
     let passwords = tokio::spawn(watch_password(database.store.clone(), file.clone()));
     let summaries = tokio::spawn({
@@ -104,6 +105,7 @@ async fn serve(
     let reloader = Reloader::new(Arc::clone(&engine), file, Arc::clone(&wake), config);
     let reloads = tokio::spawn(reloader.watch(hangup));
     let credentials = tokio::spawn(credential_watch::watch(Arc::clone(&engine), Arc::clone(&wake)));
+    let fleet = tokio::spawn(fleet_watch::watch(Arc::clone(&engine), page));
     let retirement = tokio::spawn(retirement_watch::watch(Arc::clone(&engine)));
     // Before its task runs: the watchdog timeout starts now.
     engine.beat().expect_within(Duration::ZERO);
@@ -128,7 +130,7 @@ async fn serve(
         None => tokio::time::timeout(SOFT_STOP, running).await.ok(),
     };
     give_back_leases(&database.store, ended.as_ref()).await;
-    for task in [reloads, passwords, credentials, retirement, summaries, watchdog] {
+    for task in [reloads, passwords, credentials, fleet, retirement, summaries, watchdog] {
         task.abort();
     }
     let _ = ticks.shutdown().await;

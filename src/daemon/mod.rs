@@ -1,6 +1,7 @@
 //! The daemon of `run`: lifecycle, signals, systemd, reload and the HTTP server.
 
 pub mod credential_watch;
+pub mod fleet_watch;
 pub mod http;
 pub mod lifecycle;
 pub mod reload;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::config::{self, Config, ConfigError, ConfigErrors, Fingerprint, MainFile, TenantsDir};
 use crate::context;
-use crate::daemon::systemd::{notify, status_line};
+use crate::daemon::systemd::notify;
 use crate::sync::engine::{ReloadTrigger, SyncEngine};
 use crate::tenant::TenantId;
 
@@ -132,6 +132,8 @@ impl Reloader {
                 self.next_attempt.filter(|next_attempt| next_attempt.at <= Instant::now())
             {
                 self.attempt(next_attempt.scope, now).await;
+            } else if self.engine.removal_is_confirmed().await {
+                self.attempt(ReloadScope::TenantsDir, now).await;
             }
         }
     }
@@ -223,12 +225,14 @@ impl Reloader {
         let message =
             "Ignoring an invalid file in tenants_dir; its tenant keeps its previous settings";
         self.log_new_errors(&config.tenants_dir_errors, message);
-        let status = status_line(&config.tenants);
-        notify(move || sd_notify::notify(&[NotifyState::Status(&status)])).await;
         if is_logged {
-            tracing::info!(
-                tenants = config.tenants.len(),
-                "Configuration reloaded; changes of [database], [http], [http_client] and the call limits need a restart"
+            let tenants = self.engine.settings().tenants.len();
+            tracing::info!(tenants, "Configuration reloaded: {tenants} tenants");
+        }
+        for key in config.main.keys_for_restart(&self.main) {
+            tracing::warn!(
+                owner = "operator",
+                "A change of {key} needs a restart: systemctl restart incident-sync"
             );
         }
         if scope == ReloadScope::All {

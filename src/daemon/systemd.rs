@@ -6,15 +6,9 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::task::JoinError;
 
-use crate::entra::Tenant;
 use crate::sync::engine::SyncEngine;
 
 const NOTIFY_DEADLINE: Duration = Duration::from_secs(1);
-
-/// The text that `systemctl status` shows.
-pub(crate) fn status_line(tenants: &[Arc<Tenant>]) -> String {
-    format!("Syncing {} tenants", tenants.iter().filter(|tenant| tenant.enabled).count())
-}
 
 /// Feeds the watchdog of systemd, which restarts the service when the runtime hangs or the dispatcher makes no progress.
 pub(crate) async fn feed_watchdog(engine: Arc<SyncEngine>) {

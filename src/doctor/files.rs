@@ -3,7 +3,11 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
 use crate::config::Config;
+use crate::store::tenants::{RemovedTenants, StoredTenant};
+use crate::sync::fleet_change::{Confirmation, FleetChange};
 
 /// Facts about a valid configuration.
 #[derive(Debug)]
@@ -18,9 +22,46 @@ pub struct ConfigurationFacts {
     pub closed_to_service: Vec<String>,
     /// What works but should be changed.
     pub warnings: Vec<String>,
+    /// The tenants whose removal is held back, or would be at the next start.
+    pub missing: Option<MissingTenants>,
 }
 
-pub(super) fn inspect_configuration(config: &Config) -> ConfigurationFacts {
+/// Tenants that the database knows and the configuration does not name.
+#[derive(Debug)]
+pub struct MissingTenants {
+    pub names: Vec<String>,
+    /// The tenants that the database knows.
+    pub of: usize,
+}
+
+impl MissingTenants {
+    fn of(config: &Config, known: &[StoredTenant]) -> Option<Self> {
+        let named: Vec<(Uuid, &str)> =
+            config.tenants.iter().map(|tenant| (tenant.id.0, tenant.name.as_str())).collect();
+        // A file that is invalid may name a tenant that is missing.
+        let reported: Vec<Uuid> = known
+            .iter()
+            .filter(|tenant| tenant.is_missing && !tenant.is_removed)
+            .map(|tenant| tenant.tenant_id)
+            .collect();
+        let may_leave = if config.tenants_dir_errors.is_empty() {
+            RemovedTenants::AllOthers
+        } else {
+            RemovedTenants::Only(&reported)
+        };
+        let change = FleetChange::of(known, &named, may_leave, Confirmation::None);
+        if change.held.is_empty() {
+            return None;
+        }
+        let names = change.held.into_iter().map(|(_, name)| name).collect();
+        Some(Self { names, of: change.before })
+    }
+}
+
+pub(super) fn inspect_configuration(
+    config: &Config,
+    known: Option<&[StoredTenant]>,
+) -> ConfigurationFacts {
     let file = config.file.as_deref();
     let dir = config.onboarding.dir.as_deref();
     let dir_files = dir
@@ -45,6 +86,7 @@ pub(super) fn inspect_configuration(config: &Config) -> ConfigurationFacts {
         open_to_writers: matching(is_open_to_writers),
         closed_to_service: matching(is_closed_to_service),
         warnings: config.warnings.clone(),
+        missing: known.and_then(|known| MissingTenants::of(config, known)),
     }
 }
 

@@ -55,6 +55,10 @@ pub async fn all(config: &Config, tenants: &[Arc<Tenant>], progress: &Progress) 
     let database = probe_database(&config.database, opened.as_ref()).await;
     let has_schema =
         database.inspection.as_ref().is_ok_and(|inspected| matches!(inspected.schema, Some(Ok(_))));
+    let fleet = match &opened {
+        Ok(opened) if has_schema => opened.store.known_tenants().await.ok(),
+        _ => None,
+    };
     let client = http_client::client_on(&config.http_client, Deadlines::default());
     let tokens = TokenCache::new(client.clone());
     let api = ApiClient::new(client);
@@ -69,7 +73,7 @@ pub async fn all(config: &Config, tenants: &[Arc<Tenant>], progress: &Progress) 
         opened.close().await;
     }
     let facts = Facts {
-        configuration: inspect_configuration(config),
+        configuration: inspect_configuration(config, fleet.as_deref()),
         expiries: expiry::expiries(probe_tenants).await,
         egress,
         hosts,

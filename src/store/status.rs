@@ -120,6 +120,8 @@ pub struct Standing {
     pub source: Option<String>,
     /// When it left the configuration.
     pub removed_at: Option<DateTime<Utc>>,
+    /// Since when the configuration does not name it although its removal is not confirmed.
+    pub missing_since: Option<DateTime<Utc>>,
     /// When the first sync was complete.
     pub backfilled_at: Option<DateTime<Utc>>,
     /// Start of the last complete run: everything up to then is stored.

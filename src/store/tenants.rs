@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
+use super::audit::{RowCounts, audit};
 use super::runs::Due;
 use super::{DbRole, Store};
 use crate::entra::Tenant;
 use crate::error::{ErrorClass, SyncError};
-use crate::tenant::INTERNAL_LABEL;
+use crate::tenant::{INTERNAL_LABEL, TenantId};
 
 /// Which tenants have left the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +20,16 @@ pub enum RemovedTenants<'a> {
     AllOthers,
     /// Of those not in it only these: a rejected file may configure the others.
     Only(&'a [Uuid]),
+}
+
+/// A tenant that is or was configured.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct StoredTenant {
+    pub tenant_id: Uuid,
+    pub name: String,
+    pub is_removed: bool,
+    /// Whether it is no longer configured, while its removal is not confirmed.
+    pub is_missing: bool,
 }
 
 /// The labels for every reader of the tenant and those for operators, as JSON objects.
@@ -72,6 +83,41 @@ impl Store {
                 .await
         };
         self.transact("writing the configured tenants", DbRole::Dispatcher, write).await.map(drop)
+    }
+
+    /// All tenants, by name.
+    pub async fn known_tenants(&self) -> Result<Vec<StoredTenant>, SyncError> {
+        let known_tenants = include_str!("sql/known_tenants.sql");
+        self.statement("reading the known tenants", DbRole::Dispatcher, known_tenants)
+            .fetch_all()
+            .await
+    }
+
+    /// Marks tenants whose removal is held back.
+    pub async fn mark_missing(&self, tenants: &[Uuid]) -> Result<(), SyncError> {
+        let mark_missing = include_str!("sql/mark_missing_tenants.sql");
+        self.statement("marking missing tenants", DbRole::Dispatcher, mark_missing)
+            .bind(tenants)
+            .execute()
+            .await
+    }
+
+    /// Removes tenants whose removal was held back, and names in the audit log who confirmed it.
+    pub async fn remove_missing(&self, tenants: &[Uuid], actor: &str) -> Result<(), SyncError> {
+        let remove = include_str!("sql/mark_removed_tenants.sql");
+        let none: &[Uuid] = &[];
+        self.statement("removing tenants", DbRole::Dispatcher, remove)
+            .bind(none)
+            .bind(Some(tenants))
+            .execute()
+            .await?;
+        for tenant in tenants.iter().copied().map(TenantId) {
+            let write = async |connection: &mut PgConnection| {
+                audit(connection, tenant, "removal confirmed", actor, &RowCounts::new()).await
+            };
+            self.transact("auditing a removal", DbRole::Writer(tenant), write).await?;
+        }
+        Ok(())
     }
 
     /// Moves the due times of these tenants forward to those that `due` returns for the database's time; earlier ones stay.

@@ -1,6 +1,7 @@
 //! Decides which tenant is read when and in what order, and runs it. Knows no SQL, JSON or HTTP.
 
 pub mod engine;
+pub mod fleet_change;
 pub mod heartbeat;
 pub mod lease_deadlines;
 pub mod page_fetcher;

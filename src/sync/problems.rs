@@ -73,6 +73,7 @@ pub fn worst_first(left: &Standing, right: &Standing) -> std::cmp::Ordering {
 pub fn cause(tenant: &Standing) -> &str {
     match State::of(tenant) {
         State::Parked | State::Failing => tenant.error_class.as_deref().unwrap_or("unknown"),
+        State::Missing => "missing_tenant",
         State::NeverRun => "never_run",
         State::Stale if tenant.is_watermark_ahead => "watermark_in_future",
         State::Stale => "poll_overdue",

@@ -28,6 +28,7 @@ pub fn must_act(tenant: &Standing) -> Option<(&str, &str)> {
             Some((Owner::Operator.as_str(), OF_WATERMARK_AHEAD))
         }
         State::Stale => Some((Owner::Operator.as_str(), OF_STALE)),
+        State::Missing => Some((Owner::Operator.as_str(), OF_MISSING)),
         State::NeverRun => Some((Owner::Operator.as_str(), OF_NEVER_RUN)),
         State::Incomplete | State::FirstSync if tenant.gaps > 0 => {
             Some((Owner::Operator.as_str(), OF_GAPS))
@@ -45,6 +46,8 @@ const OF_REJECTED: &str = "Incidents that could not be decoded are in quarantine
 const OF_STALE: &str = "The poll is overdue although no run failed. Check that the daemon runs and that sync.concurrency is high enough";
 const OF_WATERMARK_AHEAD: &str = "The watermark is in the future because a clock was wrong. The next run reads everything again; if this \
     persists, check the clock of the database server and run incident-sync sync --full for this tenant";
+const OF_MISSING: &str = "The configuration no longer names this tenant and many others; their removal is held back. Check that tenants_dir is mounted and \
+    complete. To remove them, run: incident-sync tenant confirm-removal";
 const OF_NEVER_RUN: &str = "No daemon has picked up this tenant yet. Start the service, or run systemctl reload incident-sync";
 /// Longer than a wait for a run slot or a restart of the daemon.
 const OVERDUE_SECONDS: f64 = 900.0;
@@ -57,6 +60,8 @@ pub enum State {
     /// It waits for an action.
     Parked,
     Failing,
+    /// The configuration does not name it, and its removal is not confirmed.
+    Missing,
     /// It is configured, but no daemon has read that yet.
     NeverRun,
     /// No run failed, but a poll is overdue or the watermark is in the future.
@@ -73,9 +78,10 @@ pub enum State {
 
 impl State {
     /// As options of commands spell the states.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 10] = [
         "parked",
         "failing",
+        "missing",
         "never-run",
         "stale",
         "incomplete",
@@ -93,6 +99,7 @@ impl State {
     pub fn of(tenant: &Standing) -> Self {
         match tenant {
             Standing { removed_at: Some(_), .. } => Self::Removed,
+            Standing { missing_since: Some(_), .. } => Self::Missing,
             Standing { enabled: false, .. } => Self::Disabled,
             Standing { consecutive_failures: None, .. } => Self::NeverRun,
             Standing { parked_reason: Some(_), .. } => Self::Parked,
@@ -108,10 +115,25 @@ impl State {
         }
     }
 
+    /// All of them, the worst first.
+    pub const ALL: [Self; 10] = [
+        Self::Parked,
+        Self::Failing,
+        Self::Missing,
+        Self::NeverRun,
+        Self::Stale,
+        Self::Incomplete,
+        Self::FirstSync,
+        Self::Ok,
+        Self::Disabled,
+        Self::Removed,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Parked => "parked",
             Self::Failing => "failing",
+            Self::Missing => "missing",
             Self::NeverRun => "never run",
             Self::Stale => "stale",
             Self::Incomplete => "incomplete",

@@ -132,7 +132,8 @@ const COUNTERS: [(&str, &str); 8] = [
     ("incident_sync_quota_waits_total", "Waits for the configured call quota"),
 ];
 
-const GAUGES: [(&str, &str); 8] = [
+const GAUGES: [(&str, &str); 9] = [
+    ("incident_sync_tenants", "Tenants of the database by state"),
     ("incident_sync_api_retired", "1 while an API refuses every tenant and seems to be retired"),
     ("incident_sync_credential_refused", "1 while Entra refuses the credential"),
     ("incident_sync_credential_in_use", "1 for the credential that last obtained a token"),

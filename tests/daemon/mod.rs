@@ -12,6 +12,7 @@ mod metrics;
 mod password;
 mod proxy;
 mod reload;
+mod removal;
 mod retirement;
 mod status_page;
 mod status_page_snapshots;

@@ -23,6 +23,7 @@ use crate::commands::{output, sync};
 use crate::config;
 use crate::context::{self, OpenDatabase, SetupError};
 use crate::daemon::http::server;
+use crate::daemon::http::status_page::StatusPage;
 use crate::daemon::signals;
 use crate::entra::Tenant;
 use crate::entra::credential::{App, Credential};
@@ -214,7 +215,8 @@ async fn live(
     let metrics = telemetry::start_metrics();
     let engine = engine(database, &simulator.url(), Progress::hidden(), stop.clone()).await?;
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let address = server::start(listen, &engine, metrics, stop.clone()).await;
+    let page = Arc::new(StatusPage::new(Arc::clone(&engine)));
+    let address = server::start(listen, page, database.store.clone(), metrics, stop.clone()).await;
     let address = address.map_err(|error| {
         Failure::Configuration(format!("cannot listen on a local port: {error}"))
     })?;

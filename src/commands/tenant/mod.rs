@@ -5,6 +5,7 @@ use clap::Subcommand;
 use crate::commands::exit::Failure;
 use crate::config::Config;
 
+pub mod confirm_removal;
 pub mod erase_person;
 pub mod export;
 pub mod import;
@@ -26,6 +27,8 @@ pub enum TenantCommand {
     Resume(park::ResumeArgs),
     /// Move tenants to another source: try it, then write it into the tenant's file in `tenants_dir`.
     Move(move_source::MoveArgs),
+    /// Confirm that the tenants that vanished from the configuration are to be removed. Their data stays.
+    ConfirmRemoval(confirm_removal::ConfirmArgs),
     /// Delete all data of a tenant that is disabled or removed from the configuration.
     Purge(purge::PurgeArgs),
     /// Erase one person from the data of a tenant.
@@ -42,6 +45,7 @@ pub async fn run(config: &Config, command: TenantCommand) -> Result<(), Failure>
         TenantCommand::Park(args) => park::park(config, args).await,
         TenantCommand::Resume(args) => park::resume(config, args).await,
         TenantCommand::Move(args) => move_source::run(config, args).await,
+        TenantCommand::ConfirmRemoval(args) => confirm_removal::run(config, args).await,
         TenantCommand::Purge(args) => purge::run(config, args).await,
         TenantCommand::ErasePerson(args) => erase_person::run(config, args).await,
         TenantCommand::Export(args) => export::run(config, args).await,

@@ -6,6 +6,7 @@ use super::network::{Egress, Host};
 use super::{CheckResult, Facts, Finding, Group};
 use crate::entra::expiry::CredentialExpiry;
 use crate::error::{ErrorClass, SyncError};
+use crate::sync::fleet_change;
 use crate::sync::retirement::{self, RetirementNotice};
 
 mod database;
@@ -98,12 +99,16 @@ const OPERATOR: &str = "operator";
 fn configuration(facts: &Facts) -> Vec<Finding> {
     let facts = &facts.configuration;
     let rows = FindingBuilder { group: Group::Configuration, about: &facts.file };
-    let mut all = vec![match facts.tenants {
-        0 => rows.warning(
+    let mut all = vec![match (facts.tenants, &facts.missing) {
+        (_, Some(missing)) => {
+            let advice = fleet_change::held_back(missing.names.len(), missing.of);
+            rows.failure("file", format!("{advice}. Missing: {}", missing.names.join(", ")))
+        }
+        (0, None) => rows.warning(
             "file",
             "valid, but no tenant is configured; add [[tenants]] with id and name",
         ),
-        count => rows.ok("file", format!("valid, {count} tenants")),
+        (count, None) => rows.ok("file", format!("valid, {count} tenants")),
     }];
     all.push(if facts.open_to_writers.is_empty() {
         rows.ok("permissions", "permissions are safe")

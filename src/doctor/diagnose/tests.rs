@@ -21,8 +21,14 @@ fn facts(hosts: Vec<Host>, inspection: Inspection, tenants: Vec<TenantProbe>) ->
     let open_to_writers = Vec::new();
     let closed_to_service = Vec::new();
     let warnings = Vec::new();
-    let configuration =
-        ConfigurationFacts { file, tenants: 1, open_to_writers, closed_to_service, warnings };
+    let configuration = ConfigurationFacts {
+        file,
+        tenants: 1,
+        open_to_writers,
+        closed_to_service,
+        warnings,
+        missing: None,
+    };
     let database = DatabaseFacts {
         server: "postgres://db".to_owned(),
         looked_up: None,

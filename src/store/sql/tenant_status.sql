@@ -1,7 +1,7 @@
 -- tenant_status
 -- For `status` and for the status page. $1: with the tenants that have left the configuration, and with the number of all
 -- incidents, which reads the whole table.
-SELECT t.tenant_id, t.name, t.enabled, t.removed_at, b.watermark, b.backfilled_at, b.last_attempt_at, b.last_success_at,
+SELECT t.tenant_id, t.name, t.enabled, t.removed_at, t.missing_since, b.watermark, b.backfilled_at, b.last_attempt_at, b.last_success_at,
     b.consecutive_failures, b.next_attempt_at, s.parked_reason, s.error_class, s.error_message, s.who_must_act,
     s.source, s.lease_owner, extract(epoch FROM now() - b.last_success_at)::double precision AS freshness_seconds,
     -- A backfill in several parts leaves the poll due.

@@ -1,6 +1,6 @@
 //! Runs the tenants that are due, up to a limit at a time. A slow or failing tenant does not delay the others.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::entra::Tenant;
 use crate::error::SyncError;
 use crate::store::tenants::RemovedTenants;
+use crate::sync::fleet_change::{Confirmation, log_removed, store_tenants};
 use crate::sync::heartbeat::Heartbeat;
 use crate::sync::lease_deadlines::LeaseDeadlines;
 use crate::sync::page_fetcher::Services;
@@ -56,6 +57,8 @@ pub struct SyncEngine {
     /// Set while NOTIFY fails, so that one cause is one warning.
     is_notify_failing: AtomicBool,
     claim_warned_at: Mutex<Option<Instant>>,
+    /// Tenants that the configuration no longer names and whose removal is not confirmed.
+    held: parking_lot::Mutex<HashSet<Uuid>>,
     /// Which of the APIs seem to be retired.
     sources: parking_lot::Mutex<HashMap<Source, SourceBreaker>>,
     beat: Heartbeat,
@@ -79,10 +82,18 @@ impl SyncEngine {
             is_database_failing: AtomicBool::default(),
             is_notify_failing: AtomicBool::default(),
             claim_warned_at: Mutex::default(),
+            held: parking_lot::Mutex::default(),
             sources: parking_lot::Mutex::default(),
             beat: Heartbeat::new(),
             stop,
         }
+    }
+
+    /// The same engine that waits for the confirmation of these removals.
+    #[must_use]
+    pub fn with_held(mut self, held: HashSet<Uuid>) -> Self {
+        *self.held.get_mut() = held;
+        self
     }
 
     pub fn settings(&self) -> Arc<SyncSettings> {
@@ -98,14 +109,15 @@ impl SyncEngine {
         &self.services
     }
 
-    /// Applies new settings. Runs in progress keep the old ones; new tenants are due immediately.
+    /// Applies new settings. Runs in progress keep the old ones; new tenants are due immediately. Tenants whose removal is held
+    /// back keep theirs.
     pub async fn reload(
         &self,
-        settings: SyncSettings,
+        mut settings: SyncSettings,
         trigger: ReloadTrigger,
     ) -> Result<(), SyncError> {
         let store = &self.services.store;
-        let tenants: Vec<Arc<Tenant>> = settings.tenants.values().cloned().collect();
+        let configured: Vec<Arc<Tenant>> = settings.tenants.values().cloned().collect();
         // A tenant whose file is rejected keeps its previous settings, so it is among `settings` and not removed.
         let before = self.settings();
         let removed: Vec<Uuid> = before
@@ -114,12 +126,27 @@ impl SyncEngine {
             .filter(|id| !settings.tenants.contains_key(id))
             .copied()
             .collect();
-        let left = if settings.are_all {
+        let may_leave = if settings.are_all {
             RemovedTenants::AllOthers
         } else {
             RemovedTenants::Only(&removed)
         };
-        store.sync_tenants(&tenants, left).await?;
+        let (confirmation, reported) = match trigger {
+            // Reported again to the operator who requests it.
+            ReloadTrigger::OperatorRequest => (Confirmation::Reload, HashSet::new()),
+            ReloadTrigger::ChangedFiles(_) => (Confirmation::None, self.held.lock().clone()),
+        };
+        let change = store_tenants(store, &configured, may_leave, confirmation, &reported).await?;
+        settings.keep(&change.held, &before);
+        // The command that confirms a removal has removed them in the database.
+        let is_left = |id: &Uuid| {
+            !settings.tenants.contains_key(id) && !change.removed.iter().any(|(of, _)| of == id)
+        };
+        let left = before.tenants.iter().filter(|(id, _)| is_left(id));
+        let mut left: Vec<&str> = left.map(|(_, tenant)| tenant.name.as_str()).collect();
+        left.sort_unstable();
+        log_removed(&left);
+        *self.held.lock() = change.held.iter().map(|(id, _)| *id).collect();
         match trigger {
             ReloadTrigger::OperatorRequest => {
                 store.clear_parking(&settings.enabled()).await?;
@@ -137,6 +164,17 @@ impl SyncEngine {
         }
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         Ok(())
+    }
+
+    /// Whether an operator has confirmed a removal that is held back.
+    pub async fn removal_is_confirmed(&self) -> bool {
+        if self.held.lock().is_empty() {
+            return false;
+        }
+        // The dispatcher reports an unreachable database.
+        let Ok(known) = self.services.store.known_tenants().await else { return false };
+        let held = self.held.lock();
+        known.iter().any(|tenant| tenant.is_removed && held.contains(&tenant.tenant_id))
     }
 
     /// Waits for work that ends within `wait`, and extends the watchdog's deadline by it.

@@ -1,6 +1,6 @@
 //! What a run needs of the configuration.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +52,19 @@ impl SyncSettings {
     pub(super) fn credentials(&self) -> HashMap<CredentialId, Arc<Credential>> {
         let all = self.tenants.values().flat_map(|tenant| tenant.app.credentials());
         all.map(|(credential_id, credential)| (credential_id, Arc::clone(credential))).collect()
+    }
+
+    /// Keeps the previous settings of these tenants, except where another tenant has taken the name: metrics tell tenants apart
+    /// by it.
+    pub(super) fn keep(&mut self, held: &[(Uuid, String)], before: &Self) {
+        let names: HashSet<&str> =
+            self.tenants.values().map(|tenant| tenant.name.as_str()).collect();
+        let kept = held.iter().filter_map(|(id, _)| Some((*id, before.tenants.get(id)?)));
+        let kept: Vec<(Uuid, Arc<Tenant>)> = kept
+            .filter(|(_, tenant)| !names.contains(tenant.name.as_str()))
+            .map(|(id, tenant)| (id, Arc::clone(tenant)))
+            .collect();
+        self.tenants.extend(kept);
     }
 
     /// Moves due times forward to the next ones of this schedule; earlier ones stay.

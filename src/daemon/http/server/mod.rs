@@ -22,7 +22,6 @@ use uuid::Uuid;
 use crate::daemon::http::status_page::{CONTENT_SECURITY_POLICY, RenderedPage, StatusPage};
 use crate::store::Store;
 use crate::store::status::Freshness;
-use crate::sync::engine::SyncEngine;
 use crate::telemetry::tenant_metrics::{FEED_DELAY, MetricKind, TENANT_METRICS, TenantMetric};
 use crate::tenant::TenantId;
 
@@ -45,25 +44,20 @@ struct Shared {
 /// Serves until `stop`. Fails if the address is in use.
 pub async fn start(
     listen: SocketAddr,
-    engine: &Arc<SyncEngine>,
+    page: Arc<StatusPage>,
+    store: Store,
     metrics: Option<PrometheusHandle>,
     stop: CancellationToken,
 ) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(listen).await?;
     let address = listener.local_addr()?;
-    let page = Arc::new(StatusPage::new(Arc::clone(engine)));
     let router = Router::new()
         .route("/", get(fleet))
         .route("/tenants/{id}", get(tenant))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(render))
-        .with_state(Shared {
-            store: engine.services().store.clone(),
-            metrics,
-            rendered: Arc::default(),
-            page,
-        })
+        .with_state(Shared { store, metrics, rendered: Arc::default(), page })
         .layer(middleware::from_fn_with_state(address.ip(), guard));
     tokio::spawn(connections::serve(listener, router, stop));
     Ok(address)

@@ -1,6 +1,7 @@
 //! The status page: problems and their owners on one screen. No scripts, no external resources, and no customer data
 //! except names.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -96,6 +97,22 @@ impl Fleet {
 impl StatusPage {
     pub fn new(engine: Arc<SyncEngine>) -> Self {
         Self { engine, last: Mutex::default() }
+    }
+
+    /// Queries the database, so that the last state is known when it is away, and counts the tenants by state.
+    pub(crate) async fn refresh(&self) -> Result<BTreeMap<State, usize>, SyncError> {
+        let Snapshot { fleet, failure, .. } = self.snapshot().await;
+        match (fleet, failure) {
+            (Some(fleet), None) => {
+                let mut states: BTreeMap<State, usize> =
+                    State::ALL.map(|state| (state, 0)).into_iter().collect();
+                for tenant in &fleet.tenants {
+                    *states.entry(State::of(&tenant.standing)).or_default() += 1;
+                }
+                Ok(states)
+            }
+            (_, failure) => Err(failure.unwrap_or(SyncError::Stopped)),
+        }
     }
 
     /// The page of all tenants. `is_repeated` makes the browser reload it every minute.
@@ -216,6 +233,7 @@ fn badge(state: State) -> Markup {
     let (class, sign) = match state {
         State::Parked => ("bad", "✖"),
         State::Failing => ("bad", "!"),
+        State::Missing => ("bad", "?"),
         State::NeverRun | State::Stale => ("bad", "◔"),
         State::Incomplete => ("warn", "◐"),
         State::FirstSync => ("info", "…"),
