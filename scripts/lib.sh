@@ -34,6 +34,21 @@ need_postgres() {
     fi
 }
 
+# Installs a Debian package that some tests need if its program is missing and root permits it. Those tests print SKIPPED
+# where it cannot be installed.
+want_package() {
+    local package=$1 program=${2:-$1}
+    command -v "$program" >/dev/null && return
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        sudo -n true 2>/dev/null || return 0
+        as_root=(sudo -n)
+    fi
+    command -v apt-get >/dev/null || return 0
+    local install=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$package")
+    "${install[@]}" >&2 || { "${as_root[@]}" apt-get update -q >&2 && "${install[@]}" >&2; } || true
+}
+
 need_compiler() {
     if ! command -v cargo >/dev/null; then
         echo "A Rust toolchain is missing (cargo); see https://www.rust-lang.org/tools/install" >&2

@@ -19,7 +19,9 @@ use crate::daemon::http::server;
 use crate::daemon::http::status_page::StatusPage;
 use crate::daemon::reload::Reloader;
 use crate::daemon::systemd::{feed_watchdog, notify};
-use crate::daemon::{credential_watch, fleet_watch, retirement_watch, signals, summary_refresh};
+use crate::daemon::{
+    clock_watch, credential_watch, fleet_watch, retirement_watch, signals, summary_refresh,
+};
 use crate::error::SyncError;
 use crate::postgres::Hold;
 use crate::store::Store;
@@ -87,9 +89,9 @@ async fn serve(
     engine.settings().apply_schedule(&database.store).await.map_err(SetupError::from)?;
     let wake = Arc::new(Notify::new());
     let lines = &config.schedule;
-    let ticks =
-        schedule::start_ticks([&lines.poll, &lines.open_incidents, &lines.reconcile], &wake).await;
-    let mut ticks = ticks.map_err(|error| DaemonError::Schedule(error.to_string()))?;
+    let lines = [&lines.poll, &lines.open_incidents, &lines.reconcile];
+    let ticks = schedule::start_ticks(lines.map(String::as_str), &wake).await;
+    let ticks = ticks.map_err(|error| DaemonError::Schedule(error.to_string()))?;
     let page = Arc::new(StatusPage::new(Arc::clone(&engine)));
     let (listen, store) = (config.http.listen, database.store.clone());
     let address = server::start(listen, Arc::clone(&page), store, metrics, stop.clone()).await;
@@ -107,6 +109,9 @@ async fn serve(
     let credentials = tokio::spawn(credential_watch::watch(Arc::clone(&engine), Arc::clone(&wake)));
     let fleet = tokio::spawn(fleet_watch::watch(Arc::clone(&engine), page));
     let retirement = tokio::spawn(retirement_watch::watch(Arc::clone(&engine)));
+    let clocks =
+        clock_watch::watch(Arc::clone(&engine), Arc::clone(&wake), lines.map(String::clone), ticks);
+    let clocks = tokio::spawn(clocks);
     // Before its task runs: the watchdog timeout starts now.
     engine.beat().expect_within(Duration::ZERO);
     let watchdog = tokio::spawn(feed_watchdog(Arc::clone(&engine)));
@@ -130,10 +135,9 @@ async fn serve(
         None => tokio::time::timeout(SOFT_STOP, running).await.ok(),
     };
     give_back_leases(&database.store, ended.as_ref()).await;
-    for task in [reloads, passwords, credentials, fleet, retirement, summaries, watchdog] {
+    for task in [reloads, passwords, credentials, fleet, retirement, clocks, summaries, watchdog] {
         task.abort();
     }
-    let _ = ticks.shutdown().await;
     database.close_by(deadline).await;
     if is_lost {
         return Err(DaemonError::PostgresExited);

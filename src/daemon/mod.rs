@@ -1,5 +1,6 @@
 //! The daemon of `run`: lifecycle, signals, systemd, reload and the HTTP server.
 
+pub mod clock_watch;
 pub mod credential_watch;
 pub mod fleet_watch;
 pub mod http;

@@ -12,6 +12,9 @@ use crate::tenant::{Source, TenantId};
 /// A longer pause that the service requests ends the run, so that another tenant can use its slot.
 pub const LONGEST_PAUSE_WITHIN_A_RUN: Duration = Duration::from_secs(30);
 
+/// With the documented limits, a call waits less than this for its turn.
+const LONG_WAIT: Duration = Duration::from_secs(60);
+
 /// A burst and a steady rate that together stay within `calls` in every window of `period`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rate {
@@ -113,6 +116,20 @@ impl Store {
         tenant: TenantId,
         quota: &Quota,
     ) -> Result<Duration, SyncError> {
+        let (mut wait, mut is_paused) = self.reserve(tenant, quota).await?;
+        // So long a wait may come from a clock that was ahead and is right again.
+        if wait > LONG_WAIT && self.follow_clock(tenant).await? {
+            (wait, is_paused) = self.reserve(tenant, quota).await?;
+        }
+        if is_paused { Err(SyncError::Paused { wait }) } else { Ok(wait) }
+    }
+
+    /// The wait for the next call, and whether it is a pause that the service requested.
+    async fn reserve(
+        &self,
+        tenant: TenantId,
+        quota: &Quota,
+    ) -> Result<(Duration, bool), SyncError> {
         let Quota { minute, hour } = *quota;
         let reserve_call = include_str!("sql/reserve_call.sql");
         let turn: Option<(f64, bool)> = self
@@ -126,8 +143,7 @@ impl Store {
             .fetch_optional()
             .await?;
         let (seconds, is_paused) = turn.ok_or(SyncError::LeaseLost)?;
-        let wait = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-        if is_paused { Err(SyncError::Paused { wait }) } else { Ok(wait) }
+        Ok((Duration::try_from_secs_f64(seconds).unwrap_or_default(), is_paused))
     }
 
     /// Stores a pause that the service requested: no instance makes a call for the tenant before its end.

@@ -7,6 +7,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::audit::{RowCounts, audit};
+use super::clock::follow_clock;
 use super::runs::Due;
 use super::{DbRole, Store};
 use crate::entra::Tenant;
@@ -121,6 +122,7 @@ impl Store {
     }
 
     /// Moves the due times of these tenants forward to those that `due` returns for the database's time; earlier ones stay.
+    /// Corrects what was stored while the database's clock was ahead.
     pub async fn advance_due_times(
         &self,
         tenants: &[Uuid],
@@ -129,6 +131,7 @@ impl Store {
         let advance = async |connection: &mut PgConnection| {
             let clock = sqlx::query_scalar(include_str!("sql/clock.sql"));
             let due = due(clock.fetch_one(&mut *connection).await?);
+            follow_clock(connection, tenants).await?;
             sqlx::query(include_str!("sql/advance_due_times.sql"))
                 .bind(tenants)
                 .bind(due.poll)

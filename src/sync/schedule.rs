@@ -2,6 +2,9 @@
 //!
 //! One scheduler job for each tenant loses runs (the scheduler's channel holds 200) and overlaps with itself. So the due
 //! time of each tenant is a row in Postgres, and a tick only wakes the dispatcher, which reads the rows.
+//!
+//! The scheduler plans its ticks by the wall clock and falls silent when that is set back. The dispatcher therefore reads the
+//! rows every few seconds as well, and the ticks are started again.
 
 use std::sync::Arc;
 
@@ -11,9 +14,6 @@ use tokio::sync::Notify;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use crate::config::cron;
-
-/// Back-offs and leases of dead instances end between the configured ticks.
-const RETRY_TICK: &str = "*/5 * * * * *";
 
 /// When each kind of run is due. Cron lines with seconds, in UTC.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ pub async fn start_ticks(
     wake: &Arc<Notify>,
 ) -> Result<JobScheduler, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
-    for line in lines.into_iter().chain([RETRY_TICK]) {
+    for line in lines {
         let wake = Arc::clone(wake);
         scheduler.add(Job::new(line, move |_, _| wake.notify_one())?).await?;
     }

@@ -1,5 +1,6 @@
 //! The daemon: start, end, reload, log, status page, credentials, network.
 
+mod clock;
 mod credentials;
 mod dispatcher;
 mod gaps;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{SyncEngine, SyncSettings, TURN, TenantResult};
 use crate::error::{Owner, SyncError};
 use crate::failpoint;
+use crate::sync::heartbeat::CLAIM_PERIOD;
 use crate::sync::retry::with_retries;
 use crate::sync::tenant_run::{PAGES_PER_SLICE, SyncMode};
 use crate::tenant::TenantId;
@@ -20,15 +21,16 @@ use crate::tenant::TenantId;
 const CLAIM_WARNING_PERIOD: Duration = Duration::from_secs(60);
 
 impl SyncEngine {
-    /// Runs the due tenants whenever `wake` is notified, until `stop` fires; then waits for the runs in progress. Fails if a
-    /// newer version changed the schema so that this version cannot work with it.
+    /// Runs the due tenants whenever `wake` is notified and every few seconds, until `stop` fires; then waits for the runs in
+    /// progress. Fails if a newer version changed the schema so that this version cannot work with it.
     pub async fn run(self: &Arc<Self>, wake: &Notify) -> Result<(), SyncError> {
         let mut runs = JoinSet::new();
         let mut renewal = tokio::time::interval(self.services.store.renewal_period());
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut turn = tokio::time::interval(TURN);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        wake.notify_one();
+        let mut claim = tokio::time::interval(CLAIM_PERIOD);
+        claim.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Box::pin(self.resume_retired_sources()).await;
         let mut ended = Ok(());
         let mut reported = BTreeMap::new();
@@ -48,6 +50,7 @@ impl SyncEngine {
                 Some(_) = runs.join_next() => self.claim_due(&mut runs).await,
                 () = self.services.slots.released() => self.claim_due(&mut runs).await,
                 () = wake.notified() => self.claim_due(&mut runs).await,
+                _ = claim.tick() => self.claim_due(&mut runs).await,
                 _ = turn.tick() => {}
             }
         }
@@ -91,6 +94,7 @@ impl SyncEngine {
     }
 
     async fn claim_due(self: &Arc<Self>, runs: &mut JoinSet<()>) {
+        self.beat.claims();
         let settings = self.settings();
         let free = self.free(&settings, runs.len());
         if free == 0 {
