@@ -129,8 +129,26 @@ pub struct Endpoints {
     pub base_url: Url,
     /// The scope of the token, `{base_url}/.default` unless configured.
     pub scope: String,
+    /// The scope to try if Entra or the API refuses `scope`. In the clouds of the US government the API is reached under one
+    /// name, and its tokens may be for another; Microsoft documents neither.
+    pub other_scope: Option<String>,
     pub token_version: TokenVersion,
 }
+
+impl Endpoints {
+    /// Whether the scope is neither that of `base_url` nor one of Microsoft's.
+    pub fn is_scope_foreign(&self) -> bool {
+        let is_of = |address: &str| {
+            self.scope.strip_prefix(address.trim_end_matches('/')) == Some(DEFAULT_SCOPE)
+        };
+        let clouds = Cloud::NAMES.iter().filter_map(|name| Cloud::from_name(name));
+        let mut hosts = clouds.map(|cloud| cloud.base_url(self.source));
+        !is_of(self.base_url.as_str()) && !hosts.any(is_of)
+    }
+}
+
+/// The end of a scope, behind the address of an API: app-only tokens are for all permissions.
+pub const DEFAULT_SCOPE: &str = "/.default";
 
 /// Entra's two token endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,6 +19,7 @@ const CLI: &str = include_str!("../docs/reference/cli.md");
 const CONFIGURATION: &str = include_str!("../docs/reference/configuration.md");
 const CONTRIBUTING: &str = include_str!("../CONTRIBUTING.md");
 const INVARIANTS: &str = include_str!("../docs/development/invariants.md");
+const FIELD_CASES: &str = include_str!("../docs/reference/field-cases.md");
 const SUMMARY: &str = include_str!("../docs/SUMMARY.md");
 const SAMPLE: &str = include_str!("../config/incident-sync.toml");
 
@@ -113,7 +114,7 @@ fn files_and_tests_named_in_documents_exist() {
     let code: String =
         ["src", "tests", "simulator"].map(|folder| sources(&root.join(folder)).unwrap()).concat();
     let mut named = 0;
-    let words = [ARCHITECTURE, CONTRIBUTING, INVARIANTS]
+    let words = [ARCHITECTURE, CONTRIBUTING, INVARIANTS, FIELD_CASES]
         .into_iter()
         .flat_map(|text| text.split('`').skip(1).step_by(2));
     for word in words {
@@ -296,13 +297,14 @@ fn judged(error: &SyncError) -> [&'static str; 3] {
 }
 
 fn entra(code: u32) -> SyncError {
-    let (error, trace_id) = (String::new(), String::new());
-    SyncError::Entra { status: 400, error, codes: vec![code], trace_id, retry_after: None }
+    let (error, details) = (String::new(), Box::default());
+    SyncError::Entra { status: 400, error, codes: vec![code], retry_after: None, details }
 }
 
 fn api(api: Source, status: u16, code: &str, token: TokenCheck) -> SyncError {
     let code = code.to_owned();
-    SyncError::Api { api, status, code, target: String::new(), retry_after: None, token }
+    let (target, names_licence) = (String::new(), false);
+    SyncError::Api { api, status, code, target, retry_after: None, token, names_licence }
 }
 
 /// What begins with a code of Entra, of the API or of Postgres.
@@ -343,6 +345,12 @@ fn uncoded() -> Vec<SyncError> {
         SyncError::TokenReply { what: "" },
         SyncError::WrongTenant { token_tid: text() },
         SyncError::ApiReply { api: Source::Defender, what: text() },
+        SyncError::TokenRejected {
+            api: Source::Defender,
+            code: text(),
+            target: text(),
+            request: Box::default(),
+        },
         SyncError::ClockSkew { server: DateTime::UNIX_EPOCH, database: DateTime::UNIX_EPOCH },
         SyncError::BodyTooLarge { peer, bytes_max: 1 },
         SyncError::Redirected { peer, status: 302 },

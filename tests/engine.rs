@@ -13,6 +13,7 @@ mod support {
     pub(crate) mod canary;
     pub(crate) mod cases;
     pub(crate) mod fault_proxy;
+    pub(crate) mod field_case;
     pub(crate) mod folder;
     pub(crate) mod golden;
     pub(crate) mod graph_truth;

@@ -10,6 +10,7 @@ mod onboarding;
 /// What `tests/engine.rs` does not need is declared here only.
 mod support {
     pub(crate) mod faketime;
+    pub(crate) mod field_case;
     pub(crate) mod folder;
     pub(crate) mod golden;
     pub(crate) mod graph_truth;

@@ -27,6 +27,8 @@ pub(super) struct Registered {
     der: Vec<u8>,
     public_key: Vec<u8>,
     ends: i64,
+    /// The code that every assertion by it is refused with.
+    refused_with: Option<u32>,
 }
 
 impl Registered {
@@ -35,7 +37,16 @@ impl Registered {
         let (_, parsed) =
             X509Certificate::from_der(der).expect("a test registers a certificate that parses");
         let public_key = parsed.public_key().subject_public_key.data.to_vec();
-        Self { der: der.to_vec(), public_key, ends: parsed.validity().not_after.timestamp() }
+        let ends = parsed.validity().not_after.timestamp();
+        Self { der: der.to_vec(), public_key, ends, refused_with: None }
+    }
+
+    pub(super) fn is(&self, der: &[u8]) -> bool {
+        self.der == der
+    }
+
+    pub(super) fn refuse(&mut self, code: u32) {
+        self.refused_with = Some(code);
     }
 }
 
@@ -154,6 +165,9 @@ pub(super) fn by_certificate(
     let key = UnparsedPublicKey::new(algorithm, &certificate.public_key);
     let failed = |_| (700_027, "Client assertion failed signature validation.");
     key.verify(jwt.signed.as_bytes(), &jwt.signature).map_err(failed)?;
+    if let Some(code) = certificate.refused_with {
+        return Err((code, "The certificate is refused."));
+    }
     jwt.check_times(now)?;
     if certificate.ends <= now {
         return Err((

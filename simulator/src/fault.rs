@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::source::Source;
 
@@ -59,6 +59,23 @@ pub enum ScriptedReply {
 }
 
 impl ScriptedReply {
+    /// An answer of a recorded case: `status`, `headers`, and `body` as JSON or `body_text`.
+    ///
+    /// # Panics
+    /// If the case has no status.
+    pub fn recorded(answer: &Value) -> Self {
+        let status = answer["status"].as_u64().and_then(|status| status.try_into().ok());
+        let headers = answer["headers"].as_object().into_iter().flatten();
+        let text = answer["body_text"].as_str().map(str::to_owned);
+        Self::Status {
+            code: status.expect("a recorded answer has a status"),
+            body: text.unwrap_or_else(|| answer["body"].to_string()),
+            headers: headers
+                .map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()))
+                .collect(),
+        }
+    }
+
     /// A status with the error body of the Defender APIs.
     pub fn defender(code: u16, error: &str) -> Self {
         Self::Status {

@@ -145,6 +145,16 @@ fn requested_resource(
             ),
         ));
     }
+    if !service.world.knows_resource(&resource) {
+        return Err((
+            400,
+            "invalid_resource",
+            500_011,
+            format!(
+                "The resource principal named {resource} was not found in the tenant named {tenant}."
+            ),
+        ));
+    }
     let path = if version == Version::V1 { "oauth2/token" } else { "oauth2/v2.0/token" };
     check_credential(service, form, &format!("{}{tenant}/{path}", service.base))?;
     Ok(resource)

@@ -41,6 +41,8 @@ struct Inner {
     tokens: Mutex<HashMap<String, Issued>>,
     /// The permissions in the app registration, which a consent grants.
     registered: Mutex<Roles>,
+    /// The resources that tokens are issued for; all if `None`.
+    resources: Mutex<Option<Vec<String>>>,
     /// The status of a retired API's responses.
     retired: Mutex<HashMap<Source, u16>>,
 }
@@ -81,6 +83,7 @@ impl World {
             tenants: RwLock::default(),
             tokens: Mutex::default(),
             registered: Mutex::new(Roles::BOTH),
+            resources: Mutex::default(),
             retired: Mutex::default(),
         }))
     }
@@ -150,6 +153,26 @@ impl World {
     /// Uploads a certificate, in DER, to the app registration.
     pub fn register_certificate(&self, der: &[u8]) {
         lock(&self.0.certificates).push(Registered::new(der));
+    }
+
+    /// Refuses a registered certificate with this code, such as 7000214 for a revoked one.
+    pub fn refuse_certificate(&self, der: &[u8], code: u32) {
+        for certificate in &mut *lock(&self.0.certificates) {
+            if certificate.is(der) {
+                certificate.refuse(code);
+            }
+        }
+    }
+
+    /// Limits the resources that tokens are issued for; Entra answers AADSTS500011 for every other one.
+    pub fn set_resources(&self, resources: &[&str]) {
+        let resources = resources.iter().map(|resource| (*resource).to_owned()).collect();
+        *lock(&self.0.resources) = Some(resources);
+    }
+
+    pub(super) fn knows_resource(&self, resource: &str) -> bool {
+        let resources = lock(&self.0.resources);
+        resources.as_ref().is_none_or(|resources| resources.iter().any(|known| known == resource))
     }
 
     /// Removes all certificates from the app registration.

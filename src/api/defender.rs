@@ -26,7 +26,8 @@ pub(super) fn page_url(base: &Url, request: &Request) -> Url {
     url
 }
 
-/// The message is free text and stays out.
+/// The message is free text and stays out. An error object is the API's word, even with an empty code; another body comes from
+/// something on the network path. The statuses that are left out say enough without a body.
 pub(super) fn refusal(
     status: u16,
     body: &str,
@@ -37,16 +38,20 @@ pub(super) fn refusal(
     let error = http_client::field(body, "error").map_or("", RawValue::get);
     let code = http_client::word(error, "code");
     let target = http_client::word(error, "target");
-    // The API names the reason of each refusal; a proxy's page does not. The statuses that are left out say enough.
-    let is_foreign = code.is_empty()
-        && matches!(status, 400..=499)
-        && !matches!(status, 401 | 408 | 429)
-        && (status, token) != (403, TokenCheck::RoleMissing);
+    let is_foreign = if status == 401 {
+        super::is_html(body)
+    } else {
+        !super::is_error_object(error)
+            && matches!(status, 400..=499)
+            && !matches!(status, 408 | 429)
+            && (status, token) != (403, TokenCheck::RoleMissing)
+    };
     if is_foreign {
         let what = format!("status {status} without an error of the API");
         return SyncError::ApiReply { api, what };
     }
-    SyncError::Api { api, status, code, target, retry_after, token }
+    let names_licence = super::names_licence(error);
+    SyncError::Api { api, status, code, target, retry_after, token, names_licence }
 }
 
 #[cfg(test)]
@@ -94,7 +99,9 @@ mod tests {
                 );
             }
         }
-        for status in [401, 408, 429, 500, 502] {
+        let error = refusal(401, "<!DOCTYPE html><html>sign in</html>", None, TokenCheck::Valid);
+        assert_eq!(error.diagnosis().class.as_str(), "bad_reply");
+        for status in [408, 429, 500, 502] {
             assert!(
                 matches!(refusal(status, "<html>", None, TokenCheck::Valid), SyncError::Api { .. }),
                 "{status}"

@@ -70,7 +70,7 @@ fn security_url(base: &Url, path: &str) -> Url {
     url
 }
 
-/// Graph's own errors may have an empty code, but always an `innerError`. The message is free text and stays out.
+/// Graph's own errors may have an empty code. The message is free text and stays out.
 pub(super) fn refusal(
     status: u16,
     body: &str,
@@ -82,15 +82,19 @@ pub(super) fn refusal(
     let code = http_client::word(error, "code");
     let inner = http_client::field(error, "innerError").map(RawValue::get);
     let target = http_client::word(inner.unwrap_or_default(), "request-id");
-    let is_foreign = code.is_empty()
-        && inner.is_none()
-        && matches!(status, 400..=499)
-        && !matches!(status, 401 | 408 | 429);
+    let is_foreign = if status == 401 {
+        super::is_html(body)
+    } else {
+        !super::is_error_object(error)
+            && matches!(status, 400..=499)
+            && !matches!(status, 408 | 429)
+    };
     if is_foreign {
         let what = format!("status {status} without an error of the API");
         return SyncError::ApiReply { api, what };
     }
-    SyncError::Api { api, status, code, target, retry_after, token }
+    let names_licence = super::names_licence(error);
+    SyncError::Api { api, status, code, target, retry_after, token, names_licence }
 }
 
 #[cfg(test)]
@@ -136,7 +140,7 @@ mod tests {
                 Owner::CustomerAdmin,
                 Retry::WithNewToken,
             ),
-            (403, NO_ROLES, Valid, Class::TenantConfig, Owner::CustomerAdmin, Retry::OnceFixed),
+            (403, NO_ROLES, Valid, Class::NotLicensed, Owner::CustomerAdmin, Retry::OnceFixed),
             (
                 403,
                 NO_ROLES,
@@ -149,7 +153,7 @@ mod tests {
             (206, "", Valid, Class::Upstream, Owner::Nobody, Retry::Now),
             (500, "", Valid, Class::Upstream, Owner::Nobody, Retry::Now),
             (403, "<html>", Valid, Class::BadReply, Owner::Nobody, Retry::Now),
-            (400, r#"{"error":{"code":""}}"#, Valid, Class::BadReply, Owner::Nobody, Retry::Now),
+            (400, r#"{"error":"x"}"#, Valid, Class::BadReply, Owner::Nobody, Retry::Now),
         ];
         for (status, body, token, class, owner, retry) in table {
             let diagnosis = refusal(status, body, None, token).diagnosis();

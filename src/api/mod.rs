@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::{Client, Response, StatusCode, Url};
+use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::entra::Tenant;
@@ -237,6 +238,24 @@ async fn refusal(
         Source::Defender => defender::refusal(status, &body, retry_after, token.check()),
         Source::Graph => graph::refusal(status, &body, retry_after, token.check()),
     })
+}
+
+/// Whether the field `error` of a body is an object of the API.
+fn is_error_object(error: &str) -> bool {
+    ["code", "message"].iter().any(|name| http_client::field(error, name).is_some())
+}
+
+/// Whether the message of an error speaks of a licence or of provisioning. Only the answer is used: the text may hold names.
+fn names_licence(error: &str) -> bool {
+    let message = http_client::field(error, "message").map_or("", RawValue::get).to_lowercase();
+    ["licen", "subscription", "not provisioned", "onboard"]
+        .iter()
+        .any(|word| message.contains(word))
+}
+
+/// Whether a body is a page, as a proxy sends it.
+fn is_html(body: &str) -> bool {
+    body.trim_start_matches('\u{feff}').trim_start().starts_with('<')
 }
 
 /// The token goes along with a link, so the link must lead to the configured scheme, host and port: compared as parsed,

@@ -6,13 +6,13 @@ use crate::api::{ApiClient, Query};
 use crate::entra::Tenant;
 use crate::entra::claims::TokenCheck;
 use crate::entra::{Token, TokenCache};
-use crate::error::{Peer, SyncError};
+use crate::error::{ErrorClass, Peer, SyncError};
 use crate::incident::paging::Request;
 use crate::store::Store;
 use crate::store::quota::Quotas;
 use crate::sync::page_fetcher;
 use crate::sync::progress::TenantProgress;
-use crate::tenant::Source;
+use crate::tenant::{Endpoints, Source};
 
 /// The results of a tenant's probes.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct TenantProbe {
     pub token: Option<Result<TokenFacts, SyncError>>,
     /// `None` if the API was not reached.
     pub call: Option<Result<(), SyncError>>,
+    /// Tried if the requested scope may be the wrong one of two.
+    pub other_scope: Option<OtherScope>,
 }
 
 /// The claims of a token.
@@ -33,6 +35,15 @@ pub struct TokenFacts {
     /// Of tenant and roles.
     pub check: TokenCheck,
     pub audience: Option<String>,
+    /// The credential that Entra refused before another one obtained the token, and why.
+    pub refused: Option<(String, SyncError)>,
+}
+
+/// The result with the other scope of [`crate::tenant::Endpoints`].
+#[derive(Debug, Clone)]
+pub struct OtherScope {
+    pub scope: String,
+    pub call: Result<(), SyncError>,
 }
 
 /// Shared by the probes of all tenants.
@@ -52,29 +63,66 @@ pub async fn probe(
     context: &ProbeContext<'_>,
     line: &TenantProgress,
 ) -> TenantProbe {
-    let name = tenant.name.clone();
-    let source = tenant.source();
-    let scope = tenant.endpoints.scope.clone();
+    let nothing = TenantProbe {
+        name: tenant.name.clone(),
+        source: tenant.source(),
+        scope: tenant.endpoints.scope.clone(),
+        token: None,
+        call: None,
+        other_scope: None,
+    };
     let is_reached = |url| {
         let origin = network::origin(url);
         context.hosts.iter().any(|host| host.origin == origin && host.is_reached())
     };
     if !is_reached(&tenant.endpoints.authority) {
-        return TenantProbe { name, source, scope, token: None, call: None };
+        return nothing;
     }
+    let is_api_reached = is_reached(&tenant.endpoints.base_url);
     let token = match context.tokens.get(tenant).await {
         Ok(token) => token,
         Err(error) => {
-            return TenantProbe { name, source, scope, token: Some(Err(error)), call: None };
+            let other_scope = try_other_scope(tenant, context, line, &error, is_api_reached).await;
+            return TenantProbe { token: Some(Err(error)), other_scope, ..nothing };
         }
     };
-    let facts = TokenFacts { check: token.check(), audience: token.audience() };
-    let call = if is_reached(&tenant.endpoints.base_url) {
-        Some(call(tenant, &token, context, line).await)
-    } else {
-        None
+    let refused = token.refused_credential();
+    let facts = TokenFacts {
+        check: token.check(),
+        audience: token.audience(),
+        refused: refused.map(|(id, error)| (id.name.to_owned(), error.clone())),
     };
-    TenantProbe { name, source, scope, token: Some(Ok(facts)), call }
+    let call = if is_api_reached { Some(call(tenant, &token, context, line).await) } else { None };
+    let other_scope = match &call {
+        Some(Err(error)) => try_other_scope(tenant, context, line, error, is_api_reached).await,
+        _ => None,
+    };
+    TenantProbe { token: Some(Ok(facts)), call, other_scope, ..nothing }
+}
+
+/// Tries the other scope if Entra does not know the resource of the first one, or the API does not accept its tokens.
+async fn try_other_scope(
+    tenant: &Tenant,
+    context: &ProbeContext<'_>,
+    line: &TenantProgress,
+    error: &SyncError,
+    is_api_reached: bool,
+) -> Option<OtherScope> {
+    let may_be_the_scope =
+        matches!(error, SyncError::Entra { .. } | SyncError::TokenRejected { .. })
+            && matches!(
+                error.diagnosis().class,
+                ErrorClass::TenantConfig | ErrorClass::Unauthorized
+            );
+    let scope = tenant.endpoints.other_scope.clone().filter(|_| may_be_the_scope)?;
+    let endpoints = Endpoints { scope: scope.clone(), ..tenant.endpoints.clone() };
+    let tenant = Tenant { endpoints, ..tenant.clone() };
+    let call = match context.tokens.get(&tenant).await {
+        Ok(token) if is_api_reached => call(&tenant, &token, context, line).await,
+        Ok(_) => return None,
+        Err(error) => Err(error),
+    };
+    Some(OtherScope { scope, call })
 }
 
 async fn call(
@@ -95,7 +143,10 @@ async fn call(
             Err(error) => return Err(error),
         }
     }
-    let result = ask(tenant, token, context.api).await;
+    let result = match ask(tenant, token, context.api).await {
+        Err(error) => Err(context.tokens.judge_new_token(tenant, error).await),
+        answered => answered,
+    };
     if let (Some((store, _)), Err(error)) = (&context.quota, &result) {
         page_fetcher::record_pause(store, tenant, error).await;
     }

@@ -35,6 +35,7 @@ async fn token_is_used_until_expiry_if_renewal_fails() {
         authority: url.clone(),
         scope: format!("{url}.default"),
         base_url: url,
+        other_scope: None,
         token_version: TokenVersion::V2,
     };
     let app = Arc::new(App { client_id: options.client_id, credential, next: None });
@@ -45,7 +46,8 @@ async fn token_is_used_until_expiry_if_renewal_fails() {
     let aged = async |left: Duration| {
         let now = Instant::now();
         let value = first.value.clone();
-        let token = Token { value, renew_at: now, ends: now + left, check: first.check };
+        let token =
+            Token { value, renew_at: now, ends: now + left, check: first.check, refused: None };
         let entry = tokens.entry(&tenant);
         *entry.lock().await = CacheEntry { token: Some(Arc::new(token)), ..CacheEntry::default() };
     };
@@ -95,12 +97,12 @@ fn token_replies_of_both_versions_are_read() {
 #[test]
 fn error_reply_becomes_facts() {
     let documented = include_str!("../../tests/data/entra_token_error.json");
-    let SyncError::Entra { status, error, codes, trace_id, .. } = read_error(400, documented, None)
+    let SyncError::Entra { status, error, codes, details, .. } = read_error(400, documented, None)
     else {
         panic!("wrong kind")
     };
     assert_eq!((status, error.as_str(), codes.as_slice()), (400, "invalid_scope", &[70_011][..]));
-    assert_eq!(trace_id, "0000aaaa-11bb-cccc-dd33-eeeeee333333");
+    assert_eq!(details.trace_id, "0000aaaa-11bb-cccc-dd33-eeeeee333333");
     assert!(matches!(read_error(502, "<html>", None), SyncError::Entra { status: 502, .. }));
     assert!(matches!(read_error(407, "<html>", None), SyncError::TokenReply { .. }));
 }
@@ -176,8 +178,11 @@ fn any_refusal_is_short_and_printable() {
 #[test]
 fn malformed_field_of_refusal_hides_no_other() {
     let body = r#"{"error":null,"error_codes":[7000222,"x",-1,1e99],"trace_id":"a\u0000\nb"}"#;
-    let SyncError::Entra { error, codes, trace_id, .. } = read_error(401, body, None) else {
+    let SyncError::Entra { error, codes, details, .. } = read_error(401, body, None) else {
         panic!("wrong kind")
     };
-    assert_eq!((error.as_str(), codes.as_slice(), trace_id.as_str()), ("", &[7_000_222][..], "ab"));
+    assert_eq!(
+        (error.as_str(), codes.as_slice(), details.trace_id.as_str()),
+        ("", &[7_000_222][..], "ab")
+    );
 }

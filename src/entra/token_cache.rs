@@ -13,11 +13,15 @@ use super::Tenant;
 use super::circuit_breaker::CircuitBreaker;
 use super::credential::{ClientAuth, Credential, CredentialId};
 use super::token_request::{Token, TokenRequests};
-use crate::error::{Retry, SyncError};
+use crate::error::{Retry, SyncError, TokenRequest};
 use crate::tenant::TenantId;
 
 /// The pause after a failed renewal while the current token is valid.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long no further token is requested after a new one was refused: the next one would be refused as well. Shorter than the
+/// time between two probes of a parked tenant.
+const REJECTION_HOLD: Duration = Duration::from_secs(30 * 60);
 
 /// Authority, tenant, client id and scope. Equal keys share a token.
 type Key = (Url, TenantId, String, String);
@@ -30,6 +34,8 @@ pub(super) struct CacheEntry {
     /// Set after a failed renewal: the time of the next one.
     pub(super) renew_at: Option<Instant>,
     pub(super) failure: Option<(Instant, SyncError)>,
+    /// When the API refused this token although it was new.
+    pub(super) rejected_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -105,6 +111,33 @@ impl TokenCache {
         *self.entry(tenant).lock().await = CacheEntry::default();
     }
 
+    /// Whether a new token of this tenant was refused a short time ago.
+    pub async fn is_rejected(&self, tenant: &Tenant) -> bool {
+        let rejected_at = self.entry(tenant).lock().await.rejected_at;
+        rejected_at.is_some_and(|rejected_at| rejected_at.elapsed() < REJECTION_HOLD)
+    }
+
+    /// The error of a call with a new token. A 401 is the fault of the audience, not of the token's age.
+    pub async fn judge_new_token(&self, tenant: &Tenant, error: SyncError) -> SyncError {
+        let SyncError::Api { api, status: 401, code, target, .. } = &error else { return error };
+        if error.diagnosis().retry != Retry::WithNewToken {
+            return error;
+        }
+        let entry = self.entry(tenant);
+        let mut entry = entry.lock().await;
+        entry.rejected_at = entry.rejected_at.or(Some(Instant::now()));
+        let audience = entry.token.as_ref().and_then(|token| token.audience());
+        SyncError::TokenRejected {
+            api: *api,
+            code: code.clone(),
+            target: target.clone(),
+            request: Box::new(TokenRequest {
+                audience: audience.unwrap_or_else(|| "an audience that cannot be read".to_owned()),
+                scope: tenant.endpoints.scope.clone(),
+            }),
+        }
+    }
+
     /// Permits an immediate probe of each refused credential, as after a reload of the configuration.
     pub fn probe_refused(&self) {
         self.breaker.probe_refused();
@@ -145,11 +178,13 @@ impl TokenCache {
         let mut refusal = None;
         for (credential_id, credential) in tenant.app.credentials() {
             match Box::pin(self.request_with(tenant, &credential_id, credential)).await {
-                Err(error) if error.is_credential_error() => refusal = refusal.or(Some(error)),
-                other => return other,
+                Err(error) if error.is_credential_error() => {
+                    refusal = refusal.or(Some((credential_id, error)));
+                }
+                other => return other.map(|token| Token { refused: refusal, ..token }),
             }
         }
-        Err(refusal.expect("an app has at least one credential"))
+        Err(refusal.expect("an app has at least one credential").1)
     }
 
     async fn request_with(

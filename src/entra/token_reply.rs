@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::error::SyncError;
+use crate::error::{EntraDetails, SyncError, codes_in, first_sentence};
 use crate::http_client;
 
 /// A token response has a few kilobytes.
@@ -49,7 +49,8 @@ pub(super) fn read_reply(body: &str) -> Result<(SecretString, Duration), SyncErr
     Ok((token, Duration::from_secs(seconds)))
 }
 
-/// Source: `MicrosoftDocs/entra-docs`, `reference-error-codes.md`. The description is free text and is omitted.
+/// Source: `MicrosoftDocs/entra-docs`, `reference-error-codes.md`. Of the description, which is free text, the first sentence is
+/// kept without ids; `claims`, which names policies of the customer, is not read.
 pub(super) fn read_error(status: u16, body: &str, retry_after: Option<Duration>) -> SyncError {
     let is_json = serde_json::from_str::<IgnoredAny>(body).is_ok();
     if !is_json && status < 500 && status != 429 {
@@ -59,12 +60,24 @@ pub(super) fn read_error(status: u16, body: &str, retry_after: Option<Duration>)
     let word = |key: &str| http_client::word(body, key);
     let codes = http_client::field(body, "error_codes").map_or("[]", RawValue::get);
     let codes: Vec<&RawValue> = serde_json::from_str(codes).unwrap_or_default();
-    let codes = codes.into_iter().filter_map(|code| code.get().parse().ok()).collect();
+    let mut codes: Vec<u32> =
+        codes.into_iter().filter_map(|code| code.get().parse().ok()).collect();
+    let description = http_client::field(body, "error_description")
+        .and_then(|raw| serde_json::from_str::<String>(raw.get()).ok())
+        .unwrap_or_default();
+    if codes.is_empty() {
+        codes = codes_in(&description);
+    }
+    let details = EntraDetails {
+        trace_id: word("trace_id"),
+        sentence: first_sentence(&description),
+        ..EntraDetails::default()
+    };
     SyncError::Entra {
         status,
         error: word("error"),
         codes,
-        trace_id: word("trace_id"),
         retry_after,
+        details: Box::new(details),
     }
 }

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::Tenant;
 use super::claims::{self, TokenCheck};
-use super::credential::ClientAuth;
+use super::credential::{ClientAuth, CredentialId};
 use super::token_reply::{REPLY_BYTES_MAX, read_error, read_reply};
 use crate::error::{Peer, SyncError};
 use crate::http_client;
@@ -26,6 +26,8 @@ pub struct Token {
     pub(super) renew_at: Instant,
     pub(super) ends: Instant,
     pub(super) check: TokenCheck,
+    /// The credential that Entra refused before another one obtained this token.
+    pub(super) refused: Option<(CredentialId, SyncError)>,
 }
 
 impl Token {
@@ -36,6 +38,11 @@ impl Token {
     /// The result of checking its claims.
     pub fn check(&self) -> TokenCheck {
         self.check
+    }
+
+    /// The credential that Entra refused before another one obtained this token, and why.
+    pub fn refused_credential(&self) -> Option<&(CredentialId, SyncError)> {
+        self.refused.as_ref()
     }
 
     /// The audience, if the token is readable.
@@ -113,9 +120,16 @@ impl TokenRequests {
         }
         let server_time = http_client::server_time(response.headers());
         let retry_after = http_client::retry_after(response.headers());
+        let local_address = http_client::local_address(&response);
         if !status.is_success() {
             let body = http_client::read_refusal(response, Peer::Entra).await?;
-            let error = read_error(status.as_u16(), &body, retry_after);
+            let mut error = read_error(status.as_u16(), &body, retry_after);
+            if let SyncError::Entra { details, .. } = &mut error {
+                details.scope.clone_from(&endpoints.scope);
+                details.is_foreign_scope = endpoints.is_scope_foreign();
+                details.other_scope.clone_from(&endpoints.other_scope);
+                details.local_address = local_address;
+            }
             if let (true, Some(server)) = (is_clock_skew(&error), server_time) {
                 self.skew.store(server.timestamp() - unix_now(), Ordering::Relaxed);
             }
@@ -131,7 +145,13 @@ impl TokenRequests {
             );
         }
         let ends = Instant::now() + lifetime;
-        Ok(Token { value, renew_at: ends - RENEW_EARLY.min(lifetime / 10), ends, check })
+        Ok(Token {
+            value,
+            renew_at: ends - RENEW_EARLY.min(lifetime / 10),
+            ends,
+            check,
+            refused: None,
+        })
     }
 
     /// The secret, or the assertion for this request.

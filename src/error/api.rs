@@ -6,16 +6,25 @@ use super::diagnosis::{API_PROBE, LONGEST_THROTTLE, throttled};
 use super::{Diagnosis, ErrorClass, Owner, Peer, Retry, TokenCheck};
 use crate::tenant::Source;
 
+/// What the API answered, and what the token allows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refusal<'a> {
+    pub(super) status: u16,
+    pub(super) code: &'a str,
+    pub(super) token: TokenCheck,
+    /// Whether the message speaks of a licence or of provisioning.
+    pub(super) names_licence: bool,
+}
+
 /// Source of the statuses and codes: `MicrosoftDocs/defender-docs`, `api-error-codes.md`; for Graph
 /// `microsoft-graph-docs-contrib`, `security-error-codes.md`, and bodies seen in public.
 pub(super) fn diagnosis(
     api: Source,
-    status: u16,
-    code: &str,
+    refusal: Refusal<'_>,
     retry_after: Option<Duration>,
-    token: TokenCheck,
 ) -> Diagnosis {
     use {ErrorClass as Class, Owner::*, Retry::*};
+    let Refusal { status, code, token, names_licence } = refusal;
     let row =
         |class, owner, retry, advice: &'static str| Diagnosis::new(class, owner, retry, advice);
     match status {
@@ -26,6 +35,7 @@ pub(super) fn diagnosis(
             "A provider behind the API failed, so the page is incomplete and was not stored; retrying",
         ),
         429 => throttled(Peer::from(api), retry_after),
+        401 if names_licence && token == TokenCheck::Valid => not_licensed(api),
         401 => row(
             Class::Unauthorized,
             Nobody,
@@ -85,20 +95,20 @@ fn forbidden(api: Source, code: &str, token: TokenCheck) -> Diagnosis {
         |class, owner, retry, advice: &'static str| Diagnosis::new(class, owner, retry, advice);
     let permission = api.permission();
     let resource = api.resource();
-    match code {
-        "DisabledFeature" => row(
-            Class::TenantConfig,
+    match (code, token) {
+        ("DisabledFeature", _) => row(
+            Class::NotLicensed,
             CustomerAdmin,
             OnceFixed,
             "Microsoft 365 Defender is not enabled in the tenant. The customer must enable or license it",
         ),
-        "DisallowedOperation" => row(
+        ("DisallowedOperation", _) => row(
             Class::Forbidden,
             Operator,
             OnceFixed,
             "Microsoft does not allow this operation in the tenant. Open a Microsoft support ticket with the tracking id",
         ),
-        _ if token == TokenCheck::RoleMissing => Diagnosis::new(
+        (_, TokenCheck::RoleMissing) => Diagnosis::new(
             Class::MissingRole,
             CustomerAdmin,
             WithNewToken,
@@ -106,13 +116,8 @@ fn forbidden(api: Source, code: &str, token: TokenCheck) -> Diagnosis {
                 "The token lacks the role {permission}. Add the permission to the app registration; then the customer's admin must consent again"
             ),
         ),
-        _ if api == Source::Graph && token == TokenCheck::Valid => row(
-            Class::TenantConfig,
-            CustomerAdmin,
-            OnceFixed,
-            "The token may read incidents, but Microsoft Graph denies them in this tenant. The customer must license Microsoft Defender XDR or complete its setup in the Defender portal",
-        ),
-        _ => Diagnosis::new(
+        // The code with which Microsoft names a missing permission.
+        ("Authorization_RequestDenied", _) | (_, TokenCheck::Unreadable) => Diagnosis::new(
             Class::Forbidden,
             CustomerAdmin,
             WithNewToken,
@@ -120,5 +125,15 @@ fn forbidden(api: Source, code: &str, token: TokenCheck) -> Diagnosis {
                 "The token may not read incidents. The customer's admin must grant {permission} (application permission of {resource}) with the consent link"
             ),
         ),
+        (_, TokenCheck::Valid) => not_licensed(api),
     }
+}
+
+/// The token has the role, so consent and permission are in order.
+fn not_licensed(api: Source) -> Diagnosis {
+    let api = Peer::from(api);
+    let advice = format!(
+        "The token may read incidents, but {api} denies them in this tenant. The customer must license Microsoft Defender XDR, or complete its setup by opening security.microsoft.com once"
+    );
+    Diagnosis::new(ErrorClass::NotLicensed, Owner::CustomerAdmin, Retry::OnceFixed, advice)
 }

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 pub enum ErrorClass {
     ApiRetired,
     AppDisabled,
+    AssignmentRequired,
     BadReply,
     BadRequest,
     BadState,
@@ -24,6 +25,7 @@ pub enum ErrorClass {
     DatabaseFull,
     DatabaseReadOnly,
     DatabaseRights,
+    DirectoryBlocked,
     Forbidden,
     LeaseLost,
     MissingRole,
@@ -40,14 +42,16 @@ pub enum ErrorClass {
     TooLarge,
     Transport,
     Unauthorized,
+    UnknownEntraError,
     UnstableListing,
     Upstream,
 }
 
 impl ErrorClass {
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 35] = [
         Self::ApiRetired,
         Self::AppDisabled,
+        Self::AssignmentRequired,
         Self::BadReply,
         Self::BadRequest,
         Self::BadState,
@@ -61,6 +65,7 @@ impl ErrorClass {
         Self::DatabaseFull,
         Self::DatabaseReadOnly,
         Self::DatabaseRights,
+        Self::DirectoryBlocked,
         Self::Forbidden,
         Self::LeaseLost,
         Self::MissingRole,
@@ -76,6 +81,7 @@ impl ErrorClass {
         Self::TooLarge,
         Self::Transport,
         Self::Unauthorized,
+        Self::UnknownEntraError,
         Self::UnstableListing,
         Self::Upstream,
     ];
@@ -85,6 +91,7 @@ impl ErrorClass {
         match self {
             Self::ApiRetired => "api_retired",
             Self::AppDisabled => "app_disabled",
+            Self::AssignmentRequired => "assignment_required",
             Self::BadReply => "bad_reply",
             Self::BadRequest => "bad_request",
             Self::BadState => "bad_state",
@@ -98,6 +105,7 @@ impl ErrorClass {
             Self::DatabaseFull => "database_full",
             Self::DatabaseReadOnly => "database_read_only",
             Self::DatabaseRights => "database_rights",
+            Self::DirectoryBlocked => "directory_blocked",
             Self::Forbidden => "forbidden",
             Self::LeaseLost => "lease_lost",
             Self::MissingRole => "missing_role",
@@ -113,6 +121,7 @@ impl ErrorClass {
             Self::TooLarge => "too_large",
             Self::Transport => "transport",
             Self::Unauthorized => "unauthorized",
+            Self::UnknownEntraError => "unknown_entra_error",
             Self::UnstableListing => "unstable_listing",
             Self::Upstream => "upstream",
         }

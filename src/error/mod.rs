@@ -1,6 +1,7 @@
 //! Failures as facts ([`SyncError`]), and what they mean ([`Diagnosis`]).
 #![deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -20,7 +21,7 @@ pub use class::{ErrorClass, UnknownClass};
 pub use connection::ConnectionFault;
 pub(crate) use connection::causes;
 pub use diagnosis::{API_PROBE, BREAKER_PROBE, Diagnosis, IDENTITY_PROBE, Owner, Retry};
-pub(crate) use text::{is_invisible, panic_message, shown, visible};
+pub(crate) use text::{codes_in, first_sentence, is_invisible, panic_message, shown, visible};
 
 /// The service at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,21 +65,45 @@ pub enum TokenCheck {
     Unreadable,
 }
 
+/// What explains a refusal of Entra beside its code.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EntraDetails {
+    /// For Microsoft's support.
+    pub trace_id: String,
+    /// The first sentence of its description, without ids.
+    pub sentence: String,
+    /// The requested scope; empty for the redirect of a consent.
+    pub scope: String,
+    /// Whether the configuration names a scope that is not that of the API.
+    pub is_foreign_scope: bool,
+    /// The scope that may be the right one instead.
+    pub other_scope: Option<String>,
+    /// The address that this machine sent the request from, unless it went through a proxy.
+    pub local_address: Option<IpAddr>,
+}
+
+/// What a token was requested for, and what it is for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenRequest {
+    pub scope: String,
+    /// The token's claim `aud`, or what the token is instead.
+    pub audience: String,
+}
+
 /// Facts about a failure, free of secrets and customer data. [`SyncError::diagnosis`] determines their meaning.
 #[derive(Debug, Error, Clone)]
 pub enum SyncError {
     /// Entra answered with an error.
-    #[error("Entra answered {status} {error} AADSTS{code} (trace id {trace_id})", code = codes.first().copied().unwrap_or(0))]
+    #[error("Entra answered {status} {error} AADSTS{code} (trace id {trace_id})", code = codes.first().copied().unwrap_or(0), trace_id = details.trace_id)]
     Entra {
         status: u16,
         /// The OAuth `error` word.
         error: String,
         /// AADSTS numbers.
         codes: Vec<u32>,
-        /// For Microsoft's support.
-        trace_id: String,
         /// From the `Retry-After` header.
         retry_after: Option<Duration>,
+        details: Box<EntraDetails>,
     },
     /// The managed identity endpoint of this machine refused an assertion.
     #[error("the managed identity endpoint of this machine answered {status} {what}")]
@@ -119,6 +144,18 @@ pub enum SyncError {
         retry_after: Option<Duration>,
         /// The token's claims, which decide what a 403 means.
         token: TokenCheck,
+        /// Whether the message speaks of a licence or of provisioning.
+        names_licence: bool,
+    },
+    /// The incidents API answered 401 to a token that was new.
+    #[error("{} answered 401 {code} to a new token for {} (tracking id {target})", Peer::from(*api), request.audience)]
+    TokenRejected {
+        api: Source,
+        /// The API's error word.
+        code: String,
+        /// Tracking id for Microsoft's support.
+        target: String,
+        request: Box<TokenRequest>,
     },
     /// The incidents API reported success without a page of incidents.
     #[error("the answer of {} is not a page of incidents: {what}", Peer::from(*api))]
@@ -275,6 +312,7 @@ impl SyncError {
             target: String::new(),
             retry_after,
             token: TokenCheck::Unreadable,
+            names_licence: false,
         }
     }
 }

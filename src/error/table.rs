@@ -15,7 +15,9 @@ impl SyncError {
         let row = Diagnosis::new;
         match self {
             Self::Entra { status: 429, retry_after, .. } => throttled(Peer::Entra, *retry_after),
-            Self::Entra { status, error, codes, .. } => aadsts::diagnosis(*status, error, codes),
+            Self::Entra { status, error, codes, details, .. } => {
+                aadsts::diagnosis(*status, error, codes, details)
+            }
             // The endpoint answers 404 and 410 while it or the identity is being set up.
             Self::ManagedIdentity { status: 404 | 410 | 429 | 500..=599, .. } => row(
                 Class::Transport,
@@ -76,9 +78,25 @@ impl SyncError {
                 OnceFixed,
                 "The token belongs to another tenant than the configured one; nothing was read. Check the tenant id and the authority",
             ),
-            Self::Api { api, status, retry_after, code, token, .. } => {
-                api::diagnosis(*api, *status, code, *retry_after, *token)
+            Self::Api { api, status, retry_after, code, token, names_licence, .. } => {
+                let refusal = api::Refusal {
+                    status: *status,
+                    code,
+                    token: *token,
+                    names_licence: *names_licence,
+                };
+                api::diagnosis(*api, refusal, *retry_after)
             }
+            Self::TokenRejected { request, .. } => Diagnosis::new(
+                Class::Unauthorized,
+                Operator,
+                OnceFixed,
+                format!(
+                    "The API does not accept new tokens for {audience}, requested with the scope {scope}. Correct scope, cloud or base_url so that they name the same API; incident-sync check shows which scope works",
+                    audience = request.audience,
+                    scope = request.scope
+                ),
+            ),
             Self::BodyTooLarge { .. } => row(
                 Class::TooLarge,
                 Developers,
@@ -238,6 +256,7 @@ mod tests {
             retry_after,
             api: Source::Defender,
             token: TokenCheck::Unreadable,
+            names_licence: false,
         }
         .diagnosis()
     }

@@ -4,13 +4,14 @@ mod body;
 mod headers;
 mod route;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
 use reqwest::tls::TlsInfo;
-use reqwest::{Certificate, Client, ClientBuilder, Proxy, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Proxy, Response, Url};
 
 pub(crate) use body::{field, fields, read_refusal, read_text, word};
 pub(crate) use headers::{retry_after, server_time};
@@ -111,6 +112,11 @@ pub(crate) async fn probe_host(
     let tls = response.extensions().get::<TlsInfo>();
     let certificate = tls.and_then(TlsInfo::peer_certificate).map(<[u8]>::to_vec);
     Ok(HostProbe { server_time: server_time(response.headers()), certificate })
+}
+
+/// The address of this machine in a connection, which is not the one that the peer sees behind a proxy or NAT.
+pub(crate) fn local_address(response: &Response) -> Option<IpAddr> {
+    response.extensions().get::<HttpInfo>().map(|info| info.local_addr().ip())
 }
 
 /// A failed exchange without its URL, which may contain a secret.

@@ -50,6 +50,7 @@ impl Outcome {
             }
             Class::ApiRetired
             | Class::AppDisabled
+            | Class::AssignmentRequired
             | Class::BadReply
             | Class::BadRequest
             | Class::BadState
@@ -62,6 +63,7 @@ impl Outcome {
             | Class::DatabaseFull
             | Class::DatabaseReadOnly
             | Class::DatabaseRights
+            | Class::DirectoryBlocked
             | Class::NotLicensed
             | Class::Proxy
             | Class::Schema
@@ -71,6 +73,7 @@ impl Outcome {
             | Class::TooLarge
             | Class::Transport
             | Class::Unauthorized
+            | Class::UnknownEntraError
             | Class::UnstableListing
             | Class::Upstream => match diagnosis.retry {
                 Retry::OnceFixed => Self::Parked,

@@ -196,8 +196,16 @@ impl<'a> PageFetcher<'a> {
     ) -> Result<Page, SyncError> {
         match self.retried(is_search, &once).await {
             Err(error) if error.diagnosis().retry == Retry::WithNewToken => {
-                self.services.tokens.forget(self.tenant).await;
-                self.retried(is_search, &once).await
+                let tokens = &self.services.tokens;
+                let is_unauthorized = matches!(error, SyncError::Api { status: 401, .. });
+                if is_unauthorized && tokens.is_rejected(self.tenant).await {
+                    return Err(tokens.judge_new_token(self.tenant, error).await);
+                }
+                tokens.forget(self.tenant).await;
+                match self.retried(is_search, &once).await {
+                    Err(error) => Err(tokens.judge_new_token(self.tenant, error).await),
+                    page => page,
+                }
             }
             other => other,
         }

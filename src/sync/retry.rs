@@ -185,8 +185,8 @@ mod tests {
             status: 429,
             error: String::new(),
             codes: vec![],
-            trace_id: String::new(),
             retry_after: Some(Duration::from_secs(3)),
+            details: Box::default(),
         };
         let count = AtomicUsize::new(0);
         let work = || {

@@ -4,6 +4,7 @@ mod commands;
 mod demo;
 mod doctor;
 mod documents;
+mod entra_codes;
 mod erase;
 mod exit_statuses;
 mod grant_reader;

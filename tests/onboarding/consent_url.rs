@@ -329,11 +329,79 @@ async fn tenant_without_own_token_is_not_added() {
         open(&forged(&link, &borrowed(&consent_parameters(tenant)))).await;
         refused(&listener.ends(), &site, word);
     }
+}
+
+const NO_LICENCE: &str = include_str!("../data/field_cases/10.txt");
+const GUEST: &str = include_str!("../data/field_cases/11.txt");
+
+/// The redirects of a recorded case, as the browser opens them.
+fn recorded_redirects(case: &str, link: &Url) -> Vec<String> {
+    let redirect_uri = parameter(link, "redirect_uri");
+    let queries = case.lines().filter_map(|line| line.strip_prefix("GET /consent?"));
+    queries
+        .map(|query| {
+            format!("{redirect_uri}?{}", query.replace("STATE", &parameter(link, "state")))
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consent_of_other_directory_is_told_and_waits() {
+    let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
+    // The directory that the case names.
+    let stray: Uuid = "cccccccc-0000-4000-8000-00000000000c".parse().unwrap();
+    site.world().add_tenant(TenantSpec::new(stray, "stray"));
     let asked = id(1).to_string();
-    let (listener, link) = listening(&site, &["--name", "forged", "--tenant", &asked]).await;
-    open(&forged(&link, &borrowed(&consent_parameters(id(2))))).await;
-    refused(&listener.ends(), &site, "instead of");
-    assert_eq!(token_requests(&site, 2), 0, "who was not asked for is not even tried");
+    let (mut listener, link) = listening(&site, &["--name", "contoso", "--tenant", &asked]).await;
+    let [lower, upper, domain, missing] = &recorded_redirects(GUEST, &link)[..] else {
+        panic!("four redirects")
+    };
+    for redirect in [lower, upper] {
+        let page = open(redirect).await;
+        assert_eq!(page.status, 409, "{}", page.text);
+        for words in ["Wrong directory", "a consent that is not needed", "delete the app"] {
+            assert!(page.text.contains(words), "{words}: {}", page.text);
+        }
+    }
+    for redirect in [domain, missing] {
+        assert_eq!(open(redirect).await.status, 400);
+    }
+    let told = listener.stderr();
+    assert!(told.contains(&format!("Directory {stray} consented instead of {asked}")), "{told}");
+    assert!(told.contains(&format!("Still waiting for {asked}")), "{told}");
+    assert!(listener.is_alive() && files(&site).is_empty(), "{told}");
+    open(&click(&link).await).await;
+    listener.ends().success();
+    assert_eq!(files(&site), ["contoso.toml"]);
+    assert_eq!(site.world().calls(stray), [], "no token is requested there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consent_without_licence_names_both_cures() {
+    let site = site_before(vec![new_customer(1, Behaviour::default())]).await;
+    let asked = id(1).to_string();
+    let arguments = ["--name", "contoso", "--tenant", &asked, "--patience", "1s"];
+    for (at, words) in [
+        (0, &["Either remove that permission", "for one API only", "the customer licenses"][..]),
+        (1, &["Either remove that permission", "for one API only", "the customer licenses"]),
+        (2, &["must open the consent link"]),
+    ] {
+        let (listener, link) = listening(&site, &arguments).await;
+        let scope = format!("{}.default", site.simulator.url());
+        assert_eq!(parameter(&link, "scope"), scope, "the link asks for one API");
+        let page = open(&recorded_redirects(NO_LICENCE, &link)[at]).await;
+        let done = listener.ends();
+        refused(&done, &site, "Owner: the customer");
+        for word in words {
+            assert!(done.stderr.contains(word) && page.text.contains(word), "{}", done.stderr);
+        }
+    }
+    // Entra says that nobody consented although the redirect says so.
+    let replies = vec![ScriptedReply::entra(400, "invalid_grant", 65_001); 9];
+    site.world().script(id(1), Endpoint::Token, replies);
+    let (listener, link) = listening(&site, &arguments).await;
+    open(&click(&link).await).await;
+    refused(&listener.ends(), &site, &format!("incident-sync check --tenant {asked}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,5 +3,6 @@
 mod dictionary;
 mod examples;
 mod feed;
+mod questions;
 mod summaries;
 mod views;

@@ -181,6 +181,7 @@ impl World {
             authority: url.clone(),
             base_url: url,
             scope,
+            other_scope: None,
             token_version,
         };
         let mut tenants = Vec::new();

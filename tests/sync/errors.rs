@@ -85,14 +85,23 @@ async fn token_expired_between_pages_is_replaced() {
 }
 
 #[tokio::test]
-async fn token_refused_twice_fails_the_run() {
+async fn token_refused_twice_is_not_requested_again() {
     let world = World::of(20).await;
     let refusals =
-        std::iter::repeat_with(|| ScriptedReply::defender(401, "Unauthorized")).take(9).collect();
+        std::iter::repeat_with(|| ScriptedReply::defender(401, "Unauthorized")).take(5).collect();
     world.service().script(id(1), Endpoint::Incidents, refusals);
     let results = world.run().await;
-    assert_eq!(judged(&results[0]), (Outcome::Failed, "unauthorized", "nobody"));
+    assert_eq!(judged(&results[0]), (Outcome::Parked, "unauthorized", "operator"));
     assert_eq!((token_calls(&world, 1), api_calls(&world, 1)), (2, 2));
+    let advice = &results[0].diagnosis.as_ref().unwrap().advice;
+    let audience = format!("for {}", world.url().as_str().trim_end_matches('/'));
+    assert!(advice.contains(&audience) && advice.contains("Correct scope"), "{advice}");
+    for polls in 1..=3 {
+        let results = world.run().await;
+        assert_eq!(judged(&results[0]).1, "unauthorized");
+        assert_eq!((token_calls(&world, 1), api_calls(&world, 1)), (2, 2 + polls));
+    }
+    world.successful_run().await;
 }
 
 /// Seconds from now, by the database's clock, until the tenant may be tried.

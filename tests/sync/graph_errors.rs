@@ -65,7 +65,7 @@ async fn refusal_despite_the_role_is_about_the_tenant() {
         let refusal = vec![ScriptedReply::graph(403, "Forbidden")];
         world.service().script(id(1), Endpoint::GraphIncidents, refusal);
     };
-    assert_isolated(refuse, (Outcome::Parked, "tenant_config", "customer_admin")).await;
+    assert_isolated(refuse, (Outcome::Parked, "not_licensed", "customer_admin")).await;
 }
 
 #[tokio::test]

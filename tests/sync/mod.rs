@@ -1,6 +1,7 @@
 //! Runs against the simulator and scripted peers: complete reading, errors, credentials, instances.
 
 mod credentials;
+mod entra_refusals;
 mod errors;
 mod gaps;
 mod graph_alerts;

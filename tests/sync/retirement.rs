@@ -11,8 +11,7 @@ const TENANTS: u128 = 20;
 const NOT_CLASSIFIED: &str =
     "SELECT count(*) FROM defender.sync_state WHERE error_class IS DISTINCT FROM 'api_retired'";
 const PARKED: &str = "SELECT count(*) FROM defender.sync_state WHERE parked_reason IS NOT NULL";
-const PARKED_RUNS: &str =
-    "SELECT count(*) FROM defender.sync_runs WHERE outcome = 'parked' OR error_class = 'forbidden'";
+const PARKED_RUNS: &str = "SELECT count(*) FROM defender.sync_runs WHERE outcome = 'parked' OR error_class = 'not_licensed'";
 
 async fn world() -> World {
     let world = World::with((1..=TENANTS).map(|number| spec(number, 3)).collect()).await;
@@ -123,7 +122,7 @@ async fn refusal_of_one_tenant_stays_its_customers() {
     world.run().await;
     world.run().await;
     let results = world.run().await;
-    assert_eq!(classes(&results), ["ok", "forbidden", "ok", "ok"]);
+    assert_eq!(classes(&results), ["ok", "not_licensed", "ok", "ok"]);
     assert_eq!(results[1].outcome, Outcome::Parked);
     assert_eq!(world.state(id(2), "who_must_act").await.as_deref(), Some("customer_admin"));
 

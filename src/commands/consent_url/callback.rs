@@ -1,5 +1,5 @@
 //! The redirect target of the consent link on this machine. Requests are untrusted: only one with the right `state`
-//! is accepted, and only once.
+//! is accepted, and only once; one of another directory than the named one is reported, and the listener continues.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
 use uuid::Uuid;
 
-use crate::error::{SyncError, shown, visible};
+use super::ConsentRequest;
+use crate::error::{EntraDetails, SyncError, codes_in, first_sentence, shown, visible};
 use crate::tenant::TenantId;
 
 /// The time for the browser to receive the last page.
@@ -52,16 +53,25 @@ pub(super) struct ConsentCallback {
 struct CallbackState {
     path: String,
     state: [u8; 32],
+    expected: Option<TenantId>,
+    client_id: String,
     answer: Mutex<Option<oneshot::Sender<ConsentAnswer>>>,
 }
 
 impl ConsentCallback {
-    /// Accepts one request at this path with this `state`.
-    pub(super) fn start(listener: TcpListener, path: &str, state: &str) -> Self {
+    /// Accepts one request at this path with this `state`, of the named directory if there is one.
+    pub(super) fn start(
+        listener: TcpListener,
+        path: &str,
+        state: &str,
+        request: &ConsentRequest,
+    ) -> Self {
         let (sender, answer) = oneshot::channel();
         let expected = CallbackState {
             path: path.to_owned(),
             state: Sha256::digest(state).into(),
+            expected: request.directory,
+            client_id: request.app.client_id.clone(),
             answer: Mutex::new(Some(sender)),
         };
         let router = Router::new().fallback(receive).with_state(Arc::new(expected));
@@ -103,9 +113,19 @@ async fn receive(State(expected): State<Arc<CallbackState>>, method: Method, uri
         return page(StatusCode::BAD_REQUEST, "Wrong link", text);
     }
     let Some(answer) = read(&parameters) else {
+        eprintln!(
+            "Rejected a response without a directory id and without an error; still waiting."
+        );
         let text = "The response contains neither a tenant nor an error. Open the link again.";
         return page(StatusCode::BAD_REQUEST, "Invalid response", text);
     };
+    if let (ConsentAnswer::Consented(id), Some(directory)) = (&answer, expected.expected)
+        && *id != directory
+    {
+        let text = stray_consent(*id, directory, &expected.client_id);
+        eprintln!("{text} Still waiting for {directory}.");
+        return page(StatusCode::CONFLICT, "Wrong directory", &text);
+    }
     let sender = expected.answer.lock().take();
     if sender.is_none_or(|sender| sender.send(answer.clone()).is_err()) {
         let text =
@@ -127,19 +147,29 @@ async fn receive(State(expected): State<Arc<CallbackState>>, method: Method, uri
     }
 }
 
+/// Often an admin who is a guest in the named directory, and signed in with the account of another one.
+fn stray_consent(id: TenantId, directory: TenantId, client_id: &str) -> String {
+    format!(
+        "Directory {id} consented instead of {directory}; nothing was written. It now holds a consent that is not needed: its \
+         admin should delete the app {client_id} there, under Enterprise applications, Properties. Open the link again in a \
+         private window and sign in with an admin account of {directory}."
+    )
+}
+
 fn read(parameters: &HashMap<String, String>) -> Option<ConsentAnswer> {
     let of = |name: &str| parameters.get(name).map(String::as_str);
     if let Some(error) = of("error") {
         let described: String =
             of("error_description").unwrap_or_default().chars().take(DESCRIPTION_MAX).collect();
         let description = visible(&described);
-        let codes = codes(&description);
+        let details =
+            EntraDetails { sentence: first_sentence(&description), ..EntraDetails::default() };
         let error = SyncError::Entra {
             status: 400,
             error: shown(error),
-            codes,
-            trace_id: String::new(),
+            codes: codes_in(&description),
             retry_after: None,
+            details: Box::new(details),
         };
         return Some(ConsentAnswer::Refused(Refusal { error, description }));
     }
@@ -149,15 +179,6 @@ fn read(parameters: &HashMap<String, String>) -> Option<ConsentAnswer> {
     let is_consent =
         of("admin_consent").is_some_and(|consent| consent.eq_ignore_ascii_case("true"));
     is_consent.then_some(ConsentAnswer::Consented(TenantId(tenant)))
-}
-
-/// The numbers behind `AADSTS`.
-fn codes(description: &str) -> Vec<u32> {
-    let numbers = description.split("AADSTS").skip(1);
-    let digits = |text: &str| {
-        text.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default().parse().ok()
-    };
-    numbers.filter_map(digits).collect()
 }
 
 /// A page without external resources.
@@ -244,7 +265,7 @@ mod tests {
         );
         assert_eq!(
             class("error=%00%0A&error_description=AADSTS99999999999999999999"),
-            "tenant_config"
+            "unknown_entra_error"
         );
     }
 

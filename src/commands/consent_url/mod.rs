@@ -251,6 +251,7 @@ mod tests {
             authority: Url::parse(cloud.authority()).unwrap(),
             base_url: Url::parse(cloud.base_url(source)).unwrap(),
             scope: format!("{}/.default", cloud.base_url(source)),
+            other_scope: None,
             token_version: TokenVersion::V2,
         };
         let request = ConsentRequest {

@@ -63,7 +63,7 @@ pub(super) async fn onboard(
     check_connectivity(config, &request, name).await?;
     let state = Uuid::new_v4().to_string();
     let link = request.link(args.v1, &redirect_uri, &state)?;
-    let mut callback = ConsentCallback::start(listener, parsed.path(), &state);
+    let mut callback = ConsentCallback::start(listener, parsed.path(), &state, &request);
     let wait = humantime::format_duration(args.wait);
     eprintln!("Open this link as {} of the customer:\n\n{link}\n", request.administrators());
     eprintln!(

@@ -71,6 +71,7 @@ mod tests {
             authority: address.clone(),
             base_url: address,
             scope: String::new(),
+            other_scope: None,
             token_version: TokenVersion::V2,
         };
         let credential = Arc::new(Credential::secret("x".into()));

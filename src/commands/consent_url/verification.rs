@@ -29,11 +29,6 @@ pub(super) async fn await_consent(
     stop: &CancellationToken,
 ) -> Result<Tenant, Failure> {
     let id = receive_consent(callback, args.wait, stop).await?;
-    if let Some(expected) = request.directory.filter(|expected| *expected != id) {
-        return Err(Failure::NotDone(format!(
-            "the response is for tenant {id} instead of {expected}; nothing was written"
-        )));
-    }
     check_unknown(config, id)?;
     if request.directory.is_none() && !args.any_tenant {
         confirm_directory(id, stop).await?;
@@ -101,8 +96,11 @@ async fn confirm_directory(id: TenantId, stop: &CancellationToken) -> Result<(),
     if typed.trim().eq_ignore_ascii_case(&id.to_string()) {
         return Ok(());
     }
-    let fix = "The consent remains at Microsoft. If the directory is your customer's, run the command again with --tenant";
-    Err(Failure::NotDone(format!("the directory was not confirmed; nothing was written. {fix}")))
+    Err(Failure::NotDone(format!(
+        "the directory was not confirmed; nothing was written. The consent remains at Microsoft. If directory {id} is your \
+         customer's, run the command again with --tenant; if not, its admin should delete the app there, under Enterprise \
+         applications, Properties"
+    )))
 }
 
 /// The steps left when the verification fails; the admin need not consent again. For standard error, so that no script
@@ -175,7 +173,9 @@ async fn verify_consent(
     };
     let is_retried = |error: &SyncError| {
         let diagnosis = error.diagnosis();
-        diagnosis.class.awaits_consent() || diagnosis.passes_by_itself()
+        diagnosis.class.awaits_consent()
+            || diagnosis.class == ErrorClass::Unauthorized
+            || diagnosis.passes_by_itself()
     };
     retry::retry_within(patience, stop, is_retried, once).await
 }
@@ -187,6 +187,8 @@ async fn use_token(
     incidents: &ApiClient,
 ) -> Result<TokenCheck, SyncError> {
     let token = tokens.get(tenant).await?;
-    incidents.page(tenant, &token, Query::List(&Request::probe()), None).await?;
-    Ok(token.check())
+    match incidents.page(tenant, &token, Query::List(&Request::probe()), None).await {
+        Ok(_) => Ok(token.check()),
+        Err(error) => Err(tokens.judge_new_token(tenant, error).await),
+    }
 }

@@ -120,6 +120,7 @@ fn tenants(url: &Url) -> Vec<Arc<Tenant>> {
         source: Source::Defender,
         base_url: url.clone(),
         scope: format!("{url}.default"),
+        other_scope: None,
         token_version: TokenVersion::V2,
     };
     let tenant = |at| {

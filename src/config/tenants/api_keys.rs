@@ -4,7 +4,7 @@ use url::Url;
 
 use crate::config::database::is_loopback_host;
 use crate::config::section::Section;
-use crate::tenant::{Cloud, Endpoints, Source, TokenVersion};
+use crate::tenant::{Cloud, DEFAULT_SCOPE, Endpoints, Source, TokenVersion};
 
 /// The keys of `[api]`, or those of one tenant.
 #[derive(Debug, Default)]
@@ -33,10 +33,7 @@ impl ApiKeys {
             "v2" => Ok(TokenVersion::V2),
             _ => Err("unknown version; valid: \"v1\", \"v2\"".to_owned()),
         });
-        let scope = section.parsed("scope", |scope| match scope.trim() {
-            "" => Err("is empty; remove the key or set it like https://api.security.microsoft.com/.default".to_owned()),
-            scope => Ok(scope.to_owned()),
-        });
+        let scope = section.parsed("scope", parse_scope);
         Self {
             source: source.ok(),
             cloud: cloud.ok(),
@@ -74,6 +71,7 @@ impl ApiKeys {
             let url = Url::parse(scope).ok();
             url.is_none_or(|url| fits_source(url.host_str().unwrap_or_default()))
         });
+        let scope = scope.unwrap_or_else(|| default_scope(cloud, source, &base_url));
         Endpoints {
             source,
             authority: self
@@ -81,9 +79,8 @@ impl ApiKeys {
                 .clone()
                 .or(common.authority)
                 .unwrap_or_else(|| parse(cloud.authority())),
-            scope: scope.unwrap_or_else(|| {
-                format!("{}/.default", audience(&base_url).trim_end_matches('/'))
-            }),
+            other_scope: other_scope(cloud, source, &base_url, &scope),
+            scope,
             base_url,
             token_version: self.token_version.or(common.token_version).unwrap_or(TokenVersion::V2),
         }
@@ -129,17 +126,57 @@ fn source_of_host(host: &str) -> Option<Source> {
     is_defender.iter().any(|end| host.ends_with(end)).then_some(Source::Defender)
 }
 
+/// Client credentials have one scope: the address of an API followed by `/.default`. Entra refuses every other form, for each
+/// tenant alike.
+fn parse_scope(scope: &str) -> Result<String, String> {
+    let form = "write it like https://api.security.microsoft.com/.default";
+    let scope = scope.trim();
+    let problem = match scope.strip_suffix(DEFAULT_SCOPE) {
+        _ if scope.is_empty() => "is empty; remove the key or",
+        _ if scope.contains(char::is_whitespace) => "names more than one scope;",
+        None => "does not end in /.default;",
+        Some("") => "has no address of an API before /.default;",
+        Some(address) if address.ends_with('/') => "has more than one / before .default;",
+        Some(_) => return Ok(scope.to_owned()),
+    };
+    Err(format!("{problem} {form}"))
+}
+
+fn scope_of(address: &str) -> String {
+    format!("{}{DEFAULT_SCOPE}", address.trim_end_matches('/'))
+}
+
 /// The regional hosts of the worldwide cloud accept tokens for its common host. Source: `MicrosoftDocs/defender-docs`,
-/// `api-supported.md`.
-fn audience(base_url: &Url) -> &str {
-    let is_regional =
-        base_url.host_str().is_some_and(|host| host.ends_with(".security.microsoft.com"));
-    if is_regional { Cloud::Commercial.base_url(Source::Defender) } else { base_url.as_str() }
+/// `api-supported.md`. So does the host of GCC, which uses Entra of the worldwide cloud: its own name is no resource there.
+fn default_scope(cloud: Cloud, source: Source, base_url: &Url) -> String {
+    let host = base_url.host_str().unwrap_or_default();
+    let is_gcc = cloud == Cloud::Gcc || Some(host) == host_of(Cloud::Gcc).as_deref();
+    let is_regional = host.ends_with(".security.microsoft.com");
+    if source == Source::Defender && (is_gcc || is_regional) {
+        return scope_of(Cloud::Commercial.base_url(source));
+    }
+    scope_of(base_url.as_str())
+}
+
+fn host_of(cloud: Cloud) -> Option<String> {
+    Url::parse(cloud.base_url(Source::Defender)).ok()?.host_str().map(str::to_owned)
+}
+
+/// What else the scope of the Defender API may be in a cloud of the US government.
+fn other_scope(cloud: Cloud, source: Source, base_url: &Url, scope: &str) -> Option<String> {
+    let government = [Cloud::Gcc, Cloud::GccHigh].into_iter().find(|of| {
+        cloud == *of
+            || base_url.host_str().map(str::to_owned) == host_of(*of)
+            || cloud == Cloud::Dod && *of == Cloud::GccHigh
+    });
+    let own = government.filter(|_| source == Source::Defender)?.base_url(source);
+    let known = [Cloud::Commercial.base_url(source), own].map(scope_of);
+    known.into_iter().find(|other| other != scope)
 }
 
 /// Adds the effective addresses to the settings where no key sets them.
 pub(super) fn show_endpoints(section: &mut Section, endpoints: &Endpoints, from: &str) {
-    let Endpoints { source, authority, base_url, scope, token_version } = endpoints;
+    let Endpoints { source, authority, base_url, scope, token_version, .. } = endpoints;
     section.add_derived("source", source.as_str(), from);
     section.add_derived("authority", authority, from);
     section.add_derived("base_url", base_url, from);

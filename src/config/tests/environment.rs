@@ -72,7 +72,7 @@ fn environment_sets_keys_of_every_type() {
     assert_eq!((config.database.max_connections, config.sync.overlap), (7, 3 * MINUTE));
     assert_eq!((config.schedule.poll.as_str(), config.http.listen.port()), ("0 */7 * * * *", 9465));
     let [_, fabrikam] = &config.tenants[..] else { panic!("two tenants") };
-    assert_eq!(fabrikam.endpoints.scope, "https://api.example.com/.default");
+    assert_eq!(fabrikam.endpoints.scope, "https://api.security.microsoft.com/.default");
     assert_eq!(fabrikam.retention.incidents, Some(300 * DAY));
     assert_eq!(fabrikam.app.next.as_ref().unwrap().kind(), "managed identity");
     etc.set("INCIDENT_SYNC__DATABASE__NOTIFY", "yes")

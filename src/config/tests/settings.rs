@@ -65,7 +65,7 @@ fn settings_of_each_tenant_are_listed_once() {
         (
             Some("Contoso"),
             "tenants[0] (Contoso).scope",
-            "https://api.example.com/.default",
+            "https://api.security.microsoft.com/.default",
             inherited,
         ),
         (

@@ -36,7 +36,9 @@ fn regional_host_gets_scope_of_common_host() {
     for (base_url, scope) in [
         ("https://eu.api.security.microsoft.com", "https://api.security.microsoft.com/.default"),
         ("https://api-uk.security.microsoft.com/", "https://api.security.microsoft.com/.default"),
-        ("https://api-gcc.security.microsoft.us", "https://api-gcc.security.microsoft.us/.default"),
+        // Entra of the worldwide cloud, which GCC uses, does not know the name of GCC's host.
+        ("https://api-gcc.security.microsoft.us", "https://api.security.microsoft.com/.default"),
+        ("https://api-gov.security.microsoft.us", "https://api-gov.security.microsoft.us/.default"),
         (
             "https://example.com/security.microsoft.com",
             "https://example.com/security.microsoft.com/.default",
@@ -123,10 +125,16 @@ fn addresses_follow_source_and_cloud() {
         let own = format!("{APP}{CONTOSO}source = '{source}'\ncloud = '{cloud}'\n");
         for text in [common, own] {
             let config = Etc::with(&text).good();
-            let Endpoints { source: found, base_url, scope, .. } = &config.tenants[0].endpoints;
+            let Endpoints { source: found, base_url, scope, other_scope, .. } =
+                &config.tenants[0].endpoints;
             assert_eq!(found.as_str(), source);
             assert_eq!(base_url.as_str(), format!("{host}/"));
-            assert_eq!(*scope, format!("{host}/.default"), "{source} {cloud}");
+            let is_gcc = host.contains("api-gcc");
+            let audience = if is_gcc { "https://api.security.microsoft.com" } else { host };
+            assert_eq!(*scope, format!("{audience}/.default"), "{source} {cloud}");
+            let is_either = source == "defender" && cloud != "commercial";
+            assert_eq!(other_scope.is_some(), is_either, "{source} {cloud}");
+            assert_ne!(other_scope.as_ref(), Some(scope));
         }
     }
 }

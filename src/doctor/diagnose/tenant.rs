@@ -1,7 +1,7 @@
 //! Findings on a tenant: its token, its roles and one call.
 
 use super::FindingBuilder;
-use crate::doctor::tenant::{TenantProbe, TokenFacts};
+use crate::doctor::tenant::{OtherScope, TenantProbe, TokenFacts};
 use crate::doctor::{CheckResult, Finding, Group};
 use crate::entra::claims::TokenCheck;
 use crate::error::{Owner, SyncError};
@@ -21,7 +21,8 @@ pub(super) fn findings(probe: &TenantProbe, all: &[TenantProbe]) -> Vec<Finding>
             return found;
         }
         Some(Err(error)) => {
-            let mut found = vec![refused_token(&rows, error, all)];
+            let token = with_other_scope(refused_token(&rows, error, all), probe);
+            let mut found = vec![token];
             found.extend(
                 ["tid", "roles", "audience", "call"].map(|check| rows.not_tried(check, "no token")),
             );
@@ -37,12 +38,38 @@ pub(super) fn findings(probe: &TenantProbe, all: &[TenantProbe]) -> Vec<Finding>
     let call = match &probe.call {
         Some(Ok(())) => rows.ok("call", "the API answers"),
         Some(Err(error)) if error.diagnosis().class.is_database() => uncounted(&rows, error),
-        Some(Err(error)) => rows.error("call", error),
+        Some(Err(error)) => with_other_scope(rows.error("call", error), probe),
         None => rows.not_tried("call", "the API was not reached"),
     };
     let answers = matches!(probe.call, Some(Ok(())));
     let [tid, roles] = claims(&rows, facts.check, probe.source, answers);
-    vec![rows.ok("token", "Entra issues a token"), tid, roles, audience(&rows, facts, probe), call]
+    vec![token(&rows, facts), tid, roles, audience(&rows, facts, probe), call]
+}
+
+/// A token by another credential hides that the first one is refused.
+fn token(rows: &FindingBuilder, facts: &TokenFacts) -> Finding {
+    let Some((credential, error)) = &facts.refused else {
+        return rows.ok("token", "Entra issues a token");
+    };
+    let problem = format!("Entra issues a token, but refuses the credential {credential}");
+    let row = rows.warning("token", format!("{problem}. {}", error.diagnosis().advice));
+    Finding { error: Some(error.into()), ..row }
+}
+
+/// Which of the two scopes works.
+fn with_other_scope(row: Finding, probe: &TenantProbe) -> Finding {
+    let Some(OtherScope { scope, call }) = &probe.other_scope else { return row };
+    let refused = &probe.scope;
+    let advice = match call {
+        Ok(()) => format!(
+            "The scope {refused} does not work in this tenant, and {scope} does. Set scope = \"{scope}\""
+        ),
+        Err(error) => {
+            format!("{} Both scopes were tried; {scope} was refused as well: {error}", row.advice)
+        }
+    };
+    let who = Some(Owner::Operator.as_str()).filter(|_| call.is_ok());
+    Finding { advice, who_must_act: who.or(row.who_must_act), ..row }
 }
 
 /// A call that cannot be counted against the quota is not made.

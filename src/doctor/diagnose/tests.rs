@@ -80,7 +80,8 @@ fn tenant(
     call: Option<Result<(), SyncError>>,
 ) -> TenantProbe {
     let scope = "https://api.security.microsoft.com/.default".to_owned();
-    TenantProbe { name: name.to_owned(), source: Source::Defender, scope, token: Some(token), call }
+    let (name, source) = (name.to_owned(), Source::Defender);
+    TenantProbe { name, source, scope, token: Some(token), call, other_scope: None }
 }
 
 /// The only row of a check.
@@ -162,8 +163,11 @@ fn old_server_or_standby_fails() {
 #[test]
 fn foreign_audience_fails_unless_api_accepts() {
     let judged = |aud: Option<&str>, call| {
-        let facts_of_token =
-            TokenFacts { check: TokenCheck::Valid, audience: aud.map(str::to_owned) };
+        let facts_of_token = TokenFacts {
+            check: TokenCheck::Valid,
+            audience: aud.map(str::to_owned),
+            refused: None,
+        };
         let facts = facts(
             Vec::new(),
             good_database(),
@@ -190,8 +194,11 @@ fn breaker_reports_its_original_cause() {
         status: 401,
         error: String::new(),
         codes: vec![7_000_222],
-        trace_id: "a-trace".to_owned(),
         retry_after: None,
+        details: Box::new(crate::error::EntraDetails {
+            trace_id: "a-trace".to_owned(),
+            ..crate::error::EntraDetails::default()
+        }),
     };
     let spared = SyncError::CredentialBreaker { code: 7_000_222 };
     let tenants = vec![tenant("a", Err(expired), None), tenant("b", Err(spared.clone()), None)];
@@ -313,6 +320,7 @@ fn findings_of_a_healthy_installation() {
     let token = TokenFacts {
         check: TokenCheck::Valid,
         audience: Some("https://api.security.microsoft.com".to_owned()),
+        refused: None,
     };
     let tenants = vec![tenant("Contoso", Ok(token), Some(Ok(())))];
     let facts = facts(vec![host(Some(0), 90)], inspection, tenants);
