@@ -217,11 +217,13 @@ impl TenantStatus {
 }
 
 /// A tenant as the status page shows it.
-#[derive(Debug, Clone, Default, FromRow)]
+#[derive(Debug, Clone, Default, Serialize, FromRow)]
 pub struct FleetTenant {
+    #[serde(flatten)]
     #[sqlx(flatten)]
     pub standing: Standing,
     /// How far its quota is used.
+    #[serde(skip)]
     #[sqlx(flatten)]
     pub line: QuotaUse,
     /// Open incidents of high severity.
@@ -230,6 +232,13 @@ pub struct FleetTenant {
     pub open_low: i64,
     /// Informational ones, and those of an unknown severity.
     pub open_other: i64,
+}
+
+impl FleetTenant {
+    /// Open incidents of every severity.
+    pub fn open(&self) -> i64 {
+        self.open_high + self.open_medium + self.open_low + self.open_other
+    }
 }
 
 #[derive(Debug, Clone, FromRow)]

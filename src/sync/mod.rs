@@ -16,6 +16,7 @@ pub mod schedule;
 mod source_breaker;
 mod source_proof;
 pub mod source_switch;
+pub mod status_document;
 pub mod tenant_run;
 pub mod tenant_state;
 pub mod verify;

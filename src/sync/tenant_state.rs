@@ -161,6 +161,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn options_name_every_state() {
+        assert_eq!(State::ALL.map(|state| state.as_str().replace(' ', "-")), State::NAMES);
+    }
+
+    #[test]
     fn age_has_at_most_two_units() {
         assert_eq!(age(7.9), "7s");
         assert_eq!(age(605.0), "10m");

@@ -6,11 +6,14 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use reqwest::{Method, Response};
+use serde_json::Value;
 use simulator::{Behaviour, TenantSpec};
 use sqlx::PgPool;
 
 use crate::support::installation::signal_all;
-use crate::support::installation::{Installation, Running, Settings, eventually, id, spec, until};
+use crate::support::installation::{
+    Installation, Running, Settings, eventually, id, spec, until, write_secret,
+};
 
 /// A customer may be called anything.
 const NAME: &str = "<b>&\"O'Neill</b>";
@@ -85,7 +88,7 @@ async fn page_lists_worst_tenants_first_without_incidents() {
     assert!(open > 0);
     let row = page.split(">tenant-1<").nth(1).unwrap().split("</tr>").next().unwrap();
     assert!(
-        row.contains(&format!("<td class=\"number\">{open}</td>")),
+        row.contains(&format!("data-label=\"Open: high\">{open}</td>")),
         "{open} open of high severity: {row}"
     );
 
@@ -103,9 +106,37 @@ async fn page_lists_worst_tenants_first_without_incidents() {
     }
     for unknown in [id(99).to_string(), "contoso".to_owned(), "%3Cscript%3E".to_owned()] {
         let (status, body) = daemon.get(&format!("/tenants/{unknown}")).await;
-        assert_eq!((status, body.as_str()), (404, "No such tenant.\n"));
+        assert!(status == 404 && body.contains("<a href=\"/\">All tenants</a>"), "{status} {body}");
     }
     pool.close().await;
+    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shared_cause_is_one_banner_and_one_group() {
+    let site = Installation::with((1..=4).map(|number| spec(number, 3)).collect()).await;
+    write_secret(&site.path("secret"), b"not-the-secret\n");
+    let more = "[tenants.labels]\ntier = \"gold\"\n".to_owned();
+    site.configure(&Settings { tenants: vec![1, 2, 3, 4], more, ..site.settings() });
+    let daemon = site.start_daemon();
+    let page = page_with(&daemon, "4 tenants are affected by one cause.").await;
+    assert_eq!(page.matches("class=\"group\"").count(), 1, "{page}");
+    assert!(page.contains("http-equiv=\"refresh\""), "refreshed by default");
+    let off = daemon.get("/?refresh=off").await.1;
+    assert!(!off.contains("http-equiv"), "{off}");
+
+    let names = async |query: &str| {
+        let document: Value = daemon.get(&format!("/api/status?{query}")).await.1.parse().unwrap();
+        let tenants = document["tenants"].as_array().unwrap().clone();
+        tenants.iter().map(|tenant| tenant["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("sort=name").await, ["tenant-1", "tenant-2", "tenant-3", "tenant-4"]);
+    assert_eq!(names("label=tier%3Dgold").await, ["tenant-4"]);
+    assert_eq!(names("q=T-2&owner=operator&class=credential&state=parked").await, ["tenant-2"]);
+    assert!(names("owner=customer_admin").await.is_empty());
+    let document: Value = daemon.get("/api/status").await.1.parse().unwrap();
+    assert_eq!(document["problems"][0]["tenants"].as_array().unwrap().len(), 4, "{document}");
+    assert_eq!(daemon.get("/favicon.svg").await.0, 200);
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
 
@@ -157,7 +188,7 @@ async fn page_shows_last_data_while_database_is_down() {
         let page = daemon.get("/").await.1;
         let row =
             page.split(">tenant-1<").nth(1).unwrap().split("</tr>").next().unwrap().to_owned();
-        (5..60).any(|seconds| row.contains(&format!("<td>{seconds}s ago</td>")))
+        (5..60).any(|seconds| row.contains(&format!(">{seconds}s ago<")))
     })
     .await;
     let (status, one) = daemon.get(&format!("/tenants/{}", id(1))).await;
@@ -231,6 +262,7 @@ async fn browser_renders_page_in_light_and_dark() {
     for (name, page, scheme, size, ground) in [
         ("light", &url, 1, "1400,800", [0xff, 0xff, 0xff]),
         ("dark", &url, 0, "1400,800", [0x10, 0x15, 0x1b]),
+        ("phone", &url, 1, "500,1400", [0xff, 0xff, 0xff]),
         ("tenant", &tenant, 1, "1400,800", [0xff, 0xff, 0xff]),
         ("tenant-on-a-phone", &tenant, 0, "390,1200", [0x10, 0x15, 0x1b]),
     ] {

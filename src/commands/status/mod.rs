@@ -1,7 +1,6 @@
 //! The command `status`: the fleet by problem, from the database.
 
 mod csv;
-mod json;
 mod text;
 
 use std::collections::HashSet;
@@ -23,6 +22,7 @@ use crate::entra::expiry::{self, CredentialExpiry};
 use crate::error::Owner;
 use crate::store::status::{Standing, TenantStatus};
 use crate::sync::retirement::RetirementNotice;
+use crate::sync::status_document::StatusDocument;
 use crate::sync::tenant_state::{State, must_act};
 
 #[derive(Debug, Args)]
@@ -131,6 +131,16 @@ fn unknown_tenant<'a>(names: &'a [String], shown: &[&TenantStatus]) -> Option<&'
     names.iter().find(|name| !shown.iter().any(|tenant| is(name, &tenant.standing)))
 }
 
+fn document<'a>(status: &FleetStatus<'a>) -> StatusDocument<'a, TenantStatus> {
+    StatusDocument {
+        now: status.now,
+        fleet: status.fleet.iter().map(|tenant| &tenant.standing).collect(),
+        shown: status.shown.iter().map(|tenant| (&tenant.standing, *tenant)).collect(),
+        configured: status.configured.iter().collect(),
+        expiries: status.expiries,
+    }
+}
+
 fn show(status: &FleetStatus<'_>, args: &StatusArgs) -> Result<(), Failure> {
     if args.csv {
         return csv::write(status);
@@ -139,7 +149,7 @@ fn show(status: &FleetStatus<'_>, args: &StatusArgs) -> Result<(), Failure> {
         write_result(Term::stdout().clear_screen())?;
     }
     if args.json {
-        print_line(format_args!("{:#}", json::of(status)))
+        print_line(format_args!("{:#}", document(status).to_json()))
     } else {
         print_line(text::of(status, args))
     }

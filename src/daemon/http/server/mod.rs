@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::extract::{Path, RawQuery, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,7 +19,9 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::daemon::http::status_page::{CONTENT_SECURITY_POLICY, RenderedPage, StatusPage};
+use crate::daemon::http::status_page::{
+    self, CONTENT_SECURITY_POLICY, FAVICON, RenderedPage, StatusPage, View,
+};
 use crate::store::Store;
 use crate::store::status::Freshness;
 use crate::telemetry::tenant_metrics::{FEED_DELAY, MetricKind, TENANT_METRICS, TenantMetric};
@@ -54,9 +56,12 @@ pub async fn start(
     let router = Router::new()
         .route("/", get(fleet))
         .route("/tenants/{id}", get(tenant))
+        .route("/api/status", get(api_status))
+        .route("/favicon.svg", get(favicon))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(render))
+        .fallback(not_found)
         .with_state(Shared { store, metrics, rendered: Arc::default(), page })
         .layer(middleware::from_fn_with_state(address.ip(), guard));
     tokio::spawn(connections::serve(listener, router, stop));
@@ -111,8 +116,23 @@ fn is_for_us(headers: &HeaderMap, listen: IpAddr) -> bool {
     name.trim_end_matches('.').eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_ours)
 }
 
-async fn fleet(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Response {
-    show(shared.page.fleet(query.as_deref() == Some("refresh")).await)
+async fn fleet(State(shared): State<Shared>, Query(view): Query<View>) -> Response {
+    show(shared.page.fleet(&view).await)
+}
+
+/// The same as the page of all tenants, for programs.
+async fn api_status(State(shared): State<Shared>, Query(view): Query<View>) -> Response {
+    let (document, is_current) = shared.page.document(&view).await;
+    let status = if is_current { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(document)).into_response()
+}
+
+async fn favicon() -> Response {
+    ([(header::CONTENT_TYPE, "image/svg+xml")], FAVICON).into_response()
+}
+
+async fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, Html(status_page::not_found().html)).into_response()
 }
 
 /// Shows the last data while the database is unavailable, with status 503 for probes.
@@ -126,7 +146,10 @@ async fn tenant(State(shared): State<Shared>, Path(id): Path<String>) -> Respons
         Ok(id) => shared.page.tenant(id).await,
         Err(_) => None,
     };
-    page.map_or_else(|| (StatusCode::NOT_FOUND, "No such tenant.\n").into_response(), show)
+    match page {
+        Some(page) => show(page),
+        None => not_found().await,
+    }
 }
 
 /// Requests the health of the daemon at this address.

@@ -1,40 +1,34 @@
-//! The page of all tenants, worst state first.
+//! The page of all tenants: problems first, then the tenants.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::{Fleet, Snapshot, badge, grouped, moment, name, trouble, words};
+use super::{Fleet, Snapshot, View, badge, grouped, moment, name, table, trouble, words};
 use crate::entra::expiry;
-use crate::store::quota::{Quota, Quotas};
 use crate::store::status::FleetTenant;
 use crate::sync::engine::SyncEngine;
+use crate::sync::problems::{Problem, problems};
 use crate::sync::retirement::{RetirementNotice, Urgency};
-use crate::sync::tenant_state::{State, age, data_as_of, last_run, must_act};
+use crate::sync::tenant_state::{State, data_as_of, must_act};
 
-/// By state, then problems that need an action, then the oldest data.
-pub(super) fn worst_first(left: &FleetTenant, right: &FleetTenant) -> Ordering {
-    let severity = |tenant: &FleetTenant| {
-        let recovers = must_act(&tenant.standing).is_none_or(|(who, _)| who == "nobody");
-        (State::of(&tenant.standing), recovers)
-    };
-    let age = |tenant: &FleetTenant| tenant.standing.freshness_seconds.unwrap_or(f64::INFINITY);
-    let by_age = age(right).total_cmp(&age(left));
-    severity(left)
-        .cmp(&severity(right))
-        .then(by_age)
-        .then_with(|| left.standing.name.cmp(&right.standing.name))
-}
+/// A cause that affects this many tenants is an alarm of its own above the table.
+const SHARED: usize = 3;
 
-pub(super) fn body(engine: &SyncEngine, snapshot: &Snapshot, is_repeated: bool) -> Markup {
+pub(super) fn body(engine: &SyncEngine, snapshot: &Snapshot, view: &View) -> Markup {
     let body = match &snapshot.fleet {
-        Some(fleet) => html! {
-            (retirement(engine, fleet))
-            (notices(fleet))
-            (summary(fleet))
-            (table(fleet, &engine.services().quotas))
-        },
+        Some(fleet) => {
+            let settings = engine.settings();
+            let shown = view.select(&fleet.tenants, &settings.tenants);
+            html! {
+                (retirement(engine, fleet))
+                (notices(fleet))
+                (shared_causes(fleet))
+                (summary(fleet))
+                (view.form(shown.len(), fleet.tenants.len()))
+                (table::of(&shown, &engine.services().quotas, view))
+            }
+        }
         None => configured(engine),
     };
     html! {
@@ -44,12 +38,31 @@ pub(super) fn body(engine: &SyncEngine, snapshot: &Snapshot, is_repeated: bool) 
                 "incident-sync " (env!("CARGO_PKG_VERSION"))
                 @if let Some(fleet) = &snapshot.fleet { " · as of " (moment(fleet.now)) }
                 " · "
-                @if is_repeated { "Auto-refresh: every minute (" a href="/" { "turn off" } ")" }
-                @else { "Auto-refresh: off (" a href="/?refresh" { "turn on" } ")" }
+                @if view.is_repeated() { "Auto-refresh: every minute (" a href=(view.link("refresh", "off")) { "turn off" } ")" }
+                @else { "Auto-refresh: off (" a href=(view.link("refresh", "")) { "turn on" } ")" }
             }
         }
         (trouble(snapshot))
         (body)
+    }
+}
+
+/// The causes that many tenants share, each once.
+fn shared_causes(fleet: &Fleet) -> Markup {
+    let found = problems(fleet.tenants.iter().map(|tenant| &tenant.standing));
+    let is_shared = |problem: &&Problem<'_>| {
+        problem.tenants.len() >= SHARED && !problem.recovers() && !problem.is_of_customers()
+    };
+    html! {
+        @for problem in found.iter().filter(is_shared) {
+            div.notice.bad role="alert" {
+                p {
+                    strong { (problem.tenants.len()) " tenants are affected by one cause." } " " (problem.advice)
+                    ". Who must act: " (words(problem.owner)) ". "
+                    a href={ "/?class=" (problem.class) } { "Show these tenants" }
+                }
+            }
+        }
     }
 }
 
@@ -142,64 +155,13 @@ fn summary(fleet: &Fleet) -> Markup {
                 }
                 div {
                     dt { "Open incidents" }
-                    dd.figure { (grouped(open(|t| t.open_high + t.open_medium + t.open_low + t.open_other))) }
+                    dd.figure { (grouped(open(FleetTenant::open))) }
                     dd {
                         "high " (grouped(open(|t| t.open_high))) ", medium " (grouped(open(|t| t.open_medium)))
                         ", low " (grouped(open(|t| t.open_low))) ", other " (grouped(open(|t| t.open_other)))
                     }
                 }
             }
-        }
-    }
-}
-
-fn table(fleet: &Fleet, quotas: &Quotas) -> Markup {
-    html! {
-        div.scroll role="region" aria-label="Tenants, worst state first" tabindex="0" {
-            table {
-                caption { "Tenants, worst state first" }
-                thead {
-                    tr {
-                        th scope="col" rowspan="2" { "Tenant" }
-                        th scope="col" rowspan="2" { "State" }
-                        th scope="col" rowspan="2" { "Data as of" }
-                        th scope="col" rowspan="2" { "Last run" }
-                        th scope="colgroup" colspan="4" { "Open incidents" }
-                        th scope="col" rowspan="2" { "Calls left this hour" }
-                        th scope="col" rowspan="2" { "Who must act" }
-                        th scope="col" rowspan="2" { "What" }
-                    }
-                    tr {
-                        th.number scope="col" { "High" }
-                        th.number scope="col" { "Medium" }
-                        th.number scope="col" { "Low" }
-                        th.number scope="col" { "Other" }
-                    }
-                }
-                tbody { @for tenant in &fleet.tenants { (row(tenant, quotas.of(tenant.standing.source()))) } }
-            }
-        }
-    }
-}
-
-fn row(tenant: &FleetTenant, quota: &Quota) -> Markup {
-    let standing = &tenant.standing;
-    let (who, what) = must_act(standing).unwrap_or_default();
-    html! {
-        tr {
-            th scope="row" { a href={ "/tenants/" (standing.tenant_id) } { (name(&standing.name)) } }
-            td { (badge(State::of(standing))) }
-            td { (data_as_of(standing)) }
-            td { (last_run(standing)) }
-            @for count in [tenant.open_high, tenant.open_medium, tenant.open_low, tenant.open_other] {
-                td.number.muted[count == 0] { (grouped(count)) }
-            }
-            td.number {
-                (grouped(quota.calls_left_in_hour(&tenant.line).into()))
-                @if tenant.line.pause_seconds > 0.0 { ", paused for " (age(tenant.line.pause_seconds)) }
-            }
-            td { (words(who)) }
-            td.what { (what) }
         }
     }
 }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use indicatif::HumanCount;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -18,14 +19,20 @@ use crate::entra::expiry::{self, CredentialExpiry};
 use crate::error::{Owner, SyncError};
 use crate::store::status::FleetTenant;
 use crate::sync::engine::SyncEngine;
+use crate::sync::status_document::StatusDocument;
 use crate::sync::tenant_run::PAGES_PER_SLICE;
 use crate::sync::tenant_state::{State, age};
 
 mod chart;
 mod fleet;
+mod table;
 mod tenant;
+mod view;
+
+pub use view::View;
 
 const STYLE: &str = include_str!("style.css");
+pub const FAVICON: &str = include_str!("favicon.svg");
 /// Limits the queries for any number of browsers.
 const SNAPSHOT_LIFETIME: Duration = Duration::from_secs(2);
 
@@ -38,7 +45,7 @@ const QUERY_CANCELED: &str = "57014";
 pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = STANDARD.encode(Sha256::digest(STYLE));
     format!(
-        "default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; style-src 'sha256-{hash}'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
 });
 
@@ -89,7 +96,6 @@ impl Fleet {
                 *seconds = seconds.map(|seconds| seconds + more);
             }
         }
-        fleet.tenants.sort_by(fleet::worst_first);
         fleet
     }
 }
@@ -115,11 +121,30 @@ impl StatusPage {
         }
     }
 
-    /// The page of all tenants. `is_repeated` makes the browser reload it every minute.
-    pub async fn fleet(&self, is_repeated: bool) -> RenderedPage {
+    /// The page of all tenants.
+    pub async fn fleet(&self, view: &View) -> RenderedPage {
         let snapshot = self.snapshot().await;
-        let body = fleet::body(&self.engine, &snapshot, is_repeated);
-        shown("Tenants · incident-sync", is_repeated, &body, snapshot.failure.is_none())
+        let body = fleet::body(&self.engine, &snapshot, view);
+        shown("Tenants · incident-sync", view.is_repeated(), &body, snapshot.failure.is_none())
+    }
+
+    /// The same as JSON, and whether the data is current.
+    pub async fn document(&self, view: &View) -> (Value, bool) {
+        let snapshot = self.snapshot().await;
+        let Some(fleet) = &snapshot.fleet else {
+            let error = snapshot.failure.as_ref().map(ToString::to_string);
+            return (json!({ "error": error }), false);
+        };
+        let settings = self.engine.settings();
+        let shown = view.select(&fleet.tenants, &settings.tenants);
+        let document = StatusDocument {
+            now: fleet.now,
+            fleet: fleet.tenants.iter().map(|tenant| &tenant.standing).collect(),
+            shown: shown.into_iter().map(|tenant| (&tenant.standing, tenant)).collect(),
+            configured: settings.tenants.values().collect(),
+            expiries: &fleet.expiries,
+        };
+        (document.to_json(), snapshot.failure.is_none())
     }
 
     /// The page of one tenant; `None` for an unknown one.
@@ -158,8 +183,7 @@ impl StatusPage {
         let (expiries, fleet) = tokio::join!(expiries, self.engine.services().store.fleet());
         let at = Instant::now();
         let snapshot = match fleet {
-            Ok((now, mut tenants)) => {
-                tenants.sort_by(fleet::worst_first);
+            Ok((now, tenants)) => {
                 let fleet = Fleet { at, aged: Duration::ZERO, now, tenants, expiries };
                 Snapshot { at, fleet: Some(Arc::new(fleet)), failure: None }
             }
@@ -177,6 +201,15 @@ impl StatusPage {
     }
 }
 
+/// The answer to an address that does not exist.
+pub fn not_found() -> RenderedPage {
+    let body = html! {
+        header { h1 { "Not found" } }
+        p { "There is no such page or tenant. " a href="/" { "All tenants" } }
+    };
+    shown("Not found · incident-sync", false, &body, true)
+}
+
 fn shown(title: &str, is_repeated: bool, body: &Markup, is_current: bool) -> RenderedPage {
     let document = html! {
         (DOCTYPE)
@@ -186,6 +219,7 @@ fn shown(title: &str, is_repeated: bool, body: &Markup, is_current: bool) -> Ren
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 @if is_repeated { meta http-equiv="refresh" content="60"; }
+                link rel="icon" href="/favicon.svg" type="image/svg+xml";
                 title { (title) }
                 style { (PreEscaped(STYLE)) }
             }
@@ -258,6 +292,14 @@ fn grouped(number: i64) -> HumanCount {
     HumanCount(number.unsigned_abs())
 }
 
-fn moment(time: DateTime<Utc>) -> String {
-    time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+fn moment(time: DateTime<Utc>) -> Markup {
+    let exact = time.to_rfc3339_opts(SecondsFormat::Secs, true);
+    html! { time datetime=(exact) { (time.format("%Y-%m-%d %H:%M:%S UTC").to_string()) } }
+}
+
+/// An age, with the exact time for programs and as a hint.
+fn since(time: Option<DateTime<Utc>>, text: &str) -> Markup {
+    let Some(time) = time else { return html! { (text) } };
+    let exact = time.to_rfc3339_opts(SecondsFormat::Secs, true);
+    html! { time datetime=(exact) title=(exact) { (text) } }
 }
