@@ -43,7 +43,7 @@ boot() {
         LEADER=$(pgrep -o -P "$NSPAWN" || true)
         [ -n "$LEADER" ] || continue
         case $(inside systemctl is-system-running 2>/dev/null) in
-        running | degraded) return ;;
+        running | degraded) return 0 ;;
         esac
     done
     tail -n 20 "$folder/boot.log" >&2

@@ -12,9 +12,18 @@ use crate::config::{Config, ConfigError, ConfigErrors, Setting};
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Validate all configuration files and report every error. Works offline.
-    Check(ConfigArgs),
+    Check(CheckArgs),
     /// Print the effective configuration with the source of each value. Secrets are redacted.
     Show(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Succeed if only files of `tenants_dir` are invalid, which the daemon ignores, as the unit needs it before a reload.
+    #[arg(long)]
+    reload: bool,
+    #[command(flatten)]
+    form: ConfigArgs,
 }
 
 #[derive(Debug, Args)]
@@ -34,10 +43,10 @@ pub fn run(config: &Config, command: &ConfigCommand) -> Result<(), Failure> {
 }
 
 /// Includes the warnings, independent of the log level.
-fn check(config: &Config, args: &ConfigArgs) -> Result<(), Failure> {
+fn check(config: &Config, args: &CheckArgs) -> Result<(), Failure> {
     let Config { file, tenants, warnings, tenants_dir_errors, .. } = config;
     let value = check_json(file.as_deref(), Some(tenants.len()), warnings, tenants_dir_errors);
-    print(args.json, &value, || {
+    print(args.form.json, &value, || {
         let file = file
             .as_ref()
             .map_or_else(|| "no file, defaults only".to_owned(), |file| file.display().to_string());
@@ -50,19 +59,23 @@ fn check(config: &Config, args: &ConfigArgs) -> Result<(), Failure> {
         format!("{file}: {result}, {} tenants{warnings}", tenants.len())
     })?;
     if tenants_dir_errors.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::Configuration(ConfigErrors(tenants_dir_errors.clone()).to_string()))
+        return Ok(());
     }
+    let errors = ConfigErrors(tenants_dir_errors.clone()).to_string();
+    if args.reload {
+        eprintln!("incident-sync: {errors}");
+        return Ok(());
+    }
+    Err(Failure::Configuration(errors))
 }
 
 /// Reports a configuration that was rejected as a whole, without a number of tenants.
 pub(crate) fn report_rejected(
     file: Option<&Path>,
     errors: &ConfigErrors,
-    args: &ConfigArgs,
+    args: &CheckArgs,
 ) -> Failure {
-    let printed = if args.json {
+    let printed = if args.form.json {
         print_line(format_args!("{:#}", check_json(file, None, &[], &errors.0)))
     } else {
         Ok(())

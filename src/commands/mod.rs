@@ -23,13 +23,15 @@ pub mod verify;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use crate::commands::config::ConfigCommand;
 use crate::commands::exit::Failure;
 use crate::commands::tenant::TenantCommand;
-use crate::config::Config;
+use crate::config::{Config, Purpose};
+use crate::daemon::systemd;
 use crate::telemetry::{self, LogFormat};
 
 /// Mirror Microsoft 365 Defender incidents from many customer tenants into one Postgres database.
@@ -95,6 +97,10 @@ enum Command {
     Simulate(demo::SimulateArgs),
 }
 
+/// How often and how quickly the daemon reads an invalid configuration at its start under systemd.
+const START_TRIES: u32 = 4;
+const START_PAUSE: Duration = Duration::from_secs(3);
+
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -141,22 +147,56 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Man(args) => man::run::<Cli>(&args),
         Command::Health(args) => health::run(cli.config.as_deref(), args).await,
         command => {
-            let config = load(cli.config.as_deref(), &command)?;
+            let config = load_or_wait(cli.config.as_deref(), &command).await?;
             Box::pin(configured(config, cli.config, command)).await
         }
     }
 }
 
+/// The unit fails for good with an invalid configuration. At the start of a machine, files may arrive late.
+async fn load_or_wait(file: Option<&Path>, command: &Command) -> Result<Config, Failure> {
+    let is_unit = matches!(command, Command::Run(_)) && systemd::is_supervised();
+    for _ in 1..START_TRIES {
+        match load(file, command) {
+            Err(failure) if is_unit => {
+                tracing::error!(
+                    owner = "operator",
+                    "Configuration rejected: {failure}. Trying again in {} s",
+                    START_PAUSE.as_secs()
+                );
+                systemd::show_status("The configuration is invalid".to_owned()).await;
+                tokio::time::sleep(START_PAUSE).await;
+            }
+            loaded => return loaded,
+        }
+    }
+    load(file, command)
+}
+
+/// Whether a command sends the credentials to Entra.
+fn purpose(command: &Command) -> Purpose {
+    match command {
+        Command::Check(_) | Command::Config { command: ConfigCommand::Check(_) } => Purpose::Judge,
+        Command::Tenant { command: TenantCommand::Move(_) }
+        | Command::Run(_)
+        | Command::Sync(_)
+        | Command::Verify(_)
+        | Command::ConsentUrl(_) => Purpose::Run,
+        _ => Purpose::WithoutCredentials,
+    }
+}
+
 /// Loads the configuration; `check` and `config check` report its errors in their own form.
 fn load(file: Option<&Path>, command: &Command) -> Result<Config, Failure> {
-    let config = crate::config::load(file).map_err(|errors| match command {
-        Command::Check(args) => check::refused(&errors, args),
-        Command::Config { command: ConfigCommand::Check(args) } => {
-            let file = crate::config::file(file);
-            config::report_rejected(file.as_deref(), &errors, args)
-        }
-        _ => Failure::Configuration(errors.to_string()),
-    })?;
+    let config =
+        crate::config::load_for(purpose(command), file).map_err(|errors| match command {
+            Command::Check(args) => check::refused(&errors, args),
+            Command::Config { command: ConfigCommand::Check(args) } => {
+                let file = crate::config::file(file);
+                config::report_rejected(file.as_deref(), &errors, args)
+            }
+            _ => Failure::Configuration(errors.to_string()),
+        })?;
     // The command prints them itself.
     if matches!(command, Command::Config { command: ConfigCommand::Check(_) }) {
         return Ok(config);

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::database::is_loopback_host;
-use super::secrets::SecretFiles;
+use super::secrets::{Purpose, SecretFiles};
 use super::section::{Parsed, Report, Section, parse_guid};
 use crate::entra::certificate::Algorithm;
 use crate::entra::credential::{
@@ -132,10 +132,12 @@ fn read(
         CredentialSource::FederatedFile(_) => "federated_token_file",
         CredentialSource::ManagedIdentity { .. } => "managed_identity",
     };
-    match Credential::new(
-        source,
-        CredentialSettings { owner: owner.map(str::to_owned), key: section.name_of(name), expires },
-    ) {
+    let settings =
+        CredentialSettings { owner: owner.map(str::to_owned), key: section.name_of(name), expires };
+    if secrets.is_some_and(|secrets| secrets.purpose == Purpose::WithoutCredentials) {
+        return CredentialSection::Is(Arc::new(Credential::unread(source, settings)));
+    }
+    match Credential::new(source, settings) {
         Ok(credential) => CredentialSection::Is(Arc::new(credential)),
         Err(problem) => CredentialSection::Unusable(name, problem),
     }

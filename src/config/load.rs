@@ -1,23 +1,32 @@
 //! A load of all files with the environment.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use config::Map;
 use nix::unistd::geteuid;
 
 use super::environment::{self, Variables};
 use super::errors::{ConfigError, ConfigErrors};
-use super::secrets::SecretFiles;
+use super::secrets::{Purpose, SecretFiles};
 use super::section::{Report, Section};
 use super::state_dir::state_dir_of;
 use super::tenants::{self, TenantsSection};
 use super::toml_file::{find_file, parse_file};
 use super::{Config, MainFile, database, http, http_client, retention, schedule, sync};
 
+pub(super) fn load_with(
+    file: Option<&Path>,
+    main: Option<&MainFile>,
+    environment: &Variables,
+) -> Result<Config, ConfigErrors> {
+    load_for(Purpose::Run, file, main, environment)
+}
+
 /// Loads until the rest is valid without the invalid files of `tenants_dir`: one invalid file must not stop the service for
 /// all other tenants.
-pub(super) fn load_with(
+pub(super) fn load_for(
+    purpose: Purpose,
     file: Option<&Path>,
     main: Option<&MainFile>,
     environment: &Variables,
@@ -25,7 +34,7 @@ pub(super) fn load_with(
     let mut rejected = Vec::new();
     loop {
         let mut report = Report::default();
-        let config = read(file, main, environment, &rejected, &mut report);
+        let config = read(purpose, file, main, environment, &rejected, &mut report);
         let dir = report.tenants_dir.clone();
         if let (Some(config), true) = (config, report.is_clean()) {
             return Ok(Config {
@@ -54,6 +63,7 @@ pub(super) fn load_with(
 
 /// Reads everything but the rejected files of `tenants_dir`.
 fn read(
+    purpose: Purpose,
     file: Option<&Path>,
     main: Option<&MainFile>,
     environment: &Variables,
@@ -80,11 +90,10 @@ fn read(
         .and_then(Path::parent)
         .unwrap_or(Path::new("/etc/incident-sync"))
         .to_owned();
-    let credentials =
-        environment.get("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    let secrets = SecretFiles { credentials, folder };
+    let is_root = geteuid().is_root();
+    let state_dir = state_dir_of(environment, is_root);
+    let secrets = SecretFiles::new(folder, environment, &state_dir, is_root, purpose);
 
-    let state_dir = state_dir_of(environment, geteuid().is_root());
     let database = database::read(root.table("database"), &state_dir, &secrets, report);
     let schedule = schedule::read(root.table("schedule"), report);
     let sync = sync::read(root.table("sync"), report);

@@ -35,6 +35,7 @@ pub use database::{Database, DatabaseServer, DatabaseUrl};
 pub use errors::{ConfigError, ConfigErrors};
 pub use http::Http;
 pub use schedule::Schedule;
+pub use secrets::Purpose;
 pub use section::Setting;
 pub use state_dir::state_dir;
 pub use sync::{CallLimits, Sync};
@@ -127,6 +128,11 @@ impl std::fmt::Debug for MainFile {
 /// the file in `/etc` if it exists, then the defaults.
 pub fn load(file: Option<&Path>) -> Result<Config, ConfigErrors> {
     load_with(file, None, &process_environment())
+}
+
+/// Like [`load()`], for a command that does not run the service.
+pub fn load_for(purpose: Purpose, file: Option<&Path>) -> Result<Config, ConfigErrors> {
+    load::load_for(purpose, file, None, &process_environment())
 }
 
 /// Loads the current files of `tenants_dir` and of secrets with a main file that was read earlier: a change of `tenants_dir`

@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_notify::NotifyState;
-
 use crate::daemon::http::status_page::StatusPage;
-use crate::daemon::systemd::notify;
+use crate::daemon::systemd::show_status;
 use crate::sync::engine::SyncEngine;
 use crate::sync::tenant_state::State;
 
@@ -33,7 +31,7 @@ pub async fn watch(engine: Arc<SyncEngine>, page: Arc<StatusPage>) {
                 format!("The database does not answer; {tenants} tenants configured")
             }
         };
-        notify(move || sd_notify::notify(&[NotifyState::Status(&status)])).await;
+        show_status(status).await;
         tokio::time::sleep(intervals.next().unwrap_or(POLL_INTERVAL)).await;
     }
 }

@@ -87,6 +87,8 @@ async fn serve(
         .await
         .map_err(SetupError::from)?;
     engine.settings().apply_schedule(&database.store).await.map_err(SetupError::from)?;
+    // systemd passes a changed credential with a restart: tenants parked because of the old one are due.
+    engine.retry_parked().await.map_err(SetupError::from)?;
     let wake = Arc::new(Notify::new());
     let lines = &config.schedule;
     let lines = [&lines.poll, &lines.open_incidents, &lines.reconcile];

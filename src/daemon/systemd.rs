@@ -10,6 +10,16 @@ use crate::sync::engine::SyncEngine;
 
 const NOTIFY_DEADLINE: Duration = Duration::from_secs(1);
 
+/// Whether this process is the main process of a unit with a watchdog, such as the shipped one.
+pub(crate) fn is_supervised() -> bool {
+    sd_notify::watchdog_enabled().is_some()
+}
+
+/// Sets the text that `systemctl status` shows.
+pub(crate) async fn show_status(text: String) {
+    notify(move || sd_notify::notify(&[NotifyState::Status(&text)])).await;
+}
+
 /// Feeds the watchdog of systemd, which restarts the service when the runtime hangs or the dispatcher makes no progress.
 pub(crate) async fn feed_watchdog(engine: Arc<SyncEngine>) {
     let Some(period) = sd_notify::watchdog_enabled() else { return };

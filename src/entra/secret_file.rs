@@ -21,6 +21,16 @@ pub struct SecretFile {
     pub bare: Option<String>,
     /// systemd protects it (a credential of the unit).
     pub is_guarded: bool,
+    pub readers: Readers,
+}
+
+/// Who reads a secret file besides this process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Readers {
+    /// The service's user, if this is root and the service runs as another one.
+    pub service: Option<u32>,
+    /// Whether the service must be able to read the file.
+    pub is_judged: bool,
 }
 
 impl SecretFile {
@@ -79,10 +89,16 @@ impl SecretFile {
                 "{label}{locations} is open to other users. Close it with `chmod 600{path}`"
             ));
         }
-        if about.uid() != 0 && about.uid() != service {
-            let owner = about.uid();
+        let owner = about.uid();
+        let Readers { service: of_service, is_judged } = self.readers;
+        if owner != 0 && owner != service && Some(owner) != of_service {
             return Err(format!(
-                "{label}{locations} belongs to user {owner}, who can read and replace it. Give it to the service user with `chown {service}{path}`"
+                "{label}{locations} belongs to user {owner}, who can read and replace it. It must belong to root or to the service's user: `chown {service}{path}`"
+            ));
+        }
+        if let Some(user) = of_service.filter(|user| is_judged && *user != owner) {
+            return Err(format!(
+                "{label}{locations} is readable by root only; the service runs as user {user} and cannot read it. Move it into the directory credentials beside incident-sync.toml, which the unit passes to the service, name it without a folder, and restart the service"
             ));
         }
         Ok(())
@@ -136,7 +152,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         fs::write(&path, "x").unwrap();
-        let file = SecretFile { path: path.clone(), bare: None, is_guarded: false };
+        let file = SecretFile {
+            path: path.clone(),
+            bare: None,
+            is_guarded: false,
+            readers: Readers::default(),
+        };
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         assert!(file.bytes().unwrap_err().contains("chmod 600 /"));
         assert!(file.open_bytes().is_ok());
@@ -149,6 +170,15 @@ mod tests {
                 refused.contains("belongs to user 65534") && refused.contains("chown 0 /"),
                 "{refused}"
             );
+            let readers = Readers { service: Some(65_534), is_judged: true };
+            let of_service = SecretFile { readers, ..file.clone() };
+            assert!(of_service.bytes().is_ok(), "the service's own file");
+            std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+            let closed = of_service.bytes().unwrap_err();
+            assert!(closed.contains("runs as user 65534 and cannot read it"), "{closed}");
+            let readers = Readers { is_judged: false, ..readers };
+            assert!(SecretFile { readers, ..file.clone() }.bytes().is_ok());
+            std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
             let bare = SecretFile { bare: Some(" in /etc".into()), ..file.clone() };
             assert!(!bare.bytes().unwrap_err().contains("secret`"), "the name may be a secret");
             assert!(file.open_bytes().is_ok());
@@ -161,7 +191,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pipe");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let file = SecretFile { path, bare: None, is_guarded: false };
+        let file = SecretFile { path, bare: None, is_guarded: false, readers: Readers::default() };
         assert!(file.bytes().unwrap_err().contains("not a regular file"));
     }
 }

@@ -653,3 +653,74 @@ async fn full_disk_fails_output_closed_pipe_does_not() {
     assert!(logged.contains("expect throttling") && logged.contains("\u{1b}["), "{logged}");
     assert!(!at_terminal(&format!("NO_COLOR=1 {list} -v")).contains("\u{1b}["));
 }
+
+/// What a NOC user without access to the secret, or root beside a stopped service with an encrypted credential, can do.
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_without_token_need_no_credential() {
+    let site = Installation::with(vec![spec(1, 3)]).await;
+    site.run(&["sync"]).success();
+    std::fs::rename(site.path("secret"), site.path("secret-aside")).unwrap();
+    for arguments in [
+        &["status"][..],
+        &["tenant", "list"],
+        &["config", "show"],
+        &["migrate"],
+        &["retry-rejected"],
+        &["tenant", "park", "tenant-1"],
+        &["tenant", "resume", "tenant-1"],
+        &["tenant", "confirm-removal"],
+    ] {
+        let done = site.run(arguments);
+        assert_eq!(done.code(), Some(0), "{arguments:?}: {}", done.stderr);
+    }
+    for arguments in [&["sync"][..], &["config", "check"], &["check"], &["verify"]] {
+        let done = site.run(arguments);
+        assert_eq!(done.code(), Some(2), "{arguments:?}: {}", done.stderr);
+    }
+    std::fs::rename(site.path("secret-aside"), site.path("secret")).unwrap();
+}
+
+/// `systemctl reload` runs this before it signals.
+#[tokio::test(flavor = "multi_thread")]
+async fn config_check_judges_for_user_of_service() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let service = 65_534;
+    let site = Installation::with(vec![spec(1, 3)]).await;
+    std::fs::create_dir_all(site.path("state")).unwrap();
+    std::os::unix::fs::chown(site.path("state"), Some(service), None).unwrap();
+    let refused = site.run(&["config", "check"]);
+    assert_eq!(refused.code(), Some(2));
+    assert!(refused.stderr.contains("runs as user 65534 and cannot read it"), "{}", refused.stderr);
+    // The service's own file, for the service and for commands of root.
+    std::os::unix::fs::chown(site.path("secret"), Some(service), None).unwrap();
+    site.run(&["config", "check"]).success();
+    site.run(&["sync"]).success();
+    std::os::unix::fs::chown(site.path("secret"), Some(1_234), None).unwrap();
+    let refused = site.run(&["config", "check"]).stderr;
+    assert!(refused.contains("must belong to root or to the service's user"), "{refused}");
+    // The unit passes the files of this directory.
+    std::os::unix::fs::chown(site.path("secret"), Some(0), None).unwrap();
+    std::fs::create_dir(site.path("credentials")).unwrap();
+    std::fs::rename(site.path("secret"), site.path("credentials/secret")).unwrap();
+    site.run(&["config", "check"]).success();
+    let mut command = site.command(&["sync"]);
+    let passed = site.path("passed");
+    std::fs::create_dir(&passed).unwrap();
+    std::fs::rename(site.path("credentials/secret"), passed.join("credentials_secret")).unwrap();
+    command.env("CREDENTIALS_DIRECTORY", passed);
+    Running::start(command, site.folder.path()).ends().success();
+
+    // A tenant's file that is invalid must not block the reload of all others.
+    std::fs::rename(site.path("passed/credentials_secret"), site.path("credentials/secret"))
+        .unwrap();
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), format!("tenants_dir = \"tenants.d\"\n{text}")).unwrap();
+    std::fs::create_dir(site.path("tenants.d")).unwrap();
+    std::fs::write(site.path("tenants.d/wrong.toml"), "name = 7\n").unwrap();
+    assert_eq!(site.run(&["config", "check"]).code(), Some(2));
+    let checked = site.run(&["config", "check", "--reload"]);
+    assert_eq!(checked.code(), Some(0));
+    assert!(checked.stderr.contains("wrong.toml"), "{}", checked.stderr);
+}

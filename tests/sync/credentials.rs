@@ -13,7 +13,7 @@ use incident_sync::entra::credential::{
     CertificateFiles, Credential, CredentialSettings, CredentialSource,
 };
 use incident_sync::entra::managed_identity::ManagedIdentity;
-use incident_sync::entra::secret_file::SecretFile;
+use incident_sync::entra::secret_file::{Readers, SecretFile};
 use incident_sync::error::Retry;
 use incident_sync::store::runs::Outcome;
 use reqwest::Url;
@@ -36,7 +36,7 @@ fn data(name: &str) -> PathBuf {
 
 fn file(path: PathBuf) -> SecretFile {
     // Those of a checkout are open to everybody.
-    SecretFile { path, bare: None, is_guarded: true }
+    SecretFile { path, bare: None, is_guarded: true, readers: Readers::default() }
 }
 
 fn certificate(name: &str, algorithm: Algorithm) -> Credential {

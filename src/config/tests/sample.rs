@@ -5,7 +5,7 @@ use crate::config::state_dir::state_dir_of;
 
 #[test]
 fn sample_as_shipped_is_valid_without_tenants() {
-    let config = Etc::with(SAMPLE).good();
+    let config = Etc::with(SAMPLE).file("tenants.d/README", "not a tenant").good();
     assert!(config.tenants.is_empty() && config.warnings.is_empty());
 }
 

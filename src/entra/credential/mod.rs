@@ -79,6 +79,19 @@ impl Credential {
         })
     }
 
+    /// A credential whose files are read when it is needed, so that a command that does not need it works without them.
+    pub fn unread(source: CredentialSource, settings: CredentialSettings) -> Self {
+        let loaded = LoadedCredential {
+            auth: Arc::new(ClientAuth::Secret(SecretString::default())),
+            fingerprint: Fingerprint::default(),
+            dated: Fingerprint::default(),
+            problem: None,
+            hangs: false,
+        };
+        let reader = Arc::new(Semaphore::new(1));
+        Self { source, settings, loaded: Mutex::new(loaded), reader }
+    }
+
     /// A client secret that is in no file.
     ///
     /// # Panics
@@ -162,16 +175,20 @@ impl Credential {
     ) {
         let mut loaded = self.lock();
         let CredentialId { client_id: app, name: credential, owner } = credential_id;
+        let is_first = loaded.fingerprint == Fingerprint::default();
         match read {
             Ok(None) => (loaded.problem, loaded.hangs) = (None, false),
             Ok(Some((auth, fingerprint))) => {
                 *loaded = LoadedCredential {
                     auth: Arc::new(auth),
                     fingerprint,
+                    dated: if is_first { fingerprint } else { loaded.dated },
                     problem: None,
                     hangs: false,
-                    ..*loaded
                 };
+                if is_first {
+                    return;
+                }
                 tracing::info!(
                     app,
                     credential,
@@ -182,7 +199,7 @@ impl Credential {
             }
             Err(problem) => {
                 let problem = format!("{}: {problem}", self.settings.key);
-                if loaded.problem.as_ref() != Some(&problem) {
+                if !is_first && loaded.problem.as_ref() != Some(&problem) {
                     tracing::warn!(
                         owner = "operator",
                         app,
@@ -192,8 +209,8 @@ impl Credential {
                         error = problem,
                         "Credential files cannot be used; keeping the previous credential"
                     );
-                    loaded.problem = Some(problem);
                 }
+                loaded.problem = Some(problem);
             }
         }
     }

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::entra::certificate::Algorithm;
-use crate::entra::secret_file::SecretFile;
+use crate::entra::secret_file::{Readers, SecretFile};
 
 #[test]
 fn pkcs12_error_contains_working_conversion_command() {
@@ -16,7 +16,8 @@ fn pkcs12_error_contains_working_conversion_command() {
         )
         .unwrap();
         let read = |path: PathBuf| {
-            let certificate = SecretFile { path, bare: None, is_guarded: false };
+            let certificate =
+                SecretFile { path, bare: None, is_guarded: false, readers: Readers::default() };
             let files = CertificateFiles { certificate, key: None, algorithm: Algorithm::Ps256 };
             Credential::new(CredentialSource::Certificate(files), CredentialSettings::default())
         };
@@ -43,8 +44,12 @@ fn pkcs12_is_rejected_as_certificate_and_as_key() {
         [data("first.crt.pem"), data("first.key.pem")].map(|name| fs::read(name).unwrap()).concat(),
     )
     .unwrap();
-    let file =
-        |path: &Path, is_guarded| SecretFile { path: path.to_owned(), bare: None, is_guarded };
+    let file = |path: &Path, is_guarded| SecretFile {
+        path: path.to_owned(),
+        bare: None,
+        is_guarded,
+        readers: Readers::default(),
+    };
     let problem = |certificate: SecretFile, key: Option<SecretFile>| {
         let files = CertificateFiles { certificate, key, algorithm: Algorithm::Ps256 };
         CredentialSource::Certificate(files).read().err()
@@ -72,7 +77,12 @@ async fn replaced_secret_has_no_known_expiry() {
     let path = folder.path().join("secret");
     let write = |secret: &str| fs::write(&path, secret).unwrap();
     let read = |day: i64| {
-        let file = SecretFile { path: path.clone(), bare: None, is_guarded: true };
+        let file = SecretFile {
+            path: path.clone(),
+            bare: None,
+            is_guarded: true,
+            readers: Readers::default(),
+        };
         let expires = DateTime::from_timestamp(day * 86_400, 0);
         Arc::new(
             Credential::new(

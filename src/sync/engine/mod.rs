@@ -166,6 +166,11 @@ impl SyncEngine {
         Ok(())
     }
 
+    /// Makes the tenants due that an error parked, because its cause may be fixed.
+    pub async fn retry_parked(&self) -> Result<(), SyncError> {
+        self.services.store.clear_parking(&self.settings().enabled()).await
+    }
+
     /// Whether an operator has confirmed a removal that is held back.
     pub async fn removal_is_confirmed(&self) -> bool {
         if self.held.lock().is_empty() {
