@@ -47,7 +47,7 @@ impl Store {
         self.transact_leased("deleting old incidents", lease, Durability::Immediate, delete).await
     }
 
-    /// Deletes old devices that no alert names, old incidents in quarantine, and old runs.
+    /// Deletes old devices that no alert names, old incidents in quarantine, old runs, and old notes of deletions.
     pub async fn retain_rest(&self, lease: &Lease, retention: Retention) -> Result<(), SyncError> {
         let tenant = lease.tenant.0;
         let delete = async |connection: &mut PgConnection| {
@@ -66,8 +66,9 @@ impl Store {
             sqlx::query(include_str!("sql/delete_old_runs.sql"))
                 .bind(tenant)
                 .bind(interval(retention.runs))
-                .execute(connection)
+                .execute(&mut *connection)
                 .await?;
+            sqlx::query(include_str!("sql/forget_deletions.sql")).execute(connection).await?;
             Ok(())
         };
         self.transact_leased("deleting old rows", lease, Durability::Immediate, delete).await

@@ -38,7 +38,7 @@ async fn rows(pool: &PgPool, tenant: u128) -> BTreeMap<&'static str, Vec<Value>>
     let mut all = BTreeMap::new();
     for table in TABLES {
         let query = format!(
-            "SELECT to_jsonb(t) - ARRAY['change_id', 'rejected_id', 'run_id'] - '{NEW}'::text[] AS row FROM defender.{table} t
+            "SELECT to_jsonb(t) - ARRAY['change_id', 'row_version', 'rejected_id', 'run_id'] - '{NEW}'::text[] AS row FROM defender.{table} t
              WHERE tenant_id = '{}' ORDER BY 1",
             id(tenant)
         );

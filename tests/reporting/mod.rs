@@ -4,5 +4,6 @@ mod dictionary;
 mod examples;
 mod feed;
 mod questions;
+mod row_versions;
 mod summaries;
 mod views;

@@ -61,15 +61,15 @@ impl Writer {
     async fn shared_rows(&self) -> Vec<String> {
         let mut rows = Vec::new();
         for query in [
-            "SELECT (to_jsonb(t) - ARRAY['changed_at', 'first_synced_at', 'incident_uri', 'description', 'summary',
+            "SELECT (to_jsonb(t) - ARRAY['changed_at', 'row_version', 'first_synced_at', 'incident_uri', 'description', 'summary',
                 'resolving_comment', 'last_modified_by', 'priority_score', 'system_tags'])::text
                 FROM defender.incidents t ORDER BY incident_id",
-            "SELECT (to_jsonb(t) - ARRAY['changed_at', 'alert_web_url', 'recommended_actions', 'product_name',
+            "SELECT (to_jsonb(t) - ARRAY['changed_at', 'row_version', 'alert_web_url', 'recommended_actions', 'product_name',
                 'alert_policy_id', 'categories', 'system_tags'])::text FROM defender.alerts t ORDER BY alert_id",
-            "SELECT (to_jsonb(t) - ARRAY['changed_at'])::text FROM defender.devices t ORDER BY device_id",
-            "SELECT to_jsonb(t)::text FROM defender.alert_devices t ORDER BY alert_id, device_id",
-            "SELECT (to_jsonb(t) - ARRAY['roles', 'extra'])::text FROM defender.evidence t ORDER BY evidence_hash",
-            "SELECT to_jsonb(t)::text FROM defender.incident_comments t ORDER BY comment_hash",
+            "SELECT (to_jsonb(t) - ARRAY['changed_at', 'row_version'])::text FROM defender.devices t ORDER BY device_id",
+            "SELECT (to_jsonb(t) - 'row_version')::text FROM defender.alert_devices t ORDER BY alert_id, device_id",
+            "SELECT (to_jsonb(t) - ARRAY['roles', 'extra', 'row_version'])::text FROM defender.evidence t ORDER BY evidence_hash",
+            "SELECT (to_jsonb(t) - 'row_version')::text FROM defender.incident_comments t ORDER BY comment_hash",
             "SELECT to_jsonb(t)::text FROM defender.incident_changes t ORDER BY change_id",
         ] {
             rows.extend(self.lines(query).await);

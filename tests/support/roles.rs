@@ -12,10 +12,11 @@ use super::tenants::{id, spec};
 use super::world::World;
 
 /// Every table with rows of tenants. The catalog is held against this list.
-pub(crate) const TABLES: [&str; 20] = [
+pub(crate) const TABLES: [&str; 21] = [
     "alert_devices",
     "alerts",
     "audit",
+    "deletions",
     "devices",
     "devices_open",
     "evidence",
@@ -81,6 +82,7 @@ pub(crate) async fn crowded() -> World {
          VALUES ('{0}', now(), now(), 'upstream', 'of its own');
          INSERT INTO defender.rejected_payloads (tenant_id, reason, payload, content_hash) VALUES ('{0}', 'r', 'p', 'h');
          INSERT INTO defender.audit (tenant_id, action, actor, row_counts) VALUES ('{0}', 'retention', 'test', '{{}}');
+         INSERT INTO defender.deletions (tenant_id, view_name, key) VALUES ('{0}', 'devices', '{{}}');
          INSERT INTO defender.incident_comments (tenant_id, incident_id, comment_hash, comment)
          SELECT '{0}', 1, 'h', 'c' ON CONFLICT DO NOTHING",
         id(3)

@@ -131,7 +131,7 @@ fn text_of(row: &Row) -> String {
 pub(crate) async fn stored(pool: &PgPool, tenant: Uuid) -> Tables {
     let rows = async |table: &str, without: &str| -> Vec<Row> {
         let query = format!(
-            "SELECT to_jsonb(t) - 'tenant_id' {without} FROM defender.{table} t WHERE tenant_id = $1"
+            "SELECT to_jsonb(t) - 'tenant_id' - 'row_version' {without} FROM defender.{table} t WHERE tenant_id = $1"
         );
         let rows = sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(
             query.replacen("to_jsonb(t)", "(to_jsonb(t)", 1).replacen(" FROM", ")::text FROM", 1),
@@ -194,7 +194,7 @@ pub(crate) async fn shared_rows(pool: &PgPool) -> Vec<String> {
         ("incident_changes", "observed_at"),
     ] {
         let query = format!(
-            "SELECT '{table} ' || (to_jsonb(t) - '{{{left_out}}}'::text[])::text AS held FROM defender.{table} t ORDER BY held"
+            "SELECT '{table} ' || (to_jsonb(t) - '{{row_version,{left_out}}}'::text[])::text AS held FROM defender.{table} t ORDER BY held"
         );
         let held: Vec<String> =
             sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_all(pool).await.unwrap();

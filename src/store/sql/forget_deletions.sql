@@ -1,0 +1,2 @@
+-- forget_deletions
+SELECT defender.forget_deletions()
