@@ -204,8 +204,7 @@ impl Plan {
     }
 
     fn keyset_failed(&mut self, mut reader: KeysetReader, error: &SyncError) -> bool {
-        // A list that is not served by now either: the suspect was the beginning of an outage.
-        if self.search.probe.is_some() || reader.has_suspect() {
+        if self.search.probe.is_some() {
             return false;
         }
         let is_one = !reader.is_list();

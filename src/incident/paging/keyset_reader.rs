@@ -108,11 +108,6 @@ impl KeysetReader {
         !matches!(self.ask(), Ask::List { .. })
     }
 
-    /// Whether a gap waits for a sign that it is not an outage.
-    pub(super) fn has_suspect(&self) -> bool {
-        self.retreat.as_ref().is_some_and(Retreat::has_suspect)
-    }
-
     /// The gap that the last page confirmed.
     pub(super) fn take_gap(&mut self) -> Option<Gap> {
         self.retreat.as_mut().and_then(Retreat::take_gap)

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
 use crate::error::SyncError;
 use crate::incident::gap::Gap;
@@ -394,16 +394,21 @@ impl Plan {
     }
 }
 
-/// The median of what the page shows, as long as it leaves both parts smaller than the whole.
+/// Where a window is cut so that both parts are smaller: at the median of the times that the page shows in it, or in its
+/// middle if the page, which may be of a longer window, shows others. `None` leaves no parts: a single instant.
 fn cutting_edge(window: Window, page: &PageSummary) -> Option<DateTime<Utc>> {
-    let mut times: Vec<_> = page.rows.iter().filter_map(|row| row.updated).collect();
-    times.sort_unstable();
-    let median = *times.get(times.len() / 2)?;
     let inside = |edge: &DateTime<Utc>| {
         window.from.is_none_or(|from| from < *edge) && window.to.is_none_or(|to| *edge < to)
     };
-    let after = median + INSTANT;
-    [floor_to_second(median), median, after].into_iter().find(inside)
+    let mut times: Vec<_> = page.rows.iter().filter_map(|row| row.updated).collect();
+    times.sort_unstable();
+    let newest = *times.last()?;
+    times.retain(|time| inside(time) || window.from == Some(*time));
+    let Some(median) = times.get(times.len() / 2).copied() else {
+        let (from, to) = window.from.zip(window.to).filter(|(_, to)| *to <= newest)?;
+        return Some((from + (to - from) / 2).trunc_subsecs(6)).filter(inside);
+    };
+    [floor_to_second(median), median, median + INSTANT].into_iter().find(inside)
 }
 
 #[cfg(test)]

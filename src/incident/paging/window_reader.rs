@@ -61,6 +61,8 @@ pub(super) struct WindowReader {
     repeated: usize,
     /// Set while one instant in no stable order is read again and again; counts the readings.
     pub(super) rescans: Option<usize>,
+    /// How many rows that instant had when `held` was emptied last.
+    rows_to_hold: Option<usize>,
     /// Set while a window that fails is read in small pieces, see `isolation_search`: the last failure.
     pub(super) row_by_row: Option<GapReason>,
 }
@@ -96,6 +98,7 @@ impl WindowReader {
             pages_without_progress: 0,
             repeated: 0,
             rescans: None,
+            rows_to_hold: None,
             row_by_row: None,
         }
     }
@@ -191,8 +194,28 @@ impl WindowReader {
         if page.next_link.is_some() && !was_linked {
             return self.not_the_end();
         }
-        let is_complete = self.skip == 0 || self.held.len() + self.repeated >= end;
+        let is_complete = self.skip == 0 || self.is_all_held(end);
         if is_complete { Progress::Drained } else { self.restart() }
+    }
+
+    /// Whether all rows of a list that ends here are held.
+    fn is_all_held(&mut self, end: usize) -> bool {
+        if !self.is_rescanning() || self.source == Source::Defender {
+            return self.held.len() + self.repeated >= end;
+        }
+        // A row that was read and has left the list since would count for one that was never seen. No row comes to an
+        // instant, so what is listed now was listed when `rows_to_hold` were counted, and each of those was seen since.
+        let rows = end - self.repeated;
+        if let Some(count) = self.rows_to_hold.filter(|count| rows <= *count)
+            && self.held.len() >= count
+        {
+            return true;
+        }
+        if self.rows_to_hold != Some(rows) {
+            self.rows_to_hold = Some(rows);
+            self.held.clear();
+        }
+        false
     }
 
     /// A short page says by a link that it is not the end. The link may be `$skip` in disguise and is not followed: a window

@@ -80,8 +80,19 @@ impl Client {
     }
 
     pub(super) fn read(&mut self, server: &mut Server, churn: usize, scope: ReadScope) -> bool {
+        self.read_noting(server, churn, scope, |_| ())
+    }
+
+    pub(super) fn read_noting(
+        &mut self,
+        server: &mut Server,
+        churn: usize,
+        scope: ReadScope,
+        mut note: impl FnMut(&Request),
+    ) -> bool {
         let mut plan = self.plan(scope);
         while let Some(request) = plan.request() {
+            note(&request);
             let page = self.page(server, &request);
             server.churn(churn);
             let Some(page) = page else {
@@ -114,11 +125,11 @@ impl Client {
                     Some(page) => {
                         self.store(&request, &page);
                         plan.accept(&page).expect("the gap can be read");
+                        self.gaps.extend(plan.take_gap());
                     }
                     None => assert!(plan.failed(&FAILURE), "an outage?"),
                 }
             }
-            self.gaps.extend(plan.take_gap());
         }
     }
 

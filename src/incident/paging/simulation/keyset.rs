@@ -86,6 +86,50 @@ fn equal_times_across_a_page_edge_are_read() {
 }
 
 #[test]
+fn row_leaving_a_crowded_instant_hides_none() {
+    let (mut read, mut refused) = (0, 0);
+    for seed in 0..200 {
+        let mut server = Server::new(Order::Random, seed, 0, 1, 0);
+        server.updated = (1..=130).map(|id| (id, 2_000)).collect();
+        (server.ignores_order, server.now) = (true, 86_400_000);
+        let mut plan = plan_from(0);
+        let mut seen = BTreeMap::new();
+        let mut watermark = None;
+        while let Some(request) = plan.request() {
+            let page = server.page(&request).unwrap();
+            seen.extend(page.rows.iter().map(|row| (row.id, row.updated)));
+            // Rows leave the instant now and then, behind the upper edge of the run.
+            if server.requests.is_multiple_of(7) {
+                server.churn(1);
+            }
+            match plan.accept(&page) {
+                Ok(edge) => watermark = watermark.max(edge),
+                Err(_) => break,
+            }
+        }
+        refused += usize::from(plan.request().is_some() || watermark.is_none());
+        read += usize::from(watermark.is_some());
+        for (id, updated) in &server.updated {
+            if Some(time(*updated)) < watermark {
+                assert_eq!(seen.get(id), Some(&Some(time(*updated))), "seed {seed}: {id} is lost");
+            }
+        }
+    }
+    assert!(read > 0, "no instant was read; {refused} failed");
+}
+
+#[test]
+fn page_beyond_window_still_cuts_it() {
+    let mut plan = plan_from(0);
+    // Twice out of order, and later than the upper edge, as the newest rows of an open-ended window are.
+    let rows = || (1..=50).map(|id| row(id, 86_500_000 - id)).collect();
+    plan.accept(&page(rows(), None)).unwrap();
+    plan.accept(&page(rows(), None)).unwrap();
+    let window = plan.request().unwrap().window;
+    assert!(window.to < Some(time(86_395_000)), "the window is not cut: {window}");
+}
+
+#[test]
 fn next_page_begins_at_the_last_time() {
     let mut plan = plan_from(0);
     let full: Vec<_> = (1..=50).map(|id| row(id, id * 10)).collect();

@@ -16,6 +16,7 @@ mod endless;
 mod failures;
 mod keyset;
 mod listing;
+mod recorded;
 mod retreat;
 
 /// What a page with a poisoned incident fails with.
