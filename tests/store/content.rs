@@ -325,3 +325,41 @@ async fn large_pages_are_read_whole_one_by_one() {
     let calls = calls.iter().filter(|call| call.endpoint == Endpoint::Incidents).count();
     assert!(calls >= 4, "a page of six megabytes is asked for twice: {calls}");
 }
+
+const REDIRECTS: &str = include_str!("../data/cases/redirects.json");
+const ODD_ENTITIES: &str = include_str!("../data/cases/odd_entities.json");
+
+#[tokio::test]
+async fn redirect_to_zero_is_no_merge() {
+    let world = World::of(0).await;
+    world.service().add_documented_sample(id(1), REDIRECTS);
+    world.successful_run().await;
+    let merged =
+        "SELECT incident_id, merged_into_incident_id AS target FROM reporting.incidents ORDER BY 1";
+    let expected = json!([
+        {"incident_id": 60, "target": 62},
+        {"incident_id": 61, "target": 62},
+        {"incident_id": 63},
+        {"incident_id": 64},
+        {"incident_id": 65},
+    ]);
+    assert_eq!(rows(&world, merged).await, expected);
+    let open = rows(&world, "SELECT incident_id FROM reporting.open_incidents").await;
+    assert_eq!(open, json!([{"incident_id": 64}]));
+    world.assert_truth().await;
+}
+
+#[tokio::test]
+async fn elements_that_are_no_objects_are_counted() {
+    let world = World::of(0).await;
+    world.service().add_documented_sample(id(1), ODD_ENTITIES);
+    world.successful_run().await;
+    let alert = "SELECT count(*) FROM defender.evidence";
+    assert_eq!(world.number("SELECT count(*) FROM defender.incidents").await, 2);
+    assert!(world.number(alert).await >= 7);
+    // null, 7, "x" and [].
+    let left_out = "SELECT sum(mistyped_fields)::bigint FROM defender.sync_runs";
+    assert_eq!(world.number(left_out).await, 4);
+    let addresses = "SELECT count(*) FROM reporting.evidence WHERE ip_address = '10.0.0.300'";
+    assert_eq!(world.number(addresses).await, 1);
+}

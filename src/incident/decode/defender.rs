@@ -7,7 +7,8 @@ use serde::de::MapAccess;
 use serde_json::value::RawValue;
 
 use super::key::IncidentKey;
-use super::lenient::{FromJson, Key, Lenient, api_object, take};
+use super::lenient::{FromJson, Key, Lenient, Objects, api_object, take};
+use super::merge_target;
 use crate::incident::columns::{
     AlertColumns, CommentColumns, DeviceColumns, EvidenceColumns, IncidentColumns,
 };
@@ -32,10 +33,12 @@ pub(super) fn decode<'a>(element: &'a RawIncident<'_>) -> Result<DecodedIncident
     if element.head != key {
         return Err("incidentId or lastUpdateTime is given twice".to_owned());
     }
+    let mut columns = incident.columns;
+    columns.redirect_incident_id = merge_target(columns.redirect_incident_id);
     let row = IncidentRow {
         incident_id,
         last_update_time,
-        columns: incident.columns,
+        columns,
         content_hash: element.hash,
         payload: &element.text,
     };
@@ -128,8 +131,8 @@ api_object! {
         }
         "incidentId" => incident_id: i64,
         "lastUpdateTime" => last_update_time: DateTime<Utc>,
-        "comments" => comments: Vec<Comment<'a>>,
-        "alerts" => alerts: Vec<Alert<'a>>,
+        "comments" => comments: Objects<Comment<'a>>,
+        "alerts" => alerts: Objects<Alert<'a>>,
     }
 }
 
@@ -173,8 +176,8 @@ api_object! {
         }
         "alertId" => alert_id: Cow<'a, str>,
         "incidentId" => incident_id: i64,
-        "devices" => devices: Vec<Device<'a>>,
-        "entities" => entities: Vec<Entity<'a>>,
+        "devices" => devices: Objects<Device<'a>>,
+        "entities" => entities: Objects<Entity<'a>>,
     }
 }
 

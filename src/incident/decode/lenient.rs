@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Deref;
 
 use chrono::{DateTime, Datelike, NaiveDateTime, SubsecRound, TimeZone, Timelike, Utc};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -37,6 +38,10 @@ pub(super) trait FromJson<'de>: Sized {
     }
     fn from_bool(_: bool) -> Option<Self> {
         None
+    }
+    /// Elements of a list that are of another type.
+    fn left_out(&self) -> usize {
+        0
     }
     fn from_list<A: SeqAccess<'de>>(mut list: A) -> Result<Option<Self>, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
@@ -159,6 +164,50 @@ impl<'de, T: FromJson<'de>> FromJson<'de> for Vec<T> {
     }
 }
 
+/// A list of objects; elements that are none are left out and counted.
+#[derive(Debug)]
+pub(super) struct Objects<T> {
+    objects: Vec<T>,
+    left_out: usize,
+}
+
+impl<T> Default for Objects<T> {
+    fn default() -> Self {
+        Self { objects: Vec::new(), left_out: 0 }
+    }
+}
+
+impl<T> Deref for Objects<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.objects
+    }
+}
+
+impl<T> IntoIterator for Objects<T> {
+    type Item = T;
+    type IntoIter = std::vec::IntoIter<T>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.objects.into_iter()
+    }
+}
+
+impl<'de, T: FromJson<'de>> FromJson<'de> for Objects<T> {
+    fn from_list<A: SeqAccess<'de>>(mut list: A) -> Result<Option<Self>, A::Error> {
+        let mut elements = Self::default();
+        while let Some(element) = list.next_element::<Lenient<T>>()? {
+            match element {
+                Lenient::Value(object) => elements.objects.push(object),
+                Lenient::Null | Lenient::Mistyped => elements.left_out += 1,
+            }
+        }
+        Ok(Some(elements))
+    }
+    fn left_out(&self) -> usize {
+        self.left_out
+    }
+}
+
 /// Defines an object of an API by its JSON keys: those of its table's columns, and the others with their types. Each is
 /// optional, and the last of a repeated key wins.
 macro_rules! api_object {
@@ -200,15 +249,18 @@ macro_rules! api_object {
 }
 pub(super) use api_object;
 
-/// The value of a key, which is noted where it has another type.
-pub(super) fn take<T>(
+/// The value of a key, which is noted where it has another type, and once for each element that was left out of it.
+pub(super) fn take<'de, T: FromJson<'de>>(
     key: &'static str,
     value: Lenient<T>,
     mistyped: &mut Vec<&'static str>,
 ) -> Option<T> {
-    if matches!(value, Lenient::Mistyped) {
-        mistyped.push(key);
-    }
+    let left_out = match &value {
+        Lenient::Value(value) => value.left_out(),
+        Lenient::Null => 0,
+        Lenient::Mistyped => 1,
+    };
+    mistyped.extend(std::iter::repeat_n(key, left_out));
     value.value()
 }
 

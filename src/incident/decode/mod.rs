@@ -75,6 +75,11 @@ pub fn alert_rows<'a>(
     Ok(PageRows::of_alerts(alerts, mistyped, waiting))
 }
 
+/// The incident that another one was merged into. No incident has the number 0, which stands for none.
+fn merge_target(redirect_incident_id: Option<i64>) -> Option<i64> {
+    redirect_incident_id.filter(|id| *id != 0)
+}
+
 #[cfg(test)]
 mod page_tests;
 #[cfg(test)]

@@ -10,7 +10,8 @@ use serde::de::MapAccess;
 use serde_json::value::RawValue;
 
 use super::key::IncidentKey;
-use super::lenient::{FromJson, Key, Lenient, api_object, take};
+use super::lenient::{FromJson, Key, Lenient, Objects, api_object, take};
+use super::merge_target;
 use crate::incident::columns::{AlertColumns, CommentColumns, IncidentColumns, Text, Texts};
 use crate::incident::raw::RawIncident;
 use crate::incident::rows::{
@@ -103,6 +104,7 @@ impl Incident<'_> {
         convert(&mut columns.determination, Enumeration::Determination, "determination", mistyped);
         // An example of the documentation has the custom tags under another name.
         columns.tags = columns.tags.take().or_else(|| self.tags.take());
+        columns.redirect_incident_id = merge_target(columns.redirect_incident_id);
         // The column is an integer, as Graph's own type is.
         if columns.priority_score.is_some_and(|score| i32::try_from(score).is_err()) {
             columns.priority_score = None;
@@ -193,8 +195,8 @@ api_object! {
         "lastUpdateDateTime" => last_update_time: DateTime<Utc>,
         "tenantId" => tenant_id: Text<'a>,
         "tags" => tags: Texts<'a>,
-        "comments" => comments: Vec<Comment<'a>>,
-        "alerts" => alerts: Vec<Alert<'a>>,
+        "comments" => comments: Objects<Comment<'a>>,
+        "alerts" => alerts: Objects<Alert<'a>>,
     }
 }
 
@@ -246,7 +248,7 @@ api_object! {
         "incidentId" => incident_id: i64,
         "incidentWebUrl" => incident_web_url: Text<'a>,
         "tenantId" => tenant_id: Text<'a>,
-        "evidence" => evidence: Vec<Properties<'a>>,
+        "evidence" => evidence: Objects<Properties<'a>>,
     }
 }
 
