@@ -65,7 +65,7 @@ async fn soak(length: Duration, tenants: usize) -> bool {
     let pool = PgPool::connect_with(server.connect_options().application_name("soak"))
         .await
         .expect("Postgres answers");
-    let options = Options { encoding: Encoding::Deflate, ..Options::default() };
+    let options = Options { encoding: Encoding::Gzip, ..Options::default() };
     let simulator = Simulator::start(options).await.expect("the simulator starts");
     let world = simulator.world().clone();
     let seed = move || (0..tenants).for_each(|at| world.add_tenant(spec(at)));

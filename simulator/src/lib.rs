@@ -93,7 +93,7 @@ pub enum Encoding {
     Identity,
     /// `gzip`.
     Gzip,
-    /// `deflate`, which the real service uses.
+    /// `deflate` without the head and the checksum of zlib, as some servers and gateways send it.
     Deflate,
 }
 

@@ -9,7 +9,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use flate2::Compression;
-use flate2::write::{GzEncoder, ZlibEncoder};
+use flate2::write::{DeflateEncoder, GzEncoder};
 use futures::stream;
 use uuid::Uuid;
 
@@ -242,7 +242,7 @@ impl Encoding {
         }
     }
 
-    /// `deflate` is a zlib stream (RFC 9110), not a raw one.
+    /// `deflate` is a raw stream, although RFC 9110 says zlib.
     fn compress(self, body: &[u8]) -> Vec<u8> {
         let into = Vec::with_capacity(body.len() / 4);
         let compressed = match self {
@@ -252,7 +252,7 @@ impl Encoding {
                 encoder.write_all(body).and_then(|()| encoder.finish())
             }
             Self::Deflate => {
-                let mut encoder = ZlibEncoder::new(into, Compression::fast());
+                let mut encoder = DeflateEncoder::new(into, Compression::fast());
                 encoder.write_all(body).and_then(|()| encoder.finish())
             }
         };

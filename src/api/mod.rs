@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use reqwest::header::CONTENT_ENCODING;
 use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -214,6 +215,11 @@ impl ApiClient {
         }
         if status != StatusCode::OK {
             return Err(refusal(response, source, token).await?);
+        }
+        // The client removes the header of what it decompresses; an encoding that it did not ask for stays.
+        if response.headers().contains_key(CONTENT_ENCODING) {
+            let what = "its Content-Encoding was not asked for; only gzip was".to_owned();
+            return Err(SyncError::ApiReply { api: source, what });
         }
         let server_time = http_client::server_time(response.headers());
         let text = http_client::read_text(response, peer, bytes_max).await?;

@@ -164,7 +164,7 @@ impl World {
         let options = Options {
             clock: Clock::Manual("2026-11-23T12:00:00Z".parse().unwrap()),
             client_secret: SECRET.to_owned(),
-            encoding: Encoding::Deflate,
+            encoding: Encoding::Gzip,
             ..Options::default()
         };
         let client_id = options.client_id.clone();

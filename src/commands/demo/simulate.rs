@@ -96,7 +96,7 @@ pub(super) async fn start_simulator(
     incidents: usize,
 ) -> Result<Simulator, Failure> {
     let options =
-        Options { listen, clock: Clock::Real, encoding: Encoding::Deflate, ..Options::default() };
+        Options { listen, clock: Clock::Real, encoding: Encoding::Gzip, ..Options::default() };
     let simulator = Simulator::start(options).await;
     let simulator = simulator.map_err(|error| {
         Failure::Configuration(format!("the simulator cannot listen on {listen}: {error}"))
