@@ -176,6 +176,7 @@ pub fn settings(config: &Config) -> SyncSettings {
         are_all: config.tenants_dir_errors.is_empty(),
         concurrency: config.sync.concurrency,
         overlap: config.sync.overlap,
+        recheck: config.sync.recheck,
         lookback: config.sync.lookback,
         reconcile: Duration::from_secs(u64::from(config.sync.reconcile_days) * 86_400),
         schedule: schedule.expect("cron lines were validated with the configuration"),

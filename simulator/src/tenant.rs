@@ -106,6 +106,8 @@ pub(super) struct Tenant {
     pub(super) poison: BTreeMap<i64, Poison>,
     /// Incidents that only one API lists.
     pub(super) shown_only_by: BTreeMap<i64, Source>,
+    /// Incidents that no list shows before this time.
+    pub(super) listed_from: BTreeMap<i64, DateTime<Utc>>,
     /// The permissions that its admin consented to.
     pub(super) consented: Roles,
 }
@@ -122,6 +124,7 @@ impl Tenant {
             churn: 0,
             poison: BTreeMap::new(),
             shown_only_by: BTreeMap::new(),
+            listed_from: BTreeMap::new(),
             consented: Roles::BOTH,
             spec,
         };
@@ -133,6 +136,7 @@ impl Tenant {
     pub(super) fn shows(&self, source: Source, id: i64, incident: &Incident) -> bool {
         (source == Source::Graph || incident.form == Form::Defender)
             && self.shown_only_by.get(&id).is_none_or(|only| *only == source)
+            && !self.listed_from.contains_key(&id)
     }
 
     /// Ids increase with the time of creation, as in the service. Most incidents change for up to three days.

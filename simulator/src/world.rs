@@ -106,6 +106,16 @@ impl World {
             Time::Real(advanced) => *advanced += time::delta(by),
             Time::Manual(now) => *now = time::to_ticks(*now + time::delta(by)),
         }
+        let now = self.now();
+        for tenant in self.tenants() {
+            self.with(tenant, |tenant| tenant.listed_from.retain(|_, from| *from > now));
+        }
+    }
+
+    /// Hides an incident until the clock was advanced so far: the index of the service lags behind its data.
+    pub fn list_late(&self, tenant: Uuid, id: i64, by: Duration) {
+        let from = self.now() + time::delta(by);
+        self.with(tenant, |tenant| tenant.listed_from.insert(id, from));
     }
 
     /// Adds a tenant with its seeded incidents, or replaces the one with this id.

@@ -24,6 +24,8 @@ pub struct Sync {
     pub concurrency: usize,
     /// How far before the watermark a poll starts.
     pub overlap: Duration,
+    /// How far the hourly run reads everything again, whatever its status.
+    pub recheck: Duration,
     /// How far a first sync reaches back.
     pub lookback: Duration,
     pub defender_calls: CallLimits,
@@ -37,6 +39,7 @@ pub(super) fn read(mut section: Section, report: &mut Report) -> Sync {
     let sync = Sync {
         concurrency: section.number("concurrency", 1..=1_000, 16) as usize,
         overlap: section.duration("overlap", day, 10 * MINUTE),
+        recheck: section.duration("recheck", Duration::ZERO..=7 * DAY, 6 * 60 * MINUTE),
         lookback: section.duration("lookback", MINUTE..=RETENTION_DAYS * DAY, RETENTION_DAYS * DAY),
         defender_calls: read_calls(&mut section, Source::Defender, report),
         graph_calls: read_calls(&mut section, Source::Graph, report),

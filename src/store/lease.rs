@@ -45,6 +45,8 @@ pub struct Claim {
     pub source_since: Option<DateTime<Utc>>,
     /// Failures since the last success.
     pub consecutive_failures: u32,
+    /// How late the API was seen to list changes of this tenant in the last days.
+    pub lateness: Duration,
     /// The database's clock at the claim.
     pub claimed_at: DateTime<Utc>,
     pub kind: RunKind,
@@ -95,6 +97,7 @@ struct ClaimRow {
     source: String,
     source_since: Option<DateTime<Utc>>,
     consecutive_failures: i32,
+    lateness_s: i32,
     claimed_at: DateTime<Utc>,
     kind: String,
 }
@@ -109,6 +112,7 @@ impl From<ClaimRow> for Claim {
             source,
             source_since,
             consecutive_failures,
+            lateness_s,
             claimed_at,
             kind,
         } = row;
@@ -119,6 +123,7 @@ impl From<ClaimRow> for Claim {
             source: Source::from_name(&source).unwrap_or_default(),
             source_since,
             consecutive_failures: u32::try_from(consecutive_failures).unwrap_or(0),
+            lateness: Duration::from_secs(u64::try_from(lateness_s).unwrap_or(0)),
             claimed_at,
             kind: RunKind::from_word(&kind),
         }

@@ -95,6 +95,8 @@ pub struct Counts {
     pub rejected: usize,
     /// Incident versions that an earlier poll missed.
     pub found_late: usize,
+    /// How late the latest of the versions was listed that a poll with the configured overlap had missed.
+    pub lateness: Duration,
     /// Optional fields of an unexpected type.
     pub mistyped_fields: usize,
 }
@@ -110,6 +112,7 @@ impl Counts {
             alerts_written: self.alerts_written + other.alerts_written,
             rejected: self.rejected + other.rejected,
             found_late: self.found_late + other.found_late,
+            lateness: self.lateness.max(other.lateness),
             mistyped_fields: self.mistyped_fields + other.mistyped_fields,
         }
     }
@@ -146,6 +149,9 @@ pub struct Due {
     pub open: Option<DateTime<Utc>>,
     pub reconcile: Option<DateTime<Utc>>,
 }
+
+/// A longer lateness is stored as a week.
+const WEEK_S: u64 = 7 * 86_400;
 
 impl Store {
     /// Records how a run ended and releases its lease.
@@ -197,6 +203,7 @@ impl Store {
             .bind(count(counts.mistyped_fields))
             .bind(count(counts.found_late))
             .bind(source.as_str())
+            .bind(i32::try_from(counts.lateness.as_secs().min(WEEK_S)).unwrap_or(i32::MAX))
             .execute()
             .await
     }

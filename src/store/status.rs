@@ -104,6 +104,8 @@ pub struct Freshness {
     pub is_backfilled: bool,
     /// Incident versions that polls missed and a later run stored.
     pub found_late: i64,
+    /// How late the API was seen to list changes in the last days.
+    pub lateness_seconds: i32,
     /// Ranges that the API fails to serve.
     pub gaps: i64,
     pub rejected: i64,
@@ -148,6 +150,8 @@ pub struct Standing {
     pub rejected: i64,
     /// Incident versions that polls missed and a later run stored.
     pub found_late: Option<i64>,
+    /// How late the API was seen to list changes in the last days; polls reach back that far, up to two hours.
+    pub lateness_seconds: Option<i32>,
     /// Ranges of `lastUpdateTime` that the API fails to serve.
     pub gaps: i64,
     /// Columns with a value out of bounds; shown as an error.

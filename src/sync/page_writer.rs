@@ -30,20 +30,23 @@ pub struct PageWriter<'a> {
     tenant: &'a Tenant,
     claim: &'a Claim,
     overlap: Duration,
+    overlap_min: Duration,
     last_write: Option<LastWrite>,
     pub counts: Counts,
 }
 
 impl<'a> PageWriter<'a> {
-    /// A writer under this claim. `overlap` is how far a poll starts before the watermark.
+    /// A writer under this claim. `overlap` is how far a poll starts before the watermark, and `overlap_min` how far it is
+    /// configured to.
     pub fn new(
         services: &'a Services,
         tenant: &'a Tenant,
         claim: &'a Claim,
         overlap: Duration,
+        overlap_min: Duration,
     ) -> Self {
         let counts = Counts::default();
-        Self { services, tenant, claim, overlap, last_write: None, counts }
+        Self { services, tenant, claim, overlap, overlap_min, last_write: None, counts }
     }
 }
 
@@ -65,7 +68,8 @@ impl PageWriter<'_> {
         })
         .await?;
         let unknown = known.without_known(elements);
-        let late = if scope.to.is_none() { self.found_late(&unknown, &known) } else { 0 };
+        let (late, lateness) =
+            if scope.to.is_none() { self.found_late(&unknown, &known) } else { Default::default() };
         let mut rest = unknown.as_slice();
         loop {
             let (part, after) = rest.split_at(part_of(rest));
@@ -77,6 +81,7 @@ impl PageWriter<'_> {
             rest = after;
         }
         self.counts.found_late += late;
+        self.counts.lateness = self.counts.lateness.max(lateness);
         Ok(())
     }
 
@@ -131,19 +136,26 @@ impl PageWriter<'_> {
         self.write(&[], position).await
     }
 
-    /// Counts versions so far behind the watermark that polls no longer read them. Those of a gap do not count: they were
-    /// known to be missing. Nor do those from before a change of source: no poll of this source has seen them.
-    fn found_late(&self, unknown: &[RawIncident<'_>], known: &KnownVersions) -> usize {
+    /// Counts versions so far behind the watermark that polls no longer read them, and measures how late the API listed a
+    /// version that the configured overlap would have missed: how far it was behind the watermark when it was found. Those of
+    /// a gap do not count: they were known to be missing. Nor do those from before a change of source: no poll of this source
+    /// has seen them.
+    fn found_late(&self, unknown: &[RawIncident<'_>], known: &KnownVersions) -> (usize, Duration) {
+        let Some(watermark) = self.claim.watermark else { return Default::default() };
         let looks_back = matches!(self.claim.kind, RunKind::Open | RunKind::Reconcile);
-        let Some(watermark) = self.claim.watermark.filter(|_| looks_back) else { return 0 };
+        let is_measured = looks_back || self.claim.kind == RunKind::Poll;
         let polled_from = poll_from(watermark, self.overlap);
+        let expected_from = poll_from(watermark, self.overlap_min);
         let since = self.claim.source_since;
-        let is_late = |element: &&RawIncident<'_>| {
-            element.head.last_update_time.is_some_and(|served| {
-                served < polled_from && since.is_none_or(|since| served >= since)
-            }) && known.is_news(element)
-        };
-        unknown.iter().filter(is_late).count()
+        let news = unknown.iter().filter(|element| known.is_news(element));
+        let served = news.filter_map(|element| element.head.last_update_time);
+        let late: Vec<_> = served
+            .filter(|served| *served < expected_from && since.is_none_or(|since| *served >= since))
+            .collect();
+        let missed = late.iter().filter(|served| looks_back && **served < polled_from).count();
+        let oldest = late.iter().min().filter(|_| is_measured);
+        let lateness = oldest.and_then(|oldest| (watermark - oldest).to_std().ok());
+        (missed, lateness.unwrap_or_default())
     }
 
     async fn write(

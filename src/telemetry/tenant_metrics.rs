@@ -24,7 +24,7 @@ pub(crate) enum MetricKind {
 }
 
 /// Not in the recorder, which would keep series of removed or renamed tenants forever.
-pub(crate) const TENANT_METRICS: [TenantMetric; 6] = [
+pub(crate) const TENANT_METRICS: [TenantMetric; 7] = [
     TenantMetric {
         name: "incident_sync_tenant_freshness_seconds",
         kind: MetricKind::Gauge,
@@ -54,6 +54,12 @@ pub(crate) const TENANT_METRICS: [TenantMetric; 6] = [
         kind: MetricKind::Counter,
         help: "Incident versions that polls missed and a later run found; should stay 0",
         value: |tenant| tenant.found_late as f64,
+    },
+    TenantMetric {
+        name: "incident_sync_lateness_seconds",
+        kind: MetricKind::Gauge,
+        help: "How late the API was seen to list changes in the last two days; polls reach back that far, up to two hours",
+        value: |tenant| f64::from(tenant.lateness_seconds),
     },
     TenantMetric {
         name: "incident_sync_gaps",

@@ -460,6 +460,7 @@ fn engine_of(
         tenants: tenants.iter().map(|tenant| (tenant.id.0, Arc::clone(tenant))).collect(),
         concurrency,
         overlap: Duration::from_secs(600),
+        recheck: Duration::from_secs(6 * 3600),
         lookback: Duration::from_secs(180 * 86_400),
         reconcile: Duration::from_secs(7 * 86_400),
         schedule: Schedule::new("0 */5 * * * *", "0 20 * * * *", "0 30 3 * * *").unwrap(),

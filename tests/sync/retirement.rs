@@ -40,6 +40,7 @@ fn settings(world: &World) -> SyncSettings {
         are_all: settings.are_all,
         concurrency: settings.concurrency,
         overlap: settings.overlap,
+        recheck: settings.recheck,
         lookback: settings.lookback,
         reconcile: settings.reconcile,
         schedule: settings.schedule.clone(),

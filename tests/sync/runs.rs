@@ -103,6 +103,8 @@ async fn short_run(world: &World, mode: SyncMode) -> (bool, bool) {
     let day = Duration::from_secs(86_400);
     let options = RunOptions {
         overlap: day / 144,
+        overlap_min: day / 144,
+        recheck: day / 4,
         lookback: day * 180,
         reconcile: day * 7,
         mode,
@@ -112,7 +114,7 @@ async fn short_run(world: &World, mode: SyncMode) -> (bool, bool) {
     let (tenant, services) = (&world.tenants()[0], world.engine.services());
     let clock = DatabaseClock::showing(claim.claimed_at);
     let mut pages = PageFetcher::new(services, tenant, &stop, clock, progress);
-    let mut writer = PageWriter::new(services, tenant, &claim, options.overlap);
+    let mut writer = PageWriter::new(services, tenant, &claim, options.overlap, options.overlap);
     let run = TenantRun {
         services,
         tenant,
@@ -363,6 +365,7 @@ async fn finished_tenant_waits_for_the_next_tick() {
         are_all: true,
         concurrency: 8,
         overlap: now.overlap,
+        recheck: now.recheck,
         lookback: now.lookback,
         reconcile: now.reconcile,
         schedule: Schedule::new("*/2 * * * * *", "0 20 * * * *", "0 30 3 * * *").unwrap(),

@@ -159,6 +159,7 @@ async fn engine(
         tenants: tenants.into_iter().map(|tenant| (tenant.id.0, tenant)).collect::<HashMap<_, _>>(),
         concurrency: 8,
         overlap: Duration::from_secs(60),
+        recheck: Duration::from_secs(6 * 3600),
         lookback: Duration::from_secs(180 * 86_400),
         reconcile: Duration::from_secs(7 * 86_400),
         schedule,

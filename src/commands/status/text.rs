@@ -175,10 +175,19 @@ fn facts(tenant: &TenantStatus) -> String {
         ("failures", standing.consecutive_failures.unwrap_or(0).to_string()),
         ("incidents", format!("{incidents}, of which {open_incidents} are open")),
         ("quarantined", standing.rejected.to_string()),
-        ("found late", standing.found_late.unwrap_or(0).to_string()),
+        ("found late", found_late(standing)),
         ("gaps", standing.gaps.to_string()),
     ];
     facts.iter().map(|(name, value)| format!("{name:14}{value}\n")).collect()
+}
+
+/// How many changes polls had missed, and how late the latest of the last two days was listed.
+fn found_late(standing: &Standing) -> String {
+    let count = standing.found_late.unwrap_or(0).to_string();
+    match standing.lateness_seconds {
+        Some(seconds) if seconds > 0 => format!("{count}, up to {} min late", (seconds + 59) / 60),
+        _ => count,
+    }
 }
 
 /// One line for each tenant, worst first; what they need is said above.

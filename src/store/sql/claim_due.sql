@@ -24,6 +24,7 @@ FROM due
 WHERE s.tenant_id = due.tenant_id
 RETURNING s.tenant_id, s.lease_fence, s.watermark, s.backfilled_at IS NOT NULL AS is_backfilled, s.consecutive_failures,
     s.source, s.source_since, now() AS claimed_at,
+    CASE WHEN s.lateness_at > now() - interval '2 days' THEN least(greatest(s.lateness_s, 0), 604800) ELSE 0 END AS lateness_s,
     CASE
         WHEN s.backfilled_at IS NULL THEN 'backfill'
         WHEN s.poll_due_at <= now() + $4 THEN 'poll'

@@ -23,4 +23,5 @@ SET lease_owner = $3, lease_fence = lease_fence + 1, lease_expires_at = now() + 
 FROM free
 WHERE s.tenant_id = free.tenant_id
 RETURNING s.tenant_id, s.lease_fence, s.watermark, s.backfilled_at IS NOT NULL AS is_backfilled, s.consecutive_failures,
-    s.source, s.source_since, now() AS claimed_at, 'manual' AS kind
+    s.source, s.source_since, now() AS claimed_at,
+    CASE WHEN s.lateness_at > now() - interval '2 days' THEN least(greatest(s.lateness_s, 0), 604800) ELSE 0 END AS lateness_s, 'manual' AS kind

@@ -20,7 +20,10 @@ WITH released AS (
         error_message = CASE WHEN $15 = 'stopped' THEN error_message ELSE $6 END,
         who_must_act = CASE WHEN $15 = 'stopped' THEN who_must_act ELSE $7 END,
         parked_reason = CASE WHEN $15 = 'stopped' THEN parked_reason ELSE $12 END,
-        found_late = least(found_late + $25, 4611686018427387903)
+        found_late = least(found_late + $25, 4611686018427387903),
+        -- The greatest lateness of a day; after that a smaller one replaces it.
+        lateness_s = CASE WHEN $27 > 0 AND ($27 >= lateness_s OR lateness_at < now() - interval '1 day') THEN $27 ELSE lateness_s END,
+        lateness_at = CASE WHEN $27 > 0 AND ($27 >= lateness_s OR lateness_at < now() - interval '1 day') THEN now() ELSE lateness_at END
     WHERE tenant_id = $1 AND lease_fence = $2 AND lease_owner = $3
     RETURNING 1
 )

@@ -6,6 +6,7 @@ SELECT t.name,
     s.last_attempt_at IS NOT NULL AND s.error_class IS NULL AND b.out_of_bounds = '{}' AS is_up,
     s.backfilled_at IS NOT NULL AS is_backfilled,
     b.found_late,
+    CASE WHEN s.lateness_at > now() - interval '2 days' THEN least(greatest(s.lateness_s, 0), 604800) ELSE 0 END AS lateness_seconds,
     (SELECT count(*) FROM defender.sync_gaps g WHERE g.tenant_id = t.tenant_id) AS gaps,
     (SELECT count(*) FROM defender.rejected_payloads r WHERE r.tenant_id = t.tenant_id) AS rejected
 FROM defender.tenants t

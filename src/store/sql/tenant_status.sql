@@ -12,6 +12,7 @@ SELECT t.tenant_id, t.name, t.enabled, t.removed_at, t.missing_since, b.watermar
     -- Set by a wrong clock; the next claim ignores it.
     coalesce(s.watermark > now() + interval '1 hour', false) AS is_watermark_ahead,
     r.kind AS last_kind, r.outcome AS last_outcome, r.finished_at AS last_finished_at,
+    CASE WHEN s.lateness_at > now() - interval '2 days' THEN least(greatest(s.lateness_s, 0), 604800) ELSE 0 END AS lateness_seconds,
     coalesce(q.rejected, 0) AS rejected, b.found_late, coalesce(h.gaps, 0) AS gaps,
     coalesce(extract(epoch FROM greatest(b.minute_quota_at, now()) - now()), 0)::double precision AS minute_seconds,
     coalesce(extract(epoch FROM greatest(b.hour_quota_at, now()) - now()), 0)::double precision AS hour_seconds,

@@ -58,6 +58,7 @@ mod tests {
             source: Source::Defender,
             source_since: None,
             consecutive_failures,
+            lateness: Duration::ZERO,
             claimed_at: DateTime::UNIX_EPOCH,
             kind: RunKind::Poll,
         };

@@ -38,6 +38,7 @@ impl SyncEngine {
         claim: Claim,
         options: RunOptions,
     ) -> TenantResult {
+        let options = options.reaching_back(claim.lateness);
         let work = self.lease_deadlines.guard(tenant.id);
         let tenant = source_switch::tenant_of_run(tenant, &claim);
         let started = Instant::now();
@@ -75,7 +76,7 @@ impl SyncEngine {
         drop(work);
         failpoint::reach("run.recorded").await;
         let result = TenantResult { tenant, report, outcome, diagnosis, took };
-        result.log(&claim);
+        result.log(&claim, options);
         result
     }
 
@@ -118,7 +119,8 @@ impl SyncEngine {
             }
         };
         let claim = switched.as_ref().unwrap_or(claim);
-        let mut writer = PageWriter::new(&self.services, tenant, claim, options.overlap);
+        let RunOptions { overlap, overlap_min, .. } = options;
+        let mut writer = PageWriter::new(&self.services, tenant, claim, overlap, overlap_min);
         let run = TenantRun {
             services: &self.services,
             tenant,

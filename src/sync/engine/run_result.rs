@@ -9,7 +9,7 @@ use crate::entra::Tenant;
 use crate::error::{Diagnosis, ErrorClass, Owner};
 use crate::store::Claim;
 use crate::store::runs::Outcome;
-use crate::sync::tenant_run::RunReport;
+use crate::sync::tenant_run::{RunOptions, RunReport};
 
 /// The metric of the duration of runs.
 pub(crate) const RUN_DURATION: &str = "incident_sync_run_duration_seconds";
@@ -30,7 +30,7 @@ pub struct TenantResult {
 
 impl TenantResult {
     /// The one line of a run in the log, and its metrics.
-    pub(super) fn log(&self, claim: &Claim) {
+    pub(super) fn log(&self, claim: &Claim, options: RunOptions) {
         let Self { tenant, report, outcome, diagnosis, took } = self;
         let counts = &report.counts;
         let name = tenant.name.clone();
@@ -42,9 +42,11 @@ impl TenantResult {
             .increment(counts.rejected as u64);
         metrics::histogram!(RUN_DURATION).record(took.as_secs_f64());
         if counts.found_late > 0 {
-            tracing::error!(
-                tenant.id = %tenant.id, tenant.name = name, found_late = counts.found_late, owner = "operator",
-                "Stored incidents that polls had missed. The API lists changes later than sync.overlap covers: increase it"
+            let overlap = options.reaching_back(counts.lateness.max(claim.lateness)).overlap;
+            tracing::warn!(
+                tenant.id = %tenant.id, tenant.name = name, found_late = counts.found_late, lateness_s = counts.lateness.as_secs(),
+                overlap_s = overlap.as_secs(), owner = Owner::Nobody.as_str(),
+                "Stored incidents that polls had missed: the API listed them late. Polls of this tenant start overlap_s seconds before the watermark now"
             );
         }
         let (class, owner, advice) = diagnosis.as_ref().map_or(("", "", ""), |diagnosis| {

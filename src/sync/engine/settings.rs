@@ -29,6 +29,8 @@ pub struct SyncSettings {
     pub concurrency: usize,
     /// A poll starts this far before the watermark.
     pub overlap: Duration,
+    /// The hourly run reads everything that changed this recently again.
+    pub recheck: Duration,
     /// A first sync goes back this far.
     pub lookback: Duration,
     /// A reconciliation goes back this far.
@@ -83,6 +85,8 @@ impl SyncSettings {
     pub(super) fn run_options(&self, mode: SyncMode, pages_max: usize) -> RunOptions {
         RunOptions {
             overlap: self.overlap,
+            overlap_min: self.overlap,
+            recheck: self.recheck,
             lookback: self.lookback,
             reconcile: self.reconcile,
             mode,

@@ -13,8 +13,12 @@ use crate::tenant::Source;
 /// The scope of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct RunOptions {
-    /// A poll starts this far before the watermark.
+    /// A poll starts this far before the watermark: the configured overlap, or more where the API lists changes late.
     pub overlap: Duration,
+    /// The configured overlap.
+    pub overlap_min: Duration,
+    /// The hourly run reads everything that changed this recently again.
+    pub recheck: Duration,
     /// A backfill goes back this far.
     pub lookback: Duration,
     /// A reconciliation goes back this far before the watermark.
@@ -36,16 +40,33 @@ pub enum SyncMode {
     Quarantine,
 }
 
+/// Polls reach back this far at most, however late the API lists a change: the hourly run reads what is older.
+const OVERLAP_MAX: Duration = Duration::from_secs(2 * 3600);
+/// What was late by some minutes once may be late by a little more the next time.
+const LATENESS_MARGIN: Duration = Duration::from_secs(120);
+
 impl RunOptions {
+    /// The same for a tenant whose changes were seen to be listed so late.
+    #[must_use]
+    pub fn reaching_back(self, lateness: Duration) -> Self {
+        let observed = if lateness.is_zero() { lateness } else { lateness + LATENESS_MARGIN };
+        Self { overlap: self.overlap_min.max(observed.min(OVERLAP_MAX)), ..self }
+    }
+
     /// What a run reads, in this order: the only place where the kinds of runs differ.
     pub(crate) fn scopes(&self, claim: &Claim, source: Source) -> Vec<ReadScope> {
         let scope = |from, status| ReadScope { from, to: None, lookback: self.lookback, status };
         let news = claim.watermark.map(|watermark| poll_from(watermark, self.overlap));
+        // What the API listed late, and what it filled in later under an unchanged time.
+        let recent = claim.watermark.filter(|_| !self.recheck.is_zero()).map(|watermark| {
+            scope(Some(poll_from(watermark, self.recheck.max(self.overlap))), None)
+        });
         match (claim.kind, self.mode) {
-            // Each poll reads what changed of the alerts; gaps are tried again.
-            (RunKind::Open, _) if source == Source::Graph => Vec::new(),
+            // Open incidents need no reading on Graph: each poll reads what changed of the alerts.
+            (RunKind::Open, _) if source == Source::Graph => recent.into_iter().collect(),
             (RunKind::Open, _) => {
-                vec![scope(None, Some("Active")), scope(None, Some("InProgress"))]
+                let open = ["Active", "InProgress"].map(|status| scope(None, Some(status)));
+                open.into_iter().chain(recent).collect()
             }
             (RunKind::Reconcile, _) => {
                 vec![scope(

@@ -487,12 +487,15 @@ impl World {
             source: Source::Defender,
             source_since: None,
             consecutive_failures: database.failures,
+            lateness: Duration::ZERO,
             claimed_at: time(now),
             kind,
         };
         let days = |days: u64| Duration::from_secs(days * 86_400);
         let options = RunOptions {
             overlap: Duration::from_millis(OVERLAP as u64),
+            overlap_min: Duration::from_millis(OVERLAP as u64),
+            recheck: Duration::from_secs(6 * 3600),
             lookback: days(180),
             reconcile: days(7),
             mode,

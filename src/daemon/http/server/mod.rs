@@ -285,6 +285,7 @@ mod tests {
             is_up: false,
             is_backfilled: true,
             found_late: 0,
+            lateness_seconds: 0,
             gaps: 2,
             rejected: 3,
         }];

@@ -83,7 +83,13 @@ fn facts(fleet: &Fleet, tenant: &FleetTenant, calls_left: u32) -> Markup {
             }
             dt { "Source" } dd { (standing.source().as_str()) }
             dt { "In quarantine" } dd { (grouped(standing.rejected)) }
-            dt { "Found late" } dd { (standing.found_late.unwrap_or(0)) }
+            dt { "Found late" }
+            dd {
+                (standing.found_late.unwrap_or(0))
+                @if let Some(lateness) = standing.lateness_seconds.filter(|seconds| *seconds > 0) {
+                    ", up to " (age(lateness.into())) " in the last two days"
+                }
+            }
             dt { "Gaps" } dd { (standing.gaps) }
             dt { "Tenant id" } dd { code { (standing.tenant_id) } }
             dt { "As of" } dd { (moment(fleet.now)) }
