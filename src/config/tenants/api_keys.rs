@@ -164,13 +164,14 @@ fn host_of(cloud: Cloud) -> Option<String> {
 
 /// What else the scope of the Defender API may be in a cloud of the US government.
 fn other_scope(cloud: Cloud, source: Source, base_url: &Url, scope: &str) -> Option<String> {
-    let government = [Cloud::Gcc, Cloud::GccHigh].into_iter().find(|of| {
-        cloud == *of
-            || base_url.host_str().map(str::to_owned) == host_of(*of)
-            || cloud == Cloud::Dod && *of == Cloud::GccHigh
-    });
-    let own = government.filter(|_| source == Source::Defender)?.base_url(source);
-    let known = [Cloud::Commercial.base_url(source), own].map(scope_of);
+    let by_host = [Cloud::Gcc, Cloud::GccHigh]
+        .into_iter()
+        .find(|cloud| host_of(*cloud).as_deref() == base_url.host_str());
+    let cloud = by_host.unwrap_or(cloud);
+    if source != Source::Defender || cloud == Cloud::Commercial {
+        return None;
+    }
+    let known = [Cloud::Commercial, cloud].map(|cloud| scope_of(cloud.base_url(source)));
     known.into_iter().find(|other| other != scope)
 }
 
