@@ -29,30 +29,27 @@ fn array_literal(values: &[Cow<'_, str>]) -> String {
     literal
 }
 
-/// JSON as the text that it came in: the server parses it once, where a cast from `text` would copy it twice more.
+/// JSON as the text that it came in: the server checks its syntax and stores it as it is.
 pub(super) struct JsonText<'a>(pub(super) &'a str);
 
 /// Fixed in `pg_type.dat`.
-const JSONB: PgTypeInfo = PgTypeInfo::with_oid(Oid(3802));
-const JSONB_ARRAY: PgTypeInfo = PgTypeInfo::with_oid(Oid(3807));
-/// The only version of the binary form: a 1 and the text.
-const JSONB_VERSION: u8 = 1;
+const JSON: PgTypeInfo = PgTypeInfo::with_oid(Oid(114));
+const JSON_ARRAY: PgTypeInfo = PgTypeInfo::with_oid(Oid(199));
 
 impl Type<Postgres> for JsonText<'_> {
     fn type_info() -> PgTypeInfo {
-        JSONB
+        JSON
     }
 }
 
 impl PgHasArrayType for JsonText<'_> {
     fn array_type_info() -> PgTypeInfo {
-        JSONB_ARRAY
+        JSON_ARRAY
     }
 }
 
 impl Encode<'_, Postgres> for JsonText<'_> {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        buffer.push(JSONB_VERSION);
         buffer.extend_from_slice(self.0.as_bytes());
         Ok(IsNull::No)
     }

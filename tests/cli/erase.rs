@@ -86,6 +86,9 @@ fn more_of(upn: &str) -> String {
          INSERT INTO defender.rejected_payloads (tenant_id, reason, payload, content_hash) VALUES
             ('{first}', 'r', '{{\"to\":\"' || replace('{upn}', '@', '\\u0040') || '\"}}', '\\x01'),
             ('{first}', 'r', 'no JSON of {upn}', '\\x02');
+         UPDATE defender.incident_payloads
+         SET payload = ('{{\"seen\":{{\"by\":\"' || replace('{upn}', '@', '\\u0040') || '\",\"by\":1}},\"status\":\"{upn}\",' || substr(payload::text, 2))::json
+         WHERE tenant_id = '{first}' AND incident_id = 3;
          UPDATE defender.evidence SET user_principal_name = '{upn}' WHERE tenant_id = '{second}';
          UPDATE defender.evidence SET sender = 'x{upn}' WHERE tenant_id = '{first}' AND sender IS NOT NULL"
     )

@@ -56,6 +56,9 @@ async fn answers(pool: &PgPool) -> Vec<String> {
                 user_count FROM reporting.incidents) x",
         "SELECT md5(string_agg(x::text, '' ORDER BY x::text)) FROM reporting.incident_trend_daily x",
         "SELECT md5(string_agg(x::text, '' ORDER BY x::text)) FROM reporting.users_at_risk x",
+        // An export has a row in one line.
+        "SELECT md5(string_agg(replace(payload::text, E'\n', ' '), '' ORDER BY tenant_id, incident_id))
+            FROM defender.incident_payloads",
     ] {
         answers.push(sqlx::query_scalar(question).fetch_one(pool).await.unwrap());
     }
@@ -73,7 +76,9 @@ async fn site() -> Installation {
          INSERT INTO defender.rejected_payloads (tenant_id, reason, payload, content_hash)
          VALUES ('{0}', E'two\\nlines', '{{\"a\":1}}', '\\x00ff'), ('{0}', 'r', repeat('x', 9000000), '\\x01');
          INSERT INTO defender.incident_comments (tenant_id, incident_id, comment_hash, comment)
-         VALUES ('{0}', 1, '\\x02', E'a \"quoted\" \\\\ comment')",
+         VALUES ('{0}', 1, '\\x02', E'a \"quoted\" \\\\ comment');
+         UPDATE defender.incident_payloads SET payload = (E'{{ \"n\": 1.50,\n' || substr(payload::text, 2))::json
+         WHERE tenant_id = '{0}' AND incident_id = 2",
         id(1)
     );
     sqlx::raw_sql(AssertSqlSafe(rest)).execute(&pool).await.unwrap();

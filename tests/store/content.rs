@@ -187,6 +187,19 @@ async fn text_refused_by_postgres_is_replaced_everywhere() {
 }
 
 #[tokio::test]
+async fn payload_and_hash_are_those_of_the_served_text() {
+    // What another form of the same JSON would not keep: order, repeated keys, spaces, spellings of numbers and letters.
+    let inside = ",\n  \"zeta\" : 1.50E+1, \"alpha\":\"\\u0041\\/\", \"zeta\":[ ], \"number\":12345678901234567890.0";
+    let world = pass_over(&[raw(1, inside), raw(2, r#","name":"x\u0000""#)]).await;
+    let served = "SELECT payload::text FROM defender.incident_payloads WHERE incident_id = 1";
+    let served: String = sqlx::query_scalar(served).fetch_one(world.pool()).await.unwrap();
+    assert_eq!(served, raw(1, inside));
+    let differ = "SELECT incident_id FROM defender.incident_payloads
+        WHERE content_hash <> substr(sha256(convert_to(payload::text, 'UTF8')), 1, 16)";
+    assert_eq!(rows(&world, differ).await, json!([{ "incident_id": 2 }]), "only NUL was replaced");
+}
+
+#[tokio::test]
 async fn unstorable_incident_is_quarantined_page_is_stored() {
     let deep = format!(r#","deep":{}{}"#, "[".repeat(100_000), "]".repeat(100_000));
     let world = pass_over(&[

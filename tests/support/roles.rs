@@ -114,7 +114,7 @@ pub(crate) async fn crowded() -> World {
     superuser(&world, "UPDATE defender.alerts SET title = 'secret of ' || tenant_id::text").await;
     superuser(
         &world,
-        "UPDATE defender.incident_payloads SET payload = jsonb_build_object('of', tenant_id)",
+        "UPDATE defender.incident_payloads SET payload = json_build_object('of', tenant_id)",
     )
     .await;
     superuser(&world, "ANALYZE defender.alerts").await;

@@ -510,6 +510,6 @@ async fn alerts_on_several_pages_become_one_incident() {
     assert_eq!((alert_pages(&world), gaps(&world).await), (2, 0));
     assert_eq!(stored(&world).await.len(), 2);
     let payload =
-        "SELECT jsonb_array_length(payload->'alerts')::bigint FROM defender.incident_payloads";
+        "SELECT json_array_length(payload->'alerts')::bigint FROM defender.incident_payloads";
     assert_eq!(world.number(payload).await, 2);
 }

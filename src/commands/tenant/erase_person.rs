@@ -12,6 +12,7 @@ use crate::commands::tenant::subject::{actor, find_tenant, row_table};
 use crate::config::Config;
 use crate::context::OpenDatabase;
 use crate::incident::person::Person;
+use crate::incident::text::repeated;
 use crate::store::Store;
 use crate::store::readers::KnownTenant;
 use crate::store::tenant_data::purge::RowCounts;
@@ -142,21 +143,23 @@ async fn erase_table(rows: &mut TenantRows, at: usize, person: &Person) -> Resul
     }
 }
 
-/// The row without the person, if it changed. The payload of a quarantined row is JSON in a text.
+/// The row without the person, if it changed. The payload of a quarantined row is JSON in a text. A changed row loses members
+/// that another one of the same key hides: they may name the person too.
 fn without(person: &Person, row: &str) -> Result<Option<String>, String> {
-    let mut row: Value =
-        serde_json::from_str(row).map_err(|error| format!("cannot parse the row: {error}"))?;
-    let inner = row
-        .get("payload")
-        .and_then(Value::as_str)
-        .and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let (mut row, mut hidden) =
+        repeated::parse(row).map_err(|error| format!("cannot parse the row: {error}"))?;
+    let inner = row.get("payload").and_then(Value::as_str);
     let mut changed = false;
-    if let Some(mut inner) = inner
-        && person.erase(&mut inner)
+    if let Some((mut inner, mut hidden)) = inner.and_then(|text| repeated::parse(text).ok())
+        && (person.erase(&mut inner) | names_any(person, &mut hidden))
     {
         row["payload"] = inner.to_string().into();
         changed = true;
     }
-    changed |= person.erase(&mut row);
+    changed |= person.erase(&mut row) | names_any(person, &mut hidden);
     Ok(changed.then(|| row.to_string()))
+}
+
+fn names_any(person: &Person, values: &mut [Value]) -> bool {
+    values.iter_mut().any(|value| person.erase(value))
 }

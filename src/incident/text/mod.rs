@@ -2,6 +2,7 @@
 
 pub mod growth;
 pub mod page;
+pub mod repeated;
 pub mod storable;
 
 /// serde's messages may quote the value; the position is enough to find it in the quarantined text.

@@ -33,7 +33,11 @@ impl TenantRows {
                 .await
         };
         let fetched = self.within(fetch).await;
-        let rows: Vec<String> = fetched.map_err(|error| error.at(&self.cursor.place))?;
+        let mut rows: Vec<String> = fetched.map_err(|error| error.at(&self.cursor.place))?;
+        // A payload may have line breaks between its values, as it was served.
+        for row in rows.iter_mut().filter(|row| row.contains('\n')) {
+            *row = row.replace('\n', " ");
+        }
         if let Some(last) = rows.last() {
             let name = &self.tables[self.cursor.table].name;
             self.cursor.place =
