@@ -45,6 +45,8 @@ pub struct IncidentRow<'a> {
     /// Identifies the version; the API has no version number.
     pub last_update_time: DateTime<Utc>,
     pub columns: IncidentColumns<'a>,
+    /// Its keys without a column, as a JSON object.
+    pub extra: Option<String>,
     /// Hash of the text as served.
     pub content_hash: Hash,
     pub payload: &'a str,
@@ -59,6 +61,10 @@ pub struct AlertRow<'a> {
     /// That incident's `lastUpdateTime`.
     pub last_seen: DateTime<Utc>,
     pub columns: AlertColumns<'a>,
+    /// Devices that it names without an id, which have no row.
+    pub devices_without_id: i32,
+    /// Its keys without a column, as a JSON object.
+    pub extra: Option<String>,
 }
 
 /// A device's state and the incident version that carried it.
@@ -256,6 +262,12 @@ impl<'a> PageRows<'a> {
 /// Two keys and a tenant's id must fit an index entry of Postgres, which takes 2,704 bytes; real ids have about forty.
 pub fn is_key(id: &str) -> bool {
     id.len() <= 1_000
+}
+
+/// The keys of an incident or alert without a column, as a JSON object; without nulls and annotations of OData.
+pub fn stated_extra(mut unknown: Vec<(Cow<'_, str>, &RawValue)>) -> Option<String> {
+    unknown.retain(|(key, raw)| raw.get() != "null" && !key.contains("@odata."));
+    extra(&unknown)
 }
 
 fn extra(unknown: &[(Cow<'_, str>, &RawValue)]) -> Option<String> {

@@ -55,17 +55,20 @@ impl Encode<'_, Postgres> for JsonText<'_> {
     }
 }
 
-/// `defender.alert_record_2`: the row in the order of the type.
+/// `defender.alert_record_3`: the row in the order of the type.
 pub(super) struct AlertRecord<'r>(pub(super) &'r AlertRow<'r>);
 
 impl Encode<'_, Postgres> for AlertRecord<'_> {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        let AlertRow { alert_id, incident_id, last_seen, columns } = self.0;
+        let AlertRow { alert_id, incident_id, last_seen, columns, devices_without_id, extra } =
+            self.0;
         let mut record = PgRecordEncoder::new(buffer);
         record.encode(alert_id.as_ref())?;
         record.encode(*incident_id)?;
         encode_columns(&mut record, columns)?;
         record.encode(*last_seen)?;
+        record.encode(*devices_without_id)?;
+        record.encode(extra.as_deref())?;
         record.finish();
         Ok(IsNull::No)
     }
@@ -117,7 +120,7 @@ macro_rules! composite {
         }
     };
 }
-composite!(AlertRecord, "defender.alert_record_2");
+composite!(AlertRecord, "defender.alert_record_3");
 composite!(EvidenceRecord, "defender.evidence_record_2");
 
 /// Binds one array for each column, in their order; arrays of arrays as text.

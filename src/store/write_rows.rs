@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 
 use super::Lease;
 use super::records::{AlertRecord, EvidenceRecord, JsonText, bind_columns};
-use crate::incident::rows::{EvidenceRow, PageRows};
+use crate::incident::rows::{AlertRow, EvidenceRow, PageRows};
 
 /// Writes all rows of a page and returns how many alerts were written.
 pub(super) async fn write_rows(
@@ -31,6 +31,7 @@ pub(super) async fn write_rows(
     if !rows.alerts.is_empty() {
         let mut alerts = write_alerts(connection, lease, rows).await?;
         written = alerts.inserted.len() + alerts.updated.len();
+        alerts.updated.extend(unchanged_alerts(connection, lease, rows, &alerts).await?);
         // Devices and evidence of a new alert are inserted without looking for stored ones, which is twice as fast. This fails
         // if only the alert was deleted by hand; the page is then stored one incident at a time, as updates.
         if rows.incidents.len() <= 1 {
@@ -64,11 +65,20 @@ async fn write_incidents(
     page: &PageRows<'_>,
 ) -> Result<(), sqlx::Error> {
     let rows = page.incidents.as_slice();
+    sqlx::query(include_str!("sql/unlist_alerts.sql"))
+        .bind(lease.tenant.0)
+        .bind(column(rows, |row| row.incident_id))
+        .bind(column(rows, |row| row.last_update_time))
+        .bind(column(&page.alerts, |row| row.alert_id.as_ref()))
+        .bind(column(&page.alerts, |row| row.incident_id))
+        .execute(&mut *connection)
+        .await?;
     let query = sqlx::query(include_str!("sql/upsert_incidents.sql"))
         .bind(lease.tenant.0)
         .bind(column(rows, |row| row.incident_id))
         .bind(column(rows, |row| row.last_update_time));
     bind_columns(query, rows.iter().map(|row| &row.columns))
+        .bind(column(rows, |row| row.extra.as_deref()))
         .bind(page.source.as_str())
         .execute(&mut *connection)
         .await?;
@@ -83,11 +93,35 @@ async fn write_incidents(
     Ok(())
 }
 
-/// The alerts of a page that were written. An alert whose newer state is stored is in neither set, and its devices and
-/// evidence are not written either.
+/// The alerts of a page whose devices and evidence are written. An alert whose newer state is stored is in neither set.
 struct AlertsWritten {
     inserted: HashSet<String>,
     updated: HashSet<String>,
+}
+
+/// The alerts of the page that were not written because their rows are the same. Their devices or evidence may differ.
+async fn unchanged_alerts(
+    connection: &mut PgConnection,
+    lease: &Lease,
+    page: &PageRows<'_>,
+    written: &AlertsWritten,
+) -> Result<HashSet<String>, sqlx::Error> {
+    let is_written = |row: &AlertRow<'_>| {
+        let id = row.alert_id.as_ref();
+        written.inserted.contains(id) || written.updated.contains(id)
+    };
+    let rest: Vec<_> = page.alerts.iter().filter(|row| !is_written(row)).collect();
+    if rest.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let unchanged: Vec<String> = sqlx::query_scalar(include_str!("sql/unchanged_alerts.sql"))
+        .bind(lease.tenant.0)
+        .bind(column(&rest, |row| row.alert_id.as_ref()))
+        .bind(column(&rest, |row| row.columns.last_updated_time))
+        .bind(column(&rest, |row| row.last_seen))
+        .fetch_all(connection)
+        .await?;
+    Ok(unchanged.into_iter().collect())
 }
 
 async fn write_alerts(

@@ -89,6 +89,8 @@ fn more_of(upn: &str) -> String {
          UPDATE defender.incident_payloads
          SET payload = ('{{\"seen\":{{\"by\":\"' || replace('{upn}', '@', '\\u0040') || '\",\"by\":1}},\"status\":\"{upn}\",' || substr(payload::text, 2))::json
          WHERE tenant_id = '{first}' AND incident_id = 3;
+         UPDATE defender.incidents SET extra = '{{\"owner\":\"{upn}\"}}' WHERE tenant_id = '{first}' AND incident_id = 4;
+         UPDATE defender.alerts SET extra = '{{\"loggedOnUsers\":[{{\"upn\":\"{upn}\"}}]}}' WHERE tenant_id = '{first}' AND incident_id = 4;
          UPDATE defender.evidence SET user_principal_name = '{upn}' WHERE tenant_id = '{second}';
          UPDATE defender.evidence SET sender = 'x{upn}' WHERE tenant_id = '{first}' AND sender IS NOT NULL"
     )
@@ -106,6 +108,7 @@ async fn erased_person_is_gone_and_poll_restores_nothing() {
     let before = counts(&pool).await;
     let everywhere = places(&pool, 1, &names).await;
     for table in [
+        "alerts",
         "evidence",
         "incident_payloads",
         "incident_comments",

@@ -159,7 +159,7 @@ async fn odd_fields_do_not_reject_their_incident() {
         { "incident_id": 3, "created_time": "9999-12-31T23:59:59.999999+00:00" },
     ]);
     assert_eq!(rows(&world, incidents).await, expected);
-    let evidence = "SELECT entity_type, extra, creation_time FROM defender.evidence JOIN defender.alerts USING (tenant_id, alert_id)";
+    let evidence = "SELECT entity_type, e.extra, creation_time FROM defender.evidence e JOIN defender.alerts USING (tenant_id, alert_id)";
     let expected = json!([{ "entity_type": "Robot", "extra": { "arms": 2 }, "creation_time": "2026-11-20T10:00:00.123456+00:00" }]);
     assert_eq!(rows(&world, evidence).await, expected);
     assert_eq!(world.number("SELECT count(*) FROM defender.alert_devices").await, 1);
@@ -167,6 +167,25 @@ async fn odd_fields_do_not_reject_their_incident() {
         world.number("SELECT max(mistyped_fields)::bigint FROM defender.sync_runs").await,
         2
     );
+}
+
+#[tokio::test]
+async fn unknown_keys_and_devices_without_id_are_kept() {
+    let alert = r#"{"alertId":"a","loggedOnUsers":[{"accountName":"user2"}],"relatedUser":null,"machineId":"ff",
+        "devices":[{"mdatpDeviceId":null,"deviceDnsName":null},{"deviceDnsName":"pc1"},{"mdatpDeviceId":"d"}]}"#;
+    let world = pass_over(&[
+        raw(1, &format!(r#","threatScore":7,"note":null,"alerts":[{alert}]"#)),
+        raw(2, r#","alerts":[{"alertId":"b"}]"#),
+    ])
+    .await;
+    let shown = "SELECT incident_id, i.extra AS incident, a.extra AS alert, a.devices_without_id, a.device_count
+        FROM reporting.incidents i JOIN reporting.alerts a USING (tenant_id, incident_id) ORDER BY 1";
+    let expected = json!([
+        { "incident_id": 1, "incident": { "threatScore": 7 }, "devices_without_id": 2, "device_count": 1,
+            "alert": { "loggedOnUsers": [{ "accountName": "user2" }], "machineId": "ff" } },
+        { "incident_id": 2, "devices_without_id": 0, "device_count": 0 },
+    ]);
+    assert_eq!(rows(&world, shown).await, expected);
 }
 
 #[tokio::test]
@@ -272,9 +291,11 @@ async fn older_version_never_replaces_a_newer_one() {
         json!([{ "status": "Resolved" }])
     );
     // An alert that its incident no longer lists is kept, with the time when it was last listed.
-    let seen = rows(&world, "SELECT alert_id, last_seen FROM defender.alerts ORDER BY 1").await;
-    let expected = json!([{ "alert_id": "a", "last_seen": "2026-11-20T10:00:07+00:00" }, { "alert_id": "b", "last_seen": "2026-11-20T10:00:05+00:00" }]);
-    assert_eq!(seen, expected);
+    let seen = "SELECT alert_id, is_listed, CASE WHEN NOT is_listed THEN last_seen END AS last_seen
+        FROM defender.alerts ORDER BY 1";
+    let expected = json!([{ "alert_id": "a", "is_listed": true },
+        { "alert_id": "b", "is_listed": false, "last_seen": "2026-11-20T10:00:05+00:00" }]);
+    assert_eq!(rows(&world, seen).await, expected);
 }
 
 #[tokio::test]

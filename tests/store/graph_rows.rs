@@ -62,10 +62,10 @@ impl Writer {
         let mut rows = Vec::new();
         for query in [
             "SELECT (to_jsonb(t) - ARRAY['changed_at', 'row_version', 'first_synced_at', 'incident_uri', 'description', 'summary',
-                'resolving_comment', 'last_modified_by', 'priority_score', 'system_tags'])::text
+                'resolving_comment', 'last_modified_by', 'priority_score', 'system_tags', 'extra'])::text
                 FROM defender.incidents t ORDER BY incident_id",
             "SELECT (to_jsonb(t) - ARRAY['changed_at', 'row_version', 'alert_web_url', 'recommended_actions', 'product_name',
-                'alert_policy_id', 'categories', 'system_tags'])::text FROM defender.alerts t ORDER BY alert_id",
+                'alert_policy_id', 'categories', 'system_tags', 'extra'])::text FROM defender.alerts t ORDER BY alert_id",
             "SELECT (to_jsonb(t) - ARRAY['changed_at', 'row_version'])::text FROM defender.devices t ORDER BY device_id",
             "SELECT (to_jsonb(t) - 'row_version')::text FROM defender.alert_devices t ORDER BY alert_id, device_id",
             "SELECT (to_jsonb(t) - ARRAY['roles', 'extra', 'row_version'])::text FROM defender.evidence t ORDER BY evidence_hash",
@@ -153,6 +153,25 @@ async fn new_tenant_has_same_rows_from_either_source() {
         rows.into_iter().map(without).collect::<Vec<_>>()
     };
     assert_eq!(comparable(graph.shared_rows().await), comparable(defender.shared_rows().await));
+}
+
+#[tokio::test]
+async fn unknown_keys_of_graph_are_kept_without_annotations() {
+    let writer = Writer::new().await;
+    let mut page = with(
+        of_graph(),
+        &[
+            ("newKey", json!({ "a": 1 })),
+            ("other", Value::Null),
+            ("alerts@odata.context", json!("c")),
+        ],
+    );
+    page["value"][0]["alerts"][0]["hostStates"] = json!(["h"]);
+    page["value"][0]["alerts"][0]["@odata.type"] = json!("t");
+    writer.write(Source::Graph, &page).await;
+    let extra = "SELECT concat_ws(' ', i.extra, a.extra) FROM defender.incidents i
+        JOIN defender.alerts a USING (tenant_id, incident_id)";
+    assert_eq!(writer.line(extra).await, r#"{"newKey": {"a": 1}} {"hostStates": ["h"]}"#);
 }
 
 const CHANGES: &str =

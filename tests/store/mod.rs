@@ -10,4 +10,5 @@ mod purge;
 mod retention;
 mod schema;
 mod schema_snapshots;
+mod unchanged;
 mod upgrades;

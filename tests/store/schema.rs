@@ -50,9 +50,14 @@ async fn every_statement_prepares_and_is_used() {
 #[tokio::test]
 async fn record_types_have_the_columns_in_order() {
     let mut connection = PgConnection::connect_with(&postgres::database().await).await.unwrap();
-    let alert = [&["alert_id", "incident_id"], AlertColumns::NAMES, &["last_seen"]].concat();
+    let alert = [
+        &["alert_id", "incident_id"],
+        AlertColumns::NAMES,
+        &["last_seen", "devices_without_id", "extra"],
+    ]
+    .concat();
     let evidence = [&["alert_id", "evidence_hash"], EvidenceColumns::NAMES, &["extra"]].concat();
-    for (name, columns) in [("alert_record_2", alert), ("evidence_record_2", evidence)] {
+    for (name, columns) in [("alert_record_3", alert), ("evidence_record_2", evidence)] {
         let attributes: Vec<String> = sqlx::query_scalar(
             "SELECT attribute_name::text FROM information_schema.attributes
              WHERE udt_schema = 'defender' AND udt_name = $1 ORDER BY ordinal_position",

@@ -49,6 +49,9 @@ const ROWS: &str = "
     INSERT INTO defender.alerts (tenant_id, alert_id, incident_id, title, creation_time, mitre_techniques, last_seen)
     SELECT tenant_id, 'da' || incident_id, incident_id, 'Alert', created_time, ARRAY['T1059.001'], last_update_time
     FROM defender.incidents WHERE redirect_incident_id IS NULL;
+    INSERT INTO defender.alerts (tenant_id, alert_id, incident_id, title, last_seen) VALUES
+        ('00000000-0000-0000-0000-00000000000a', 'left', 1, 'Alert', '2025-03-01 13:00Z'),
+        ('00000000-0000-0000-0000-00000000000a', 'merged', 2, 'Alert', '2025-03-01 12:00Z');
     INSERT INTO defender.devices (tenant_id, device_id, device_dns_name, last_seen)
     SELECT tenant_id, 'device', 'host', '2025-03-01' FROM defender.tenants;
     INSERT INTO defender.alert_devices SELECT tenant_id, alert_id, 'device' FROM defender.alerts;
@@ -144,10 +147,17 @@ async fn each_migration_keeps_the_rows_of_every_table() {
         texts(&mut connection, incidents).await,
         [
             "Contoso 1 acknowledged 01 11:00 resolved 02 10:00 reopened 1 1/1/1",
-            "Contoso 2 into 1 reopened 0 0/0/0",
+            "Contoso 2 into 1 reopened 0 1/1/1",
             "Contoso 3 open reopened 0 1/1/1",
             "Fabrikam 1 acknowledged 02 10:00? resolved 02 10:00? reopened 0 1/1/1",
         ]
+    );
+    let alerts = "SELECT concat_ws(' ', alert_id, CASE WHEN is_listed THEN 'listed' END,
+            CASE WHEN incident_is_merged THEN 'merged' END)
+        FROM defender.alerts ORDER BY tenant_id, alert_id";
+    assert_eq!(
+        texts(&mut connection, alerts).await,
+        ["da1 listed", "da3 listed", "left", "merged listed merged", "da1 listed"]
     );
     let changes = "SELECT concat_ws(' ', tenant_name, incident_id, field, new_value) FROM reporting.incident_changes
         ORDER BY change_id";

@@ -52,17 +52,22 @@ fn tables(incidents: impl Iterator<Item = (Value, Value)>) -> Tables {
         for comment in list(&incident, "comments") {
             tables.comments.insert((id, text_of(&row(comment.as_object().unwrap(), &[]))));
         }
+        let redirect = incident["redirectIncidentId"].as_i64();
+        let is_merged =
+            redirect.is_some_and(|other| other != id) || incident["status"] == "Redirected";
         for alert in list(&incident, "alerts") {
-            add_alert(&mut tables, id, alert);
+            add_alert(&mut tables, id, alert, is_merged);
         }
     }
     tables
 }
 
-fn add_alert(tables: &mut Tables, incident: i64, alert: &Value) {
+fn add_alert(tables: &mut Tables, incident: i64, alert: &Value, is_merged: bool) {
     let id = alert["alertId"].as_str().unwrap().to_owned();
     let mut fields = row(alert.as_object().unwrap(), &["devices", "entities"]);
     fields.insert("incident_id".to_owned(), incident.into());
+    fields.insert("incident_is_merged".to_owned(), is_merged.into());
+    fields.insert("is_listed".to_owned(), true.into());
     tables.alerts.insert(id.clone(), fields);
     for device in list(alert, "devices") {
         tables
@@ -145,11 +150,11 @@ pub(crate) async fn stored(pool: &PgPool, tenant: Uuid) -> Tables {
     let mut tables = Tables::default();
     // What we derive from the API, some of it a while later, is for the tests of `reporting`.
     let ours = "- '{first_synced_at,changed_at,acknowledged_at,acknowledged_at_is_exact,resolved_at,resolved_at_is_exact,\
-        reopened_count,is_merged,alert_count,device_count,user_count}'::text[]";
+        reopened_count,is_merged,alert_count,device_count,user_count,extra}'::text[]";
     for row in rows("incidents", ours).await {
         tables.incidents.insert(row["incident_id"].as_i64().unwrap(), row);
     }
-    for row in rows("alerts", "- 'last_seen' - 'changed_at'").await {
+    for row in rows("alerts", "- '{last_seen,changed_at,devices_without_id,extra}'::text[]").await {
         tables.alerts.insert(text(&row, "alert_id"), row);
     }
     for row in rows("alert_devices", "").await {
@@ -181,11 +186,11 @@ pub(crate) async fn shared_rows(pool: &PgPool) -> Vec<String> {
         (
             "incidents",
             "first_synced_at,changed_at,incident_uri,description,summary,resolving_comment,last_modified_by,\
-             priority_score,system_tags",
+             priority_score,system_tags,extra",
         ),
         (
             "alerts",
-            "changed_at,alert_web_url,recommended_actions,product_name,alert_policy_id,categories,system_tags",
+            "changed_at,alert_web_url,recommended_actions,product_name,alert_policy_id,categories,system_tags,extra",
         ),
         ("devices", "changed_at"),
         ("alert_devices", ""),

@@ -15,7 +15,7 @@ use crate::incident::columns::{
 use crate::incident::raw::RawIncident;
 use crate::incident::rows::{
     AlertRow, CommentRow, DecodedAlert, DecodedIncident, DeviceRow, EvidenceRow, IncidentRow,
-    is_key,
+    is_key, stated_extra,
 };
 use crate::incident::tenant_check::NamedTenants;
 use crate::incident::text::{growth, without_content};
@@ -39,6 +39,7 @@ pub(super) fn decode<'a>(element: &'a RawIncident<'_>) -> Result<DecodedIncident
         incident_id,
         last_update_time,
         columns,
+        extra: stated_extra(incident.unknown),
         content_hash: element.hash,
         payload: &element.text,
     };
@@ -72,8 +73,10 @@ impl<'a> Alert<'a> {
             return None;
         };
         let last_seen = incident.last_update_time;
-        let devices = self.devices.unwrap_or_default().into_iter();
-        let devices = devices.filter_map(|device| device.row(last_seen, mistyped)).collect();
+        let named = self.devices.unwrap_or_default();
+        let named_count = named.len();
+        let devices = named.into_iter().filter_map(|device| device.row(last_seen, mistyped));
+        let devices: Vec<_> = devices.collect();
         let entities = self.entities.unwrap_or_default().into_iter();
         let evidence = entities.map(|mut entity| {
             mistyped.append(&mut entity.mistyped);
@@ -85,6 +88,8 @@ impl<'a> Alert<'a> {
             incident_id: incident.incident_id,
             last_seen,
             columns: self.columns,
+            devices_without_id: i32::try_from(named_count - devices.len()).unwrap_or(i32::MAX),
+            extra: stated_extra(self.unknown),
         };
         Some(DecodedAlert { row, devices, evidence })
     }

@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn hidden_members_stand_apart_at_any_depth() {
-        let text = r#"{"a":[{"b":1,"b":{"c":-2.5,"c":null}}],"a2":"\u0041","a":[{"b":"x","b":true}]}"#;
+        let text =
+            r#"{"a":[{"b":1,"b":{"c":-2.5,"c":null}}],"a2":"\u0041","a":[{"b":"x","b":true}]}"#;
         let (value, hidden) = parse(text).unwrap();
         assert_eq!(value, serde_json::from_str::<Value>(text).unwrap());
         assert_eq!(

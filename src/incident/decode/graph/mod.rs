@@ -15,7 +15,7 @@ use super::merge_target;
 use crate::incident::columns::{AlertColumns, CommentColumns, IncidentColumns, Text, Texts};
 use crate::incident::raw::RawIncident;
 use crate::incident::rows::{
-    AlertRow, CommentRow, DecodedAlert, DecodedIncident, IncidentRow, is_key,
+    AlertRow, CommentRow, DecodedAlert, DecodedIncident, IncidentRow, is_key, stated_extra,
 };
 use crate::incident::tenant_check::NamedTenants;
 use crate::incident::text::{growth, without_content};
@@ -57,6 +57,7 @@ pub(super) fn decode<'a>(element: &'a RawIncident<'_>) -> Result<DecodedIncident
         incident_id,
         last_update_time,
         columns: incident.columns,
+        extra: stated_extra(incident.unknown),
         content_hash: element.hash,
         payload: &element.text,
     };
@@ -151,7 +152,15 @@ impl<'a> Alert<'a> {
             }
         }
         let evidence = evidence::evidence_rows(&alert_id, entities);
-        let row = AlertRow { alert_id, incident_id, last_seen, columns: self.columns };
+        let row = AlertRow {
+            alert_id,
+            incident_id,
+            last_seen,
+            columns: self.columns,
+            // Those stay evidence.
+            devices_without_id: 0,
+            extra: stated_extra(self.unknown),
+        };
         Some(DecodedAlert { row, devices, evidence })
     }
 
