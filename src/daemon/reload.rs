@@ -300,7 +300,7 @@ impl Reloader {
 
     fn log_new_errors(&mut self, errors: &[ConfigError], message: &'static str) {
         for error in errors.iter().filter(|error| !self.logged_errors.contains(error)) {
-            tracing::error!(owner = "operator", error = %error, "{message}");
+            tracing::error!(owner = "operator", error = %error, "{message}: {error}");
         }
         self.logged_errors = errors.to_vec();
     }

@@ -136,6 +136,8 @@ pub struct RunRecord {
     pub counts: Counts,
     /// The diagnosis of its error, and the error's text.
     pub failure: Option<(Diagnosis, String)>,
+    /// Whether it called no API, so that its success says nothing about the tenant.
+    pub keeps_state: bool,
     /// When the tenant may be tried again; `None` is immediately.
     pub next_attempt_at: Option<DateTime<Utc>>,
     /// When each kind is due again; `None` keeps the due time.
@@ -166,6 +168,7 @@ impl Store {
             window_to,
             counts,
             failure,
+            keeps_state,
             next_attempt_at,
             due,
         } = record;
@@ -204,6 +207,7 @@ impl Store {
             .bind(count(counts.found_late))
             .bind(source.as_str())
             .bind(i32::try_from(counts.lateness.as_secs().min(WEEK_S)).unwrap_or(i32::MAX))
+            .bind(keeps_state)
             .execute()
             .await
     }

@@ -36,8 +36,12 @@ fn log<S>(format: LogFormat, level: &str) -> impl Layer<S>
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
 {
-    let levels = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("warn,incident_sync={level}")));
+    let levels = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new(format!(
+            // What the pool reports, the dispatcher reports with its cause and owner.
+            "warn,sqlx::pool=off,sqlx_core::pool=off,incident_sync={level}"
+        ))
+    });
     // See no-color.org: not empty disables colors.
     let no_color = std::env::var_os("NO_COLOR");
     let text = tracing_subscriber::fmt::layer()

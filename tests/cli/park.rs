@@ -2,6 +2,7 @@
 
 use nix::sys::signal::Signal;
 use serde_json::json;
+use simulator::{Behaviour, TenantSpec};
 
 use crate::support::installation::{Installation, id, number, spec, stored, until};
 
@@ -56,4 +57,59 @@ async fn parked_tenant_is_not_read_until_resumed() {
     assert_eq!(site.run(&["tenant", "park", "nobody"]).code(), Some(2));
     pool.close().await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
+}
+
+/// It is what the documents say to run after each upgrade, and calls no API.
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_rejected_keeps_a_parked_state() {
+    let without_consent = Behaviour { consent_missing: true, ..Behaviour::default() };
+    let site = Installation::with(vec![
+        TenantSpec { behaviour: without_consent, ..spec(1, 5) },
+        spec(2, 5),
+    ])
+    .await;
+    assert_eq!(site.run(&["sync"]).code(), Some(1));
+    let state = || {
+        let tenants = site.run(&["status", "--json"]).tenants();
+        let keys =
+            ["state", "error_class", "who_must_act", "consecutive_failures", "error_message"];
+        tenants
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|tenant| keys.map(|key| tenant[key].clone()))
+            .collect::<Vec<_>>()
+    };
+    let next = "SELECT max(extract(epoch FROM next_attempt_at))::bigint FROM defender.sync_state";
+    let due = async || {
+        let (embedded, pool) = site.open_database().await;
+        let due = number(&pool, next).await;
+        pool.close().await;
+        embedded.stop().await;
+        due
+    };
+    let (before, due_before) = (state(), due().await);
+    assert_eq!(before[0][0], "parked");
+    site.run(&["retry-rejected"]).success();
+    assert_eq!(state(), before);
+    assert_eq!(due().await, due_before, "it is not tried earlier");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenant_resumed_during_a_pause_is_throttled() {
+    let site = Installation::with(vec![spec(1, 5)]).await;
+    site.run(&["sync"]).success();
+    site.run(&["tenant", "park", "tenant-1"]).success();
+    let (embedded, pool) = site.open_database().await;
+    let pause = "UPDATE defender.sync_state SET no_calls_before = now() + interval '1 hour', poll_due_at = now() - interval '1 hour'";
+    sqlx::query(pause).execute(&pool).await.unwrap();
+    pool.close().await;
+    embedded.stop().await;
+    site.run(&["tenant", "resume", "tenant-1"]).success();
+    let tenant = site.run(&["status", "--json"]).tenants()[0].clone();
+    assert_eq!(
+        (&tenant["state"], &tenant["error_class"]),
+        (&json!("failing"), &json!("throttled"))
+    );
+    assert_eq!(tenant["who_must_act"], "nobody");
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use simulator::{Behaviour, Endpoint, ScriptedReply, TenantSpec};
 
 use crate::support::installation::{
-    Installation, Running, events, files_with_secrets, id, number, spec, stored, until,
+    Installation, Running, events, files_with_secrets, id, number, signal_all, spec, stored, until,
     write_secret,
 };
 
@@ -68,7 +68,44 @@ async fn json_log_has_one_summary_line_per_run() {
         (&bad["level"], &bad["outcome"], &bad["owner"]),
         (&"ERROR".into(), &"parked".into(), &"customer_admin".into())
     );
-    assert!(bad["advice"].as_str().is_some_and(|say| !say.is_empty()), "{bad}");
+    // What the journal and its forwarders show: tenant, failure, owner and what to do.
+    let message = bad["message"].as_str().unwrap();
+    for part in ["tenant-2", "AADSTS", "Owner: customer_admin", bad["advice"].as_str().unwrap()] {
+        assert!(message.contains(part), "{part} is missing in {message}");
+    }
+}
+
+/// Polls that found nothing are most of all runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn unchanged_polls_leave_one_line_per_pass() {
+    let site = Installation::with((1..=4).map(|number| spec(number, 3)).collect()).await;
+    let daemon = site.start_daemon();
+    until("some polls", async || (1..=4).all(|number| site.pages(number) > 4)).await;
+    let log = events(&daemon.ends_on(Signal::SIGTERM).stderr);
+    let with = |text: &str| {
+        log.iter().filter(|event| event["message"].as_str().unwrap().starts_with(text)).count()
+    };
+    assert_eq!(with("Tenant run done"), 4, "the first sync of each");
+    assert_eq!(with("Pass done"), 1, "at most one a minute");
+}
+
+/// A frozen private Postgres.
+#[tokio::test(flavor = "multi_thread")]
+async fn database_outage_is_one_line_each_way() {
+    let site = Installation::with(vec![spec(1, 3)]).await;
+    let daemon = site.start_daemon();
+    let pool = site.connect().await;
+    until("the tenant", async || stored(&pool, 1).await == 3).await;
+    pool.close().await;
+    signal_all(&site.servers(), Signal::SIGSTOP);
+    let away = async || daemon.stderr().contains("Cannot claim tenants: ");
+    until("the outage", away).await;
+    signal_all(&site.servers(), Signal::SIGCONT);
+    until("the return", async || daemon.stderr().contains("The database answers again")).await;
+    let done = daemon.ends_on(Signal::SIGTERM);
+    for raw in ["after_release", "slow threshold"] {
+        assert!(!done.stderr.contains(raw), "{raw} in {}", done.stderr);
+    }
 }
 
 /// The other tests look for the secret and for tokens too; here every library may say all that it knows.

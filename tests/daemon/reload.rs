@@ -7,7 +7,7 @@ use serde_json::Value;
 use simulator::{Behaviour, TenantSpec};
 
 use crate::support::installation::{
-    Installation, Settings, events, id, number, spec, stored, until,
+    Installation, Settings, events, id, number, says, spec, stored, until,
 };
 
 const REFUSED: &str = "Configuration rejected; keeping the previous one";
@@ -398,5 +398,5 @@ async fn corrected_schedule_applies_on_reload_and_start() {
 }
 
 fn of(log: &str, message: &str) -> Vec<Value> {
-    events(log).into_iter().filter(|event| event["message"] == message).collect()
+    events(log).into_iter().filter(|event| says(event, message)).collect()
 }

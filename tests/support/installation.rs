@@ -328,7 +328,7 @@ impl Running {
     /// The first event with this message, once it is there.
     pub(crate) async fn logs(&self, message: &str) -> Value {
         let written =
-            async || events(&self.stderr()).into_iter().find(|event| event["message"] == message);
+            async || events(&self.stderr()).into_iter().find(|event| says(event, message));
         eventually(&format!("in the log: {message}"), written).await
     }
 
@@ -435,6 +435,12 @@ impl Done {
         assert!(self.status.success(), "{}\n{}\n{}", self.status, self.stdout, self.stderr);
         self.stdout
     }
+}
+
+/// Whether an event has this message, with or without a reason behind a colon.
+pub(crate) fn says(event: &Value, message: &str) -> bool {
+    let text = event["message"].as_str().unwrap();
+    text.strip_prefix(message).is_some_and(|more| more.is_empty() || more.starts_with(": "))
 }
 
 /// The lines of a log in JSON.

@@ -1,6 +1,7 @@
 -- finish_run
 -- Changes after the start of a run may be missing: a success is as old as the start of its run.
--- A stopped run has no result: the error of the previous run stays.
+-- A stopped run has no result, and a run without a call of the API ($28) says nothing about it: the error of the previous run
+-- and its wait stay.
 WITH released AS (
     UPDATE defender.sync_state SET
         lease_owner = NULL,
@@ -8,18 +9,18 @@ WITH released AS (
         backfilled_at = CASE WHEN $4 THEN coalesce(backfilled_at, now()) ELSE backfilled_at END,
         last_success_at = CASE WHEN $4 THEN $14 ELSE last_success_at END,
         consecutive_failures = CASE
-            WHEN $15::text = 'stopped' THEN consecutive_failures
+            WHEN $15::text = 'stopped' OR $28 THEN consecutive_failures
             WHEN $5::text IS NULL THEN 0
             ELSE least(consecutive_failures, 999999) + 1
         END,
-        next_attempt_at = coalesce($8, now()),
+        next_attempt_at = CASE WHEN $28 THEN next_attempt_at ELSE coalesce($8, now()) END,
         poll_due_at = coalesce($9, poll_due_at),
         open_due_at = coalesce($10, open_due_at),
         reconcile_due_at = coalesce($11, reconcile_due_at),
-        error_class = CASE WHEN $15 = 'stopped' THEN error_class ELSE $5 END,
-        error_message = CASE WHEN $15 = 'stopped' THEN error_message ELSE $6 END,
-        who_must_act = CASE WHEN $15 = 'stopped' THEN who_must_act ELSE $7 END,
-        parked_reason = CASE WHEN $15 = 'stopped' THEN parked_reason ELSE $12 END,
+        error_class = CASE WHEN $15 = 'stopped' OR $28 THEN error_class ELSE $5 END,
+        error_message = CASE WHEN $15 = 'stopped' OR $28 THEN error_message ELSE $6 END,
+        who_must_act = CASE WHEN $15 = 'stopped' OR $28 THEN who_must_act ELSE $7 END,
+        parked_reason = CASE WHEN $15 = 'stopped' OR $28 THEN parked_reason ELSE $12 END,
         found_late = least(found_late + $25, 4611686018427387903),
         -- The greatest lateness of a day; after that a smaller one replaces it.
         lateness_s = CASE WHEN $27 > 0 AND ($27 >= lateness_s OR lateness_at < now() - interval '1 day') THEN $27 ELSE lateness_s END,

@@ -47,7 +47,12 @@ impl SyncEngine {
                     }
                     Box::pin(self.report_out_of_bounds(&mut reported)).await;
                 }
-                Some(_) = runs.join_next() => self.claim_due(&mut runs).await,
+                Some(_) = runs.join_next() => {
+                    self.claim_due(&mut runs).await;
+                    if runs.is_empty() {
+                        self.pass_counts.log();
+                    }
+                }
                 () = self.services.slots.released() => self.claim_due(&mut runs).await,
                 () = wake.notified() => self.claim_due(&mut runs).await,
                 _ = claim.tick() => self.claim_due(&mut runs).await,
@@ -55,6 +60,7 @@ impl SyncEngine {
             }
         }
         while runs.join_next().await.is_some() {}
+        self.pass_counts.log();
         failpoint::reach("release").await;
         if let Err(error) = self.services.store.release_leases().await {
             tracing::warn!(error = %error, "Cannot release the leases; they expire");
@@ -115,6 +121,7 @@ impl SyncEngine {
                 return;
             }
         };
+        self.report_database_back();
         self.lease_deadlines.begin(claims.iter().map(|claim| claim.lease.tenant), asked);
         failpoint::reach("claim.committed").await;
         for claim in claims {
@@ -127,8 +134,20 @@ impl SyncEngine {
         }
     }
 
-    /// The dispatcher tries again every few seconds; a failure is logged once a minute.
+    fn report_database_back(&self) {
+        let Some(since) = self.database_away_since.lock().take() else { return };
+        *self.claim_warned_at.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let seconds = since.elapsed().as_secs();
+        tracing::info!(
+            seconds,
+            "The database answers again after {seconds} s; all tenants are read"
+        );
+    }
+
+    /// The dispatcher tries again every few seconds; a failure is logged once a minute. One that lasts does not end by itself.
     fn warn_claim_failed(&self, error: &SyncError) {
+        let since = *self.database_away_since.lock().get_or_insert_with(Instant::now);
+        let lasts = since.elapsed() >= CLAIM_WARNING_PERIOD;
         let mut warned_at = self.claim_warned_at.lock().unwrap_or_else(PoisonError::into_inner);
         if warned_at.is_some_and(|warned_at| warned_at.elapsed() < CLAIM_WARNING_PERIOD) {
             return;
@@ -136,12 +155,19 @@ impl SyncEngine {
         *warned_at = Some(Instant::now());
         let diagnosis = error.diagnosis();
         let class = diagnosis.class.as_str();
-        let owner = diagnosis.owner.as_str();
-        let advice = &*diagnosis.advice;
-        if diagnosis.owner == Owner::Nobody {
-            tracing::warn!(error = %error, class, owner, advice, "Cannot claim tenants");
+        let is_recovering = diagnosis.owner == Owner::Nobody && !lasts;
+        let owner = if diagnosis.owner == Owner::Nobody && lasts {
+            Owner::Operator
         } else {
-            tracing::error!(error = %error, class, owner, advice, "Cannot claim tenants");
+            diagnosis.owner
+        };
+        let owner = owner.as_str();
+        let advice = &*diagnosis.advice;
+        let seconds = since.elapsed().as_secs();
+        if is_recovering {
+            tracing::warn!(error = %error, class, owner, advice, "Cannot claim tenants: {error}. {advice}");
+        } else {
+            tracing::error!(error = %error, class, owner, advice, seconds, "Cannot claim tenants for {seconds} s, so no tenant is read: {error}. {advice}");
         }
     }
 

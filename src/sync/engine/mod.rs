@@ -22,6 +22,7 @@ use crate::tenant::Source;
 
 mod dispatch;
 mod next_attempt;
+mod pass_counts;
 mod recorded_run;
 mod run_result;
 mod settings;
@@ -29,6 +30,7 @@ mod source_verdict;
 
 #[cfg(test)]
 pub(crate) use next_attempt::next_wait;
+use pass_counts::PassCounts;
 pub(crate) use recorded_run::panic_error;
 pub use run_result::TenantResult;
 pub(crate) use run_result::{DURATION_BOUNDS, RUN_DURATION};
@@ -57,6 +59,9 @@ pub struct SyncEngine {
     /// Set while NOTIFY fails, so that one cause is one warning.
     is_notify_failing: AtomicBool,
     claim_warned_at: Mutex<Option<Instant>>,
+    /// Since when the database does not answer.
+    database_away_since: parking_lot::Mutex<Option<Instant>>,
+    pass_counts: PassCounts,
     /// Tenants that the configuration no longer names and whose removal is not confirmed.
     held: parking_lot::Mutex<HashSet<Uuid>>,
     /// Which of the APIs seem to be retired.
@@ -82,6 +87,8 @@ impl SyncEngine {
             is_database_failing: AtomicBool::default(),
             is_notify_failing: AtomicBool::default(),
             claim_warned_at: Mutex::default(),
+            database_away_since: parking_lot::Mutex::default(),
+            pass_counts: PassCounts::default(),
             held: parking_lot::Mutex::default(),
             sources: parking_lot::Mutex::default(),
             beat: Heartbeat::new(),

@@ -77,6 +77,7 @@ impl SyncEngine {
         failpoint::reach("run.recorded").await;
         let result = TenantResult { tenant, report, outcome, diagnosis, took };
         result.log(&claim, options);
+        self.pass_counts.add(&result);
         result
     }
 
@@ -192,6 +193,7 @@ impl SyncEngine {
             window_to: report.watermark,
             counts: report.counts.clone(),
             failure: diagnosis.zip(report.failure.as_ref().map(ToString::to_string)),
+            keeps_state: options.mode == SyncMode::Quarantine && outcome == Outcome::Ok,
             next_attempt_at: wait.map(|wait| now + to_delta(wait)),
             due,
         }

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use crate::entra::Tenant;
 use crate::error::{Diagnosis, ErrorClass, Owner};
 use crate::store::Claim;
+use crate::store::lease::RunKind;
 use crate::store::runs::Outcome;
 use crate::sync::tenant_run::{RunOptions, RunReport};
 
@@ -53,6 +54,15 @@ impl TenantResult {
             (diagnosis.class.as_str(), diagnosis.owner.as_str(), &*diagnosis.advice)
         });
         let error = report.failure.as_ref().map(ToString::to_string).unwrap_or_default();
+        // The journal and what forwards it show the message only.
+        let reason = if error.is_empty() {
+            String::new()
+        } else {
+            format!(": {error}. Owner: {owner}. {advice}")
+        };
+        // The line of the pass has their counts. A person waits for the others.
+        let is_routine = matches!(claim.kind, RunKind::Poll | RunKind::Open | RunKind::Reconcile)
+            && counts.rejected == 0;
         macro_rules! log_event {
         ($level:ident, $($extra:tt)*) => {
             tracing::$level!(
@@ -61,21 +71,22 @@ impl TenantResult {
                 incidents_written = counts.incidents_written, alerts_written = counts.alerts_written,
                 rejected = counts.rejected, throttled = counts.throttled, watermark = %OptionalTime(report.watermark),
                 duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), $($extra)*
-                "Tenant run done: {} {} {}", tenant.name, claim.kind.as_str(), outcome.as_str()
+                "Tenant run done: {} {} {}{reason}", tenant.name, claim.kind.as_str(), outcome.as_str()
             )
         };
     }
         match outcome {
+            Outcome::Ok if is_routine => log_event!(debug,),
             Outcome::Ok => log_event!(info,),
             // Reported once for all tenants.
             _ if class == ErrorClass::ApiRetired.as_str() => {
                 log_event!(debug, class, owner, advice, error,);
             }
             // A credential of several tenants is reported once, when it is refused.
-            _ if diagnosis
-                .as_ref()
-                .is_some_and(|diagnosis| diagnosis.owner != Owner::Nobody && !diagnosis.shared) =>
-            {
+            _ if diagnosis.as_ref().is_some_and(|diagnosis| diagnosis.shared) => {
+                log_event!(debug, class, owner, advice, error,);
+            }
+            _ if diagnosis.as_ref().is_some_and(|diagnosis| diagnosis.owner != Owner::Nobody) => {
                 log_event!(error, class, owner, advice, error,);
             }
             _ => log_event!(warn, class, owner, advice, error,),

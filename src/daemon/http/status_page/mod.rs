@@ -37,7 +37,7 @@ pub const FAVICON: &str = include_str!("favicon.svg");
 const SNAPSHOT_LIFETIME: Duration = Duration::from_secs(2);
 
 /// A failure that recovers automatically has done so within this time.
-const LASTING: Duration = Duration::from_secs(300);
+const LASTING: Duration = Duration::from_secs(60);
 /// SQLSTATE of the statement timeout.
 const QUERY_CANCELED: &str = "57014";
 
