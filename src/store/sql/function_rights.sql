@@ -14,6 +14,7 @@ WITH granted (name, grantees) AS (
         ('my_tenants', ARRAY['incident_sync_tenant_reader']),
         ('new_row_version', ARRAY['incident_sync_writer']),
         ('next_change_id', ARRAY['incident_sync_writer']),
+        ('renew_alerts', ARRAY['incident_sync_writer']),
         ('severity_of_rank', ARRAY['incident_sync_writer', 'incident_sync_reader', 'incident_sync_tenant_reader']),
         ('severity_rank', ARRAY['incident_sync_writer', 'incident_sync_reader', 'incident_sync_tenant_reader']),
         ('summarise', ARRAY['incident_sync_writer'])
