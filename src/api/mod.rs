@@ -13,9 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::entra::Tenant;
 use crate::entra::Token;
 use crate::error::{Peer, SyncError};
-use crate::http_client;
-use crate::incident::decode::key;
-use crate::incident::paging::Request;
+use crate::http_client::{self, Part};
+use crate::incident::decode::key::{self, IncidentKey};
+use crate::incident::paging::{Cut, Listing, Request};
+use crate::incident::raw::ListedVersion;
 use crate::incident::text::page;
 use crate::tenant::Source;
 
@@ -44,6 +45,8 @@ pub struct Page {
     pub asked_at: Option<DateTime<Utc>>,
     /// Why the alerts of a single incident could not all be read although the incident was.
     pub alerts_failure: Option<SyncError>,
+    /// Set if the list was longer than we take.
+    pub cut: Option<Cut>,
 }
 
 impl Page {
@@ -57,6 +60,7 @@ impl Page {
             server_time,
             asked_at: None,
             alerts_failure: None,
+            cut: None,
         }
     }
 
@@ -124,11 +128,23 @@ pub struct ApiClient {
     client: Client,
     large: Arc<Semaphore>,
     clock_skew_max: TimeDelta,
+    body_bytes_max: usize,
 }
 
 impl ApiClient {
     pub fn new(client: Client) -> Self {
-        Self { client, large: Arc::new(Semaphore::new(1)), clock_skew_max: CLOCK_SKEW_MAX }
+        Self {
+            client,
+            large: Arc::new(Semaphore::new(1)),
+            clock_skew_max: CLOCK_SKEW_MAX,
+            body_bytes_max: BODY_BYTES_MAX,
+        }
+    }
+
+    /// The same that takes less of one answer, for tests.
+    #[must_use]
+    pub fn with_body_bytes_max(self, body_bytes_max: usize) -> Self {
+        Self { body_bytes_max, ..self }
     }
 
     /// The same with another limit, for tests whose service lives at a time of its own.
@@ -171,8 +187,20 @@ impl ApiClient {
             Query::Incident(id) => graph::incident_url(base, id),
             Query::IncidentAlerts { id, link: None } => graph::alerts_url(base, id),
         };
-        let bytes_max = if permit.is_some() { BODY_BYTES_MAX } else { ORDINARY_BYTES_MAX };
-        let (text, server_time) = self.get(tenant, token, url, bytes_max).await?;
+        let mut permit = permit;
+        let may_grow = matches!(query, Query::List(_) | Query::WholeIncident(_));
+        let (part, server_time) = self.get(tenant, token, url, &mut permit, may_grow).await?;
+        if part.is_cut {
+            let bytes_max = if permit.is_some() { self.body_bytes_max } else { ORDINARY_BYTES_MAX };
+            let error = SyncError::BodyTooLarge { peer: Peer::from(source), bytes_max };
+            return match query {
+                Query::List(Request { listing: Listing::Incidents, .. }) if permit.is_some() => {
+                    cut_page(part.text, server_time, source, bytes_max, permit).ok_or(error)
+                }
+                _ => Err(error),
+            };
+        }
+        let text = part.text;
         let permit = permit.filter(|_| text.len() > ORDINARY_BYTES_MAX);
         let page = match query {
             Query::Incident(_) | Query::WholeIncident(_) => Page::of_one(text, server_time),
@@ -193,8 +221,9 @@ impl ApiClient {
         tenant: &Tenant,
         token: &Token,
         url: Url,
-        bytes_max: usize,
-    ) -> Result<(String, DateTime<Utc>), SyncError> {
+        permit: &mut Option<LargePagePermit>,
+        may_grow: bool,
+    ) -> Result<(Part, DateTime<Utc>), SyncError> {
         let source = tenant.source();
         let peer = Peer::from(source);
         let request =
@@ -222,13 +251,53 @@ impl ApiClient {
             return Err(SyncError::ApiReply { api: source, what });
         }
         let server_time = http_client::server_time(response.headers());
-        let text = http_client::read_text(response, peer, bytes_max).await?;
+        let bytes_max = if permit.is_some() { self.body_bytes_max } else { ORDINARY_BYTES_MAX };
+        // Where no other large page is in memory, this one need not be asked for again.
+        let grow = || {
+            if permit.is_none() && may_grow {
+                *permit = Arc::clone(&self.large)
+                    .try_acquire_owned()
+                    .ok()
+                    .map(|_permit| LargePagePermit { _permit });
+            }
+            permit.is_some().then_some(self.body_bytes_max)
+        };
+        let part = http_client::read_part(response, peer, bytes_max.min(self.body_bytes_max), grow)
+            .await?;
         let server_time = server_time.ok_or_else(|| SyncError::ApiReply {
             api: source,
             what: "it has no Date header".to_owned(),
         })?;
-        Ok((text, server_time))
+        Ok((part, server_time))
     }
+}
+
+/// The whole incidents of a page that was longer than we take. If not even the first one is whole, what is known of it: its own
+/// fields and its first alerts. `None` if there is nothing to use.
+fn cut_page(
+    text: String,
+    server_time: DateTime<Utc>,
+    source: Source,
+    bytes_max: usize,
+    permit: Option<LargePagePermit>,
+) -> Option<Page> {
+    let page::Beginning { elements, rest, .. } = page::beginning(&text, "value");
+    let next = page::incident_before_cut(rest, ORDINARY_BYTES_MAX);
+    let key = next.as_ref().map(|next| key::head(source, next));
+    let cut = Some(Cut { next: key.as_ref().and_then(listed), bytes_max });
+    if elements.is_empty() {
+        let incident_id = key?.incident_id.filter(|_| source == Source::Defender)?;
+        let alerts_failure = Some(SyncError::IncidentTooLarge { incident_id, bytes_max });
+        return Some(Page { alerts_failure, cut, ..Page::of_one(next?, server_time) });
+    }
+    let begin = |element: &&RawValue| element.get().as_ptr() as usize - text.as_ptr() as usize;
+    let elements: Vec<Range<usize>> =
+        elements.iter().map(|raw| begin(raw)..begin(raw) + raw.get().len()).collect();
+    Some(Page { elements, cut, permit, text, ..Page::of_one(String::new(), server_time) })
+}
+
+fn listed(key: &IncidentKey) -> Option<ListedVersion> {
+    Some(ListedVersion { id: key.incident_id?, updated: Some(key.last_update_time?) })
 }
 
 /// The error behind an answer other than 200. A 206 of Graph is one: rows are missing in it.
@@ -298,6 +367,7 @@ fn read_page(
         permit: None,
         asked_at: None,
         alerts_failure: None,
+        cut: None,
     })
 }
 

@@ -21,6 +21,7 @@ pub use class::{ErrorClass, UnknownClass};
 pub use connection::ConnectionFault;
 pub(crate) use connection::causes;
 pub use diagnosis::{API_PROBE, BREAKER_PROBE, Diagnosis, IDENTITY_PROBE, Owner, Retry};
+pub use table::TOO_LARGE_ADVICE;
 pub(crate) use text::{codes_in, first_sentence, is_invisible, panic_message, shown, visible};
 
 /// The service at the other end of a connection.
@@ -174,6 +175,12 @@ pub enum SyncError {
     /// A body exceeded the limit after decompression.
     #[error("{peer} sent a body larger than {bytes_max} bytes")]
     BodyTooLarge { peer: Peer, bytes_max: usize },
+    /// One incident alone exceeds the limit.
+    #[error(
+        "incident {incident_id} is larger than the {} MiB that incident-sync takes in one answer; its own fields and its first alerts are stored",
+        bytes_max / 1024 / 1024
+    )]
+    IncidentTooLarge { incident_id: i64, bytes_max: usize },
     /// A redirect, which is never followed.
     #[error("{peer} redirected with status {status}; redirects are refused")]
     Redirected { peer: Peer, status: u16 },

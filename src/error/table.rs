@@ -7,6 +7,9 @@ use super::{
     api,
 };
 
+/// What to do about an incident of which a part is missing because of our own limit.
+pub const TOO_LARGE_ADVICE: &str = "The limit is incident-sync's own, not Microsoft's. Read the rest of this incident in the Defender portal, and split or resolve it there; it is read again every hour";
+
 impl SyncError {
     /// The meaning of this failure. Nothing else decides it.
     #[expect(clippy::too_many_lines, reason = "one table, a row for each kind of failure")]
@@ -102,6 +105,12 @@ impl SyncError {
                 Developers,
                 NextRun,
                 "A page is larger than the limit. Report a bug",
+            ),
+            Self::IncidentTooLarge { .. } => row(
+                Class::TooLarge,
+                Operator,
+                NextRun,
+                TOO_LARGE_ADVICE,
             ),
             Self::Redirected { .. } => row(
                 Class::Security,

@@ -10,25 +10,54 @@ use crate::error::{Peer, SyncError, shown};
 
 /// Reads a body as text, at most `bytes_max` bytes after decompression. Invalid UTF-8 is replaced.
 pub(crate) async fn read_text(
-    mut response: Response,
+    response: Response,
     peer: Peer,
     bytes_max: usize,
 ) -> Result<String, SyncError> {
+    let part = read_part(response, peer, bytes_max, || None).await?;
+    if part.is_cut { Err(SyncError::BodyTooLarge { peer, bytes_max }) } else { Ok(part.text) }
+}
+
+/// A body, or its beginning.
+pub(crate) struct Part {
+    pub(crate) text: String,
+    /// Whether it was longer than it may be.
+    pub(crate) is_cut: bool,
+}
+
+/// Reads the beginning of a body. `more` is asked for a higher limit when the first one is reached.
+pub(crate) async fn read_part(
+    mut response: Response,
+    peer: Peer,
+    mut bytes_max: usize,
+    mut more: impl FnMut() -> Option<usize>,
+) -> Result<Part, SyncError> {
     let announced =
         response.content_length().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
     let mut body = Vec::with_capacity(announced.min(bytes_max));
+    let mut is_cut = false;
     while let Some(chunk) = response.chunk().await.map_err(|error| transport(peer, error))? {
         if body.len() + chunk.len() > bytes_max {
-            return Err(SyncError::BodyTooLarge { peer, bytes_max });
+            bytes_max = more().unwrap_or(bytes_max);
         }
-        body.extend_from_slice(&chunk);
-    }
-    match String::from_utf8(body) {
-        Ok(text) => Ok(text),
-        Err(error) => {
-            repaired(error.as_bytes(), bytes_max).ok_or(SyncError::BodyTooLarge { peer, bytes_max })
+        is_cut = body.len() + chunk.len() > bytes_max;
+        body.extend_from_slice(&chunk[..chunk.len().min(bytes_max - body.len())]);
+        if is_cut {
+            break;
         }
     }
+    let text = match String::from_utf8(body) {
+        Ok(text) => text,
+        Err(error) if is_cut && error.utf8_error().error_len().is_none() => {
+            let valid = error.utf8_error().valid_up_to();
+            let mut body = error.into_bytes();
+            body.truncate(valid);
+            String::from_utf8_lossy(&body).into_owned()
+        }
+        Err(error) => repaired(error.as_bytes(), bytes_max)
+            .ok_or(SyncError::BodyTooLarge { peer, bytes_max })?,
+    };
+    Ok(Part { text, is_cut })
 }
 
 /// The text with each invalid sequence replaced; `None` if that is more than `bytes_max`: U+FFFD is three times as long as the

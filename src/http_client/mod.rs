@@ -13,7 +13,7 @@ use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
 use reqwest::tls::TlsInfo;
 use reqwest::{Certificate, Client, ClientBuilder, Proxy, Response, Url};
 
-pub(crate) use body::{field, fields, read_refusal, read_text, word};
+pub(crate) use body::{Part, field, fields, read_part, read_refusal, read_text, word};
 pub(crate) use headers::{retry_after, server_time};
 pub use route::{ProxyChoice, Route};
 

@@ -145,6 +145,7 @@ impl<'a> PageFetcher<'a> {
             server_time: page.server_time,
             next_link: page.next_link.clone(),
             alerts_failure: page.alerts_failure.clone(),
+            cut: page.cut,
         };
         let edge = plan.accept(&summary)?;
         // The API's clock may be ahead: what is updated before the database's clock reaches it is not read yet.

@@ -241,6 +241,16 @@ impl World {
         );
     }
 
+    /// From now on one answer of the API is taken up to this size.
+    pub(crate) fn limit_bodies(&mut self, bytes_max: usize) {
+        let client = http_client::client();
+        let api = ApiClient::new(client.clone())
+            .with_clock_skew_max(TimeDelta::MAX)
+            .with_body_bytes_max(bytes_max);
+        let store = self.store.clone();
+        self.engine = engine_of(store, CONNECTIONS, &self.tenants, CONCURRENCY, client, api);
+    }
+
     /// From now on new changes are announced by NOTIFY.
     pub(crate) fn notify(&mut self) {
         self.store = self.store.clone().with_notifications(true);

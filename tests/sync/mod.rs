@@ -9,6 +9,7 @@ mod graph_errors;
 mod graph_runs;
 mod hostile_replies;
 mod instances;
+mod large_pages;
 mod late_changes;
 mod peers;
 mod repair;

@@ -185,12 +185,10 @@ async fn decompressed_body_is_limited_in_size() {
     let ended = run(cases, Deadlines::default()).await;
     ended.all_failed(Outcome::Failed, "too_large").await;
     for (name, number, _) in ended.each() {
-        let pages = if name == "token" { 0 } else { 8 };
-        assert_eq!(
-            ended.peer.pages(number),
-            pages,
-            "{name}: a page, two smaller ones, and one that should be empty, each once more when there is room for it"
-        );
+        let pages = ended.peer.pages(number);
+        // A page, two smaller ones, and one that should be empty, each once more if there was no room for it.
+        let expected = if name == "token" { 0..=0 } else { 4..=8 };
+        assert!(expected.contains(&pages), "{name}: {pages} pages");
     }
 }
 

@@ -164,7 +164,7 @@ impl Plan {
         }
     }
 
-    fn window_failed(&mut self, mut reader: WindowReader, error: &SyncError) -> bool {
+    pub(super) fn window_failed(&mut self, mut reader: WindowReader, error: &SyncError) -> bool {
         reader.link = None;
         let smallest_top = page_rows(self.source, self.listing) / 4;
         if !self.search.is_on() && reader.top > smallest_top {
@@ -203,7 +203,7 @@ impl Plan {
         true
     }
 
-    fn keyset_failed(&mut self, mut reader: KeysetReader, error: &SyncError) -> bool {
+    pub(super) fn keyset_failed(&mut self, mut reader: KeysetReader, error: &SyncError) -> bool {
         if self.search.probe.is_some() {
             return false;
         }
@@ -236,7 +236,7 @@ impl Plan {
         !self.unbounded && self.search.left_out.len() < GAPS_MAX
     }
 
-    fn count_failure(&mut self) -> bool {
+    pub(super) fn count_failure(&mut self) -> bool {
         self.search.failures += 1;
         self.search.in_a_row += 1;
         self.search.failures <= FAILURES_MAX
@@ -293,7 +293,9 @@ impl Plan {
         let top = (reader.top * 2).min(page_rows(self.source, self.listing));
         let is_too_deep = self.source == Source::Graph && skip + top > SKIP_ROWS_MAX;
         let is_linked = self.source == Source::Graph && page.next_link.is_some();
-        let has_more = page.rows.len() >= reader.top || is_linked && !page.rows.is_empty();
+        let is_cut = page.cut.is_some();
+        let has_more =
+            is_cut || page.rows.len() >= reader.top || is_linked && !page.rows.is_empty();
         if has_more && reader.pages < ROW_BY_ROW_PAGES_MAX && !is_too_deep {
             (reader.skip, reader.top, reader.row_by_row) = (skip, top, Some(reason));
             self.current = Some(Reader::Window(reader));

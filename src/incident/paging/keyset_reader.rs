@@ -120,7 +120,14 @@ impl KeysetReader {
             Ask::List { .. } => self.page_rows,
             Ask::One(_) => return false,
         };
-        page.rows.len() < asked && page.next_link.is_none()
+        page.cut.is_none() && page.rows.len() < asked && page.next_link.is_none()
+    }
+
+    /// Whether the rows of a page that was cut are as good as a page that asked for so many. A piece of a failed page is none.
+    pub(super) fn goes_on_after(&self, page: &PageSummary) -> bool {
+        self.retreat.is_none()
+            && self.listing == Listing::Incidents
+            && page.newest().is_some_and(|newest| self.window.from < Some(newest))
     }
 
     fn held_at_edge(&self) -> usize {
@@ -179,7 +186,7 @@ impl KeysetReader {
         self.disordered_pages = 0;
         let is_news = self.hold(&page.rows);
         let has_moved = page.newest().is_some_and(|newest| self.advance(newest));
-        match page.rows.len() >= self.page_rows {
+        match page.cut.is_some() || page.rows.len() >= self.page_rows {
             true if has_moved => Progress::Continues,
             true if page.rows.iter().all(|row| row.updated == self.window.from) => {
                 Progress::Instant

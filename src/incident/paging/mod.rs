@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
-use crate::error::SyncError;
+use crate::error::{Peer, SyncError};
 use crate::incident::gap::Gap;
 use crate::incident::window::{Window, floor_to_second, to_delta};
 use crate::tenant::Source;
 
 mod isolation_search;
 mod keyset_reader;
+mod large_incident;
 mod request;
 mod retreat;
 mod window_reader;
@@ -23,7 +24,7 @@ mod window_reader;
 use isolation_search::IsolationSearch;
 use keyset_reader::KeysetReader;
 use request::page_rows;
-pub use request::{Listing, PageSummary, Request};
+pub use request::{Cut, Listing, PageSummary, Request};
 use window_reader::{Progress, WindowReader};
 
 /// The smallest difference of two times that we distinguish: the length of a window of one instant.
@@ -157,6 +158,9 @@ impl Plan {
             self.bound(reader.window, upper);
             return Ok(None);
         }
+        if page.cut.is_some() && !reader.goes_on_after(page) {
+            return self.accept_too_large(reader, page);
+        }
         if let Some(reason) = reader.row_by_row.take() {
             return Ok(self.accept_row_by_row(reader, reason, page, upper));
         }
@@ -201,6 +205,11 @@ impl Plan {
     ) -> Result<Option<DateTime<Utc>>, SyncError> {
         if let Some(failure) = page.alerts_failure.as_ref().filter(|_| !self.may_leave_out_one()) {
             return Err(failure.clone());
+        }
+        if let Some(cut) = page.cut.filter(|_| !reader.goes_on_after(page)) {
+            let peer = Peer::from(self.source);
+            let error = SyncError::BodyTooLarge { peer, bytes_max: cut.bytes_max };
+            return if self.keyset_failed(reader, &error) { Ok(None) } else { Err(error) };
         }
         let before = reader.window.from;
         if reader.window.to.is_none() && !self.unbounded && reader.is_list() && !reader.fits(page) {

@@ -78,8 +78,19 @@ pub struct PageSummary {
     pub server_time: DateTime<Utc>,
     /// The server's own continuation, already checked to lead to the configured host.
     pub next_link: Option<String>,
-    /// Why the alerts of [`Listing::Incident`] could not be read although the incident was.
+    /// Why the alerts of one incident could not be read although the incident was.
     pub alerts_failure: Option<SyncError>,
+    /// Set if the page was longer than we take: its rows are the first ones of those asked for.
+    pub cut: Option<Cut>,
+}
+
+/// Where a page was cut.
+#[derive(Debug, Clone, Copy)]
+pub struct Cut {
+    /// The first row that is not whole, as far as it could be read.
+    pub next: Option<ListedVersion>,
+    /// The bytes that were taken.
+    pub bytes_max: usize,
 }
 
 impl PageSummary {

@@ -50,6 +50,8 @@ pub(super) struct WindowReader {
     pub(super) skip: usize,
     pub(super) top: usize,
     pub(super) link: Option<String>,
+    /// Set after a page that was cut: so many rows fit one page.
+    rows_that_fit: Option<usize>,
     overlap: usize,
     step: usize,
     steps_back: usize,
@@ -90,6 +92,7 @@ impl WindowReader {
             skip: 0,
             top: page_rows(source, listing),
             link: None,
+            rows_that_fit: None,
             overlap: OVERLAP_FIRST,
             step: 0,
             steps_back: 0,
@@ -134,7 +137,7 @@ impl WindowReader {
     /// `$top`, which does not reach beyond the ceiling.
     fn asked_rows(&self) -> usize {
         match self.source {
-            Source::Defender => self.top,
+            Source::Defender => self.rows_that_fit.map_or(self.top, |rows| rows.min(self.top)),
             Source::Graph if self.skip == 0 => self.top,
             Source::Graph => self.top.min(SKIP_ROWS_MAX.saturating_sub(self.skip)),
         }
@@ -142,7 +145,16 @@ impl WindowReader {
 
     /// Whether the page shows all that the window holds, judging by its length.
     pub(super) fn fits(&self, page: &PageSummary) -> bool {
-        page.rows.len() < self.asked_rows() && page.next_link.is_none()
+        page.cut.is_none() && page.rows.len() < self.asked_rows() && page.next_link.is_none()
+    }
+
+    /// Whether the rows of a page that was cut are as good as a page that asked for so many: they show something new, and leave
+    /// room for the overlap.
+    pub(super) fn goes_on_after(&self, page: &PageSummary) -> bool {
+        let is_news = page.rows.iter().any(|row| self.read_index(row).is_none());
+        let is_whole = page.alerts_failure.is_none() && self.link.is_none();
+        let is_overlapping = page.rows.len() > 1 || self.row_by_row.is_some();
+        is_whole && is_overlapping && is_news
     }
 
     /// The row's place in the order of reading, if this very version of it is held.
@@ -186,8 +198,15 @@ impl WindowReader {
             self.skip = end;
             return Progress::Continues;
         }
-        if page.rows.len() >= self.asked_rows() && !was_linked {
-            self.skip = end - self.overlap;
+        let is_full = page.cut.is_some() || page.rows.len() >= self.asked_rows();
+        if is_full && !was_linked {
+            self.skip = end
+                - if page.cut.is_some() {
+                    self.overlap.min(page.rows.len() / 2)
+                } else {
+                    self.overlap
+                };
+            self.measure(page);
             let is_too_deep = self.source == Source::Graph && end >= SKIP_ROWS_MAX;
             return if is_too_deep { Progress::Disorder } else { Progress::Continues };
         }
@@ -238,6 +257,14 @@ impl WindowReader {
         let is_large = self.top > 1;
         self.top = (self.top / 4).max(1);
         is_large
+    }
+
+    /// Asks for as many rows as fitted, and for more again while they fit.
+    fn measure(&mut self, page: &PageSummary) {
+        self.rows_that_fit = match (page.cut, self.rows_that_fit) {
+            (Some(_), _) => Some(page.rows.len()),
+            (None, rows) => rows.map(|rows| rows * 2).filter(|rows| *rows < self.top),
+        };
     }
 
     fn hold(&mut self, rows: &[ListedVersion], lead: usize) {

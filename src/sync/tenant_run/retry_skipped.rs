@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::TenantRun;
-use crate::error::{Owner, SyncError};
+use crate::error::{ErrorClass, Owner, SyncError, TOO_LARGE_ADVICE};
 use crate::incident::gap::Gap;
 use crate::incident::hash::Hash;
 use crate::incident::paging::{Plan, ReadScope};
@@ -62,11 +62,15 @@ impl TenantRun<'_, '_> {
     pub(super) async fn record_gap(&self, gap: &Gap) -> Result<(), SyncError> {
         let store = &self.services.store;
         let never = CancellationToken::new();
+        let advice = if gap.reason.class == ErrorClass::TooLarge.as_str() {
+            TOO_LARGE_ADVICE
+        } else {
+            "Open a ticket with Microsoft and give tenant, window and tracking id; the window is read again every hour"
+        };
         tracing::warn!(
             tenant.id = %self.tenant.id, tenant.name = self.tenant.name, window_from = %gap.from, window_to = %gap.to,
             class = gap.reason.class, owner = Owner::Operator.as_str(), error = gap.reason.message,
-            advice = "Open a ticket with Microsoft and give tenant, window and tracking id; the window is read again every hour",
-            "The API fails to serve a part of the list; reading the rest"
+            advice, "A part of the list is missing; reading the rest"
         );
         with_retries(self.services.retry_policy, &never, || {
             store.record_gap(&self.claim.lease, gap)

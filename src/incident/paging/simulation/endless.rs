@@ -18,6 +18,7 @@ fn endless(link: Option<&str>, mut id: impl FnMut(usize) -> i64) -> (usize, Sync
             server_time: time(86_400_000),
             next_link: link,
             alerts_failure: None,
+            cut: None,
         };
         assert!(plan.request().is_some(), "the plan holds an endless list for read");
         if let Err(error) = plan.accept(&facts) {
@@ -62,6 +63,7 @@ fn next_link_that_skips_rows_is_an_error() {
             server_time: time(86_400_000),
             next_link,
             alerts_failure: None,
+            cut: None,
         })
         .err()
     });

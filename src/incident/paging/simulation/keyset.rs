@@ -24,6 +24,7 @@ fn page(rows: Vec<ListedVersion>, link: Option<&str>) -> PageSummary {
         server_time: time(86_400_000),
         next_link: link.map(str::to_owned),
         alerts_failure: None,
+        cut: None,
     }
 }
 

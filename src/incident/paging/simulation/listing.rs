@@ -87,6 +87,7 @@ fn duplicate_in_a_page_does_not_restart_window() {
         server_time,
         next_link: None,
         alerts_failure: None,
+        cut: None,
     };
     plan.accept(&page(full.clone())).unwrap();
     let mut first = full;
@@ -143,6 +144,7 @@ fn next_link_is_followed_to_its_end() {
         server_time: time(86_400_000),
         next_link: link.map(str::to_owned),
         alerts_failure: None,
+        cut: None,
     };
     plan.accept(&page(vec![row(1)], Some("a"))).unwrap();
     // The opening page showed that there is more: the window is read from its start, now bounded.
@@ -157,7 +159,12 @@ fn future_row_does_not_advance_watermark() {
     let mut plan =
         Plan::new(ReadScope { from: Some(time(0)), ..EVERYTHING }, &[], Source::Defender);
     let rows = vec![ListedVersion { id: 1, updated: Some(time(90_000_000)) }];
-    let page =
-        PageSummary { rows, server_time: time(60_000), next_link: None, alerts_failure: None };
+    let page = PageSummary {
+        rows,
+        server_time: time(60_000),
+        next_link: None,
+        alerts_failure: None,
+        cut: None,
+    };
     assert_eq!(plan.accept(&page).unwrap(), Some(time(55_000)));
 }

@@ -183,6 +183,7 @@ impl Server {
             server_time: floor_to_second(time(self.now)),
             next_link,
             alerts_failure: None,
+            cut: None,
         }
     }
 

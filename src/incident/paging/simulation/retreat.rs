@@ -197,8 +197,13 @@ fn retreat_never_skips_row_without_id() {
         crate::incident::raw::ListedVersion { id: -5, updated: Some(time(10)) },
         crate::incident::raw::ListedVersion { id: 6, updated: Some(time(20)) },
     ];
-    let page =
-        PageSummary { rows, server_time: time(86_400_000), next_link: None, alerts_failure: None };
+    let page = PageSummary {
+        rows,
+        server_time: time(86_400_000),
+        next_link: None,
+        alerts_failure: None,
+        cut: None,
+    };
     assert_eq!(plan.accept(&page).unwrap(), None);
     assert!(plan.request().is_some(), "an incident without id is passed over");
 }
