@@ -25,7 +25,7 @@ use crate::daemon::{
 use crate::error::SyncError;
 use crate::postgres::Hold;
 use crate::store::Store;
-use crate::sync::engine::panic_error;
+use crate::sync::engine::{SyncEngine, panic_error};
 use crate::sync::progress::Progress;
 use crate::sync::schedule;
 use crate::telemetry;
@@ -69,6 +69,19 @@ pub async fn run(config: Config, file: Option<PathBuf>, migrate: bool) -> Result
     result
 }
 
+/// The engine, with the configured schedule in the database.
+async fn start_engine(
+    config: &Config,
+    store: &Store,
+    stop: &CancellationToken,
+) -> Result<Arc<SyncEngine>, SyncError> {
+    let engine = context::engine(config, store.clone(), Progress::hidden(), stop.clone()).await?;
+    engine.settings().apply_schedule(store).await?;
+    // systemd passes a changed credential with a restart: tenants parked because of the old one are due.
+    engine.retry_parked().await?;
+    Ok(engine)
+}
+
 async fn serve(
     config: &Config,
     file: Option<PathBuf>,
@@ -83,12 +96,7 @@ async fn serve(
     if let Some(embedded) = &database.embedded {
         tracing::info!(psql = embedded.psql_line(), "Embedded Postgres started");
     }
-    let engine = context::engine(config, database.store.clone(), Progress::hidden(), stop.clone())
-        .await
-        .map_err(SetupError::from)?;
-    engine.settings().apply_schedule(&database.store).await.map_err(SetupError::from)?;
-    // systemd passes a changed credential with a restart: tenants parked because of the old one are due.
-    engine.retry_parked().await.map_err(SetupError::from)?;
+    let engine = start_engine(config, &database.store, stop).await.map_err(SetupError::from)?;
     let wake = Arc::new(Notify::new());
     let lines = &config.schedule;
     let lines = [&lines.poll, &lines.open_incidents, &lines.reconcile];
