@@ -158,8 +158,23 @@ CREATE TRIGGER renew_counting_deleted AFTER DELETE ON defender.alert_devices REF
     FOR EACH STATEMENT EXECUTE FUNCTION defender.renew_counting_rows();
 CREATE TRIGGER renew_counting_inserted AFTER INSERT ON defender.evidence REFERENCING NEW TABLE AS changed_rows
     FOR EACH STATEMENT EXECUTE FUNCTION defender.renew_counting_rows();
-CREATE TRIGGER renew_counting_updated AFTER UPDATE ON defender.evidence REFERENCING NEW TABLE AS changed_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION defender.renew_counting_rows();
+-- A new verdict changes no count; another name of a user may.
+CREATE FUNCTION defender.renew_counting_users() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM defender.renew_alerts(NEW.tenant_id, ARRAY[OLD.alert_id, NEW.alert_id]);
+    UPDATE defender.incidents SET row_version = defender.new_row_version()
+    WHERE tenant_id = NEW.tenant_id AND incident_id IN (SELECT a.incident_id FROM defender.alerts a
+        WHERE a.tenant_id = NEW.tenant_id AND a.alert_id IN (OLD.alert_id, NEW.alert_id));
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION defender.renew_counting_users IS 'Renews the alert and the incident of evidence with another user or alert';
+REVOKE EXECUTE ON FUNCTION defender.renew_counting_users FROM PUBLIC;
+CREATE TRIGGER renew_counting_users AFTER UPDATE ON defender.evidence FOR EACH ROW
+    WHEN ((OLD.alert_id, OLD.entity_type, OLD.user_principal_name, OLD.aad_user_id, OLD.user_sid, OLD.account_name)
+        IS DISTINCT FROM (NEW.alert_id, NEW.entity_type, NEW.user_principal_name, NEW.aad_user_id, NEW.user_sid, NEW.account_name))
+    EXECUTE FUNCTION defender.renew_counting_users();
 CREATE TRIGGER renew_counting_deleted AFTER DELETE ON defender.evidence REFERENCING OLD TABLE AS changed_rows
     FOR EACH STATEMENT EXECUTE FUNCTION defender.renew_counting_rows();
 
