@@ -313,7 +313,8 @@ fn coded(seen: &str, cell: &str) -> Option<SyncError> {
         return Some(entra(code.parse().expect("a number stands behind AADSTS")));
     }
     if let Some(class) = seen.strip_prefix("SQLSTATE ") {
-        let (sqlstate, what) = (Some(format!("{class}000")), String::new());
+        // A whole code, or the class.
+        let (sqlstate, what) = (Some(format!("{class:0<5}")), String::new());
         return Some(SyncError::Database { step: "reading", sqlstate, what, fault: None });
     }
     let (status, word) = seen.split_once(' ').unwrap_or((seen, ""));
@@ -366,6 +367,7 @@ fn uncoded() -> Vec<SyncError> {
         SyncError::PartialAlerts,
         SyncError::Schema { what: text() },
         SyncError::Paused { wait: Duration::from_secs(9) },
+        SyncError::StalePlan { step: "reading" },
         SyncError::LostCommit,
         SyncError::StateOutOfBounds { columns: text() },
         SyncError::LeaseLost,

@@ -25,6 +25,7 @@ pub enum ErrorClass {
     DatabaseFull,
     DatabaseReadOnly,
     DatabaseRights,
+    DatabaseStatement,
     DirectoryBlocked,
     Forbidden,
     LeaseLost,
@@ -48,7 +49,7 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::ApiRetired,
         Self::AppDisabled,
         Self::AssignmentRequired,
@@ -65,6 +66,7 @@ impl ErrorClass {
         Self::DatabaseFull,
         Self::DatabaseReadOnly,
         Self::DatabaseRights,
+        Self::DatabaseStatement,
         Self::DirectoryBlocked,
         Self::Forbidden,
         Self::LeaseLost,
@@ -105,6 +107,7 @@ impl ErrorClass {
             Self::DatabaseFull => "database_full",
             Self::DatabaseReadOnly => "database_read_only",
             Self::DatabaseRights => "database_rights",
+            Self::DatabaseStatement => "database_statement",
             Self::DirectoryBlocked => "directory_blocked",
             Self::Forbidden => "forbidden",
             Self::LeaseLost => "lease_lost",

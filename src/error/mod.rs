@@ -243,6 +243,12 @@ pub enum SyncError {
         /// The fault of the connection, if its type is known.
         fault: Option<ConnectionFault>,
     },
+    /// A column has another type than when the statement was prepared. Its connection is dropped.
+    #[error("database: {step}: a column has changed its type since the statement was prepared")]
+    StalePlan {
+        /// The operation that failed.
+        step: &'static str,
+    },
     /// The database's schema does not match this binary.
     #[error("database schema: {what}")]
     Schema { what: String },

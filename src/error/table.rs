@@ -151,6 +151,12 @@ impl SyncError {
                 "The API's incident list cannot be read completely. Report a bug",
             ),
             Self::Database { sqlstate, .. } => database_diagnosis(sqlstate.as_deref()),
+            Self::StalePlan { .. } => row(
+                Class::Database,
+                Nobody,
+                Now,
+                "The schema was changed. The statement is prepared again on a new connection",
+            ),
             Self::Schema { .. } => row(
                 Class::Schema,
                 Operator,
@@ -218,8 +224,15 @@ impl SyncError {
 fn database_diagnosis(sqlstate: Option<&str>) -> Diagnosis {
     use {ErrorClass as Class, Owner::*, Retry::*};
     let row = Diagnosis::new;
+    let is_denied = sqlstate == Some("42501");
     match sqlstate.map(|code| code.get(..2).unwrap_or(code)) {
-        Some("28" | "42" | "3D" | "3F") => row(
+        Some("28" | "3D" | "3F") => row(
+            Class::DatabaseRights,
+            Operator,
+            NextRun,
+            "Postgres denied access. Check user, password, privileges and migrations",
+        ),
+        Some("42") if is_denied => row(
             Class::DatabaseRights,
             Operator,
             NextRun,
@@ -235,12 +248,21 @@ fn database_diagnosis(sqlstate: Option<&str>) -> Diagnosis {
         Some("22" | "23" | "54") => {
             row(Class::DatabaseData, Developers, NextRun, "Postgres refused a value. Report a bug")
         }
-        // 25P03: Postgres ended a transaction that was idle for too long.
-        Some("25") if sqlstate != Some("25P03") => row(
+        Some("25") if sqlstate == Some("25006") => row(
             Class::DatabaseReadOnly,
             Operator,
             NextRun,
             "Postgres is read-only, as after a failover. Point database.url to the primary",
+        ),
+        // 25P03 and 25P04: Postgres ended a transaction that took too long.
+        Some("25") if sqlstate.is_some_and(|code| code.starts_with("25P0")) => {
+            row(Class::Database, Nobody, Now, "Postgres is unavailable or slow")
+        }
+        Some("0A" | "25" | "42" | "XX") => row(
+            Class::DatabaseStatement,
+            Developers,
+            NextRun,
+            "Postgres cannot run this statement. Compare the schema with `incident-sync check`, and report a bug with this message and the version of Postgres",
         ),
         Some("40") => row(Class::DatabaseConflict, Nobody, Now, "Two transactions conflicted"),
         Some(_) | None => row(Class::Database, Nobody, Now, "Postgres is unavailable or slow"),
@@ -330,6 +352,13 @@ mod tests {
         for (sqlstate, class, owner, retry) in [
             (Some("28P01"), DatabaseRights, Owner::Operator, Retry::NextRun),
             (Some("42501"), DatabaseRights, Owner::Operator, Retry::NextRun),
+            (Some("3D000"), DatabaseRights, Owner::Operator, Retry::NextRun),
+            (Some("0A000"), DatabaseStatement, Owner::Developers, Retry::NextRun),
+            (Some("42703"), DatabaseStatement, Owner::Developers, Retry::NextRun),
+            (Some("42P01"), DatabaseStatement, Owner::Developers, Retry::NextRun),
+            (Some("25001"), DatabaseStatement, Owner::Developers, Retry::NextRun),
+            (Some("XX000"), DatabaseStatement, Owner::Developers, Retry::NextRun),
+            (Some("25P02"), Database, Owner::Nobody, Retry::Now),
             (Some("53100"), DatabaseFull, Owner::Operator, Retry::NextRun),
             (Some("22021"), DatabaseData, Owner::Developers, Retry::NextRun),
             (Some("23514"), DatabaseData, Owner::Developers, Retry::NextRun),

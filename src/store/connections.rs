@@ -24,7 +24,7 @@ const NO_STATEMENT_CACHE: (Cow<'_, str>, Cow<'_, str>) =
 /// What errors showed about the connections of the pool, which do not notice it themselves.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionHealth {
-    /// Connections opened before this lead to a server that is a standby now.
+    /// Connections opened before this lead to a server that is a standby now, or hold statements of an earlier schema.
     usable_since: Mutex<Option<Instant>>,
     /// The password was refused: it may have been changed.
     is_refused: AtomicBool,
@@ -32,16 +32,19 @@ pub(super) struct ConnectionHealth {
 
 impl ConnectionHealth {
     pub(super) fn note(&self, error: &SyncError) {
+        let is_stale = matches!(error, SyncError::StalePlan { .. });
         match error.sqlstate() {
-            Some(READ_ONLY) => {
-                *self.usable_since.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some(Instant::now());
-            }
+            Some(READ_ONLY) => self.renew(),
+            _ if is_stale => self.renew(),
             Some(code) if code.starts_with(AUTHORIZATION) => {
                 self.is_refused.store(true, Ordering::Relaxed);
             }
             _ => {}
         }
+    }
+
+    fn renew(&self) {
+        *self.usable_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     fn is_usable(&self, age: Duration) -> bool {

@@ -1,9 +1,14 @@
 //! What may be shown of a database error.
 
+use sqlx::postgres::PgDatabaseError;
+
 use crate::error::{ConnectionFault, SyncError};
 
 /// Messages of the classes 22 and 23 quote the refused values, which are customer data, so only the constraint is named.
 pub(crate) fn database_error(step: &'static str, error: &sqlx::Error) -> SyncError {
+    if is_stale_plan(error) {
+        return SyncError::StalePlan { step };
+    }
     let (sqlstate, what) = match error {
         sqlx::Error::Database(error) => {
             let code = error.code().map(|code| code.into_owned());
@@ -29,4 +34,14 @@ pub(crate) fn database_error(step: &'static str, error: &sqlx::Error) -> SyncErr
         _ => (None, "unexpected answer".to_owned()),
     };
     SyncError::Database { step, sqlstate, what, fault: ConnectionFault::of_tls(error) }
+}
+
+/// Whether a column has changed its type since the statement was prepared: the driver would run it for ever on the same
+/// connection. Postgres translates the message ("cached plan must not change result type"), but not the routine.
+fn is_stale_plan(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    let of_postgres = error.try_downcast_ref::<PgDatabaseError>();
+    of_postgres.is_some_and(|error| {
+        error.code() == "0A000" && error.routine() == Some("RevalidateCachedQuery")
+    })
 }

@@ -63,6 +63,7 @@ impl Outcome {
             | Class::DatabaseFull
             | Class::DatabaseReadOnly
             | Class::DatabaseRights
+            | Class::DatabaseStatement
             | Class::DirectoryBlocked
             | Class::NotLicensed
             | Class::Proxy

@@ -6,7 +6,7 @@ use backon::{ConstantBuilder, ExponentialBuilder, Retryable};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Retry, SyncError};
+use crate::error::{ErrorClass, Retry, SyncError};
 
 /// A longer announced pause ends the run, so that another tenant can use its slot.
 const LONGEST_PAUSE_WITHIN_A_RUN: Duration = Duration::from_secs(30);
@@ -53,8 +53,8 @@ where
     }
 }
 
-/// Does work that must not be omitted until it succeeds or its time is over; once only while the process stops. The first
-/// failure is logged, because the last one may be a minute later.
+/// Does work that must not be omitted until it succeeds or its time is over; once only while the process stops, or if Postgres
+/// can never run the statement. The first failure is logged, because the last one may be a minute later.
 pub async fn retry_until<F>(
     what: &str,
     patience: Duration,
@@ -74,7 +74,10 @@ where
     };
     let backoff = ConstantBuilder::default().with_delay(Duration::from_secs(2)).without_max_times();
     work.retry(backoff)
-        .when(|_| began.elapsed() < patience && !stop.is_cancelled())
+        .when(|error| {
+            let is_permanent = error.diagnosis().class == ErrorClass::DatabaseStatement;
+            !is_permanent && began.elapsed() < patience && !stop.is_cancelled()
+        })
         .notify(log)
         .await
 }

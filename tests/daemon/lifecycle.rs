@@ -326,26 +326,3 @@ async fn taken_address_ends_the_start_and_its_postgres() {
     .await;
     assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
 }
-
-/// What the unit does with an invalid configuration: some tries, then the end with the status that keeps it from being restarted.
-#[tokio::test(flavor = "multi_thread")]
-async fn invalid_configuration_is_read_again_at_start() {
-    let site = Installation::with(vec![spec(1, 3)]).await;
-    let good = std::fs::read_to_string(site.config()).unwrap();
-    std::fs::write(site.config(), format!("{good}unheard_of = 7\n")).unwrap();
-    let start = || {
-        let mut command = site.command(&["run", "--log-format", "json"]);
-        command.env("WATCHDOG_USEC", "60000000");
-        Running::start(command, site.folder.path())
-    };
-    let done = start().ends();
-    assert_eq!(done.code(), Some(2), "{}", done.stderr);
-    assert_eq!(done.stderr.matches("Configuration rejected: ").count(), 3, "{}", done.stderr);
-    assert!(done.stderr.contains("unheard_of"), "{}", done.stderr);
-
-    let daemon = start();
-    until("a refusal", async || daemon.stderr().contains("Configuration rejected: ")).await;
-    std::fs::write(site.config(), good).unwrap();
-    daemon.logs("Started").await;
-    assert_eq!(daemon.ends_on(Signal::SIGTERM).code(), Some(0));
-}

@@ -15,6 +15,7 @@ mod proxy;
 mod reload;
 mod removal;
 mod retirement;
+mod schema_changes;
 mod status_page;
 mod status_page_snapshots;
 mod tls;
