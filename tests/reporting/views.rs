@@ -84,6 +84,7 @@ async fn store(connection: &mut PgConnection, tenant: Uuid, versions: &[Version]
             .bind(nothing())
             .bind(vec![None::<i64>])
             .bind(nothing())
+            .bind(nothing())
             .bind("defender")
             .execute(&mut *connection)
             .await
@@ -161,6 +162,8 @@ async fn stories(connection: &mut PgConnection) {
                 ('{contoso}', 'not listed any more', 5, '2025-03-02 08:00Z', NULL, '2025-03-02 08:00Z'),
                 ('{contoso}', 'of a merged one', 6, '2025-03-01 09:00Z', '{{T1059}}', '2025-03-01 09:00Z'),
                 ('{fabrikam}', 'a1', 1, '2025-03-02 00:00Z', NULL, '2025-03-02 00:00Z');
+            UPDATE defender.alerts SET is_listed = false WHERE alert_id = 'not listed any more';
+            UPDATE defender.alerts SET incident_is_merged = true WHERE alert_id = 'of a merged one';
             INSERT INTO defender.alert_devices (tenant_id, alert_id, device_id) VALUES
                 ('{contoso}', 'a1', 'd1'), ('{contoso}', 'a2', 'd1'), ('{contoso}', 'a2', 'd2'), ('{contoso}', 'a5', 'd1'),
                 ('{contoso}', 'not listed any more', 'd3'), ('{contoso}', 'of a merged one', 'd4'), ('{fabrikam}', 'a1', 'd1');
@@ -360,6 +363,9 @@ async fn milestones_equal_the_recorded_changes() {
 async fn every_documented_query_returns_rows() {
     let world = World::of(60).await;
     world.successful_run().await;
+    let unknown_keys = r#"UPDATE defender.alerts
+        SET extra = '{"loggedOnUsers": [{"accountName": "user2", "domainName": "corp"}]}'"#;
+    sqlx::query(unknown_keys).execute(world.pool()).await.unwrap();
     let analysts = include_str!("../../docs/data/analysts.md");
     let feed = include_str!("../../docs/data/change-feed.md");
     let blocks = [analysts, feed].into_iter().flat_map(|page| page.split("```sql\n").skip(1));

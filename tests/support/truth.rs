@@ -47,12 +47,16 @@ fn tables(incidents: impl Iterator<Item = (Value, Value)>) -> Tables {
     for (incident, payload) in incidents {
         let id = incident["incidentId"].as_i64().unwrap();
         let fields = incident.as_object().unwrap();
-        tables.incidents.insert(id, row(fields, &["alerts", "comments"]));
+        let mut columns = row(fields, &["alerts", "comments"]);
+        let redirect = incident["redirectIncidentId"].as_i64().filter(|target| *target != 0);
+        if redirect.is_none() {
+            columns.remove("redirect_incident_id");
+        }
+        tables.incidents.insert(id, columns);
         tables.payloads.insert(id, payload);
         for comment in list(&incident, "comments") {
             tables.comments.insert((id, text_of(&row(comment.as_object().unwrap(), &[]))));
         }
-        let redirect = incident["redirectIncidentId"].as_i64();
         let is_merged =
             redirect.is_some_and(|other| other != id) || incident["status"] == "Redirected";
         for alert in list(&incident, "alerts") {
