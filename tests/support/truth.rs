@@ -203,7 +203,7 @@ pub(crate) async fn shared_rows(pool: &PgPool) -> Vec<String> {
         ("incident_changes", "observed_at"),
     ] {
         let query = format!(
-            "SELECT '{table} ' || (to_jsonb(t) - '{{row_version,{left_out}}}'::text[])::text AS held FROM defender.{table} t ORDER BY held"
+            "SELECT '{table} ' || (to_jsonb(t) - 'row_version' - '{{{left_out}}}'::text[])::text AS held FROM defender.{table} t ORDER BY held"
         );
         let held: Vec<String> =
             sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_all(pool).await.unwrap();

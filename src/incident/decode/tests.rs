@@ -72,7 +72,7 @@ fn wrong_types_become_none_and_are_named() {
         incident.columns.tags.as_deref(),
         Some(&[Cow::Borrowed("a"), Cow::Borrowed("3")][..])
     );
-    assert_eq!(incident.mistyped, ["status", "createdTime", "comments"]);
+    assert_eq!(incident.mistyped, ["status", "createdTime", "comments", "alerts"]);
     let alerts = incident.alerts.unwrap();
     assert_eq!(alerts.len(), 1);
     assert_eq!(alerts[0].mistyped, ["investigationId", "devices"]);

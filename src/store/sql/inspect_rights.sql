@@ -7,7 +7,7 @@ WITH held AS (
     WHERE c.relnamespace = to_regnamespace('defender') AND c.relkind IN ('r', 'p') AND c.relname <> 'reader_tenants'
 ), needed AS (
     SELECT 'incident_sync_writer' AS grantee, oid, relname,
-        CASE relname WHEN 'audit' THEN ARRAY['SELECT', 'INSERT'] ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'] END AS privileges
+        CASE WHEN relname IN ('audit', 'deletions') THEN ARRAY['SELECT', 'INSERT'] ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'] END AS privileges
     FROM held
     UNION ALL
     SELECT 'incident_sync_dispatcher', oid, relname, ARRAY['SELECT', 'INSERT', 'UPDATE']

@@ -103,6 +103,7 @@ fn wrong_types_become_none_and_are_named() {
         assert_eq!(
             mistyped,
             [
+                "evidence",
                 "ipAddress",
                 "mitreTechniques",
                 "osBuild",
