@@ -687,7 +687,7 @@ async fn requested_pause_is_a_warning_and_is_obeyed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_page_is_requested_again_alone() {
+async fn large_page_costs_few_calls() {
     let site = migrated(vec![spec(1, 0), spec(2, 0)]).await;
     let large = format!("{{\"value\":[]{}}}", " ".repeat(5 * 1024 * 1024));
     for number in 1..=2 {
@@ -699,7 +699,9 @@ async fn large_page_is_requested_again_alone() {
     }
     let (code, report) = checked(&site);
     assert_eq!(code, Some(0), "{report:#}");
-    assert_eq!(answered(&site, 1..=2), [4, 0]);
+    // Only a page that meets another large one in memory is requested again.
+    let [served, failed] = answered(&site, 1..=2);
+    assert!((2..=3).contains(&served) && failed == 0, "{served} served, {failed} failed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
