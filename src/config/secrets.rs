@@ -78,7 +78,7 @@ impl SecretFiles {
         // The unit passes it, so that the service need not read it there.
         let is_judged = self.readers.is_judged && !(is_bare && path == beside);
         let readers = Readers { is_judged, ..self.readers };
-        let bare = is_bare.then(|| format!(" in {}", locations.join(", ")));
+        let bare = is_bare.then(|| format!(" in {}", locations.join(" or ")));
         SecretFile { path, bare, is_guarded, readers }
     }
 }

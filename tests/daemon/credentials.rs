@@ -347,7 +347,7 @@ async fn unusable_credential_file_is_shown_until_fixed() {
     let error = event["error"].as_str().unwrap();
     let folder = site.folder.path().display();
     let expected = format!(
-        "{}: app.client_secret_file: the file of that name in {folder} is open to other users. Close it with `chmod 600`",
+        "{}: app.client_secret_file: the file of that name in {folder}/credentials or {folder} is open to other users. Close it with `chmod 600`",
         site.config().display()
     );
     assert_eq!((error, &event["credential"]), (expected.as_str(), &Value::from("first")));
