@@ -274,7 +274,11 @@ async fn own_credential_of_tenant_is_watched_separately() {
 
     write_secret(&site.path("secret-own"), &std::fs::read(site.path("secret")).unwrap());
     until("it is read once its file is fixed", async || stored(&pool, 3).await == 5).await;
-    assert_eq!(metric_with(&daemon, "incident_sync_credential_refused", own).await.unwrap(), "0");
+    until("the metric, which is rendered once a second", async || {
+        let refused = metric_with(&daemon, "incident_sync_credential_refused", own).await;
+        refused.as_deref() == Some("0")
+    })
+    .await;
     let own = events_starting_with(&daemon, "the tenant's own credential was refused: first (");
     assert_eq!((own.len(), &own[0]["tenant.name"]), (1, &Value::from("tenant-3")), "{own:?}");
     assert_eq!(alarms(&daemon).len(), 0);
