@@ -108,9 +108,10 @@ async fn announced_end_follows_the_date() {
         let notice = when.map(|when| {
             format!("2 tenants use the Defender API, which {when} (announced by Microsoft")
         });
-        let is_current = |text: &str| match &notice {
-            Some(notice) => text.contains(notice) && text.contains(advice),
-            None => !text.contains("2027-02-01"),
+        // `status` wraps the line.
+        let is_current = |text: &str| match (&notice, text.replace('\n', " ")) {
+            (Some(notice), text) => text.contains(notice) && text.contains(advice),
+            (None, text) => !text.contains("2027-02-01"),
         };
         until(&format!("the page of {date}"), async || is_current(&daemon.get("/").await.1)).await;
         for command in [&["status"][..], &["check", "--json"]] {
